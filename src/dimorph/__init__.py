@@ -1,0 +1,51 @@
+"""Dimorph: C++/CUDA kernels written once, compiled just in time or ahead of time.
+
+Importing this module touches no file, starts no process and creates no GPU context.
+"""
+
+from dimorph.axes import Axis, dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_slot
+from dimorph.errors import (
+    ArtifactCorrupt,
+    BuildError,
+    BuildTimeout,
+    CompilerCrashed,
+    DeclarationError,
+    DimorphError,
+    LoadError,
+    MissingSpecialization,
+    SpecializationMismatch,
+    StoreRefused,
+    ToolchainError,
+)
+from dimorph.kernel import InstantiationSet, Kernel, Specialization
+from dimorph.variant import Param, Variant, scalar, tensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactCorrupt",
+    "Axis",
+    "BuildError",
+    "BuildTimeout",
+    "CompilerCrashed",
+    "DeclarationError",
+    "DimorphError",
+    "InstantiationSet",
+    "Kernel",
+    "LoadError",
+    "MissingSpecialization",
+    "Param",
+    "Specialization",
+    "SpecializationMismatch",
+    "StoreRefused",
+    "ToolchainError",
+    "Variant",
+    "dtype_axis",
+    "enum_axis",
+    "flag_axis",
+    "int_axis",
+    "scalar",
+    "tensor",
+    "tuple_axis",
+    "variant_slot",
+]

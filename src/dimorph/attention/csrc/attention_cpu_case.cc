@@ -1,0 +1,24 @@
+// The CPU family's case: attention for one element type, one pair of head dims and one variant.
+#include <dimorph/parallel.h>
+
+#include "attention_config.h"
+
+#include <dimorph/attention/variants.h>
+
+#include "problem.h"
+
+#include "cpu/tiles.h"
+
+#include "cpu/forward.h"
+
+namespace DIMORPH_CASE {
+
+void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
+
+void attention(dimorph::attention::Problem problem, dimorph::Extra extra) noexcept {
+  Params params;
+  static_cast<dimorph::attention::Problem&>(params) = problem;
+  if (extra.apply(set_extra, params)) forward(params);
+}
+
+}  // namespace DIMORPH_CASE

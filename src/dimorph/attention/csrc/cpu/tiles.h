@@ -1,0 +1,47 @@
+// Tile sizes of the CPU family, and the register-blocked product that both matrix products are made of.
+//
+// Queries lie in SIMD lanes. So a row's maximum and sum are plain vector operations, keys and values are read as
+// scalars in the order they lie in memory, and nothing but the queries is ever transposed.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+using dm::kLanes;
+using dm::RawFloat;
+
+// A product keeps kRows x kVectors accumulators in registers and reads kRows + kVectors operands for as many
+// multiply-adds as there are accumulators: 24 per 11 loads fills 32 registers, 12 per 7 fills 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 8;
+#else
+constexpr int kRows = 4;
+#endif
+constexpr int kVectors = 3;
+constexpr int kBlock = kVectors * kLanes;  // queries that are computed together
+// Keys a tile: long enough that rescaling the output (once a tile) costs 1 / 64 of the product, short enough that the
+// weights (12 KB with 16 lanes) stay in a first-level cache beside a block of queries, and that little is computed
+// above a causal diagonal.
+constexpr int kKeys = 64;
+// Query blocks that share one copy of a tile of keys and values: the copy costs 1 / 24 of one block's work, here 1 %.
+constexpr int kBlocksPerTask = 4;
+
+// sums[i][j] += the sum over s of rows[i * kRowStride + s * kStepStride] * columns[s * kBlock + lane j]
+template <int kRowStride, int kStepStride>
+DM_INLINE void multiply(RawFloat (&sums)[kRows][kVectors], const float* rows, const float* columns, int steps) {
+  DM_NO_UNROLL
+  for (int s = 0; s < steps; ++s) {
+    RawFloat column[kVectors];
+    DM_UNROLL
+    for (int j = 0; j < kVectors; ++j) column[j] = reinterpret_cast<const RawFloat*>(columns)[j];
+    DM_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const RawFloat row = rows[i * kRowStride] - RawFloat{};
+      DM_UNROLL
+      for (int j = 0; j < kVectors; ++j) sums[i][j] += row * column[j];
+    }
+    rows += kStepStride;
+    columns += kBlock;
+  }
+}
+
+}  // namespace DIMORPH_CASE

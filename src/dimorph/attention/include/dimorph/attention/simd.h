@@ -1,0 +1,104 @@
+// The host's SIMD values: FloatV, IntV and MaskV hold one number (or one truth value) a lane. They are thin wrappers
+// over the compilers' vector types, so that hooks may mix them with scalars and get the same meaning from every compiler.
+#pragma once
+#include <stdint.h>
+
+#define DM_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define DM_UNROLL _Pragma("unroll")
+#define DM_NO_UNROLL _Pragma("nounroll")
+#else
+#define DM_UNROLL _Pragma("GCC unroll 16")
+#define DM_NO_UNROLL _Pragma("GCC unroll 1")
+#endif
+
+namespace dm {
+
+// The widest vector that the target computes with in one instruction.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float RawFloat __attribute__((vector_size(4 * kLanes)));
+typedef int32_t RawInt __attribute__((vector_size(4 * kLanes)));
+
+// One truth value a lane, stored as -1 or 0. `&&`, `||` and `!` work as on `bool`, but both sides are always computed.
+struct MaskV {
+  RawInt raw;
+  MaskV() = default;
+  DM_INLINE MaskV(bool value) : raw(RawInt{} - value) {}
+  DM_INLINE explicit MaskV(RawInt value) : raw(value) {}
+  friend DM_INLINE MaskV operator&&(MaskV a, MaskV b) { return MaskV(a.raw & b.raw); }
+  friend DM_INLINE MaskV operator||(MaskV a, MaskV b) { return MaskV(a.raw | b.raw); }
+  friend DM_INLINE MaskV operator&(MaskV a, MaskV b) { return MaskV(a.raw & b.raw); }
+  friend DM_INLINE MaskV operator|(MaskV a, MaskV b) { return MaskV(a.raw | b.raw); }
+  friend DM_INLINE MaskV operator!(MaskV a) { return MaskV(~a.raw); }
+};
+
+#define DM_ARITHMETIC(V, op) \
+  friend DM_INLINE V operator op(V a, V b) { return V(a.raw op b.raw); }
+#define DM_COMPARISON(V, op) \
+  friend DM_INLINE MaskV operator op(V a, V b) { return MaskV(RawInt(a.raw op b.raw)); }
+#define DM_COMMON(V) \
+  DM_ARITHMETIC(V, +) DM_ARITHMETIC(V, -) DM_ARITHMETIC(V, *) \
+  DM_COMPARISON(V, <) DM_COMPARISON(V, <=) DM_COMPARISON(V, >) DM_COMPARISON(V, >=) \
+  DM_COMPARISON(V, ==) DM_COMPARISON(V, !=) \
+  friend DM_INLINE V operator-(V a) { return V(-a.raw); } \
+  friend DM_INLINE V& operator+=(V& a, V b) { return a = a + b; } \
+  friend DM_INLINE V& operator-=(V& a, V b) { return a = a - b; } \
+  friend DM_INLINE V& operator*=(V& a, V b) { return a = a * b; }
+
+struct IntV {
+  RawInt raw;
+  IntV() = default;
+  DM_INLINE IntV(int32_t value) : raw(RawInt{} + value) {}
+  DM_INLINE explicit IntV(RawInt value) : raw(value) {}
+  DM_COMMON(IntV)
+  DM_ARITHMETIC(IntV, &)
+  DM_ARITHMETIC(IntV, |)
+  friend DM_INLINE IntV operator<<(IntV a, int bits) { return IntV(a.raw << bits); }
+  friend DM_INLINE IntV operator>>(IntV a, int bits) { return IntV(a.raw >> bits); }
+  // base, base + 1, ...
+  static DM_INLINE IntV sequence(int32_t base) {
+    RawInt lane;
+    DM_UNROLL
+    for (int i = 0; i < kLanes; ++i) lane[i] = i;
+    return IntV(lane + base);
+  }
+};
+
+struct FloatV {
+  RawFloat raw;
+  FloatV() = default;
+  DM_INLINE FloatV(float value) : raw(value - RawFloat{}) {}  // x - 0 is x, also for -0: no instruction
+  DM_INLINE explicit FloatV(RawFloat value) : raw(value) {}
+  DM_COMMON(FloatV)
+  DM_ARITHMETIC(FloatV, /)
+  static DM_INLINE FloatV load(const float* from) { return FloatV(*reinterpret_cast<const RawFloat*>(from)); }
+  DM_INLINE void store(float* to) const { *reinterpret_cast<RawFloat*>(to) = raw; }
+};
+
+// One lane, and a value made lane by lane; a scalar is the same in every lane.
+DM_INLINE float lane(FloatV value, int i) { return value.raw[i]; }
+DM_INLINE int lane(IntV value, int i) { return value.raw[i]; }
+DM_INLINE float lane(float value, int) { return value; }
+DM_INLINE int lane(int value, int) { return value; }
+DM_INLINE void set_lane(FloatV& value, int i, float x) { value.raw[i] = x; }
+DM_INLINE void set_lane(IntV& value, int i, int x) { value.raw[i] = x; }
+DM_INLINE void set_lane(MaskV& value, int i, bool x) { value.raw[i] = -static_cast<int32_t>(x); }
+template <typename V, typename F>
+DM_INLINE V lanewise(F f) {
+  V value;
+  for (int i = 0; i < kLanes; ++i) set_lane(value, i, f(i));
+  return value;
+}
+
+#undef DM_COMMON
+#undef DM_COMPARISON
+#undef DM_ARITHMETIC
+
+}  // namespace dm

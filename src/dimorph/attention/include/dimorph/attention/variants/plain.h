@@ -1,0 +1,10 @@
+// Softmax attention as it is: softmax(q.k * sm_scale) v (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
+#pragma once
+#include "../variants.h"
+
+namespace dm {
+
+template <typename ParamsT>
+struct Plain {};
+
+}  // namespace dm

@@ -1,0 +1,245 @@
+"""Plan -> artifact: compiles units side by side and publishes what comes out."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dimorph.artifact import Artifact, Meta, timestamp
+from dimorph.digest import FFI_ABI
+from dimorph.errors import BuildError
+from dimorph.header import header_name
+from dimorph.plan import Unit, system_include_dirs
+from dimorph.scan import Scanner
+from dimorph.settings import Settings
+from dimorph.store import Store
+from dimorph.toolchain import process
+from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
+from dimorph.toolchain.host import HostToolchain
+from dimorph.toolchain.jobs import parallel_jobs
+from dimorph.toolchain.targets import Target
+
+_log = logging.getLogger("dimorph")
+
+# done, total, and what was just finished (or, before the first, what is being compiled).
+Progress = Callable[[int, int, str], None]
+
+_fallback: list[Store] = []
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit to compile for one target."""
+
+    unit: Unit
+    target: Target
+
+
+def build(
+    jobs: Sequence[Job],
+    toolchain: HostToolchain,
+    settings: Settings,
+    store: Store,
+    progress: Progress | None = None,
+) -> list[Artifact]:
+    """Compiles jobs, as many at a time as cores and memory allow, and publishes them in `store`.
+
+    A store that is full or cannot be written costs a warning: the artifacts are then kept in a private temporary
+    directory until the process ends.
+
+    Returns:
+        The artifacts, in the order of `jobs`.
+
+    Raises:
+        BuildError: the first failure, after the compiles that were under way have ended.
+    """
+    if progress:
+        progress(0, len(jobs), jobs[0].unit.label if jobs else "")
+    if len(jobs) == 1:
+        return [_build_one(jobs[0], toolchain, settings, store)]
+    results: list[Artifact] = []
+    with ThreadPoolExecutor(min(len(jobs), parallel_jobs(settings)), "dimorph-build") as pool:
+        futures = [pool.submit(_build_one, job, toolchain, settings, store) for job in jobs]
+        try:
+            for job, future in zip(jobs, futures, strict=True):
+                results.append(future.result())
+                if progress:
+                    progress(len(results), len(jobs), job.unit.label)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return results
+
+
+def _build_one(job: Job, toolchain: HostToolchain, settings: Settings, store: Store) -> Artifact:
+    key = job.unit.key(job.target, settings)
+    identity = toolchain.identity(memo_dir(store))
+    with _lock(store, key):
+        # Another process may have built it while this one waited.
+        if found := _find(store, key, identity.id):
+            return found
+        with _work_dir(store) as (place, work):
+            files = _compile(job, key, toolchain, settings, work, memo_dir(store))
+            meta = Meta(
+                key=key,
+                toolchain_id=identity.id,
+                kind=job.unit.kind,
+                kernel=job.unit.kernel.name,
+                specialization=dict(job.unit.values),
+                target=job.target.name,
+                toolchain=identity.description,
+                ffi_abi=FFI_ABI,
+                glibc=None,
+                created=timestamp(),
+            )
+            try:
+                return place.publish(key, identity.id, files, meta)
+            except OSError as error:
+                return _private_store(place, error).publish(key, identity.id, files, meta)
+
+
+def memo_dir(store: Store) -> Path:
+    """Where a store remembers compilers."""
+    return store.root / "toolchains"
+
+
+def _compile(
+    job: Job, key: str, toolchain: HostToolchain, settings: Settings, work: Path, memo: Path
+) -> dict[str, Path]:
+    """Compiles in `work`; the files of the artifact."""
+    unit = job.unit
+    generated, output = work / "generated", work / f"{unit.kind}.so"
+    generated.mkdir()
+    header = generated / header_name(unit.kernel)
+    header.write_text(unit.header, "utf-8")
+    source = generated / f"{unit.kind}_unit.cc"
+    source.write_text(unit.text, "utf-8")
+    command = toolchain.compile_command(
+        source,
+        output,
+        target=job.target,
+        include_dirs=(generated, *unit.include_dirs),
+        system_include_dirs=system_include_dirs(),
+        debug=settings.debug,
+        extra_flags=settings.cxxflags,
+        prefix_map={generated: ".", **{path: f"/dimorph/{i}" for i, path in enumerate(unit.include_dirs)}},
+    )
+    _log.debug("compiling %s: %s", unit.label, " ".join(command))
+    try:
+        env = toolchain.environment(work, memo)
+        done = process.run(command, timeout=settings.compile_timeout, cwd=work, env=env)
+    except BuildError as error:
+        raise _with_context(error, unit) from error
+    if done.exit_code != 0:
+        raise _refused(done, unit)
+    again = replace(unit, sources=Scanner(unit.include_dirs, {header.name: unit.header}).scan(_names(unit)))
+    if again.key(job.target, settings) != key:
+        raise BuildError(
+            f"{unit.label}: its sources changed while it was compiled; nothing was kept", context=unit.label
+        )
+    return {output.name: output, header.name: header}
+
+
+def _names(unit: Unit) -> tuple[str, ...]:
+    return (unit.kernel.entry,) if unit.kind == "entry" else unit.kernel.case
+
+
+def _refused(done: process.Completed, unit: Unit) -> BuildError:
+    """The compiler's complaint, its first error in front, once, at its real place."""
+    found = parse_diagnostics(done.output)
+    errors = [d for d in found if "error" in d.severity]
+    first = _place(errors[0]) if errors else "the compiler printed no error"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    message = f"{first}{more}\n  while compiling {unit.label}\n  with {done.command[0]}, exit code {done.exit_code}"
+    return BuildError(
+        f"{message}\n{done.output.rstrip()}",
+        command=done.command,
+        exit_code=done.exit_code,
+        output=done.output,
+        context=unit.label,
+    )
+
+
+def _place(error: Diagnostic) -> str:
+    place = f"{error.file}:{error.line}: " if error.line else ""
+    return f"{place}{error.severity}: {error.message}"
+
+
+def _with_context(error: BuildError, unit: Unit) -> BuildError:
+    return type(error)(
+        f"{unit.label}: {error}",
+        command=error.command,
+        exit_code=error.exit_code,
+        output=error.output,
+        context=unit.label,
+    )
+
+
+def _find(store: Store, key: str, toolchain_id: str) -> Artifact | None:
+    for place in (store, *_fallback):
+        try:
+            if found := place.find(key, toolchain_id):
+                return found
+        except OSError as error:  # a place that cannot be read serves nothing; what it would have held is built
+            _log.debug("%s: %s", place.root, error)
+    return None
+
+
+@contextmanager
+def _lock(store: Store, key: str) -> Iterator[None]:
+    """Waits for whoever builds the same; a store where that cannot be arranged builds it twice."""
+    try:
+        manager = store.lock(key)
+        manager.__enter__()
+    except OSError as error:
+        _log.debug("%s: no lock: %s", store.root, error)
+        yield
+        return
+    try:
+        yield
+    finally:
+        manager.__exit__(None, None, None)
+
+
+@contextmanager
+def _work_dir(store: Store) -> Iterator[tuple[Store, Path]]:
+    """A directory to compile in, and the store that what comes out belongs into."""
+    try:
+        manager = store.work_dir()
+        work = manager.__enter__()
+    except OSError as error:
+        place = _private_store(store, error)
+        with place.work_dir() as work:
+            yield place, work
+        return
+    try:
+        yield store, work
+    finally:
+        manager.__exit__(None, None, None)
+
+
+def _private_store(store: Store, error: OSError) -> Store:
+    """A store of this process alone, for when the real one cannot be written."""
+    if not _fallback:
+        warnings.warn(
+            f"dimorph: the store {store.root} cannot be used ({error}); what is built now is kept for this process only",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        # The object is kept so that the directory is removed when the process ends.
+        holder = tempfile.TemporaryDirectory(prefix="dimorph-")
+        place = Store(Path(holder.name) / "store")
+        place.holder = holder  # type: ignore[attr-defined]
+        _fallback.append(place)
+    return _fallback[0]
+
+
+def fallback_stores() -> tuple[Store, ...]:
+    """The private store of this process, if there had to be one."""
+    return tuple(_fallback)

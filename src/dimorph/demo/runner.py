@@ -1,0 +1,154 @@
+"""The demo: embed the same sentences with both forms, and show what came out and what it took."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from dimorph.demo.forms import Form, Forms, dimorph_forms
+from dimorph.demo.minilm import FloatArray, IntArray, MiniLM, load_model
+
+# Four pairs that say much the same in other words, so that the table shows whether meaning was found.
+SENTENCES = (
+    "The cat slept on the warm windowsill all afternoon.",
+    "A kitten is dozing in the sun.",
+    "The central bank raised interest rates to slow inflation.",
+    "Loans got more expensive after the decision to keep prices stable.",
+    "Heavy rain flooded the streets of the old town.",
+    "The storm left downtown under water.",
+    "A compiler turns source code into machine instructions.",
+    "Before a program runs, it is translated for the processor.",
+)
+LATER_CALLS = 10
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One form's embeddings and times, in seconds."""
+
+    name: str
+    embeddings: FloatArray  # [len(SENTENCES), 384]
+    resolution: Sequence[str]
+    build: float | None  # None where nothing is built ahead
+    first_call: float  # from asking for the form to its first embeddings
+    later_call: float  # median
+
+
+def run(console: Console) -> int:
+    """Run the demo on the published weights and on `dimorph.attention`; see `compare`.
+
+    Raises:
+        ModuleNotFoundError: the weights or the packages that read them are not installed.
+        DimorphError: the attention could not be built, loaded or called.
+    """
+    return compare(console, load_model(), dimorph_forms())
+
+
+def compare(console: Console, model: MiniLM, forms: Forms) -> int:
+    """Embed `SENTENCES` once with the JIT form and once with the AOT form, and print what happened.
+
+    Printed are the cosine of every two sentences, the times, the artifacts that served, and whether the two
+    forms gave the same bits. Everything that is built goes into a temporary directory, which is removed.
+
+    Returns:
+        An exit status: 0 if the embeddings are bit-identical, 1 if not.
+    """
+    # NumPy starts its threads and the weights are paged in here, so that neither form pays for that.
+    model.embed(SENTENCES, _without_attention)
+    with tempfile.TemporaryDirectory(prefix="dimorph-demo-") as directory:
+        store, artifacts = Path(directory, "store"), Path(directory, "artifacts")
+        store.mkdir()
+        artifacts.mkdir()
+        console.print("Just in time: compiling at the first call ...")
+        jit = _measure("JIT", model, lambda: forms.jit(store))
+        console.print("Ahead of time: building the declared cases ...")
+        start = time.perf_counter()
+        forms.build(artifacts)
+        built = time.perf_counter() - start
+        aot = _measure("AOT", model, lambda: forms.aot(artifacts), built)
+
+    console.print()
+    for number, sentence in enumerate(SENTENCES, start=1):
+        console.print(f"  {number}  {sentence}", markup=False, highlight=False)
+    console.print(_similarity_table(jit.embeddings))
+    console.print(_time_table([jit, aot]))
+    console.print("What served")
+    for form in (jit, aot):
+        for line in form.resolution:
+            console.print(f"  {form.name}  {line}", markup=False, highlight=False)
+
+    # Bytes, not ==, under which NaN would differ from itself and 0.0 would equal -0.0.
+    identical = jit.embeddings.tobytes() == aot.embeddings.tobytes()
+    if identical:
+        console.print("\n[green]JIT and AOT embeddings are bit-identical.[/green]")
+    else:
+        worst = float(np.abs(jit.embeddings - aot.embeddings).max())
+        console.print(f"\n[red]JIT and AOT embeddings differ, by up to {worst:.3g}.[/red]")
+    return 0 if identical else 1
+
+
+def _without_attention(
+    q: FloatArray, k: FloatArray, v: FloatArray, *, cu_seqlens_q: IntArray, cu_seqlens_k: IntArray
+) -> FloatArray:
+    return v
+
+
+def _measure(name: str, model: MiniLM, get: Callable[[], Form], build: float | None = None) -> _Measured:
+    start = time.perf_counter()
+    form = get()
+    embeddings = model.embed(SENTENCES, form.attention)
+    first = time.perf_counter() - start
+    later = []
+    for _ in range(LATER_CALLS):
+        start = time.perf_counter()
+        model.embed(SENTENCES, form.attention)
+        later.append(time.perf_counter() - start)
+    return _Measured(name, embeddings, form.resolution(), build, first, statistics.median(later))
+
+
+def _similarity_table(embeddings: FloatArray) -> Table:
+    """Show the cosine of every two sentences, with each sentence's nearest other one marked."""
+    cosine = embeddings @ embeddings.T
+    others = np.where(np.eye(len(SENTENCES), dtype=bool), -np.inf, cosine)
+    nearest = others.argmax(axis=1)
+    table = Table(title="Cosine (each sentence's nearest other one in green)", box=box.SIMPLE, pad_edge=False)
+    table.add_column("", justify="right")
+    for column in range(len(SENTENCES)):
+        table.add_column(str(column + 1), justify="right", no_wrap=True)
+    for row in range(len(SENTENCES)):
+        cells = [
+            f"[bold green]{value:.2f}[/bold green]" if column == nearest[row] else f"{value:.2f}"
+            for column, value in enumerate(cosine[row])
+        ]
+        table.add_row(str(row + 1), *cells)
+    return table
+
+
+def _time_table(measured: Sequence[_Measured]) -> Table:
+    table = Table(
+        title=f"Times for {len(SENTENCES)} sentences",
+        caption="First call: from loading the kernel to the embeddings, with an empty store.",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("form")
+    for heading in ("built ahead", "first call", f"median of {LATER_CALLS} more", "per sentence"):
+        table.add_column(heading, justify="right")
+    for form in measured:
+        table.add_row(
+            form.name,
+            "-" if form.build is None else f"{form.build:.2f} s",
+            f"{form.first_call * 1e3:.1f} ms",
+            f"{form.later_call * 1e3:.1f} ms",
+            f"{form.later_call * 1e3 / len(SENTENCES):.2f} ms",
+        )
+    return table

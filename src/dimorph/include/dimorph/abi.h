@@ -1,0 +1,124 @@
+// What crosses the boundary between an entry, its cases and Python. Plain data and C functions only: the two
+// sides are separate shared objects and may come from different compilers.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define DIMORPH_ABI_VERSION 1
+#define DIMORPH_VISIBLE __attribute__((visibility("default")))
+
+namespace dimorph {
+
+// The Python exception an error becomes.
+enum class ErrorKind : int32_t { none, value, type, index, memory, not_implemented, runtime, mismatch };
+
+// Where a callee leaves its error. An error travels as data, never as an exception.
+struct ErrorSink {
+  ErrorKind kind = ErrorKind::none;
+  char text[1020];
+};
+
+// What the process gives to a case that asks for it (see parallel.h).
+struct HostServices {
+  int32_t (*num_threads)();
+  void (*parallel_for)(int64_t count, void (*body)(void* context, int64_t index), void* context);
+  void* (*thread_scratch)(size_t bytes);
+};
+
+// One function of a case, as the case exports it. `invoke` has the type that `tag` stands for:
+// int32_t(ErrorSink*, R* result, Args...).
+struct CaseFunction {
+  uint64_t tag;
+  const char* signature;
+  void* invoke;
+};
+
+namespace detail {
+
+constexpr uint64_t kTagSeed = 1469598103934665603ull;
+
+constexpr uint64_t mix(uint64_t tag, uint64_t value) { return (tag ^ value) * 1099511628211ull; }
+
+constexpr bool starts_with(const char* text, const char* prefix) {
+  while (*prefix)
+    if (*text++ != *prefix++) return false;
+  return true;
+}
+
+// Hashes a class type's spelled name, which GCC and Clang print alike, and its size and alignment.
+template <typename T>
+constexpr uint64_t type_tag(T*) {
+  static_assert(__is_trivially_copyable(T), "what is passed to a case must be trivially copyable");
+  const char* name = __PRETTY_FUNCTION__;
+  while (!starts_with(name, "T = ")) ++name;
+  uint64_t tag = mix(mix(kTagSeed, sizeof(T)), alignof(T));
+  int depth = 0;
+  for (name += 4; *name && (depth > 0 || (*name != ']' && *name != ';')); ++name) {
+    depth += (*name == '<') - (*name == '>');
+    if (*name != ' ') tag = mix(tag, static_cast<unsigned char>(*name));
+  }
+  return tag;
+}
+// Arithmetic types go by kind and size, because compilers spell them differently.
+template <typename T>
+constexpr uint64_t type_tag(T**) {
+  return mix(type_tag(static_cast<T*>(nullptr)), '*');
+}
+constexpr uint64_t type_tag(void*) { return mix(kTagSeed, 'v'); }
+constexpr uint64_t type_tag(bool*) { return mix(kTagSeed, 'b'); }
+#define DIMORPH_ARITHMETIC_TAG(type, kind) \
+  constexpr uint64_t type_tag(type*) { return mix(mix(kTagSeed, kind), sizeof(type)); }
+DIMORPH_ARITHMETIC_TAG(char, 'c')
+DIMORPH_ARITHMETIC_TAG(signed char, 'i')
+DIMORPH_ARITHMETIC_TAG(short, 'i')
+DIMORPH_ARITHMETIC_TAG(int, 'i')
+DIMORPH_ARITHMETIC_TAG(long, 'i')
+DIMORPH_ARITHMETIC_TAG(long long, 'i')
+DIMORPH_ARITHMETIC_TAG(unsigned char, 'u')
+DIMORPH_ARITHMETIC_TAG(unsigned short, 'u')
+DIMORPH_ARITHMETIC_TAG(unsigned int, 'u')
+DIMORPH_ARITHMETIC_TAG(unsigned long, 'u')
+DIMORPH_ARITHMETIC_TAG(unsigned long long, 'u')
+DIMORPH_ARITHMETIC_TAG(float, 'f')
+DIMORPH_ARITHMETIC_TAG(double, 'f')
+#undef DIMORPH_ARITHMETIC_TAG
+
+template <typename T>
+struct RemoveConst {
+  using type = T;
+};
+template <typename T>
+struct RemoveConst<const T> {
+  using type = T;
+};
+template <typename T>
+struct Value {
+  using type = typename RemoveConst<T>::type;
+};
+template <typename T>
+struct Value<T&> : Value<T> {};
+template <typename T>
+struct Value<T&&> : Value<T> {};
+
+// What an argument is when it is passed by value.
+template <typename T>
+using value_t = typename Value<T>::type;
+
+}  // namespace detail
+
+// The tag of a case function, compared when it is bound to an entry.
+template <typename R, typename... Args>
+constexpr uint64_t signature_tag() {
+  uint64_t tag = detail::mix(detail::kTagSeed, DIMORPH_ABI_VERSION);
+  tag = detail::mix(tag, detail::type_tag(static_cast<R*>(nullptr)));
+  ((tag = detail::mix(tag, detail::type_tag(static_cast<Args*>(nullptr)))), ...);
+  return tag;
+}
+
+// The same for people: `signature_text` prints the types in the compiler's words.
+template <typename R, typename... Args>
+constexpr const char* signature_text() {
+  return __PRETTY_FUNCTION__;
+}
+
+}  // namespace dimorph

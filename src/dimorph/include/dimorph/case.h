@@ -1,0 +1,77 @@
+// What a case includes. Light on purpose: a case is compiled once per specialization.
+#pragma once
+#include "abi.h"
+#include "check.h"
+#include "convert.h"
+#include "dispatch.h"
+#include "tensor.h"
+
+#define DIMORPH_HOST 1
+
+namespace dimorph {
+
+// The services of the process, once the case is bound; null in a case that never asked for them.
+inline const HostServices*& host_services() {
+  static const HostServices* services = nullptr;
+  return services;
+}
+
+namespace detail {
+
+// Tells the case what an Extra's arguments are called and where its errors go.
+template <typename T>
+inline void adopt(T&, const char*, ErrorSink*) {}
+inline void adopt(Extra& extra, const char* names, ErrorSink* sink) {
+  extra.names = names;
+  extra.sink = sink;
+}
+
+template <auto function>
+struct CaseThunk;
+
+template <typename R, typename... Params, bool never_throws, R (*function)(Params...) noexcept(never_throws)>
+struct CaseThunk<function> {
+  static constexpr uint64_t tag = signature_tag<value_t<R>, value_t<Params>...>();
+  static constexpr const char* signature = signature_text<value_t<R>, value_t<Params>...>();
+
+  template <const char* const* names>
+  static int32_t invoke(ErrorSink* sink, value_t<R>* result, value_t<Params>... args) {
+    (adopt(args, *names, sink), ...);
+    // A noexcept function carries no exception machinery at all, so its shared object stays small.
+    if constexpr (never_throws)
+      call(result, args...);
+    else
+      guard(sink, [&] { call(result, args...); });
+    return static_cast<int32_t>(sink->kind);
+  }
+
+ private:
+  static void call(value_t<R>* result, value_t<Params>&... args) noexcept(never_throws) {
+    if constexpr (__is_same(R, void))
+      (void)result, function(args...);
+    else
+      *result = function(args...);
+  }
+};
+
+}  // namespace detail
+}  // namespace dimorph
+
+extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_case_bind(
+    const dimorph::HostServices* services) {
+  dimorph::host_services() = services;
+}
+
+// Makes DIMORPH_CASE::name callable from the entry. The build appends one line per function to a case.
+#define DIMORPH_EXPORT_CASE(name)                                                                       \
+  namespace {                                                                                           \
+  constexpr const char* dimorph_names_##name = DIMORPH_ADDITIONAL_NAMES;                                \
+  }                                                                                                     \
+  extern "C" {                                                                                          \
+  extern DIMORPH_VISIBLE const ::dimorph::CaseFunction dimorph_case_##name;                             \
+  const ::dimorph::CaseFunction dimorph_case_##name = {                                                 \
+      ::dimorph::detail::CaseThunk<&DIMORPH_CASE::name>::tag,                                           \
+      ::dimorph::detail::CaseThunk<&DIMORPH_CASE::name>::signature,                                     \
+      reinterpret_cast<void*>(                                                                          \
+          &::dimorph::detail::CaseThunk<&DIMORPH_CASE::name>::template invoke<&dimorph_names_##name>)}; \
+  }

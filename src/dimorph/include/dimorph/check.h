@@ -1,0 +1,66 @@
+// Checks that choose the Python exception. They throw, so a function that uses them must not be `noexcept`.
+#pragma once
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "abi.h"
+
+namespace dimorph {
+
+// The one exception type of kernel code; it becomes the Python exception of its kind.
+struct Error {
+  ErrorKind kind;
+  char text[1020];
+};
+
+namespace detail {
+
+__attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink* sink, ErrorKind kind,
+                                                                         const char* format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(sink->text, sizeof sink->text, format, args);
+  va_end(args);
+  sink->kind = kind;
+  return false;
+}
+
+[[noreturn]] __attribute__((cold, noinline, format(printf, 2, 3))) inline void raise(ErrorKind kind,
+                                                                                      const char* format, ...) {
+  Error error;
+  error.kind = kind;
+  va_list args;
+  va_start(args, format);
+  vsnprintf(error.text, sizeof error.text, format, args);
+  va_end(args);
+  throw error;
+}
+
+// Runs `body`; whatever it throws is left in `sink`.
+template <typename Body>
+inline void guard(ErrorSink* sink, Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    sink->kind = error.kind;
+    __builtin_memcpy(sink->text, error.text, sizeof sink->text);
+  } catch (...) {
+    fail(sink, ErrorKind::runtime, "a C++ exception that is not a dimorph::Error");
+  }
+}
+
+}  // namespace detail
+}  // namespace dimorph
+
+#define DIMORPH_RAISE(kind, ...) ::dimorph::detail::raise(::dimorph::ErrorKind::kind, __VA_ARGS__)
+
+// DIMORPH_CHECK(condition, "printf format", ...): ValueError. The message names function, argument, expected, actual.
+#define DIMORPH_CHECK(condition, ...)                                     \
+  do {                                                                    \
+    if (__builtin_expect(!(condition), 0)) DIMORPH_RAISE(value, __VA_ARGS__); \
+  } while (0)
+// The same with TypeError, for a wrong dtype or kind of argument.
+#define DIMORPH_CHECK_TYPE(condition, ...)                               \
+  do {                                                                   \
+    if (__builtin_expect(!(condition), 0)) DIMORPH_RAISE(type, __VA_ARGS__); \
+  } while (0)

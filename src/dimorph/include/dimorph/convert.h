@@ -1,0 +1,359 @@
+// Arguments from Python into C++ and results back, over the C interface of tvm-ffi alone. Nothing here throws: a
+// conversion that fails says why in an ErrorSink and returns false.
+#pragma once
+#include <tvm/ffi/c_api.h>
+
+#include "check.h"
+#include "dispatch.h"
+#include "tensor.h"
+
+namespace dimorph {
+
+struct Extra;
+
+namespace detail {
+
+// Which argument of which function is being converted. `names` is the comma separated list of parameter names.
+struct ArgumentPlace {
+  const char* function;
+  const char* names;
+  int32_t index;
+};
+
+inline const char* type_name(const TVMFFIAny& any) {
+  switch (any.type_index) {
+    case kTVMFFINone: return "None";
+    case kTVMFFIInt: return "an int";
+    case kTVMFFIBool: return "a bool";
+    case kTVMFFIFloat: return "a float";
+    case kTVMFFIOpaquePtr: return "a pointer";
+    case kTVMFFIDataType: return "a dtype";
+    case kTVMFFIDevice: return "a device";
+    case kTVMFFIDLTensorPtr:
+    case kTVMFFITensor: return "a tensor";
+    case kTVMFFIRawStr:
+    case kTVMFFISmallStr:
+    case kTVMFFIStr: return "a str";
+    case kTVMFFISmallBytes:
+    case kTVMFFIBytes: return "bytes";
+    case kTVMFFIFunction: return "a function";
+    case kTVMFFIArray:
+    case kTVMFFIList: return "a sequence";
+    case kTVMFFIMap:
+    case kTVMFFIDict: return "a mapping";
+    default: return "an object of another kind";
+  }
+}
+
+// The `index`-th of the comma separated `names`, copied into `out`; its number if there is none.
+inline void argument_name(const char* names, int32_t index, char (&out)[64]) {
+  const char* name = names;
+  for (int32_t i = 0; i < index && *name; ++i) {
+    while (*name && *name != ',') ++name;
+    name += *name == ',';
+  }
+  while (*name == ' ') ++name;
+  size_t length = 0;
+  while (name[length] && name[length] != ',' && length + 1 < sizeof out) ++length;
+  if (length)
+    snprintf(out, sizeof out, "'%.*s'", static_cast<int>(length), name);
+  else
+    snprintf(out, sizeof out, "%d", index);
+}
+
+__attribute__((cold, noinline)) inline bool wrong_type(const TVMFFIAny& any, const ArgumentPlace& place,
+                                                        const char* expected, ErrorSink* sink) {
+  char name[64];
+  argument_name(place.names, place.index, name);
+  return fail(sink, ErrorKind::type, "%s: argument %s: expected %s, got %s", place.function, name, expected,
+              type_name(any));
+}
+
+__attribute__((cold, noinline)) inline bool wrong_elements(const ConstTensor& tensor, DataType expected,
+                                                            const ArgumentPlace& place, ErrorSink* sink) {
+  char name[64];
+  ValueText want, got;
+  argument_name(place.names, place.index, name);
+  print_value(expected, want);
+  print_value(tensor.dtype(), got);
+  if (tensor.dtype() == expected)
+    return fail(sink, ErrorKind::value, "%s: argument %s: expected a row-major tensor, got one with other strides",
+                place.function, name);
+  return fail(sink, ErrorKind::type, "%s: argument %s: expected dtype %s, got %s", place.function, name, want, got);
+}
+
+inline const DLTensor* tensor_of(const TVMFFIAny& any) {
+  if (any.type_index == kTVMFFIDLTensorPtr) return static_cast<const DLTensor*>(any.v_ptr);
+  if (any.type_index == kTVMFFITensor)
+    return reinterpret_cast<const DLTensor*>(reinterpret_cast<const char*>(any.v_obj) + sizeof(TVMFFIObject));
+  return nullptr;
+}
+
+inline bool from_any(const TVMFFIAny& any, ConstTensor& out, const ArgumentPlace& place, ErrorSink* sink) {
+  const DLTensor* tensor = tensor_of(any);
+  if (!tensor) return wrong_type(any, place, "a tensor (any array that speaks DLPack)", sink);
+  out = ConstTensor(tensor);
+  return true;
+}
+inline bool from_any(const TVMFFIAny& any, Tensor& out, const ArgumentPlace& place, ErrorSink* sink) {
+  const DLTensor* tensor = tensor_of(any);
+  if (!tensor) return wrong_type(any, place, "a tensor (any array that speaks DLPack)", sink);
+  out = Tensor(tensor);
+  return true;
+}
+
+template <typename T>
+inline bool from_any(const TVMFFIAny& any, Elements<T>& out, const ArgumentPlace& place, ErrorSink* sink) {
+  ConstTensor tensor;
+  if (!from_any(any, tensor, place, sink)) return false;
+  constexpr DataType expected = data_type<T>();
+  if (tensor.dtype() != expected || !tensor.contiguous()) return wrong_elements(tensor, expected, place, sink);
+  out.data = tensor.data<T>();
+  return true;
+}
+
+inline bool from_any(const TVMFFIAny& any, bool& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index != kTVMFFIBool) return wrong_type(any, place, "a bool", sink);
+  out = any.v_int64 != 0;
+  return true;
+}
+
+inline bool from_any(const TVMFFIAny& any, double& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index == kTVMFFIFloat)
+    out = any.v_float64;
+  else if (any.type_index == kTVMFFIInt)
+    out = static_cast<double>(any.v_int64);
+  else
+    return wrong_type(any, place, "a number", sink);
+  return true;
+}
+inline bool from_any(const TVMFFIAny& any, float& out, const ArgumentPlace& place, ErrorSink* sink) {
+  double wide = 0;
+  if (!from_any(any, wide, place, sink)) return false;
+  out = static_cast<float>(wide);
+  return true;
+}
+
+__attribute__((cold, noinline)) inline bool out_of_range(int64_t value, const ArgumentPlace& place, int bits,
+                                                         ErrorSink* sink) {
+  char name[64];
+  argument_name(place.names, place.index, name);
+  return fail(sink, ErrorKind::value, "%s: argument %s: expected an integer of %d bits, got %lld", place.function, name,
+              bits, static_cast<long long>(value));
+}
+
+template <typename T>
+inline bool integer_from_any(const TVMFFIAny& any, T& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index != kTVMFFIInt && any.type_index != kTVMFFIBool) return wrong_type(any, place, "an int", sink);
+  out = static_cast<T>(any.v_int64);
+  if (static_cast<int64_t>(out) != any.v_int64 || (out < T(1) && any.v_int64 > 0) || (out > T(0) && any.v_int64 < 0))
+    return out_of_range(any.v_int64, place, 8 * sizeof(T), sink);
+  return true;
+}
+#define DIMORPH_INTEGER_ARGUMENT(type)                                                                       \
+  inline bool from_any(const TVMFFIAny& any, type& out, const ArgumentPlace& place, ErrorSink* sink) {       \
+    return integer_from_any(any, out, place, sink);                                                          \
+  }
+DIMORPH_INTEGER_ARGUMENT(int8_t)
+DIMORPH_INTEGER_ARGUMENT(int16_t)
+DIMORPH_INTEGER_ARGUMENT(int32_t)
+DIMORPH_INTEGER_ARGUMENT(int64_t)
+DIMORPH_INTEGER_ARGUMENT(uint8_t)
+DIMORPH_INTEGER_ARGUMENT(uint16_t)
+DIMORPH_INTEGER_ARGUMENT(uint32_t)
+DIMORPH_INTEGER_ARGUMENT(uint64_t)
+#undef DIMORPH_INTEGER_ARGUMENT
+
+inline bool from_any(const TVMFFIAny& any, Str& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index == kTVMFFIRawStr) {
+    out = Str(any.v_c_str);
+  } else if (any.type_index == kTVMFFISmallStr) {
+    out = Str(any.v_bytes, any.small_str_len);
+  } else if (any.type_index == kTVMFFIStr) {
+    const auto* bytes = reinterpret_cast<const TVMFFIByteArray*>(reinterpret_cast<const char*>(any.v_obj) +
+                                                                  sizeof(TVMFFIObject));
+    out = Str(bytes->data, bytes->size);
+  } else {
+    return wrong_type(any, place, "a str", sink);
+  }
+  return true;
+}
+
+inline bool from_any(const TVMFFIAny& any, DataType& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index != kTVMFFIDataType) return wrong_type(any, place, "a dtype", sink);
+  out = DataType{any.v_dtype.code, any.v_dtype.bits, any.v_dtype.lanes};
+  return true;
+}
+inline bool from_any(const TVMFFIAny& any, Device& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index != kTVMFFIDevice) return wrong_type(any, place, "a device", sink);
+  out = any.v_device;
+  return true;
+}
+
+template <typename T>
+inline bool from_any(const TVMFFIAny& any, Optional<T>& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index == kTVMFFINone) return true;
+  T value{};
+  if (!from_any(any, value, place, sink)) return false;
+  out = Optional<T>(value);
+  return true;
+}
+
+// How many of a parameter list may be left out: the optionals at its end.
+template <typename T>
+constexpr bool is_optional(T*) { return false; }
+template <typename T>
+constexpr bool is_optional(Optional<T>*) { return true; }
+template <typename... Params>
+constexpr int32_t required_count() {
+  const bool optional[] = {is_optional(static_cast<Params*>(nullptr))..., false};
+  int32_t count = sizeof...(Params);
+  while (count > 0 && optional[count - 1]) --count;
+  return count;
+}
+
+inline bool wrong_count(const char* function, const char* names, int32_t least, int32_t most, int32_t got,
+                        ErrorSink* sink) {
+  char expected[32];
+  if (least == most)
+    snprintf(expected, sizeof expected, "%d", least);
+  else
+    snprintf(expected, sizeof expected, "%d to %d", least, most);
+  return fail(sink, ErrorKind::type, "%s: expected %s argument%s (%s), got %d", function, expected, most == 1 ? "" : "s",
+              names, got);
+}
+
+// Indices 0..N-1 as a pack, without <utility>.
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+  using type = Indices<I...>;
+};
+
+// The converted arguments of one call.
+template <int I, typename T>
+struct Slot {
+  T value{};
+};
+template <typename Index, typename... Params>
+struct Slots;
+template <int... I, typename... Params>
+struct Slots<Indices<I...>, Params...> : Slot<I, Params>... {
+  // Fills the slots in order and stops at the first argument that does not fit.
+  bool fill(const TVMFFIAny* args, int32_t count, const char* function, const char* names, ErrorSink* sink) {
+    return ((I >= count ||
+             from_any(args[I], static_cast<Slot<I, Params>*>(this)->value, ArgumentPlace{function, names, I}, sink)) &&
+            ...);
+  }
+};
+
+inline void to_any(double value, TVMFFIAny* out) {
+  out->type_index = kTVMFFIFloat;
+  out->zero_padding = 0;
+  out->v_float64 = value;
+}
+inline void to_any(float value, TVMFFIAny* out) { to_any(static_cast<double>(value), out); }
+inline void to_any(bool value, TVMFFIAny* out) {
+  out->type_index = kTVMFFIBool;
+  out->zero_padding = 0;
+  out->v_int64 = value;
+}
+inline void to_any(int64_t value, TVMFFIAny* out) {
+  out->type_index = kTVMFFIInt;
+  out->zero_padding = 0;
+  out->v_int64 = value;
+}
+inline void to_any(int32_t value, TVMFFIAny* out) { to_any(static_cast<int64_t>(value), out); }
+inline void to_any(uint32_t value, TVMFFIAny* out) { to_any(static_cast<int64_t>(value), out); }
+inline void to_any(DataType value, TVMFFIAny* out) {
+  out->type_index = kTVMFFIDataType;
+  out->zero_padding = 0;
+  out->v_int64 = 0;
+  out->v_dtype = DLDataType{value.code, value.bits, value.lanes};
+}
+inline void to_any(Str value, TVMFFIAny* out) {
+  const TVMFFIByteArray bytes{value.data, value.size};
+  TVMFFIStringFromByteArray(&bytes, out);
+}
+template <typename T>
+inline void to_any(const Optional<T>& value, TVMFFIAny* out) {
+  if (value)
+    to_any(*value, out);
+  else
+    *out = TVMFFIAny{};
+}
+
+}  // namespace detail
+
+// Several results: a function that returns Results<int64_t, double> gives Python a sequence of two.
+template <typename... Ts>
+struct Results;
+template <>
+struct Results<> {};
+template <typename T, typename... Ts>
+struct Results<T, Ts...> {
+  T first{};
+  Results<Ts...> rest{};
+
+  Results() = default;
+  Results(T value, Ts... values) : first(value), rest(values...) {}
+};
+
+namespace detail {
+
+inline void collect(const Results<>&, TVMFFIAny*) {}
+template <typename T, typename... Ts>
+inline void collect(const Results<T, Ts...>& results, TVMFFIAny* out) {
+  to_any(results.first, out);
+  collect(results.rest, out + 1);
+}
+
+template <typename... Ts>
+inline void to_any(const Results<Ts...>& results, TVMFFIAny* out) {
+  TVMFFIAny items[sizeof...(Ts)];
+  collect(results, items);
+  static const TVMFFIByteArray kArray{"ffi.Array", 9};
+  TVMFFIObjectHandle make = nullptr;
+  *out = TVMFFIAny{};
+  if (TVMFFIFunctionGetGlobal(&kArray, &make) == 0) {
+    TVMFFIFunctionCall(make, items, sizeof...(Ts), out);
+    TVMFFIObjectDecRef(make);
+  }
+  for (TVMFFIAny& item : items)
+    if (item.type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(item.v_obj);
+}
+
+}  // namespace detail
+
+// The additional arguments of the variant in use. An entry passes them on untouched; the case takes them apart,
+// because only it knows the variant. Stands last in a parameter list.
+struct Extra {
+  const TVMFFIAny* args = nullptr;
+  int32_t count = 0;
+  const char* function = "";
+  const char* names = "";
+  ErrorSink* sink = nullptr;
+
+  // Calls set(first, converted additional arguments...). False when an argument did not fit: return at once, the
+  // caller gets the TypeError.
+  template <typename First, typename... Params>
+  [[nodiscard]] bool apply(void (*set)(First&, Params...), First& first) const {
+    return apply(set, first, typename detail::MakeIndices<sizeof...(Params)>::type{});
+  }
+
+ private:
+  template <typename First, typename... Params, int... I>
+  bool apply(void (*set)(First&, Params...), First& first, detail::Indices<I...> indices) const {
+    constexpr int32_t most = sizeof...(Params), least = detail::required_count<detail::value_t<Params>...>();
+    if (count < least || count > most) return detail::wrong_count(function, names, least, most, count, sink);
+    detail::Slots<decltype(indices), detail::value_t<Params>...> slots;
+    if (!slots.fill(args, count, function, names, sink)) return false;
+    set(first, static_cast<detail::Slot<I, detail::value_t<Params>>&>(slots).value...);
+    return sink->kind == ErrorKind::none;
+  }
+};
+
+}  // namespace dimorph

@@ -1,0 +1,132 @@
+// Views of arguments: tensors, strings, optionals and a variant's additional arguments. All are trivially
+// copyable and own nothing; they are valid for the length of one call.
+#pragma once
+#include <dlpack/dlpack.h>
+#include <string.h>
+
+#include "abi.h"
+#include "dtype.h"
+
+namespace dimorph {
+
+using Device = DLDevice;
+
+// DLPack's description of an element type, comparable.
+struct DataType {
+  uint8_t code;
+  uint8_t bits;
+  uint16_t lanes;
+};
+constexpr bool operator==(DataType a, DataType b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }
+constexpr bool operator!=(DataType a, DataType b) { return !(a == b); }
+
+// The DLPack type of a C++ element type, e.g. data_type<float>().
+template <typename T>
+constexpr DataType data_type();
+#define DIMORPH_DATA_TYPE(type, code) \
+  template <>                         \
+  constexpr DataType data_type<type>() { return DataType{code, 8 * sizeof(type), 1}; }
+DIMORPH_DATA_TYPE(float, kDLFloat)
+DIMORPH_DATA_TYPE(double, kDLFloat)
+DIMORPH_DATA_TYPE(half, kDLFloat)
+DIMORPH_DATA_TYPE(bfloat16, kDLBfloat)
+DIMORPH_DATA_TYPE(bool, kDLBool)
+DIMORPH_DATA_TYPE(int8_t, kDLInt)
+DIMORPH_DATA_TYPE(int16_t, kDLInt)
+DIMORPH_DATA_TYPE(int32_t, kDLInt)
+DIMORPH_DATA_TYPE(int64_t, kDLInt)
+DIMORPH_DATA_TYPE(uint8_t, kDLUInt)
+DIMORPH_DATA_TYPE(uint16_t, kDLUInt)
+DIMORPH_DATA_TYPE(uint32_t, kDLUInt)
+DIMORPH_DATA_TYPE(uint64_t, kDLUInt)
+#undef DIMORPH_DATA_TYPE
+
+// A tensor that is only read. Arrays that their owner marks read-only are accepted here.
+class ConstTensor {
+ public:
+  ConstTensor() = default;
+  explicit ConstTensor(const DLTensor* tensor) : tensor_(tensor) {}
+
+  template <typename T = void>
+  const T* data() const {
+    return reinterpret_cast<const T*>(static_cast<const char*>(tensor_->data) + tensor_->byte_offset);
+  }
+  int32_t ndim() const { return tensor_->ndim; }
+  // `dim` may count from the end, as in Python.
+  int64_t size(int32_t dim) const { return tensor_->shape[dim < 0 ? dim + ndim() : dim]; }
+  // In elements. A missing stride array means row-major.
+  int64_t stride(int32_t dim) const {
+    if (dim < 0) dim += ndim();
+    if (tensor_->strides) return tensor_->strides[dim];
+    int64_t stride = 1;
+    for (int32_t i = ndim() - 1; i > dim; --i) stride *= tensor_->shape[i];
+    return stride;
+  }
+  int64_t numel() const {
+    int64_t count = 1;
+    for (int32_t i = 0; i < ndim(); ++i) count *= tensor_->shape[i];
+    return count;
+  }
+  bool contiguous() const {
+    if (!tensor_->strides) return true;
+    int64_t expected = 1;
+    bool dense = true;
+    for (int32_t i = ndim() - 1; i >= 0; --i) {
+      if (tensor_->shape[i] == 0) return true;
+      if (tensor_->shape[i] != 1 && tensor_->strides[i] != expected) dense = false;
+      expected *= tensor_->shape[i];
+    }
+    return dense;
+  }
+  DataType dtype() const { return DataType{tensor_->dtype.code, tensor_->dtype.bits, tensor_->dtype.lanes}; }
+  Device device() const { return tensor_->device; }
+  const DLTensor* dl() const { return tensor_; }
+
+ protected:
+  const DLTensor* tensor_ = nullptr;
+};
+
+// A tensor that may be written. An array that its owner marks read-only is refused.
+class Tensor : public ConstTensor {
+ public:
+  using ConstTensor::ConstTensor;
+  template <typename T = void>
+  T* data() const {
+    return reinterpret_cast<T*>(static_cast<char*>(tensor_->data) + tensor_->byte_offset);
+  }
+};
+
+// The elements of a row-major tensor of one dtype, as a variant's tensor parameter takes them.
+template <typename T>
+struct Elements {
+  const T* data = nullptr;
+};
+
+// A string argument; not terminated by a zero.
+struct Str {
+  const char* data = "";
+  size_t size = 0;
+
+  Str() = default;
+  Str(const char* text) : data(text), size(strlen(text)) {}
+  Str(const char* text, size_t length) : data(text), size(length) {}
+};
+inline bool operator==(const Str& a, const Str& b) { return a.size == b.size && memcmp(a.data, b.data, a.size) == 0; }
+inline bool operator!=(const Str& a, const Str& b) { return !(a == b); }
+
+// An argument or result that may be None.
+template <typename T>
+class Optional {
+ public:
+  Optional() = default;
+  Optional(const T& value) : value_(value), has_(true) {}
+  explicit operator bool() const { return has_; }
+  const T& operator*() const { return value_; }
+  const T* operator->() const { return &value_; }
+
+ private:
+  T value_{};
+  bool has_ = false;
+};
+
+}  // namespace dimorph

@@ -1,0 +1,222 @@
+"""A loaded kernel: binds cases when they are first called, and gives Python the functions of the entry."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dimorph import ffi, library, plan, settings
+from dimorph.arrays import exported
+from dimorph.errors import DeclarationError, MissingSpecialization
+from dimorph.kernel import InstantiationSet, Specialization
+from dimorph.resolve import Resolution, build_command, resolve
+
+
+class Module:
+    """The functions of a loaded kernel, as attributes: `module.affine(x, y)`.
+
+    Keep the function object for the fastest call. Arguments are what the C++ function takes: any array that speaks
+    DLPack (not copied), numbers, strings, None for an optional; then the variant's additional arguments in the
+    order it declares them.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, functions: dict[str, Callable[..., Any]]) -> None:
+        self._dispatcher = dispatcher
+        self.__dict__.update(functions)
+        self._functions = tuple(functions)
+
+    @property
+    def instantiations(self) -> InstantiationSet:
+        """The values left on each axis when it was loaded."""
+        return self._dispatcher.instantiations
+
+    @property
+    def resolutions(self) -> tuple[Resolution, ...]:
+        """Which artifacts serve so far and why: the entry's, then each case's in the order they were bound."""
+        return tuple(self._dispatcher.family.log)
+
+    def __getattr__(self, name: str) -> Any:
+        kernel = self._dispatcher.instantiations.kernel.name
+        functions = ", ".join(self._functions) or "none"
+        raise AttributeError(f"kernel {kernel} exports no function {name!r}; it has: {functions}")
+
+    def __repr__(self) -> str:
+        values = self._dispatcher.instantiations
+        axes = ", ".join(
+            f"{axis.name}={axis.text(left[0]) if len(left) == 1 else axis.texts(left)}"
+            for axis, left in zip(values.kernel.axes, values.values, strict=True)
+            if left
+        )
+        return f"<dimorph.Module {values.kernel.name}({axes}): {', '.join(self._functions)}>"
+
+
+def load(instantiations: InstantiationSet, policy: str | None) -> Module:
+    """See `Kernel.load`."""
+    config = settings.current()
+    policy = policy or config.policy
+    if policy not in settings.POLICIES:
+        raise ValueError(f"load: policy: expected one of {', '.join(settings.POLICIES)}, got {policy!r}")
+    family = Family(config, policy)
+    dispatcher = Dispatcher(instantiations, family)
+    return Module(dispatcher, dispatcher.functions())
+
+
+@dataclass
+class Family:
+    """What an entry and the wider ones that follow it share.
+
+    Attributes:
+        log: the resolutions so far.
+        rebind: for each function that Python holds, what makes it call the widest entry from now on.
+    """
+
+    settings: settings.Settings
+    policy: str
+    log: list[Resolution] = field(default_factory=list)
+    rebind: dict[str, Callable[[Dispatcher], None]] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """An entry, and what it needs to find the cases that are not bound yet."""
+
+    def __init__(self, instantiations: InstantiationSet, family: Family) -> None:
+        self.instantiations = instantiations
+        self.family = family
+        self._wider: dict[tuple[str, str], Dispatcher] = {}
+        self._keep: list[Any] = []
+        self._lock = threading.RLock()
+        units = [plan.entry_unit(instantiations)]
+        if instantiations.specialized:
+            units += plan.case_units(instantiations)
+        if any(unit.parallel for unit in units):
+            units += library.pool_units()
+        resolved = self._resolve(units)
+        self.unit = units[0]
+        self._entry = library.entry(resolved[0].artifact, ffi.entry_host(_resolve))
+        for result in resolved[1:]:
+            if result.unit.kernel is library.POOL:
+                library.start_pool(result.artifact, family.settings)
+        # By slot. A single case is loaded with its entry, so that its errors come from `load`; others when called.
+        self._cases = dict(enumerate(self._load_case(r) for r in resolved[1:] if r.unit.kind == "case"))
+        _dispatchers[id(self)] = self
+
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """The exports, callable."""
+        return {name: self._function(name, parameters) for name, parameters in self.unit.exports.items()}
+
+    def case_address(self, function: str, slot: int) -> int:
+        """The CaseFunction of a slot; builds the case if it has to and may."""
+        with self._lock:
+            if slot not in self._cases:
+                self._cases[slot] = self._find_case(slot)
+            return self._cases[slot].function(function)
+
+    def wider(self, function: str, axis_name: str, text: str) -> int:
+        """The address of {call, handle} of an entry that has one more value of an axis."""
+        with self._lock:
+            if (axis_name, text) not in self._wider:
+                self._wider[axis_name, text] = self._widen(axis_name, text)
+            other = self._wider[axis_name, text]
+            pair = ffi.Wider(other._entry.symbol(f"__tvm_ffi_{function}"), id(other))
+            self._keep.append(pair)
+            return ctypes.addressof(pair)
+
+    def _function(self, name: str, parameters: str) -> Callable[..., Any]:
+        mask = self._entry.read_only(name)
+
+        def bound(to: Dispatcher) -> Any:
+            return ffi.function(to._entry.symbol(f"__tvm_ffi_{name}"), to)
+
+        function = bound(self)
+
+        def call(*args: Any) -> Any:
+            try:
+                return function(*args)
+            except BufferError:
+                return function(*exported(args, name, parameters, mask))
+
+        def rebind(wider: Dispatcher) -> None:
+            nonlocal function
+            function = bound(wider)
+
+        self.family.rebind[name] = rebind
+        call.__name__ = call.__qualname__ = name
+        call.__doc__ = f"{name}({parameters})"
+        return call
+
+    def _find_case(self, slot: int) -> library.Case:
+        specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
+        unit = plan.case_unit(specialization)
+        units = [unit, *(library.pool_units() if unit.parallel else ())]
+        resolved = self._resolve(units)
+        for result in resolved[1:]:
+            library.start_pool(result.artifact, self.family.settings)
+        return self._load_case(resolved[0])
+
+    def _load_case(self, result: Resolution) -> library.Case:
+        return library.case(result.artifact, parallel=result.unit.parallel)
+
+    def _widen(self, axis_name: str, text: str) -> Dispatcher:
+        kernel = self.instantiations.kernel
+        position = kernel.position(axis_name)
+        axis, here = kernel.axes[position], self.instantiations.values[position]
+        try:
+            value = axis.value(text)
+        except DeclarationError as error:
+            raise self._missing({axis_name: text}, str(error)) from error
+        if self.family.policy == "aot":
+            raise self._missing(
+                {axis_name: text}, f"this module holds {axis.texts(here)}, and the policy is aot, which never compiles"
+            )
+        wider = Dispatcher(self.instantiations.widened(axis_name, value), self.family)
+        for rebind in self.family.rebind.values():
+            rebind(wider)
+        return wider
+
+    def _resolve(self, units: list[plan.Unit]) -> list[Resolution]:
+        resolved = resolve(units, self.family.settings, self.family.policy)
+        self.family.log += resolved
+        return resolved
+
+    def _unlisted(self, slot: int) -> Specialization:
+        """A combination that the sparse list leaves out: built when asked for, unless the kernel's filter bars it."""
+        everything = InstantiationSet(self.instantiations.kernel, self.instantiations.values)
+        specialization = everything.specialization(slot)
+        if specialization is not None and self.family.policy != "aot":
+            return specialization
+        picked = self.instantiations.picked(slot)
+        reason = "no such combination is declared" if specialization is None else "the list of this module lacks it"
+        raise self._missing(picked, reason)
+
+    def _missing(self, values: dict[str, str], reason: str) -> MissingSpecialization:
+        kernel = self.instantiations.kernel
+        there = {
+            axis.name: [axis.text(v) for v in left]
+            for axis, left in zip(kernel.axes, self.instantiations.values, strict=True)
+        }
+        asked = ", ".join(f"{name}={text}" for name, text in values.items())
+        command = build_command(kernel, values)
+        held = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in there.items() if texts)
+        return MissingSpecialization(
+            f"{kernel.name}: {asked} is not there: {reason}\n  there is: {held}\n  build it: {command}",
+            kernel=kernel.name,
+            missing=values,
+            available=there,
+            command=command,
+        )
+
+
+# What a call's handle stands for. A dispatcher lives as long as its functions do.
+_dispatchers: weakref.WeakValueDictionary[int, Dispatcher] = weakref.WeakValueDictionary()
+
+
+def _resolve(handle: int, function: str, slot: int, axis: str | None, value: str | None) -> int:
+    """Called by an entry that lacks something; the address of what it asked for."""
+    dispatcher = _dispatchers[handle]
+    if axis is None or value is None:
+        return dispatcher.case_address(function, slot)
+    return dispatcher.wider(function, axis, value)

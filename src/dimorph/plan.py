@@ -1,0 +1,152 @@
+"""What there is to compile: the translation units of a kernel, each with its content key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from dimorph.digest import content_key
+from dimorph.errors import DeclarationError
+from dimorph.header import config_header, header_name, without_comments
+from dimorph.kernel import InstantiationSet, Kernel, Specialization
+from dimorph.scan import Scanner, SourceFile, parameter_list
+from dimorph.settings import Settings
+from dimorph.toolchain.host import flags_id
+from dimorph.toolchain.targets import Target
+from dimorph.variant import Variant
+
+INCLUDE = Path(__file__).parent / "include"
+# A case that includes it works with the threads of the process.
+PARALLEL_HEADER = "dimorph/parallel.h"
+
+_EXPORT = re.compile(r"\bDIMORPH_EXPORT\s*\(\s*([A-Za-z_]\w*)\s*\)")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One compile: an entry or a case.
+
+    Attributes:
+        kind: `entry` or `case`.
+        kernel: whose it is.
+        values: axis name -> value, as text, of the axes with one value.
+        text: the translation unit, a few lines that include the author's sources.
+        header: the text of the config header.
+        include_dirs: searched after the directory of the generated files.
+        sources: every project file that the compile can reach.
+        exports: for an entry, the functions that Python can call, with their parameters' names, comma separated.
+    """
+
+    kind: str
+    kernel: Kernel
+    values: Mapping[str, str]
+    text: str
+    header: str
+    include_dirs: tuple[Path, ...]
+    sources: tuple[SourceFile, ...] = field(repr=False)
+    exports: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What it is, for people: kernel, kind and the values of its axes."""
+        values = ", ".join(f"{name}={text}" for name, text in self.values.items())
+        return f"{self.kernel.name} {self.kind}" + (f" ({values})" if values else "")
+
+    @cached_property
+    def parallel(self) -> bool:
+        """Whether it works with the threads of the process."""
+        return any(source.logical.partition(":")[2] == PARALLEL_HEADER for source in self.sources)
+
+    def key(self, target: Target, settings: Settings) -> str:
+        """The content key for a target level, under the flags that the settings ask for."""
+        options = [flags_id(target=target, debug=settings.debug, extra_flags=settings.cxxflags)]
+        if settings.debug:
+            # A debugger finds sources by their paths, so a debug build belongs to one place.
+            options.append(str(self.kernel.root))
+        return content_key(
+            unit=self.text, header=self.header, sources=self.sources, options=options, target=target.name
+        )
+
+
+def entry_unit(instantiations: InstantiationSet) -> Unit:
+    """The entry for a set of specializations: in JIT form for a single one, otherwise dispatching.
+
+    Raises:
+        DeclarationError: a source is missing, or one that cannot be keyed.
+    """
+    kernel = instantiations.kernel
+    path = kernel.root / kernel.entry
+    try:
+        entry = path.read_text("utf-8")
+    except OSError as error:
+        raise DeclarationError(f"kernel {kernel.name}: entry {path}: {error.strerror}") from error
+    exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}
+    names = [f"#define DIMORPH_ARGUMENTS_{name} {parameters}".rstrip() for name, parameters in exports.items()]
+    text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
+    single = next(iter(instantiations)) if instantiations.specialized else None
+    values = single.texts() if single else {}
+    return _unit("entry", kernel, values, text, instantiations, (kernel.entry,), exports)
+
+
+def case_unit(specialization: Specialization) -> Unit:
+    """The case of one specialization; the same in both modes.
+
+    Raises:
+        DeclarationError: as for `entry_unit`.
+    """
+    kernel = specialization.kernel
+    lines = [f'#include "{name}"' for name in kernel.case]
+    lines += [f"DIMORPH_EXPORT_CASE({name})" for name in kernel.functions]
+    alone = InstantiationSet(kernel, tuple((value,) for value in specialization.values))
+    return _unit("case", kernel, specialization.texts(), "\n".join([*lines, ""]), alone, kernel.case, {})
+
+
+def case_units(instantiations: InstantiationSet) -> list[Unit]:
+    """The cases of every specialization of a set."""
+    return [case_unit(specialization) for specialization in instantiations] if instantiations.kernel.case else []
+
+
+def system_include_dirs() -> tuple[Path, ...]:
+    """Where the C interface of tvm-ffi and DLPack are. They are a versioned ABI (digest.FFI_ABI), not content."""
+    spec = find_spec("tvm_ffi")
+    if spec is None or not spec.submodule_search_locations:
+        raise DeclarationError("the package apache-tvm-ffi is not installed: pip install apache-tvm-ffi")
+    return (Path(spec.submodule_search_locations[0]) / "include",)
+
+
+def _unit(
+    kind: str,
+    kernel: Kernel,
+    values: Mapping[str, str],
+    text: str,
+    instantiations: InstantiationSet,
+    names: tuple[str, ...],
+    exports: Mapping[str, str],
+) -> Unit:
+    header = config_header(instantiations)
+    variants = [v for left in instantiations.values if len(left) == 1 for v in left if isinstance(v, Variant)]
+    dirs = [kernel.root, *(kernel.root / name for name in kernel.include_dirs)]
+    dirs += [variant.root for variant in variants]
+    include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))
+    for variant in variants:
+        _check_header(variant, include_dirs)
+    scanner = Scanner(include_dirs, {header_name(kernel): header})
+    return Unit(kind, kernel, values, text, header, include_dirs, scanner.scan(names), exports)
+
+
+def _check_header(variant: Variant, include_dirs: tuple[Path, ...]) -> None:
+    """A variant's header must be what its name finds, or another struct would be compiled in its place."""
+    own = variant.root / variant.header
+    for directory in include_dirs:
+        found = directory / variant.header
+        if found == own and own.is_file():
+            return
+        if found.exists():
+            raise DeclarationError(
+                f"variant {variant.name}: its header {own} is shadowed by {found}; give it another name"
+            )
+    raise DeclarationError(f"variant {variant.name}: there is no header {own}")

@@ -1,0 +1,104 @@
+"""The settings, and the only reader of environment variables."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+POLICIES = ("auto", "aot", "jit")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment asks for; `current()` reads it anew at each load.
+
+    Attributes:
+        store: the user's own store (`DIMORPH_STORE`; default `$XDG_CACHE_HOME/dimorph` or `~/.cache/dimorph`).
+        shared_stores: read-only stores searched after it (`DIMORPH_SHARED_STORES`, separated as in PATH).
+        policy: `auto`, `aot` (never compile) or `jit` (no packaged or shared artifacts) (`DIMORPH_POLICY`).
+        cxx: the host compiler to use, a path, a name or `zig` (`DIMORPH_CXX`; default: the first one found).
+        cxxflags: flags added to every host compile (`DIMORPH_CXXFLAGS`).
+        target: the one target level to use (`DIMORPH_TARGET`; default: the best this CPU runs).
+        jobs: compilers at a time (`DIMORPH_JOBS`; default: as many as cores and memory allow).
+        compile_timeout: seconds one compile may take (`DIMORPH_COMPILE_TIMEOUT`).
+        debug: build without optimisation and with real line numbers (`DIMORPH_DEBUG`).
+        num_threads: threads that a kernel may use (`DIMORPH_NUM_THREADS`; default: the CPUs this process may use).
+        path: where compilers are looked for (`PATH`).
+    """
+
+    store: Path
+    shared_stores: tuple[Path, ...] = ()
+    policy: str = "auto"
+    cxx: str | None = None
+    cxxflags: tuple[str, ...] = ()
+    target: str | None = None
+    jobs: int | None = None
+    compile_timeout: float = 300.0
+    debug: bool = False
+    num_threads: int | None = None
+    path: str = os.defpath
+
+
+def current(environ: Mapping[str, str] | None = None) -> Settings:
+    """Reads the settings from the environment.
+
+    Raises:
+        ValueError: a variable holds something that it cannot mean; the message names it.
+    """
+    env = os.environ if environ is None else environ
+    policy = env.get("DIMORPH_POLICY") or "auto"
+    if policy not in POLICIES:
+        raise ValueError(f"DIMORPH_POLICY: expected one of {', '.join(POLICIES)}, got {policy!r}")
+    return Settings(
+        store=_store(env),
+        shared_stores=tuple(Path(p) for p in env.get("DIMORPH_SHARED_STORES", "").split(os.pathsep) if p),
+        policy=policy,
+        cxx=env.get("DIMORPH_CXX") or None,
+        cxxflags=tuple(shlex.split(env.get("DIMORPH_CXXFLAGS", ""))),
+        target=env.get("DIMORPH_TARGET") or None,
+        jobs=_positive(env, "DIMORPH_JOBS"),
+        compile_timeout=_seconds(env, "DIMORPH_COMPILE_TIMEOUT", 300.0),
+        debug=_flag(env, "DIMORPH_DEBUG"),
+        num_threads=_positive(env, "DIMORPH_NUM_THREADS"),
+        path=env.get("PATH", os.defpath),
+    )
+
+
+def _store(env: Mapping[str, str]) -> Path:
+    if named := env.get("DIMORPH_STORE"):
+        return Path(named)
+    if cache := env.get("XDG_CACHE_HOME"):
+        return Path(cache) / "dimorph"
+    return Path(env.get("HOME") or "~").expanduser() / ".cache" / "dimorph"
+
+
+def _positive(env: Mapping[str, str], name: str) -> int | None:
+    text = env.get(name)
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise ValueError(f"{name}: expected seconds above 0, got {text!r}")
+    return value
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "").lower()
+    if text not in ("", "0", "1", "false", "true"):
+        raise ValueError(f"{name}: expected 0 or 1, got {text!r}")
+    return text in ("1", "true")

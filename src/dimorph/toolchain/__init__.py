@@ -1,0 +1,1 @@
+"""Compilers: found, identified and run; command in, objects out."""

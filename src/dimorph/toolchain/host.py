@@ -1,0 +1,285 @@
+"""The host compiler: found, described as command lines, and kept apart from its surroundings."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dimorph.errors import BuildError, ToolchainError
+from dimorph.settings import Settings
+from dimorph.toolchain import process
+from dimorph.toolchain.diagnostics import parse_make_rule
+from dimorph.toolchain.identity import Identity, identify
+from dimorph.toolchain.targets import Target
+
+Family = Literal["gcc", "clang", "zig"]
+
+# --- Flags that decide what is produced. `flags_id` covers every table from here to the next heading. ---
+
+_COMMON = (
+    "-std=c++17",
+    "-fPIC",
+    "-shared",
+    # Only what a source marks is exported, so that equal names in two cases never meet.
+    "-fvisibility=hidden",
+    # Where the C library keeps threads apart, std::thread needs it.
+    "-pthread",
+    # NaN, infinities and signed zeros mean what they say (so no -ffast-math). Given up are errno and the
+    # floating-point exception flags, which nobody reads and which keep loops from being vectorised, and the
+    # rounding between a multiplication and an addition.
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    # Names that GCC makes up are otherwise random or taken from the output's path.
+    "-frandom-seed=dimorph",
+)
+_RELEASE = ("-O3", "-g0")
+_DEBUG = ("-O0", "-g")
+_LINK = (
+    # The standard library's inline functions stay visible; without this, a copy in another library, built
+    # with other flags, could take the place of the one compiled here.
+    "-Wl,-Bsymbolic",
+    # A missing symbol is reported when the object is loaded, not in the middle of a call. When it is linked,
+    # symbols may be missing: the tvm-ffi functions come from the process.
+    "-Wl,-z,now",
+    # libstdc++ is linked dynamically, and only where something uses it: libtvm_ffi needs it anyway, while the
+    # static one is a package of its own on some systems, adds 110 kB and asks for a newer C library.
+    "-Wl,--as-needed",
+    # Distributions differ in the default; artifacts have checksums of their own.
+    "-Wl,--build-id=none",
+)
+_FAMILY_FLAGS: dict[str, tuple[str, ...]] = {
+    # Unique symbols are shared by the whole process, across objects that must stay apart.
+    "gcc": ("-fno-gnu-unique",),
+    "clang": (),
+    "zig": (),
+}
+# Zig adds undefined-behaviour traps to unoptimised code.
+_ZIG_DEBUG = ("-fno-sanitize=undefined",)
+# Zig links its own C++ library, whose debug information names the place where zig is installed.
+_ZIG_RELEASE = ("-s",)
+# Zig brings every C library version along; this one is what Python's own portable wheels ask for.
+_ZIG_LIBC = "linux-gnu.2.17"
+
+# --- Flags that only change messages ---
+
+_MESSAGES = ("-Wall", "-Wextra", "-fdiagnostics-color=never", "-fmessage-length=0")
+
+
+def flags_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
+    """The text of everything declared that can change what a compile produces, for the content key.
+
+    A key must be computable where no compiler is installed, so this names no family: it holds the tables of
+    all of them. Which compiler it was is the other part of an artifact's address, `HostToolchain.identity`.
+    """
+    return json.dumps(
+        {
+            "common": [_COMMON, _DEBUG if debug else _RELEASE, _LINK],
+            "families": [_FAMILY_FLAGS, _ZIG_DEBUG if debug else _ZIG_RELEASE, _ZIG_LIBC],
+            "target": [target.name, target.machine, target.flags, target.zig_flags],
+            "extra": list(extra_flags),
+        },
+        sort_keys=True,
+    )
+
+
+@dataclass(frozen=True)
+class HostToolchain:
+    """A C++ compiler.
+
+    Attributes:
+        command: the driver, as an absolute path, and its fixed first arguments.
+        family: whose command line it understands.
+        path: the PATH that it runs with.
+    """
+
+    command: tuple[str, ...]
+    family: Family
+    path: str
+
+    def compile_command(
+        self,
+        source: Path,
+        output: Path,
+        *,
+        target: Target,
+        include_dirs: Sequence[Path] = (),
+        system_include_dirs: Sequence[Path] = (),
+        defines: Mapping[str, str] | None = None,
+        prefix_map: Mapping[Path, str] | None = None,
+        debug: bool = False,
+        extra_flags: Sequence[str] = (),
+    ) -> list[str]:
+        """The command line that makes the shared object `output` of `source` in one step.
+
+        Args:
+            source: a C++ file.
+            output: the shared object to write.
+            target: the level to compile for.
+            include_dirs: searched first; what is found there is warned about like the source itself.
+            system_include_dirs: searched next, without warnings.
+            defines: macro -> value.
+            prefix_map: directory -> what stands for it in the object (`__FILE__`), so that equal sources give
+                equal objects wherever they lie. Not used by a debug build: a debugger needs the real paths.
+            debug: no optimisation, and lines a debugger can stop on.
+            extra_flags: the user's own, last, so that they win.
+        """
+        return [
+            *self._front(target, include_dirs, system_include_dirs, defines, debug),
+            *(() if debug else self._prefix_flags(prefix_map or {})),
+            str(source),
+            "-o",
+            str(output),
+            *_LINK,
+            *extra_flags,
+        ]
+
+    def dependencies(
+        self,
+        source: Path,
+        *,
+        target: Target,
+        work_dir: Path,
+        include_dirs: Sequence[Path] = (),
+        system_include_dirs: Sequence[Path] = (),
+        defines: Mapping[str, str] | None = None,
+        extra_flags: Sequence[str] = (),
+        timeout: float = 60.0,
+    ) -> list[Path]:
+        """Every file that the compiler reads for `source`, itself and system headers included.
+
+        Raises:
+            BuildError: the compiler refused the source.
+        """
+        front = self._front(target, include_dirs, system_include_dirs, defines, debug=False)
+        command = [*front, *extra_flags, "-w", "-M", str(source)]
+        done = process.run(command, timeout=timeout, cwd=work_dir, env=self.environment(work_dir))
+        if done.exit_code != 0:
+            raise BuildError(
+                f"{source}: its dependencies cannot be listed:\n{done.output}",
+                command=command,
+                exit_code=done.exit_code,
+                output=done.output,
+            )
+        return parse_make_rule(done.output)
+
+    def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
+        """The complete environment to compile in.
+
+        Nothing else is passed on: CPATH, COMPILER_PATH, GCC_EXEC_PREFIX, LD_LIBRARY_PATH and their like would
+        change what is produced without changing any key.
+
+        Args:
+            work_dir: an existing directory for temporary files.
+            memo_dir: a lasting directory, in which zig keeps the C++ library that it builds at first use.
+                Without one that can be written, that library is built anew for each `work_dir`.
+        """
+        env = {
+            "PATH": self.path,
+            "LC_ALL": "C",
+            "TMPDIR": str(work_dir),
+            # `__DATE__` and `__TIME__` would make each build different.
+            "SOURCE_DATE_EPOCH": "0",
+        }
+        if self.family == "zig":
+            lasting = memo_dir if memo_dir and os.access(memo_dir, os.W_OK | os.X_OK) else work_dir
+            env["ZIG_GLOBAL_CACHE_DIR"] = str(lasting / "zig")
+            env["ZIG_LOCAL_CACHE_DIR"] = str(work_dir / "zig-local")
+        return env
+
+    def identity(self, memo_dir: Path | None) -> Identity:
+        """Which compiler this is; see `dimorph.toolchain.identity`."""
+        return identify(self.command, self.family, self.path, memo_dir)
+
+    def _front(
+        self,
+        target: Target,
+        include_dirs: Sequence[Path],
+        system_include_dirs: Sequence[Path],
+        defines: Mapping[str, str] | None,
+        debug: bool,
+    ) -> list[str]:
+        """Everything before the source."""
+        mode: tuple[str, ...] = _DEBUG if debug else _RELEASE
+        if self.family == "zig":
+            level: tuple[str, ...] = ("-target", f"{target.machine}-{_ZIG_LIBC}", *target.zig_flags)
+            mode = (*mode, *(_ZIG_DEBUG if debug else _ZIG_RELEASE))
+        else:
+            level = target.flags
+        return [
+            *self.command,
+            *_COMMON,
+            *mode,
+            *level,
+            *_FAMILY_FLAGS[self.family],
+            *_MESSAGES,
+            *(f"-D{name}={value}" for name, value in (defines or {}).items()),
+            *(f"-I{directory}" for directory in include_dirs),
+            *(word for directory in system_include_dirs for word in ("-isystem", str(directory))),
+        ]
+
+    @staticmethod
+    def _prefix_flags(prefix_map: Mapping[Path, str]) -> list[str]:
+        # Where one directory lies in another, the inner one has to win; compilers take the last that fits.
+        ordered = sorted(prefix_map.items(), key=lambda item: len(str(item[0])))
+        return [f"-ffile-prefix-map={directory}={name}" for directory, name in ordered]
+
+
+def find(settings: Settings) -> HostToolchain:
+    """The compiler to use: the one the settings name, else g++, clang++ or c++ on PATH, else package ziglang.
+
+    Starts no process.
+
+    Raises:
+        ToolchainError: the one named is not there, or there is none; the message says what to install.
+    """
+    if settings.cxx == "zig":
+        driver = _packaged_zig() or shutil.which("zig", path=settings.path)
+        if driver is None:
+            raise ToolchainError("DIMORPH_CXX=zig: zig is not installed; `pip install ziglang` does that")
+        return HostToolchain((driver, "c++"), "zig", settings.path)
+    if settings.cxx is not None:
+        driver = shutil.which(Path(settings.cxx).expanduser(), path=settings.path)
+        if driver is None:
+            raise ToolchainError(
+                f"DIMORPH_CXX={settings.cxx}: there is no such program (PATH={settings.path}); "
+                "name another, or unset it to take the first one found"
+            )
+        return _toolchain(driver, settings.path)
+    for name in ("g++", "clang++", "c++"):
+        if driver := shutil.which(name, path=settings.path):
+            return _toolchain(driver, settings.path)
+    if driver := _packaged_zig():
+        return HostToolchain((driver, "c++"), "zig", settings.path)
+    raise ToolchainError(
+        f"no C++ compiler found: no g++, clang++ or c++ on PATH ({settings.path}) and no ziglang package. "
+        "Install one: `apt-get install g++` (Debian, Ubuntu), `dnf install gcc-c++` (Fedora, RHEL), "
+        "or `pip install ziglang` (any Linux, no root needed); or name one in DIMORPH_CXX"
+    )
+
+
+def _toolchain(driver: str, path: str) -> HostToolchain:
+    # Absolute, because a compile runs in a directory of its own; not resolved, because drivers such as ccache
+    # go by the name they are called by.
+    absolute = Path(driver).absolute()
+    # A plain `c++` is a link to one or the other; anything of an unknown name has to behave like GCC.
+    names = (absolute.name, absolute.resolve().name)
+    if any(name == "zig" or name.startswith("zig-") for name in names):
+        return HostToolchain((str(absolute), "c++"), "zig", path)
+    return HostToolchain((str(absolute),), "clang" if any("clang" in name for name in names) else "gcc", path)
+
+
+def _packaged_zig() -> str | None:
+    # Found, not imported, and run directly: `python -m ziglang` would add the start of an interpreter.
+    spec = importlib.util.find_spec("ziglang")
+    for directory in (spec.submodule_search_locations or ()) if spec else ():
+        driver = Path(directory) / "zig"
+        if os.access(driver, os.X_OK):
+            return str(driver)
+    return None

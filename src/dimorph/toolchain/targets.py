@@ -1,0 +1,143 @@
+"""Target levels: the named instruction sets that host code is compiled for.
+
+Levels are named, never "this machine" (`-march=native`), so that what one machine built can serve another.
+No `-mtune` either: the default, generic tuning, is the only one that fits every CPU of a level.
+The names after `-march=` need GCC 11 or clang 12.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dimorph.errors import ToolchainError
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One level.
+
+    Attributes:
+        name: what settings, keys and packages call it.
+        machine: as in `uname -m`.
+        flags: for GCC and clang.
+        zig_flags: the same for zig, which has its own names for CPUs.
+        needs: what /proc/cpuinfo must list for code of this level to run.
+    """
+
+    name: str
+    machine: str
+    flags: tuple[str, ...]
+    zig_flags: tuple[str, ...]
+    needs: frozenset[str]
+
+
+_V2_NEEDS = frozenset(["cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"])
+_V3_NEEDS = _V2_NEEDS | frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])
+_V4_NEEDS = _V3_NEEDS | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
+# GCC uses whole 512-bit registers by default, clang halves: on Zen 4 the whole ones run the loops that a
+# compiler vectorises up to 1.25 times as fast, with both compilers, and none slower.
+_WHOLE_REGISTERS = "-mprefer-vector-width=512"
+_ARM_NEEDS = frozenset(["fp", "asimd"])
+# Not armv8.6-a, which would shut out CPUs that have these instructions without the rest of 8.6 (Neoverse V1).
+_ARM_BF16 = "v8.2-a+fp16+dotprod+bf16+i8mm"
+_ARM_BF16_NEEDS = _ARM_NEEDS | {"atomics", "fphp", "asimdhp", "asimdrdm", "asimddp", "bf16", "i8mm"}
+
+# Best first for each machine; the last one is its baseline.
+_LEVELS: dict[str, tuple[Target, ...]] = {
+    "x86_64": (
+        Target(
+            "x86-64-v4-bf16",
+            "x86_64",
+            ("-march=x86-64-v4", "-mavx512bf16", _WHOLE_REGISTERS),
+            ("-mcpu=x86_64_v4+avx512bf16", _WHOLE_REGISTERS),
+            _V4_NEEDS | {"avx512_bf16"},
+        ),
+        Target(
+            "x86-64-v4",
+            "x86_64",
+            ("-march=x86-64-v4", _WHOLE_REGISTERS),
+            ("-mcpu=x86_64_v4", _WHOLE_REGISTERS),
+            _V4_NEEDS,
+        ),
+        Target("x86-64-v3", "x86_64", ("-march=x86-64-v3",), ("-mcpu=x86_64_v3",), _V3_NEEDS),
+        Target("x86-64-v2", "x86_64", ("-march=x86-64-v2",), ("-mcpu=x86_64_v2",), _V2_NEEDS),
+    ),
+    "aarch64": (
+        Target(
+            "armv8-bf16",
+            "aarch64",
+            (f"-march=arm{_ARM_BF16}",),
+            ("-mcpu=generic+v8_2a+fullfp16+dotprod+bf16+i8mm",),
+            _ARM_BF16_NEEDS,
+        ),
+        Target("armv8", "aarch64", ("-march=armv8-a",), ("-mcpu=generic",), _ARM_NEEDS),
+    ),
+}
+
+
+def levels(machine: str | None = None) -> tuple[Target, ...]:
+    """The levels of a machine, best first; never empty.
+
+    Args:
+        machine: as in `uname -m`; None for this one. A machine without named levels has one, named after it,
+            which is whatever its compiler assumes.
+    """
+    machine = machine or os.uname().machine
+    return _LEVELS.get(machine) or (Target(machine, machine, (), (), frozenset()),)
+
+
+def by_name(name: str) -> Target:
+    """The level of that name, of any machine.
+
+    Raises:
+        ToolchainError: there is none; the message lists those that there are.
+    """
+    known = [target for machine in _LEVELS for target in levels(machine)]
+    known += [target for target in levels() if target not in known]
+    for target in known:
+        if target.name == name:
+            return target
+    raise ToolchainError(f"target: expected one of {', '.join(t.name for t in known)}; got {name!r}")
+
+
+@functools.lru_cache(maxsize=1)
+def runnable() -> tuple[Target, ...]:
+    """The levels that this CPU runs, best first; never empty.
+
+    Raises:
+        ToolchainError: the CPU is older than the lowest level.
+    """
+    declared = levels()
+    flags = _cpu_flags(_CPUINFO)
+    if not flags:
+        # No /proc, or an emulator that shows its host's: the baseline is all that can be relied on.
+        return declared[-1:]
+    fitting = tuple(target for target in declared if target.needs <= flags)
+    if not fitting:
+        lacking = ", ".join(sorted(declared[-1].needs - flags))
+        raise ToolchainError(
+            f"target: this CPU lacks {lacking}, needed by the lowest level {declared[-1].name}"
+        )
+    return fitting
+
+
+def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
+    """The features of the first processor listed; empty if that cannot be told."""
+    text = b""
+    try:
+        # The kernel makes this text while it is read, 1.5 kB for each processor: the first one suffices.
+        with cpuinfo.open("rb", buffering=0) as stream:
+            while b"\n\n" not in text and (piece := stream.read(4096)):
+                text += piece
+    except OSError:
+        return frozenset()
+    for line in text.split(b"\n\n", 1)[0].decode("ascii", "replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
