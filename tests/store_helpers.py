@@ -37,7 +37,6 @@ def make_meta(key: int = 1, tool: int = 1, **changes: Any) -> Meta:
         "target": "x86-64-v3",
         "toolchain": "g++ 12.2.0",
         "ffi_abi": "1",
-        "glibc": "2.17",
         "created": "2026-11-22T10:00:00+00:00",
     }
     return Meta(**{**values, **changes})
@@ -101,3 +100,9 @@ def in_child(function: Callable[[], Any], *, uid: int | None = None) -> Any:
 def tree(root: Path) -> list[str]:
     """Every path below `root`, for comparing before and after."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def tree_of_one_entry(key: int) -> list[str]:
+    """What `tree` says of a store that holds entry `key` and was published to only."""
+    entry = f"{key_of(key)[:2]}/{key_of(key)}/{tool_of(1)}"
+    return sorted(["00", entry.rpartition("/")[0], entry, f"{entry}/case.so", f"{entry}/meta.json", "tmp"])

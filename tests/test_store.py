@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import mmap
 import os
 import stat
-import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +17,9 @@ from store_helpers import (
     key_of,
     make_meta,
     publish,
-    result_of,
-    start_child,
     tool_of,
     tree,
+    tree_of_one_entry,
 )
 
 from dimorph.artifact import Artifact
@@ -133,7 +130,7 @@ def test_publishing_fills_an_empty_directory(store: Store, sources: Path) -> Non
         (key_of(1), tool_of(1), ["meta.json"], "plain file name"),
     ],
 )
-def test_publish_checks_its_arguments(  # noqa: PLR0917 - fixtures and parameters
+def test_publish_checks_its_arguments(
     store: Store, sources: Path, key: str, tool: str, names: list[str], named: str
 ) -> None:
     sources.mkdir()
@@ -285,11 +282,6 @@ def test_remove(store: Store, sources: Path) -> None:
     assert tree(store.root) == ["tmp"]
 
 
-def tree_of_one_entry(key: int) -> list[str]:
-    entry = f"{key_of(key)[:2]}/{key_of(key)}/{tool_of(1)}"
-    return sorted(["00", entry.rpartition("/")[0], entry, f"{entry}/case.so", f"{entry}/meta.json", "tmp"])
-
-
 def test_prune_takes_the_least_recently_used(store: Store, sources: Path) -> None:
     for key, days in ((1, 3), (2, 9), (3, 0), (4, 6)):
         set_used(publish(store, sources, key=key), days)
@@ -319,217 +311,3 @@ def test_what_is_mapped_outlives_its_entry(store: Store, sources: Path) -> None:
         assert len(store.prune(0, None)) == 1
         assert not artifact.path.exists()
         assert mapped[:] == content_of(1)
-
-
-# Temporary directories
-
-
-def test_work_dir_is_private_and_goes(store: Store) -> None:
-    with store.work_dir() as work:
-        (work / "a").mkdir()
-        (work / "a" / "b").write_text("x")
-        assert stat.S_IMODE(work.stat().st_mode) == 0o700
-        assert work.parent == store.root / "tmp"
-        assert store.sweep() == 0
-        assert (work / "a" / "b").exists()
-        assert in_child(store.sweep) == 0  # nor does another process take it
-        assert (work / "a" / "b").exists()
-    assert tree(store.root) == ["tmp"]
-
-
-def test_work_dir_goes_after_an_error(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.work_dir():
-        _ = 1 / 0
-    assert tree(store.root / "tmp") == []
-
-
-def test_a_forked_child_does_not_take_the_work_dir_along(store: Store) -> None:
-    class Leave(Exception):
-        pass
-
-    try:
-        with store.work_dir() as work, store.lock(key_of(1)):
-            pid = os.fork()
-            if pid == 0:
-                raise Leave
-            _, status = os.waitpid(pid, 0)
-            assert status == 7 << 8
-            assert work.exists()
-            assert (store.root / "locks" / f"{key_of(1)}.lock").exists()
-            assert store.sweep() == 0
-            assert work.exists()
-    except Leave:
-        os._exit(7)
-
-
-def test_sweep_leaves_what_it_does_not_know(store: Store) -> None:
-    with store.work_dir():
-        pass
-    for name in ("...lock", ".lock", "..lock", "notes of mine"):
-        (store.root / "tmp" / name).touch()
-    before = tree(store.root)
-    assert store.sweep() == 0
-    assert tree(store.root) == before
-
-
-def test_another_machine_gets_a_day(store: Store) -> None:
-    """Where flock is local to a machine, as on some shared file systems, a free lock proves nothing."""
-    with store.work_dir() as work:
-        tmp = work.parent
-    theirs = tmp / "123-0123456789abcdef.another-machine"
-    theirs.mkdir()
-    assert store.sweep() == 0
-    assert theirs.exists()
-    os.utime(theirs, (0, 0))
-    assert store.sweep() == 1
-    assert tree(tmp) == []
-
-
-def test_a_packaged_directory_is_left_with_entries_only(tmp_path: Path, sources: Path) -> None:
-    store = Store(tmp_path / "_dimorph", private=False)
-    publish(store, sources)
-    with store.lock(key_of(1)):
-        pass
-    assert store.sweep() == 0
-    assert [path.name for path in store.root.iterdir()] == ["00"]
-    assert publish(store, sources, key=2).file.exists()
-
-
-# Locks
-
-
-def test_threads_exclude_each_other(store: Store) -> None:
-    inside = 0
-    worst = 0
-    barrier = threading.Barrier(4)
-
-    def work() -> None:
-        nonlocal inside, worst
-        barrier.wait()
-        for _ in range(25):
-            with store.lock(key_of(1)) as held:
-                assert held
-                inside += 1
-                worst = max(worst, inside)
-                time.sleep(0)
-                inside -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert worst == 1
-    assert tree(store.root / "locks") == []
-
-
-def test_different_keys_do_not_wait(store: Store) -> None:
-    with store.lock(key_of(1)) as one, store.lock(key_of(2)) as two:
-        assert one and two
-
-
-def test_processes_exclude_each_other(store: Store, tmp_path: Path) -> None:
-    """A counter that is read and written without any other protection loses counts if two are ever inside."""
-    counter = tmp_path / "counter"
-    counter.write_text("0")
-
-    def work() -> None:
-        for _ in range(40):
-            with store.lock(key_of(1)) as held:
-                assert held
-                counter.write_text(str(int(counter.read_text()) + 1))
-
-    children = [start_child(work) for _ in range(4)]
-    for child in children:
-        result_of(child)
-    assert counter.read_text() == "160"
-    assert tree(store.root / "locks") == []
-
-
-def test_waiting_is_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "dimorph")
-    waiting = threading.Event()
-
-    def note(_record: logging.LogRecord) -> bool:
-        waiting.set()
-        return True
-
-    def take() -> None:
-        with store.lock(key_of(1)):
-            pass
-
-    caplog.handler.addFilter(note)
-    with store.lock(key_of(1)):
-        thread = threading.Thread(target=take)
-        thread.start()
-        assert waiting.wait(10)
-    thread.join(10)
-    assert f"waiting for another build of {key_of(1)}" in caplog.text
-
-
-# Many at once
-
-
-def test_sixteen_processes(store: Store, sources: Path) -> None:
-    """All publish and find the same keys, without locks, and keys of their own."""
-    read_end, write_end = os.pipe()
-
-    def work(number: int) -> list[int]:
-        os.close(write_end)
-        os.read(read_end, 1)  # ends for all at once, when the parent closes the other end
-        mine = []
-        for key in (*range(1, 5), 100 + number):
-            found = store.find(key_of(key), tool_of(1))
-            artifact = found or publish(store, sources, key=key, size=20_000)
-            assert artifact.file.read_bytes() == content_of(key, 20_000)
-            if found is None:
-                mine.append(key)
-        for key in range(1, 5):
-            assert store.find(key_of(key)) is not None
-        return mine
-
-    children = [start_child(lambda n=number: work(n)) for number in range(16)]  # type: ignore[misc]
-    os.close(write_end)
-    os.close(read_end)
-    built = [key for child in children for key in result_of(child)]
-    assert {*built} == {*range(1, 5), *range(100, 116)}
-    assert len(list(store.entries())) == 20
-    assert store.verify() == []
-    assert tree(store.root / "tmp") == []
-
-
-def test_threads_publish_the_same(store: Store, sources: Path) -> None:
-    barrier = threading.Barrier(8)
-    results: list[Artifact] = []
-
-    def work() -> None:
-        barrier.wait()
-        results.append(publish(store, sources))
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [store.find(key_of(1))] * 8
-    assert tree(store.root) == tree_of_one_entry(1)
-
-
-def test_publishing_against_removal(store: Store, sources: Path) -> None:
-    """The directory of a key comes and goes under publishers: none fails, and nothing half is left."""
-    children = [
-        start_child(lambda: hammer(store, sources, True)),
-        start_child(lambda: hammer(store, sources, False)),
-    ]
-    for child in children:
-        result_of(child)
-    assert store.verify() == []
-    assert tree(store.root / "tmp") == []
-
-
-def hammer(store: Store, sources: Path, publishes: bool) -> None:
-    for _ in range(60):
-        if publishes:
-            publish(store, sources, size=100)
-        else:
-            store.remove(key_of(1))

@@ -1,4 +1,4 @@
-"""What a store promises when things go wrong: kills, full disks, bad content, failing reads, strangers."""
+"""What a store promises when things go wrong: full disks, bad content, reads that fail."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ import errno
 import fcntl
 import hashlib
 import os
-import random
 import resource
-import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,21 +17,18 @@ import pytest
 from store_helpers import (
     IS_ROOT,
     NEEDS_ROOT,
-    STRANGER,
     content_of,
     in_child,
     key_of,
     make_meta,
     publish,
-    start_child,
     tool_of,
     tree,
 )
 
 import dimorph.store
-from dimorph import locks
 from dimorph.errors import ArtifactCorrupt, StoreRefused
-from dimorph.store import Broken, Store
+from dimorph.store import Store
 
 ME = 1234  # an ordinary user, for children that must not have root's rights
 
@@ -78,103 +70,7 @@ def change(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-# Killed processes
-
-
-def test_killed_while_publishing(store: Store, sources: Path) -> None:
-    """After each of 50 kills: what was reported published is found, and nothing that is found is half."""
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    chance = random.Random(seed)
-    published: list[int] = []
-    left_behind = 0
-    with store.work_dir() as alive:
-        for round_number in range(50):
-            read_end, write_end = os.pipe()
-            first = 1000 * round_number
-
-            def work(first: int = first, write_end: int = write_end) -> None:
-                for key in range(first, first + 1000):
-                    publish(store, sources, key=key, size=50_000)
-                    os.write(write_end, key.to_bytes(4, "big"))
-
-            pid, answer = start_child(work)
-            os.close(write_end)
-            time.sleep(chance.uniform(0, 0.04))
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os.close(answer)
-            with os.fdopen(read_end, "rb") as stream:
-                reported = stream.read()
-            done = [int.from_bytes(reported[at : at + 4], "big") for at in range(0, len(reported), 4)]
-            for key in done:
-                found = store.find(key_of(key), tool_of(1))
-                assert found is not None, (seed, key)
-                assert found.file.read_bytes() == content_of(key, 50_000)
-            published += done
-        entries = list(store.entries())
-        assert not [item for item in entries if isinstance(item, Broken)], seed
-        assert store.verify() == []
-        # Each kill can fall between the rename and the report: one entry more than was reported, never fewer.
-        assert len(published) <= len(entries) <= len(published) + 50
-        left_behind = len(list(alive.parent.iterdir())) - 2
-        print(len(published), "published,", left_behind, "files and directories left behind")
-        assert left_behind > 0, "no kill fell into a publish: the test proves nothing"
-        assert store.sweep() > 0
-        assert sorted(alive.parent.iterdir()) == [alive, alive.with_name(f"{alive.name}.lock")]
-    assert tree(store.root / "tmp") == []
-    assert len(list(store.entries())) == len(entries)
-
-
-def test_a_lock_dies_with_its_holder(store: Store) -> None:
-    """Even when a child that the holder forked lives on."""
-    ready, started = os.pipe()
-    stay, go = os.pipe()
-
-    def holder() -> None:
-        with store.lock(key_of(1)), store.work_dir():
-            if os.fork() == 0:
-                os.close(go)
-                os.write(started, b"x")
-                os.read(stay, 1)
-                os._exit(0)
-            signal.pause()
-
-    pid, answer = start_child(holder)
-    try:
-        assert os.read(ready, 1) == b"x"
-        assert locks.acquire(store.root / "locks" / f"{key_of(1)}.lock", wait=False) is None
-        assert store.sweep() == 0
-        taken = threading.Event()
-
-        def take() -> None:
-            with store.lock(key_of(1)) as held:
-                if held:
-                    taken.set()
-
-        threading.Thread(target=take, daemon=True).start()
-        assert not taken.wait(0.05)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        assert taken.wait(10)
-        assert store.sweep() == 1
-    finally:
-        for fd in (ready, started, stay, go, answer):
-            os.close(fd)
-
-
-def test_a_lock_file_left_by_a_kill_is_swept(store: Store) -> None:
-    def holder() -> None:
-        with store.lock(key_of(1)):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    pid, answer = start_child(holder)
-    os.waitpid(pid, 0)
-    os.close(answer)
-    assert tree(store.root / "locks") == [f"{key_of(1)}.lock"]
-    with store.lock(key_of(2)):
-        assert store.sweep() == 0
-        assert tree(store.root / "locks") == [f"{key_of(2)}.lock"]
+# Full, read-only, and without locks
 
 
 def test_no_locks_on_this_file_system(store: Store, sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +86,6 @@ def test_no_locks_on_this_file_system(store: Store, sources: Path, monkeypatch: 
         assert store.sweep() == 0  # alive or dead cannot be told, so nothing goes
         assert work.exists()
     assert tree(store.root / "tmp") == []
-
-
-# Full and read-only
 
 
 def test_full_disk(small_disk: Path, sources: Path) -> None:
@@ -343,7 +236,7 @@ def moved(content: bytes) -> bytes:
 )
 @pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("tool", [tool_of(1), None])
-def test_bad_content_is_never_returned(  # noqa: PLR0917 - fixtures and parameters
+def test_bad_content_is_never_returned(
     store: Store,
     sources: Path,
     caplog: pytest.LogCaptureFixture,
@@ -419,7 +312,7 @@ def test_bad_content_that_cannot_be_removed(
 @pytest.mark.parametrize("name", ["case.so", "meta.json"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
 @pytest.mark.parametrize("tool", [tool_of(1), None])
-def test_failing_to_open_deletes_nothing(  # noqa: PLR0917 - fixtures and parameters
+def test_failing_to_open_deletes_nothing(
     store: Store, sources: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int, tool: str | None
 ) -> None:
     artifact = publish(store, sources)
@@ -487,222 +380,6 @@ def test_no_permission_deletes_nothing(open_path: Path) -> None:
         return ["found", False]
 
     assert in_child(work, uid=ME) == ["PermissionError", True]
-
-
-# Other people's files
-
-
-PLACES = {
-    "root": ".",
-    "shard": "00",
-    "key": f"00/{key_of(1)}",
-    "entry": f"00/{key_of(1)}/{tool_of(1)}",
-    "object": f"00/{key_of(1)}/{tool_of(1)}/case.so",
-    "meta": f"00/{key_of(1)}/{tool_of(1)}/meta.json",
-}
-
-
-def foreign(path: Path) -> None:
-    os.chown(path, STRANGER, -1)
-
-
-def group_writable(path: Path) -> None:
-    path.chmod(path.stat().st_mode | 0o020)
-
-
-def world_writable(path: Path) -> None:
-    path.chmod(path.stat().st_mode | 0o002)
-
-
-def linked(path: Path) -> None:
-    target = path.with_name(f"moved-{path.name}")
-    path.rename(target)
-    path.symlink_to(target)
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(
-    ("harm", "problem"),
-    [
-        pytest.param(foreign, f"is owned by user {STRANGER}", marks=needs_root),
-        (group_writable, "is writable by group"),
-        (world_writable, "is writable by world"),
-        (linked, "is a link"),
-    ],
-)
-def test_unsafe_is_refused(store: Store, sources: Path, place: str, harm: Callable[[Path], None], problem: str) -> None:
-    """Refused, not loaded, not deleted; and the command in the message does mend it."""
-    publish(store, sources)
-    path = store.root / PLACES[place]
-    harm(path)
-    before = tree(store.root.parent)
-    for tool in (tool_of(1), None):
-        with pytest.raises(StoreRefused) as caught:
-            store.find(key_of(1), tool)
-        assert f"{path} {problem}" in str(caught.value)
-    with pytest.raises(StoreRefused):
-        publish(store, sources)
-    if place == "root":
-        with pytest.raises(StoreRefused):
-            store.verify()
-    else:
-        (broken,) = store.verify()
-        assert isinstance(broken.error, StoreRefused)
-    if place not in ("object", "meta"):
-        with pytest.raises(StoreRefused):
-            store.remove(key_of(1), tool_of(1))
-    assert tree(store.root.parent) == before
-
-    command = str(caught.value).partition("To mend it: ")[2]
-    assert str(path) in command
-    subprocess.run(shlex.split(command.removeprefix("sudo ")), check=True)
-    assert store.find(key_of(1)) is None or "chmod" in command or "chown" in command
-    assert publish(store, sources).file.read_bytes() == content_of(1)
-    assert store.find(key_of(1), tool_of(1)) is not None
-
-
-def test_links_in_a_circle(tmp_path: Path, sources: Path) -> None:
-    for one, other in (("a", "b"), ("b", "a")):
-        (tmp_path / one).symlink_to(tmp_path / other)
-    with pytest.raises(StoreRefused, match="is a link"):
-        Store(tmp_path / "a").find(key_of(1))
-    with pytest.raises(StoreRefused, match="is a link"):
-        publish(Store(tmp_path / "a"), sources)
-
-
-def test_refused_entries_are_not_pruned(store: Store, sources: Path) -> None:
-    artifact = publish(store, sources)
-    world_writable(artifact.path)
-    assert store.prune(0, None) == []
-    assert artifact.path.exists()
-
-
-@pytest.mark.parametrize("name", ["tmp", "locks"])
-@pytest.mark.parametrize("harm", [group_writable, world_writable, linked])
-def test_unsafe_places_to_work_in_are_refused(store: Store, name: str, harm: Callable[[Path], None]) -> None:
-    with store.lock(key_of(1)), store.work_dir():
-        pass
-    harm(store.root / name)
-    with pytest.raises(StoreRefused, match=name), store.lock(key_of(1)), store.work_dir():
-        pass
-    with pytest.raises(StoreRefused, match=name):
-        store.sweep()
-
-
-def test_other_things_in_place_of_a_file(store: Store, sources: Path) -> None:
-    artifact = publish(store, sources)
-    artifact.file.unlink()
-    os.mkfifo(artifact.file)
-    with pytest.raises(StoreRefused, match="is of type 'p', expected a regular file"):
-        store.find(key_of(1))
-    artifact.file.unlink()
-    shutil.rmtree(artifact.path)
-    artifact.path.write_text("a file where the entry should be")
-    with pytest.raises(StoreRefused, match="expected a directory"):
-        store.find(key_of(1), tool_of(1))
-    with pytest.raises(StoreRefused, match="expected a directory"):
-        publish(store, sources)
-
-
-def test_parents_that_anybody_can_write(tmp_path: Path, sources: Path) -> None:
-    parent = tmp_path / "parent"
-    parent.mkdir()
-    parent.chmod(0o777)
-    root = parent / "inner" / "store"
-    with pytest.raises(StoreRefused, match=f"{parent} above .* not sticky") as caught:
-        publish(Store(root), sources)
-    assert tree(parent) == []
-    parent.chmod(0o1777)
-    artifact = publish(Store(root), sources)
-    parent.chmod(0o777)
-    with pytest.raises(StoreRefused, match="not sticky"):
-        Store(root).find(key_of(1))
-    subprocess.run(shlex.split(str(caught.value).partition("To mend it: ")[2]), check=True)
-    assert Store(root).find(key_of(1)) == artifact
-
-
-@needs_root
-def test_a_root_made_by_someone_else_first(open_path: Path) -> None:
-    """In a sticky directory anybody can make the name first; they then own it."""
-    open_path.chmod(0o1777)
-    root = open_path / "store"
-    in_child(lambda: str(publish(Store(root), open_path / "theirs")), uid=STRANGER)
-
-    def victim() -> str:
-        try:
-            Store(root).find(key_of(1))
-        except StoreRefused as error:
-            return str(error)
-        except PermissionError:
-            return "PermissionError"
-        return "found"
-
-    assert f"is owned by user {STRANGER}" in in_child(victim, uid=ME)
-    root.chmod(0o755)
-    assert f"is owned by user {STRANGER}" in in_child(victim, uid=ME)
-
-
-@needs_root
-def test_root_may_own_the_store_of_a_user(open_path: Path) -> None:
-    artifact = publish(Store(open_path / "store", private=False), open_path / "sources")
-
-    def user() -> list[str | None]:
-        found = [Store(open_path / "store", private=p).find(key_of(1)) for p in (True, False)]
-        return [str(item and item.path) for item in found]
-
-    assert in_child(user, uid=ME) == [str(artifact.path)] * 2
-
-
-# Packaged directories
-
-
-def packaged(package: Path, *, owner: int = 0, group: int = 0, mode: int = 0o755) -> Store:
-    """A package as an installer leaves it: everything of one owner, group and mode."""
-    package.mkdir()
-    store = Store(package / "_dimorph", private=False)
-    publish(store, package.parent / "sources")
-    store.sweep()
-    for path in (package, *package.rglob("*")):
-        path.chmod(mode if path.is_dir() else mode & 0o666)
-        os.chown(path, owner, group)
-    return store
-
-
-@needs_root
-def test_installed_by_another_user(open_path: Path) -> None:
-    store = packaged(open_path / "package", owner=STRANGER)
-    assert store.find(key_of(1)) is not None
-    assert in_child(lambda: str(Store(store.root, private=False).find(key_of(1))), uid=ME) != "None"
-    with pytest.raises(StoreRefused, match="is owned by user"):
-        Store(store.root, private=True).find(key_of(1))
-    os.chown(store.root / PLACES["object"], STRANGER + 1, -1)
-    with pytest.raises(StoreRefused, match=r"case\.so is owned by user"):
-        store.find(key_of(1))
-
-
-@needs_root
-def test_installed_under_umask_002(open_path: Path) -> None:
-    package = open_path / "package"
-    store = packaged(package, group=STRANGER, mode=0o775)
-    assert store.find(key_of(1)) is not None
-    with pytest.raises(StoreRefused, match="is writable by group"):
-        Store(store.root, private=True).find(key_of(1))
-    for mode in (0o755, 0o1775):  # the group can no longer change the package's own code
-        package.chmod(mode)
-        with pytest.raises(StoreRefused, match=f"is writable by group {STRANGER}"):
-            store.find(key_of(1))
-    package.chmod(0o775)
-    os.chown(package, -1, STRANGER + 1)
-    with pytest.raises(StoreRefused, match=f"is writable by group {STRANGER}"):
-        store.find(key_of(1))
-
-
-@needs_root
-@pytest.mark.parametrize("mode", [0o757, 0o777])
-def test_installed_for_anybody_to_change(open_path: Path, mode: int) -> None:
-    store = packaged(open_path / "package", mode=mode)
-    with pytest.raises(StoreRefused, match="is writable by world"):
-        store.find(key_of(1))
 
 
 def test_is_content_error_decides_for_all() -> None:

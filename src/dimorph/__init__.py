@@ -18,13 +18,17 @@ from dimorph.errors import (
     ToolchainError,
 )
 from dimorph.kernel import InstantiationSet, Kernel, Specialization
-from dimorph.variant import Param, Variant, scalar, tensor
+from dimorph.module import Module
+from dimorph.resolve import Resolution
+from dimorph.settings import Settings
+from dimorph.variant import Bound, Param, Variant, scalar, tensor
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactCorrupt",
     "Axis",
+    "Bound",
     "BuildError",
     "BuildTimeout",
     "CompilerCrashed",
@@ -34,7 +38,10 @@ __all__ = [
     "Kernel",
     "LoadError",
     "MissingSpecialization",
+    "Module",
     "Param",
+    "Resolution",
+    "Settings",
     "Specialization",
     "SpecializationMismatch",
     "StoreRefused",

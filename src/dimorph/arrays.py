@@ -27,26 +27,35 @@ def exported(args: tuple[Any, ...], function: str, names: str, read_only_mask: i
 
     Raises:
         ValueError: a read-only array is passed where the function writes.
-        BufferError: an array that cannot be exported for another reason.
+        TypeError: an array that cannot be exported for another reason, such as its dtype.
     """
+    known = [name.strip() for name in names.split(",")]
+
+    def place(index: int) -> str:
+        name = f"'{known[index]}'" if index < len(known) and known[index] else str(index)
+        return f"{function}: argument {name}"
+
     return [
-        _tensor(arg, i, function, names, bool(read_only_mask >> i & 1)) if hasattr(arg, "__array_interface__") else arg
+        _tensor(arg, place(i), bool(read_only_mask >> i & 1)) if hasattr(arg, "__dlpack__") else arg
         for i, arg in enumerate(args)
     ]
 
 
-def _tensor(array: Any, index: int, function: str, names: str, read_only: bool) -> Any:
+def _tensor(array: Any, place: str, read_only: bool) -> Any:
     import tvm_ffi
 
-    is_bfloat16 = array.dtype.name == "bfloat16"
-    if array.flags.writeable and not is_bfloat16:
-        return array
-    if not array.flags.writeable and not read_only:
-        known = [name.strip() for name in names.split(",")]
-        name = f"'{known[index]}'" if index < len(known) and known[index] else str(index)
-        raise ValueError(f"{function}: argument {name}: expected a writable array, got a read-only one")
-    plain = array.view("uint16") if is_bfloat16 else array
-    capsule = plain.__dlpack__(max_version=(1, 0))
+    writable = array.flags.writeable if hasattr(array, "__array_interface__") else True
+    is_bfloat16 = hasattr(array, "view") and getattr(array.dtype, "name", "") == "bfloat16"
+    if not writable and not read_only:
+        raise ValueError(f"{place}: expected a writable array, got a read-only one")
+    try:
+        if writable and not is_bfloat16:
+            return tvm_ffi.from_dlpack(array)
+        plain = array.view("uint16") if is_bfloat16 else array
+        capsule = plain.__dlpack__(max_version=(1, 0))
+    except (BufferError, TypeError) as error:
+        dtype = getattr(array, "dtype", "?")
+        raise TypeError(f"{place}: expected an array that DLPack can export, got dtype {dtype}: {error}") from error
     if is_bfloat16:
         address = _pointer(capsule, b"dltensor_versioned") + _TENSOR_IN_VERSIONED + _DTYPE_IN_TENSOR
         ctypes.c_uint8.from_address(address).value = _KDLBFLOAT

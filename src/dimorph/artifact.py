@@ -62,7 +62,6 @@ class Meta:
         target: the target level compiled for, e.g. `x86-64-v3`.
         toolchain: the compiler, in words.
         ffi_abi: the FFI ABI the objects were made for, compared when they are loaded.
-        glibc: the oldest glibc that the objects load on, e.g. `2.17`; None: they need none.
         files: file name -> checksum and size. Left empty, `Store.publish` fills it in.
         created: when, ISO 8601 with its offset from UTC (see `timestamp`).
 
@@ -78,7 +77,6 @@ class Meta:
     target: str
     toolchain: str
     ffi_abi: str
-    glibc: str | None
     created: str
     files: Mapping[str, FileRecord] = field(default_factory=dict, hash=False)
     format: int = FORMAT
@@ -91,7 +89,6 @@ class Meta:
         _require("key", is_hex(self.key, 64), "64 hex digits", self.key)
         _require("toolchain_id", is_hex(self.toolchain_id, 16), "16 hex digits", self.toolchain_id)
         _require("kind", self.kind in KINDS, " or ".join(KINDS), self.kind)
-        _require("glibc", self.glibc is None or isinstance(self.glibc, str), "text or null", self.glibc)
         axes = self.specialization
         _require(
             "specialization",

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dimorph.errors import DeclarationError
-from dimorph.variant import Variant
-
-# dtype name -> the C++ type a dtype axis binds (include/dimorph/dtype.h).
-CPP_TYPES = {
-    "float64": "double",
-    "float32": "float",
-    "float16": "half",
-    "bfloat16": "bfloat16",
-    "int64": "int64_t",
-    "int32": "int32_t",
-    "int16": "int16_t",
-    "int8": "int8_t",
-    "uint64": "uint64_t",
-    "uint32": "uint32_t",
-    "uint16": "uint16_t",
-    "uint8": "uint8_t",
-    "bool": "bool",
-}
+from dimorph.variant import TENSORS, Variant
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -36,7 +19,7 @@ Choose = Callable[[Mapping[str, Value]], Value]
 
 @dataclass(frozen=True)
 class Axis:
-    """One compile-time parameter. Made by `int_axis`, `dtype_axis`, `flag_axis`, `enum_axis`, `tuple_axis`, `variant_slot`.
+    """One compile-time parameter, made by `int_axis`, `dtype_axis` and the other functions below.
 
     Attributes:
         kind: `int`, `dtype`, `flag`, `enum`, `tuple` or `variant`.
@@ -59,6 +42,8 @@ class Axis:
     header: str | None = None
 
     def __post_init__(self) -> None:
+        if self.kind not in _NORMAL:
+            raise DeclarationError(f"axis {self.name!r}: kind: expected one of {', '.join(_NORMAL)}, got {self.kind!r}")
         for identifier in (self.name, *self.binds):
             if not IDENTIFIER.match(identifier):
                 raise DeclarationError(f"axis {self.name!r}: {identifier!r} is not a C++ identifier")
@@ -67,6 +52,8 @@ class Axis:
         normal = tuple(self._normal(value) for value in self.values)
         if len(set(normal)) != len(normal):
             raise DeclarationError(f"axis {self.name!r}: a value is declared twice in {self.texts(normal)}")
+        if self.kind == "variant":
+            check_names(self.name, normal)
         object.__setattr__(self, "values", normal)
 
     def value(self, given: object) -> Value:
@@ -115,24 +102,24 @@ def int_axis(
     choose: Choose | None = None,
 ) -> Axis:
     """An integer, bound as `constexpr int BIND`."""
-    return Axis("int", name, (bind,), tuple(values), accepts, choose)
+    return Axis("int", name, (bind,), _listed(name, values), accepts, choose)
 
 
 def dtype_axis(name: str, bind: str, values: Sequence[object], *, choose: Choose | None = None) -> Axis:
     """An element type, bound as `using Bind = ...`. Values are dtype names or NumPy or torch dtypes."""
-    return Axis("dtype", name, (bind,), tuple(values), None, choose)
+    return Axis("dtype", name, (bind,), _listed(name, values), None, choose)
 
 
 def flag_axis(name: str, bind: str, values: Sequence[bool] = (False, True), *, choose: Choose | None = None) -> Axis:
     """A boolean, bound as `constexpr bool BIND`."""
-    return Axis("flag", name, (bind,), tuple(values), None, choose)
+    return Axis("flag", name, (bind,), _listed(name, values), None, choose)
 
 
 def enum_axis(
     name: str, bind: str, values: Sequence[str], *, cpp_type: str, header: str, choose: Choose | None = None
 ) -> Axis:
     """An enumerator of the enum class `cpp_type`, which the project's `header` defines."""
-    return Axis("enum", name, (bind,), tuple(values), None, choose, cpp_type, header)
+    return Axis("enum", name, (bind,), _listed(name, values), None, choose, cpp_type, header)
 
 
 def tuple_axis(
@@ -146,7 +133,7 @@ def tuple_axis(
     """Two to four integers that vary together, each bound as a `constexpr int`."""
     if not 2 <= len(binds) <= 4:
         raise DeclarationError(f"axis {name!r}: a tuple axis binds 2 to 4 names, got {len(binds)}")
-    return Axis("tuple", name, tuple(binds), tuple(tuple(v) for v in values), accepts, choose)
+    return Axis("tuple", name, tuple(binds), _listed(name, values), accepts, choose)
 
 
 def variant_slot(name: str, macro: str, *, default: Variant, values: Sequence[Variant] = ()) -> Axis:
@@ -159,24 +146,46 @@ def variant_slot(name: str, macro: str, *, default: Variant, values: Sequence[Va
     return Axis("variant", name, (macro,), variants)
 
 
+def check_names(axis_name: str, variants: Sequence[Variant]) -> None:
+    """Variants are dispatched by name, so two of one name would be one.
+
+    Raises:
+        DeclarationError: two have the same name.
+    """
+    names = [variant.name for variant in variants]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DeclarationError(f"axis {axis_name}: two variants are called {twice[0]!r}")
+
+
+def _listed(name: str, values: object) -> tuple[Any, ...]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise DeclarationError(f"axis {name!r}: values: expected a list, got {values!r}")
+    return tuple(values)
+
+
 def _int(given: object, _: int) -> int | None:
+    """An integer that fits the `int` it is bound as."""
     if isinstance(given, str):
-        return int(given) if re.fullmatch(r"-?\d+", given) else None
-    if isinstance(given, bool) or not hasattr(given, "__index__"):
-        return None
-    return int(given.__index__())
+        number = int(given) if re.fullmatch(r"-?\d{1,10}", given) else None
+    elif isinstance(given, bool) or not hasattr(given, "__index__"):
+        number = None
+    else:
+        number = int(given.__index__())
+    return number if number is not None and -(2**31) <= number < 2**31 else None
 
 
 def _dtype(given: object, _: int) -> str | None:
     name = given if isinstance(given, str) else getattr(given, "__name__", None) or str(given)
     name = name.removeprefix("torch.").removeprefix("numpy.")
-    return name if name in CPP_TYPES else None
+    return name if name in TENSORS else None
 
 
 def _flag(given: object, _: int) -> bool | None:
     if isinstance(given, str):
         return {"true": True, "1": True, "false": False, "0": False}.get(given.lower())
-    return given if isinstance(given, bool) else None
+    if type(given).__name__ in ("bool", "bool_"):  # NumPy's has two names
+        return bool(given)
+    return None
 
 
 def _enum(given: object, _: int) -> str | None:
@@ -204,10 +213,10 @@ _NORMAL: dict[str, Callable[[object, int], Any]] = {
     "variant": _variant,
 }
 _EXPECTED = {
-    "int": "an integer",
-    "dtype": f"a dtype ({', '.join(CPP_TYPES)})",
+    "int": "an integer of 32 bits",
+    "dtype": f"a dtype ({', '.join(TENSORS)})",
     "flag": "True or False",
     "enum": "the name of an enumerator",
-    "tuple": "a tuple of integers, one for each name bound",
+    "tuple": "a tuple of integers of 32 bits, one for each name bound",
     "variant": "a dimorph.Variant, or the name of a declared one",
 }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import tempfile
-import warnings
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from dimorph.artifact import Artifact, Meta, timestamp
 from dimorph.digest import FFI_ABI
 from dimorph.errors import BuildError
 from dimorph.header import header_name
+from dimorph.places import fallback_stores, memo_dir, private_store
 from dimorph.plan import Unit, system_include_dirs
 from dimorph.scan import Scanner
 from dimorph.settings import Settings
@@ -22,6 +23,7 @@ from dimorph.store import Store
 from dimorph.toolchain import process
 from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
 from dimorph.toolchain.host import HostToolchain
+from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.jobs import parallel_jobs
 from dimorph.toolchain.targets import Target
 
@@ -29,8 +31,6 @@ _log = logging.getLogger("dimorph")
 
 # done, total, and what was just finished (or, before the first, what is being compiled).
 Progress = Callable[[int, int, str], None]
-
-_fallback: list[Store] = []
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,12 @@ def build(
     """
     if progress:
         progress(0, len(jobs), jobs[0].unit.label if jobs else "")
-    if len(jobs) == 1:
-        return [_build_one(jobs[0], toolchain, settings, store)]
     results: list[Artifact] = []
-    with ThreadPoolExecutor(min(len(jobs), parallel_jobs(settings)), "dimorph-build") as pool:
-        futures = [pool.submit(_build_one, job, toolchain, settings, store) for job in jobs]
+    workers = max(1, min(len(jobs), parallel_jobs(settings)))
+    with ThreadPoolExecutor(workers, "dimorph-build") as pool, ThreadPoolExecutor(1, "dimorph-identity") as beside:
+        # Telling a compiler's identity for the first time means reading all of it, so it goes on beside the compiles.
+        identity = beside.submit(toolchain.identity, memo_dir(store))
+        futures = [pool.submit(_build_one, job, toolchain, settings, store, identity) for job in jobs]
         try:
             for job, future in zip(jobs, futures, strict=True):
                 results.append(future.result())
@@ -77,36 +78,44 @@ def build(
     return results
 
 
-def _build_one(job: Job, toolchain: HostToolchain, settings: Settings, store: Store) -> Artifact:
+def _build_one(
+    job: Job, toolchain: HostToolchain, settings: Settings, store: Store, identified: Future[Identity]
+) -> Artifact:
     key = job.unit.key(job.target, settings)
-    identity = toolchain.identity(memo_dir(store))
     with _lock(store, key):
         # Another process may have built it while this one waited.
-        if found := _find(store, key, identity.id):
+        if _find(store, key, None) and (found := _find(store, key, identified.result().id)):
             return found
-        with _work_dir(store) as (place, work):
-            files = _compile(job, key, toolchain, settings, work, memo_dir(store))
-            meta = Meta(
-                key=key,
-                toolchain_id=identity.id,
-                kind=job.unit.kind,
-                kernel=job.unit.kernel.name,
-                specialization=dict(job.unit.values),
-                target=job.target.name,
-                toolchain=identity.description,
-                ffi_abi=FFI_ABI,
-                glibc=None,
-                created=timestamp(),
-            )
-            try:
-                return place.publish(key, identity.id, files, meta)
-            except OSError as error:
-                return _private_store(place, error).publish(key, identity.id, files, meta)
+        try:
+            return _build_in(store, job, key, toolchain, settings, identified)
+        except OSError as error:
+            reason: Exception = error
+        except BuildError as error:
+            if "No space left on device" not in error.output:
+                raise
+            reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(store.root))
+        place = private_store(store, reason)
+        return _build_in(place, job, key, toolchain, settings, identified)
 
 
-def memo_dir(store: Store) -> Path:
-    """Where a store remembers compilers."""
-    return store.root / "toolchains"
+def _build_in(
+    place: Store, job: Job, key: str, toolchain: HostToolchain, settings: Settings, identified: Future[Identity]
+) -> Artifact:
+    with place.work_dir() as work:
+        files = _compile(job, key, toolchain, settings, work, memo_dir(place))
+        identity = identified.result()
+        meta = Meta(
+            key=key,
+            toolchain_id=identity.id,
+            kind=job.unit.kind,
+            kernel=job.unit.kernel.name,
+            specialization=dict(job.unit.values),
+            target=job.target.name,
+            toolchain=identity.description,
+            ffi_abi=FFI_ABI,
+            created=timestamp(),
+        )
+        return place.publish(key, identity.id, files, meta)
 
 
 def _compile(
@@ -127,7 +136,7 @@ def _compile(
         include_dirs=(generated, *unit.include_dirs),
         system_include_dirs=system_include_dirs(),
         debug=settings.debug,
-        extra_flags=settings.cxxflags,
+        extra_flags=unit.flags(settings),
         prefix_map={generated: ".", **{path: f"/dimorph/{i}" for i, path in enumerate(unit.include_dirs)}},
     )
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
@@ -181,8 +190,8 @@ def _with_context(error: BuildError, unit: Unit) -> BuildError:
     )
 
 
-def _find(store: Store, key: str, toolchain_id: str) -> Artifact | None:
-    for place in (store, *_fallback):
+def _find(store: Store, key: str, toolchain_id: str | None) -> Artifact | None:
+    for place in (store, *fallback_stores()):
         try:
             if found := place.find(key, toolchain_id):
                 return found
@@ -205,41 +214,3 @@ def _lock(store: Store, key: str) -> Iterator[None]:
         yield
     finally:
         manager.__exit__(None, None, None)
-
-
-@contextmanager
-def _work_dir(store: Store) -> Iterator[tuple[Store, Path]]:
-    """A directory to compile in, and the store that what comes out belongs into."""
-    try:
-        manager = store.work_dir()
-        work = manager.__enter__()
-    except OSError as error:
-        place = _private_store(store, error)
-        with place.work_dir() as work:
-            yield place, work
-        return
-    try:
-        yield store, work
-    finally:
-        manager.__exit__(None, None, None)
-
-
-def _private_store(store: Store, error: OSError) -> Store:
-    """A store of this process alone, for when the real one cannot be written."""
-    if not _fallback:
-        warnings.warn(
-            f"dimorph: the store {store.root} cannot be used ({error}); what is built now is kept for this process only",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        # The object is kept so that the directory is removed when the process ends.
-        holder = tempfile.TemporaryDirectory(prefix="dimorph-")
-        place = Store(Path(holder.name) / "store")
-        place.holder = holder  # type: ignore[attr-defined]
-        _fallback.append(place)
-    return _fallback[0]
-
-
-def fallback_stores() -> tuple[Store, ...]:
-    """The private store of this process, if there had to be one."""
-    return tuple(_fallback)

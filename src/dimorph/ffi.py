@@ -14,53 +14,44 @@ from dimorph.errors import SpecializationMismatch
 class Wider(ctypes.Structure):
     """Mirrors detail::Wider of entry.h."""
 
-    _fields_ = (("call", ctypes.c_void_p), ("handle", ctypes.c_void_p))
+    _fields_ = (("call", ctypes.c_void_p), ("instance", ctypes.c_void_p))
 
 
-class EntryHost(ctypes.Structure):
-    """Mirrors detail::EntryHost of entry.h."""
+class PythonLock(ctypes.Structure):
+    """Mirrors detail::PythonLock of entry.h."""
 
-    _fields_ = (
-        ("resolve", ctypes.c_void_p),
-        ("gil_held", ctypes.c_void_p),
-        ("gil_release", ctypes.c_void_p),
-        ("gil_take", ctypes.c_void_p),
-    )
+    _fields_ = (("held", ctypes.c_void_p), ("release", ctypes.c_void_p), ("take", ctypes.c_void_p))
 
 
-Resolve = Callable[[int, str, int, "str | None", "str | None"], int]
+# resolve(function, slot, axis, value) -> address
+Resolve = Callable[[str, int, "str | None", "str | None"], int]
 
 
-@lru_cache(maxsize=1)
-def entry_host(resolve: Resolve) -> EntryHost:
-    """What an entry is given when it is loaded. `resolve` may raise; the call it serves then raises the same."""
+def resolver(resolve: Resolve) -> Any:
+    """`resolve` as an entry can call it. It may raise; the call that it serves then raises the same."""
     import tvm_ffi
 
-    _register_errors()
-
-    def carried(handle: int, function: str, slot: int, axis: str | None, value: str | None) -> int:
+    def carried(function: str, slot: int, axis: str | None, value: str | None) -> int:
         try:
-            return resolve(handle, str(function), slot, axis and str(axis), value and str(value))
+            return resolve(str(function), slot, axis and str(axis), value and str(value))
         except BaseException as error:
             raise _Carried(error) from error
 
-    resolver = tvm_ffi.convert(carried)
-    host = EntryHost(resolver.__chandle__(), *(_address(getattr(ctypes.pythonapi, name)) for name in _GIL))
-    host.keep = resolver  # the struct holds its bare address
-    return host
+    return tvm_ffi.convert(carried)
 
 
-_GIL = ("PyGILState_Check", "PyEval_SaveThread", "PyEval_RestoreThread")
+@lru_cache(maxsize=1)
+def python_lock() -> PythonLock:
+    """How C++ lets go of the lock of this interpreter."""
+    names = ("PyGILState_Check", "PyEval_SaveThread", "PyEval_RestoreThread")
+    return PythonLock(*(_address(getattr(ctypes.pythonapi, name)) for name in names))
 
 
-def function(address: int, owner: object) -> Any:
-    """A callable over a C function. `owner` lives as long as it does, and its id is the handle of every call."""
+def extern_function(address: int) -> Any:
+    """A callable over an exported C function of tvm-ffi's calling convention."""
     import tvm_ffi
 
-    made = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=owner)
-    # The entry releases the GIL itself, around the case: that costs 40 ns, here it would cost 250.
-    made.release_gil = False
-    return made
+    return tvm_ffi.Function.__from_extern_c__(address)
 
 
 def _address(function: Any) -> int:
@@ -82,15 +73,20 @@ class _Carried(Exception):
         super().__init__(number)
 
 
-def _recall(number: str) -> BaseException:
-    return _waiting.pop(number)
+class _Recalled(Exception):
+    """Stands where tvm-ffi wants the type of a carried exception; making one gives the exception itself."""
+
+    def __new__(cls, number: str) -> BaseException:  # type: ignore[misc]
+        return _waiting.pop(number)
 
 
-def _register_errors() -> None:
+@lru_cache(maxsize=1)
+def require() -> None:
+    """Loads libtvm_ffi, whose functions entries call, and tells it our exceptions."""
     from tvm_ffi import register_error
 
     register_error("NotImplementedError", NotImplementedError)
     register_error("dimorph.SpecializationMismatch", SpecializationMismatch)
     # Sent by type, recalled by name.
     register_error("dimorph.carried", _Carried)
-    register_error("dimorph.carried", _recall)  # type: ignore[arg-type]
+    register_error("dimorph.carried", _Recalled)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dimorph.axes import CPP_TYPES, Axis, Value
+from dimorph.axes import Axis, Value
 from dimorph.kernel import InstantiationSet, Kernel
-from dimorph.variant import SCALARS, Param, Variant, parameter_names
+from dimorph.variant import SCALARS, TENSORS, Param, Variant, parameter_names
 
 
 def header_name(kernel: Kernel) -> str:
@@ -84,7 +84,7 @@ def _constant(axis: Axis, value: Value) -> list[str]:
     if axis.kind == "flag":
         return [f"constexpr bool {name} = {axis.text(value)};"]
     if axis.kind == "dtype":
-        return [f"using {name} = {CPP_TYPES[value]};"]
+        return [f"using {name} = {TENSORS[value]};"]
     if axis.kind == "enum":
         return [f"constexpr {axis.cpp_type} {name} = {axis.cpp_type}::{value};"]
     if axis.kind == "tuple":
@@ -151,7 +151,7 @@ def _table(axis: Axis, values: Sequence[Value]) -> list[str]:
 
 def _row(axis: Axis, index: int, value: Value, tail: str) -> str:
     if axis.kind == "dtype":
-        return f"_DISPATCH_TYPE_CASE({CPP_TYPES[value]}, {tail}"
+        return f"_DISPATCH_TYPE_CASE({TENSORS[value]}, {tail}"
     if axis.kind == "tuple":
         return f"_DISPATCH_CASE_{len(value)}({', '.join(map(str, value))}, {tail}"
     if axis.kind == "variant":
@@ -161,21 +161,21 @@ def _row(axis: Axis, index: int, value: Value, tail: str) -> str:
 
 
 def _slots(instantiations: InstantiationSet) -> list[str]:
-    """Where an entry finds its cases: a table for each function, and the slot of the values bound around a call."""
+    """Where an entry finds its cases: the slot of the values bound around a call, and where each function's begin."""
     kernel = instantiations.kernel
     if not kernel.functions:
         return []
     slot = "0"
     for axis, values in instantiations.dispatched():
-        index = f"::dimorph::detail::{_index(axis, values)}"
+        index = _index(axis, values)
         slot = index if slot == "0" else f"({slot} * {len(values)} + {index})"
     return [
         "#if defined(DIMORPH_ENTRY)",
+        *(line for axis, values in instantiations.dispatched() for line in _index_function(axis, values)),
         f"#define DIMORPH_SLOT {slot}",
         *(
-            f"static ::dimorph::detail::CaseTable<{instantiations.slots}> dimorph_table_{function}"
-            f' = {{"{function}", {{}}}};'
-            for function in kernel.functions
+            f"#define DIMORPH_PLACE_{function} {number * instantiations.slots}"
+            for number, function in enumerate(kernel.functions)
         ),
         "#endif",
     ]
@@ -184,14 +184,27 @@ def _slots(instantiations: InstantiationSet) -> list[str]:
 def _index(axis: Axis, values: Sequence[Value]) -> str:
     name = axis.binds[0]
     if axis.kind == "dtype":
-        return f"index_of_type<{', '.join([name, *(CPP_TYPES[v] for v in values)])}>()"
-    if axis.kind == "variant":
-        return f"index_of({name}, {', '.join(str(i) for i in range(len(values)))})"
+        return f"::dimorph::detail::index_of_type<{', '.join([name, *(TENSORS[v] for v in values)])}>()"
     if axis.kind == "tuple":
         rows = [f"::dimorph::detail::tuple({', '.join(map(str, v))})" for v in (axis.binds, *values)]
-        return f"index_of({', '.join(rows)})"
+        return f"::dimorph::detail::index_of({', '.join(rows)})"
+    return name if axis.kind == "variant" else f"dimorph_index_{axis.name}({name})"
+
+
+def _index_function(axis: Axis, values: Sequence[Value]) -> list[str]:
+    """A switch, because an axis may have hundreds of values and each is looked up once for each."""
+    if axis.kind not in ("int", "flag", "enum"):
+        return []
+    cpp_type = {"int": "int", "flag": "bool"}.get(axis.kind, axis.cpp_type)
     texts = (f"{axis.cpp_type}::{v}" if axis.kind == "enum" else axis.text(v) for v in values)
-    return f"index_of({', '.join([name, *texts])})"
+    return [
+        f"constexpr long long dimorph_index_{axis.name}({cpp_type} value) {{",
+        f"  switch ({'static_cast<int>(value)' if axis.kind == 'flag' else 'value'}) {{",
+        *(f"    case {text}: return {index};" for index, text in enumerate(texts)),
+        "    default: return -1;",
+        "  }",
+        "}",
+    ]
 
 
 def _variant_params(kernel: Kernel, values: Sequence[Value]) -> tuple[Param, ...]:
@@ -204,7 +217,7 @@ def _variant_params(kernel: Kernel, values: Sequence[Value]) -> tuple[Param, ...
 def _additional(kernel: Kernel, values: Sequence[Value]) -> list[str]:
     """The device-safe part of a variant's parameters: fields of the params struct."""
     fields = [
-        f"const {CPP_TYPES[p.dtype]}* {p.name};" if p.is_tensor else f"{SCALARS[p.dtype]} {p.name};"
+        f"const {TENSORS[p.dtype]}* {p.name};" if p.is_tensor else f"{SCALARS[p.dtype]} {p.name};"
         for p in _variant_params(kernel, values)
     ]
     return [f"#define ADDITIONAL_PARAMS_DECL {' '.join(fields)}".rstrip()]
@@ -216,7 +229,7 @@ def _additional_host(kernel: Kernel, values: Sequence[Value]) -> list[str]:
     arguments, setters = [], []
     for p in params:
         if p.is_tensor:
-            elements = f"::dimorph::Elements<{CPP_TYPES[p.dtype]}>"
+            elements = f"::dimorph::Elements<{TENSORS[p.dtype]}>"
             arguments.append(f"::dimorph::Optional<{elements}> {p.name}" if p.optional else f"{elements} {p.name}")
             setters.append(
                 f"params.{p.name} = {p.name} ? {p.name}->data : nullptr;"

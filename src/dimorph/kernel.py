@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimorph.axes import IDENTIFIER, Axis, Value
+from dimorph.axes import IDENTIFIER, Axis, Value, check_names
 from dimorph.errors import DeclarationError
 from dimorph.variant import declaring_file
 
 if TYPE_CHECKING:
+    from dimorph.aot import Report
     from dimorph.module import Module
+    from dimorph.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,18 @@ class Kernel:
     origin: Path = field(default_factory=lambda: declaring_file(3), repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("case", "axes", "include_dirs"):
+        for name in ("case", "axes", "functions", "include_dirs", "only"):
             given = getattr(self, name)
-            if isinstance(given, str):
-                raise DeclarationError(f"kernel {self.name!r}: {name}: expected a list, got the string {given!r}")
+            if given is None and name == "only":
+                continue
+            if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
+                raise DeclarationError(f"kernel {self.name!r}: {name}: expected a list, got {given!r}")
             object.__setattr__(self, name, tuple(given))
-        object.__setattr__(self, "functions", tuple(self.functions) or ((self.name,) if self.case else ()))
+        object.__setattr__(self, "functions", self.functions or ((self.name,) if self.case else ()))
         object.__setattr__(self, "root", Path(self.root or self.origin.parent).resolve())
-        if self.only is not None:
-            object.__setattr__(self, "only", tuple(dict(row) for row in self.only))
+        for path in (self.entry, *self.case, *self.include_dirs):
+            if Path(path).is_absolute():
+                raise DeclarationError(f"kernel {self.name!r}: {path}: expected a path relative to `root`")
         for name in (self.name, *self.functions):
             if not IDENTIFIER.match(name):
                 raise DeclarationError(f"kernel {self.name!r}: {name!r} is not a C++ identifier")
@@ -165,6 +169,8 @@ class Kernel:
             raise DeclarationError(f"kernel {self.name!r}: it has two variant slots; one is possible")
         if self.axes and not self.case:
             raise DeclarationError(f"kernel {self.name!r}: it has axes but no case sources to compile for them")
+        if self.only is not None:
+            object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))
 
     def position(self, axis_name: str) -> int:
         """Where an axis stands.
@@ -194,22 +200,26 @@ class Kernel:
             if axis.name in values:
                 left.append(_several(axis, values[axis.name]))
             else:
-                left.append(() if axis.choose else axis.values)
-        beyond = any(
-            axis.name in values and set(now) - set(axis.values) for axis, now in zip(self.axes, left, strict=True)
-        )
-        rows = None if self.only is None or beyond else tuple(self._row(row) for row in self.only)
-        result = InstantiationSet(self, tuple(left), rows)
-        if not any(True for _ in itertools.islice(result, 1)):
+                left.append(() if axis.choose else self._listed_values(axis))
+        everything = InstantiationSet(self, tuple(left))
+        if self.only is not None:
+            fixed = {axis.name: now[0] for axis, now in zip(self.axes, left, strict=True) if axis.choose and now}
+            rows = tuple(self._complete_row(row, fixed) for row in self.only)
+            listed = InstantiationSet(self, tuple(left), rows)
+            if next(iter(listed), None) is not None:
+                return listed
+            # Whoever names values that the list lacks wants just those.
+        if next(iter(everything), None) is None:
             asked = ", ".join(f"{n}={v}" for n, v in values.items()) or "the declared values"
             raise DeclarationError(f"kernel {self.name}: no combination is left with {asked}")
-        return result
+        return everything
 
-    def load(self, *, policy: str | None = None, **values: object) -> Module:
+    def load(self, *, policy: str | None = None, settings: Settings | None = None, **values: object) -> Module:
         """Loads the kernel for some values of its axes: `kernel.load(dtype="float32", head_dim=[64, 128])`.
 
         With every axis at one value this is a specialized module, otherwise one that dispatches at run time. What
-        is needed and nowhere to be found is compiled, unless `policy` (default: the settings') is `aot`.
+        is needed and nowhere to be found is compiled, unless `policy` (default: the settings') is `aot`. `settings`
+        stand in for those of the environment.
 
         Raises:
             DeclarationError: an unknown axis or a value that it does not accept.
@@ -218,23 +228,49 @@ class Kernel:
         """
         from dimorph.module import load
 
-        return load(self.instantiations(**values), policy)
+        return load(self.instantiations(**values), policy, settings)
 
-    def _row(self, row: Mapping[str, Any]) -> tuple[Value, ...]:
+    def build(
+        self, out: Path | str | None = None, /, *, targets: Sequence[str] | None = None, **values: object
+    ) -> Report:
+        """Builds ahead of time what `load` with these values needs; see `dimorph.aot.build`.
+
+        Args:
+            out: the directory; default: `_dimorph` beside the sources, where `load` looks first.
+            targets: names of target levels; default: the best of this machine.
+        """
+        from dimorph import aot
+        from dimorph.places import PACKAGED
+
+        place = self.root / PACKAGED if out is None else Path(out)
+        return aot.build(self.instantiations(**values), place, targets=targets)
+
+    def _listed_values(self, axis: Axis) -> tuple[Value, ...]:
+        """The declared values; with a sparse list, those that stand in it."""
+        if self.only is None:
+            return axis.values
+        rows = [row[axis.name] for row in self.only if axis.name in row]
+        return tuple(dict.fromkeys([*(v for v in axis.values if v in rows), *rows])) or axis.values
+
+    def _checked_row(self, row: Mapping[str, Any]) -> dict[str, Value]:
         for name in row:
             self.position(name)
-        named = {a.name: a.value(row[a.name]) for a in self.axes if a.name in row}
-        complete: list[Value] = []
         for axis in self.axes:
-            if axis.name in named:
-                complete.append(named[axis.name])
-            elif axis.choose:
-                complete.append(axis.value(axis.choose(named)))
-            elif len(axis.values) == 1:
-                complete.append(axis.values[0])
-            else:
+            if axis.name not in row and not axis.choose and len(axis.values) != 1:
                 raise DeclarationError(f"kernel {self.name}: a row of `only` gives no value for axis {axis.name}")
-        return tuple(complete)
+        return {axis.name: axis.value(row[axis.name]) for axis in self.axes if axis.name in row}
+
+    def _complete_row(self, row: Mapping[str, Value], fixed: Mapping[str, Value]) -> tuple[Value, ...]:
+        return tuple(
+            row[axis.name]
+            if axis.name in row
+            else fixed[axis.name]
+            if axis.name in fixed
+            else axis.value(axis.choose(row))
+            if axis.choose
+            else axis.values[0]
+            for axis in self.axes
+        )
 
 
 def _several(axis: Axis, given: object) -> tuple[Value, ...]:
@@ -244,6 +280,8 @@ def _several(axis: Axis, given: object) -> tuple[Value, ...]:
     values = tuple(dict.fromkeys(axis.value(v) for v in (given if many else [given])))  # type: ignore[attr-defined]
     if not values:
         raise DeclarationError(f"axis {axis.name}: expected at least one value, got none")
+    if axis.kind == "variant":
+        check_names(axis.name, values)
     if axis.choose and len(values) > 1:
         raise DeclarationError(f"axis {axis.name}: a choice axis can be fixed to one value, got {axis.texts(values)}")
     return values

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from dimorph import plan
+from dimorph import ffi, plan
 from dimorph.artifact import Artifact
 from dimorph.errors import LoadError
-from dimorph.ffi import EntryHost
 from dimorph.kernel import Kernel
 from dimorph.settings import Settings
 
@@ -48,12 +48,50 @@ class Library:
 
 
 class Entry(Library):
-    """An entry, told how to find what it lacks."""
+    """An entry."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        ffi.require()
+        super().__init__(artifact)
+        self.call("dimorph_python_lock", ctypes.addressof(ffi.python_lock()))
+        self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
+
+    def instance(self, resolver: Any, places: int) -> Instance:
+        """A new instance, with room for as many case functions."""
+        return Instance(self, resolver, places)
+
+    def function(self, instance: int, name: str) -> Any:
+        """An export, callable for an instance, which lives as long as it does."""
+        made = self._function(instance, self.symbol(f"__tvm_ffi_{name}"))
+        # The entry releases Python's lock itself, around the case: that costs 40 ns, here it would cost 250.
+        made.release_gil = False
+        return made
 
     def read_only(self, function: str) -> int:
         """Bit i is set where a function only reads its argument i."""
         address = self.symbol(f"dimorph_read_only_{function}")
         return int(ctypes.CFUNCTYPE(ctypes.c_uint64)(address)())
+
+
+class Instance:
+    """One load of an entry: its own table of bound cases (detail::Instance of entry.h)."""
+
+    def __init__(self, entry: Entry, resolver: Any, places: int) -> None:
+        self._entry = entry
+        new = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(entry.symbol("dimorph_instance_new"))
+        address = new(resolver.__chandle__(), places)
+        if not address:
+            raise MemoryError(f"{entry.path}: no memory for {places} case functions")
+        self.address = int(address)
+        weakref.finalize(self, entry.call, "dimorph_instance_drop", self.address).atexit = False
+
+    def function(self, name: str) -> Any:
+        """An export, callable. It keeps what it needs alive without this object."""
+        return self._entry.function(self.address, name)
+
+    def symbol(self, name: str) -> int:
+        """The address of an export."""
+        return self._entry.symbol(f"__tvm_ffi_{name}")
 
 
 class Case(Library):
@@ -71,13 +109,9 @@ _lock = threading.RLock()
 _services: list[int] = []
 
 
-def entry(artifact: Artifact, host: EntryHost) -> Entry:
+def entry(artifact: Artifact) -> Entry:
     """The entry of an artifact, loaded at most once."""
-
-    def prepare(library: Entry) -> None:
-        library.call("dimorph_entry_host", ctypes.addressof(host))
-
-    return _once(artifact, Entry, prepare)
+    return _once(artifact, Entry, None)
 
 
 def case(artifact: Artifact, *, parallel: bool) -> Case:
@@ -105,13 +139,14 @@ def start_pool(artifact: Artifact, settings: Settings) -> None:
         _services.append(ctypes.CFUNCTYPE(ctypes.c_void_p)(library.symbol("dimorph_host_services"))())
 
 
-def _once(artifact: Artifact, kind: type[_L], prepare: Callable[[_L], None]) -> _L:
+def _once(artifact: Artifact, kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:
     key = (artifact.meta.key, artifact.meta.toolchain_id)
     with _lock:
         library = _loaded.get(key)
         if library is None:
             library = kind(artifact)
-            prepare(library)
+            if prepare:
+                prepare(library)
             _loaded[key] = library
         assert isinstance(library, kind)
         return library

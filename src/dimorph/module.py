@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dimorph import ffi, library, plan, settings
 from dimorph.arrays import exported
 from dimorph.errors import DeclarationError, MissingSpecialization
 from dimorph.kernel import InstantiationSet, Specialization
-from dimorph.resolve import Resolution, build_command, resolve
+from dimorph.resolve import Resolution, build_command, resolve, serving
 
 
 class Module:
@@ -24,7 +25,8 @@ class Module:
     order it declares them.
     """
 
-    def __init__(self, dispatcher: Dispatcher, functions: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, dispatcher: Dispatcher, instance: library.Instance) -> None:
+        functions = dispatcher.functions(instance)
         self._dispatcher = dispatcher
         self.__dict__.update(functions)
         self._functions = tuple(functions)
@@ -40,6 +42,8 @@ class Module:
         return tuple(self._dispatcher.family.log)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked for by copy and pickle, also before there is a dispatcher
+            raise AttributeError(name)
         kernel = self._dispatcher.instantiations.kernel.name
         functions = ", ".join(self._functions) or "none"
         raise AttributeError(f"kernel {kernel} exports no function {name!r}; it has: {functions}")
@@ -54,15 +58,15 @@ class Module:
         return f"<dimorph.Module {values.kernel.name}({axes}): {', '.join(self._functions)}>"
 
 
-def load(instantiations: InstantiationSet, policy: str | None) -> Module:
+def load(instantiations: InstantiationSet, policy: str | None, config: settings.Settings | None) -> Module:
     """See `Kernel.load`."""
-    config = settings.current()
+    config = config or settings.current()
     policy = policy or config.policy
     if policy not in settings.POLICIES:
         raise ValueError(f"load: policy: expected one of {', '.join(settings.POLICIES)}, got {policy!r}")
     family = Family(config, policy)
-    dispatcher = Dispatcher(instantiations, family)
-    return Module(dispatcher, dispatcher.functions())
+    dispatcher = Dispatcher(serving(instantiations, config, policy), family)
+    return Module(dispatcher, dispatcher.instance())
 
 
 @dataclass
@@ -71,13 +75,13 @@ class Family:
 
     Attributes:
         log: the resolutions so far.
-        rebind: for each function that Python holds, what makes it call the widest entry from now on.
+        functions: those that Python holds, by name. Their `rebind` makes them call a wider entry from then on.
     """
 
     settings: settings.Settings
     policy: str
     log: list[Resolution] = field(default_factory=list)
-    rebind: dict[str, Callable[[Dispatcher], None]] = field(default_factory=dict)
+    functions: weakref.WeakValueDictionary[str, Any] = field(default_factory=weakref.WeakValueDictionary)
 
 
 class Dispatcher:
@@ -86,8 +90,8 @@ class Dispatcher:
     def __init__(self, instantiations: InstantiationSet, family: Family) -> None:
         self.instantiations = instantiations
         self.family = family
-        self._wider: dict[tuple[str, str], Dispatcher] = {}
-        self._keep: list[Any] = []
+        self._wider: dict[tuple[str, str], library.Instance] = {}
+        self._pairs: dict[tuple[str, str, str], ffi.Wider] = {}
         self._lock = threading.RLock()
         units = [plan.entry_unit(instantiations)]
         if instantiations.specialized:
@@ -96,57 +100,63 @@ class Dispatcher:
             units += library.pool_units()
         resolved = self._resolve(units)
         self.unit = units[0]
-        self._entry = library.entry(resolved[0].artifact, ffi.entry_host(_resolve))
+        self._entry = library.entry(resolved[0].artifact)
         for result in resolved[1:]:
             if result.unit.kernel is library.POOL:
                 library.start_pool(result.artifact, family.settings)
         # By slot. A single case is loaded with its entry, so that its errors come from `load`; others when called.
         self._cases = dict(enumerate(self._load_case(r) for r in resolved[1:] if r.unit.kind == "case"))
-        _dispatchers[id(self)] = self
+        _dispatchers.add(self)
 
-    def functions(self) -> dict[str, Callable[..., Any]]:
+    def instance(self) -> library.Instance:
+        """What functions are made from. It keeps this object alive, so this object must not hold it."""
+        places = self.instantiations.slots * len(self.instantiations.kernel.functions)
+        return self._entry.instance(ffi.resolver(self.resolve), places)
+
+    def functions(self, instance: library.Instance) -> dict[str, Callable[..., Any]]:
         """The exports, callable."""
-        return {name: self._function(name, parameters) for name, parameters in self.unit.exports.items()}
+        return {name: self._function(instance, name, names) for name, names in self.unit.exports.items()}
 
-    def case_address(self, function: str, slot: int) -> int:
-        """The CaseFunction of a slot; builds the case if it has to and may."""
+    def resolve(self, function: str, slot: int, axis: str | None, value: str | None) -> int:
+        """Called by the entry when it lacks something; the address of what it asks for."""
         with self._lock:
+            if axis is not None and value is not None:
+                return self._wider_address(function, axis, value)
             if slot not in self._cases:
                 self._cases[slot] = self._find_case(slot)
             return self._cases[slot].function(function)
 
-    def wider(self, function: str, axis_name: str, text: str) -> int:
-        """The address of {call, handle} of an entry that has one more value of an axis."""
-        with self._lock:
-            if (axis_name, text) not in self._wider:
-                self._wider[axis_name, text] = self._widen(axis_name, text)
-            other = self._wider[axis_name, text]
-            pair = ffi.Wider(other._entry.symbol(f"__tvm_ffi_{function}"), id(other))
-            self._keep.append(pair)
-            return ctypes.addressof(pair)
-
-    def _function(self, name: str, parameters: str) -> Callable[..., Any]:
+    def _function(self, instance: library.Instance, name: str, parameters: str) -> Callable[..., Any]:
         mask = self._entry.read_only(name)
+        function = instance.function(name)
 
-        def bound(to: Dispatcher) -> Any:
-            return ffi.function(to._entry.symbol(f"__tvm_ffi_{name}"), to)
+        def again(args: tuple[Any, ...]) -> Any:
+            return function(*exported(args, name, parameters, mask))
 
-        function = bound(self)
-
+        # On the path of every call, so it names as little as possible.
         def call(*args: Any) -> Any:
             try:
                 return function(*args)
             except BufferError:
-                return function(*exported(args, name, parameters, mask))
+                return again(args)
 
-        def rebind(wider: Dispatcher) -> None:
+        def rebind(wider: library.Instance) -> None:
             nonlocal function
-            function = bound(wider)
+            function = wider.function(name)
 
-        self.family.rebind[name] = rebind
+        call.rebind = rebind  # type: ignore[attr-defined]
+        self.family.functions[name] = call
         call.__name__ = call.__qualname__ = name
         call.__doc__ = f"{name}({parameters})"
         return call
+
+    def _wider_address(self, function: str, axis_name: str, text: str) -> int:
+        """The address of an ffi.Wider for an entry that has one more value of an axis."""
+        if (axis_name, text) not in self._wider:
+            self._wider[axis_name, text] = self._widen(axis_name, text)
+        other = self._wider[axis_name, text]
+        pair = self._pairs.setdefault((function, axis_name, text), ffi.Wider(other.symbol(function), other.address))
+        return ctypes.addressof(pair)
 
     def _find_case(self, slot: int) -> library.Case:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
@@ -160,7 +170,7 @@ class Dispatcher:
     def _load_case(self, result: Resolution) -> library.Case:
         return library.case(result.artifact, parallel=result.unit.parallel)
 
-    def _widen(self, axis_name: str, text: str) -> Dispatcher:
+    def _widen(self, axis_name: str, text: str) -> library.Instance:
         kernel = self.instantiations.kernel
         position = kernel.position(axis_name)
         axis, here = kernel.axes[position], self.instantiations.values[position]
@@ -173,9 +183,10 @@ class Dispatcher:
                 {axis_name: text}, f"this module holds {axis.texts(here)}, and the policy is aot, which never compiles"
             )
         wider = Dispatcher(self.instantiations.widened(axis_name, value), self.family)
-        for rebind in self.family.rebind.values():
-            rebind(wider)
-        return wider
+        instance = wider.instance()
+        for function in list(self.family.functions.values()):
+            function.rebind(instance)
+        return instance
 
     def _resolve(self, units: list[plan.Unit]) -> list[Resolution]:
         resolved = resolve(units, self.family.settings, self.family.policy)
@@ -210,13 +221,13 @@ class Dispatcher:
         )
 
 
-# What a call's handle stands for. A dispatcher lives as long as its functions do.
-_dispatchers: weakref.WeakValueDictionary[int, Dispatcher] = weakref.WeakValueDictionary()
+_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
 
-def _resolve(handle: int, function: str, slot: int, axis: str | None, value: str | None) -> int:
-    """Called by an entry that lacks something; the address of what it asked for."""
-    dispatcher = _dispatchers[handle]
-    if axis is None or value is None:
-        return dispatcher.case_address(function, slot)
-    return dispatcher.wider(function, axis, value)
+def _forget_locks() -> None:
+    # Other threads may have held them when the process forked; those do not exist here.
+    for dispatcher in list(_dispatchers):
+        dispatcher._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_locks)

@@ -61,14 +61,27 @@ class Unit:
         """Whether it works with the threads of the process."""
         return any(source.logical.partition(":")[2] == PARALLEL_HEADER for source in self.sources)
 
+    def flags(self, settings: Settings) -> tuple[str, ...]:
+        """What the compiler is told beyond the usual, the user's own flags last."""
+        # An entry with cases checks and dispatches. More than -O1 makes it no faster, and with hundreds of
+        # combinations it makes the compile twice as long.
+        mine = ("-O1",) if self.kind == "entry" and self.kernel.case and not settings.debug else ()
+        return (*mine, *settings.cxxflags)
+
+    def options(self, target: Target, settings: Settings) -> tuple[str, ...]:
+        """What is asked of the compiler that can change what it makes, in words that do not depend on which it is."""
+        flags = flags_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
+        # A debugger finds sources by their paths, so a debug build belongs to one place.
+        return (flags, str(self.kernel.root)) if settings.debug else (flags,)
+
     def key(self, target: Target, settings: Settings) -> str:
         """The content key for a target level, under the flags that the settings ask for."""
-        options = [flags_id(target=target, debug=settings.debug, extra_flags=settings.cxxflags)]
-        if settings.debug:
-            # A debugger finds sources by their paths, so a debug build belongs to one place.
-            options.append(str(self.kernel.root))
         return content_key(
-            unit=self.text, header=self.header, sources=self.sources, options=options, target=target.name
+            unit=self.text,
+            header=self.header,
+            sources=self.sources,
+            options=self.options(target, settings),
+            target=target.name,
         )
 
 
@@ -129,7 +142,7 @@ def _unit(
 ) -> Unit:
     header = config_header(instantiations)
     variants = [v for left in instantiations.values if len(left) == 1 for v in left if isinstance(v, Variant)]
-    dirs = [kernel.root, *(kernel.root / name for name in kernel.include_dirs)]
+    dirs = [kernel.root, *((kernel.root / name).resolve() for name in kernel.include_dirs)]
     dirs += [variant.root for variant in variants]
     include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))
     for variant in variants:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from dimorph import build as builder
 from dimorph.artifact import Artifact
 from dimorph.digest import FFI_ABI
 from dimorph.errors import MissingSpecialization, StoreRefused, ToolchainError
-from dimorph.kernel import Kernel
-from dimorph.plan import Unit
+from dimorph.kernel import InstantiationSet, Kernel
+from dimorph.places import PACKAGED, Candidate, candidates, fallback_stores, memo_dir, user_store
+from dimorph.plan import Unit, case_units, entry_unit
 from dimorph.settings import Settings
-from dimorph.store import Store
 from dimorph.toolchain import host, targets
+from dimorph.toolchain.host import HostToolchain
 from dimorph.toolchain.targets import Target
 
 _log = logging.getLogger("dimorph")
-
-# The directory of a package's artifacts, beside its kernels' sources.
-PACKAGED = "_dimorph"
 
 
 @dataclass(frozen=True)
@@ -45,57 +44,65 @@ class Resolution:
         return f"{self.unit.label}: {self.place}, {target}, {toolchain}{why}"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A place where artifacts may be.
-
-    Attributes:
-        name: for people.
-        store: the directory.
-        any_compiler: whether an artifact serves whichever compiler made it. Packaged and shared ones do: whoever
-            made them chose the compiler. What was compiled here must match the compiler that is here now.
-    """
-
-    name: str
-    store: Store
-    any_compiler: bool
-
-
-def candidates(unit: Unit, settings: Settings) -> list[Candidate]:
-    """The places that are searched for a unit, in order."""
-    packaged = unit.kernel.root / PACKAGED
-    places = [Candidate(f"packaged ({packaged})", Store(packaged, writable=False, private=False), True)]
-    places.append(Candidate(f"store ({settings.store})", user_store(settings), False))
-    places += [
-        Candidate(f"shared store ({root})", Store(root, writable=False, private=False), True)
-        for root in settings.shared_stores
-    ]
-    return places
-
-
-def user_store(settings: Settings) -> Store:
-    """The store that builds go into."""
-    return Store(settings.store)
-
-
 def target_levels(settings: Settings) -> tuple[Target, ...]:
     """The target levels that may serve, best first."""
     return (targets.by_name(settings.target),) if settings.target else targets.runnable()
 
 
-def find(unit: Unit, settings: Settings, policy: str) -> Resolution | list[str]:
-    """Looks for an artifact without compiling; the reasons if there is none."""
+def serving(instantiations: InstantiationSet, settings: Settings, policy: str) -> InstantiationSet:
+    """The set whose entry serves a load: `instantiations`, or the one around it that was built ahead of time.
+
+    A build ahead of time makes one entry for a whole set, because an entry takes as long to compile as a small
+    case. What is there for all values then serves a load of some or one of them.
+    """
+    kernel = instantiations.kernel
+    if policy == "jit" or not (policy == "aot" or settings.shared_stores or (kernel.root / PACKAGED).is_dir()):
+        return instantiations
+    declared = kernel.instantiations()
+    pairs = zip(kernel.axes, instantiations.values, declared.values, strict=True)
+    around = kernel.instantiations(**{axis.name: [*now] for axis, now, all_ in pairs if not set(now) <= set(all_)})
+    beyond_list = around.only is not None and instantiations.only is None
+    if beyond_list or around.values == instantiations.values:
+        return instantiations
+    if isinstance(find(entry_unit(instantiations), settings, policy), Resolution):
+        return instantiations
+    needed = [entry_unit(around), *(case_units(instantiations) if instantiations.specialized else ())]
+    if not all(isinstance(find(unit, settings, policy), Resolution) for unit in needed):
+        return instantiations
+    _log.info("%s: no entry has just the values asked for; one that has others too serves", kernel.name)
+    return around
+
+
+def find(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = ()) -> Resolution | list[str]:
+    """Looks for an artifact without compiling; the reasons if there is none.
+
+    Args:
+        beside: roots of other kernels whose packaged artifacts may hold it.
+    """
     passed: list[str] = []
-    keys = [(target, unit.key(target, settings)) for target in target_levels(settings)]
-    for place in candidates(unit, settings):
+    levels = target_levels(settings)
+    keys = [unit.key(target, settings) for target in levels]
+    toolchain = None if policy == "aot" else _compiler(settings)
+    for place in candidates(unit, settings, beside):
         if policy == "jit" and place.any_compiler:
             passed.append(f"{place.name}: policy is jit")
             continue
-        artifact, why = _search(place, keys, settings)
+        # What could be compiled here must be the best: the best level, by the compiler that is here now.
+        ours = None if place.any_compiler else toolchain
+        artifact, why = _search(place, keys[:1] if ours else keys, ours)
         if artifact:
             return Resolution(unit, artifact, place.name, tuple(passed))
         passed.append(f"{place.name}: {why}")
     return passed
+
+
+def _compiler(settings: Settings) -> HostToolchain | None:
+    """The compiler that a build would use; None if there is none."""
+    try:
+        return host.find(settings)
+    except ToolchainError as error:
+        _log.info("whatever compiler made it serves, because there is none here: %s", error)
+        return None
 
 
 def resolve(units: Sequence[Unit], settings: Settings, policy: str) -> list[Resolution]:
@@ -105,7 +112,9 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str) -> list[Reso
         MissingSpecialization: one is nowhere and the policy is `aot`, or there is no compiler.
         BuildError: one could not be compiled.
     """
-    found = [find(unit, settings, policy) for unit in units]
+    # The thread pool is packaged with the kernel that needs it, which comes first.
+    beside = [unit.kernel.root for unit in units[:1]]
+    found = [find(unit, settings, policy, beside) for unit in units]
     missing = [(unit, why) for unit, why in zip(units, found, strict=True) if isinstance(why, list)]
     if missing and policy == "aot":
         raise _missing(*missing[0], "the policy is aot, which never compiles")
@@ -116,6 +125,9 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str) -> list[Reso
         except ToolchainError as error:
             raise _missing(*missing[0], str(error)) from error
         target = target_levels(settings)[0]
+        # Only a build needs what builds: without it a store hit in a new process is several milliseconds faster.
+        from dimorph import build as builder
+
         jobs = [builder.Job(unit, target) for unit, _ in missing]
         artifacts = builder.build(jobs, toolchain, settings, user_store(settings))
         built = {
@@ -128,56 +140,37 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str) -> list[Reso
     return results
 
 
-def _search(place: Candidate, keys: Sequence[tuple[Target, str]], settings: Settings) -> tuple[Artifact | None, str]:
-    """An artifact in one place, best target first, or why there is none."""
+def _search(place: Candidate, keys: Sequence[str], ours: HostToolchain | None) -> tuple[Artifact | None, str]:
+    """An artifact in one place, best target first, or why there is none.
+
+    Args:
+        ours: the compiler that must have made it; None: any serves.
+    """
     why = "not there"
-    for _, key in keys:
+    stores = (place.store, *(() if place.any_compiler else fallback_stores()))
+    for key, store in itertools.product(keys, stores):
         try:
-            artifact = _newest(place.store, key)
+            artifact = store.find(key)
             if artifact is None:
                 continue
-            if artifact.meta.ffi_abi != FFI_ABI:
-                why = f"made for {artifact.meta.ffi_abi}, this is {FFI_ABI}"
-                continue
-            if place.any_compiler:
+            if ours:
+                # Asked for only now: telling a compiler's identity for the first time takes a while.
+                identity = ours.identity(memo_dir(place.store))
+                why = f"made by {artifact.meta.toolchain}, the compiler here is {identity.description}"
+                if artifact.meta.toolchain_id != identity.id:
+                    artifact = store.find(key, identity.id)
+            if artifact and artifact.meta.ffi_abi == FFI_ABI:
                 return artifact, ""
-            artifact, why = _same_compiler(place.store, key, artifact, settings)
             if artifact:
-                return artifact, ""
+                why = f"made for {artifact.meta.ffi_abi}, this is {FFI_ABI}"
         except StoreRefused as error:
             why = f"refused: {error}"
         except OSError as error:
             why = f"cannot be read: {error}"
-    return None, _stale(place, keys, why)
-
-
-def _newest(store: Store, key: str) -> Artifact | None:
-    for place in (store, *(builder.fallback_stores() if store.writable else ())):
-        if artifact := place.find(key):
-            return artifact
-    return None
-
-
-def _same_compiler(store: Store, key: str, artifact: Artifact, settings: Settings) -> tuple[Artifact | None, str]:
-    try:
-        identity = host.find(settings).identity(builder.memo_dir(store))
-    except ToolchainError as error:
-        _log.info("no compiler to compare with (%s): what %s made serves", error, artifact.meta.toolchain)
-        return artifact, ""
-    if artifact.meta.toolchain_id == identity.id:
-        return artifact, ""
-    for place in (store, *builder.fallback_stores()):
-        if same := place.find(key, identity.id):
-            return same, ""
-    return None, f"made by {artifact.meta.toolchain}, the compiler here is {identity.description}"
-
-
-def _stale(place: Candidate, keys: Sequence[tuple[Target, str]], why: str) -> str:
-    """Packaged artifacts without the right key say more than an empty store: the sources beside them differ."""
     if why == "not there" and place.any_compiler and place.store.root.is_dir():
-        names = ", ".join(target.name for target, _ in keys)
-        return f"there, but nothing in it has the key of these sources and values for {names}"
-    return why
+        # More than an empty store: the sources or values differ from those it was built for.
+        why = "nothing in it has the key of these sources and values"
+    return None, why
 
 
 def _missing(unit: Unit, why: Sequence[str], reason: str) -> MissingSpecialization:

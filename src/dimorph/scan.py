@@ -5,6 +5,7 @@ The scan ignores `#if`, so it finds every file that any compile could reach, and
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import posixpath
 import re
@@ -16,11 +17,19 @@ from pathlib import Path
 from dimorph.errors import DeclarationError
 from dimorph.header import without_comments
 
-_INCLUDE = re.compile(
-    r"(?:^[ \t]*(?:#|%:)[ \t]*(?:include|include_next|import|embed)|\b__has_(?:include|include_next|embed)[ \t]*\()[ \t]*"
-    r'(?:"(?P<quoted>[^"\n]+)"|<(?P<angled>[^>\n]+)>|(?P<computed>[^"<\s][^\n]*))',
-    re.MULTILINE,
+_DIRECTIVE = (
+    r"(?:%s(?:\#|%%:)[ \t]*(?P<how>include_next|include|import|embed)\b"
+    r"|\b(?<!define[ ])__has_(?:include_next|include|embed)[ \t]*\()[ \t]*"
+    r'(?:"(?P<quoted>[^"\n]+)"|<(?P<angled>[^>\n]+)>|(?P<computed>[^"<\s][^\n]*))'
 )
+_INCLUDE = re.compile(_DIRECTIVE % r"^[ \t]*", re.MULTILINE)
+# Anywhere in a line: for text whose comments were not understood.
+_INCLUDE_LIKE = re.compile(_DIRECTIVE % "", re.MULTILINE)
+_SPLICE = re.compile(r"\\[ \t]*\r?\n")
+
+
+# What a path that is no file says; anything else is a failure to read.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,9 @@ class Scanner:
     def __init__(self, include_dirs: Sequence[Path], generated: Mapping[str, str]) -> None:
         self._dirs = tuple(include_dirs)
         self._generated = generated
-        self._found: dict[str, SourceFile] = {}
+        self._found: list[SourceFile] = []
+        self._seen: set[tuple[tuple[int, int] | None, str]] = set()
+        self._directories: dict[str, tuple[int, int] | None] = {}
 
     def scan(self, names: Sequence[str]) -> tuple[SourceFile, ...]:
         """The files reachable from `names` (found on the include path), each once, in the order of their names.
@@ -52,71 +63,101 @@ class Scanner:
             DeclarationError: a source is not there, or a project file includes a name that a macro computes.
         """
         for name in names:
-            if not self._include(name, None):
+            if not self._include(Mention(name), None):
                 searched = ", ".join(map(str, self._dirs))
                 raise DeclarationError(f"source {name!r} is not in any of: {searched}")
         for text in self._generated.values():
-            self._follow(text, None, "the generated header")
-        return tuple(self._found[logical] for logical in sorted(self._found))
+            self._follow(text.encode(), None)
+        for file in self._found:
+            if file.path.name in self._generated:
+                raise DeclarationError(f"{file.path} would take the place of the generated header; remove or rename it")
+        return tuple(sorted(self._found, key=lambda file: file.logical))
 
-    def _include(self, name: str, includer: SourceFile | None) -> bool:
-        for logical, path in self._places(name, includer):
-            if logical in self._found:
+    def _include(self, mention: Mention, includer: SourceFile | None) -> bool:
+        if mention.name.startswith("/"):
+            if includer is None:
+                raise DeclarationError(f"{mention.name}: expected a path relative to the kernel's root")
+            raise DeclarationError(f"{includer.path}: `#include {mention.name}`: expected a path that is not absolute")
+        found = False
+        for logical, path in self._places(mention.name, includer if mention.quoted else None):
+            where = (self._directory(path.parent), path.name)
+            if where in self._seen:
+                found = True
+            else:
+                try:
+                    content = path.read_bytes()
+                except OSError as error:
+                    if error.errno not in _NOT_THERE:
+                        raise
+                    continue
+                found = True
+                file = SourceFile(logical, path, hashlib.sha256(content).hexdigest())
+                self._seen.add(where)
+                self._found.append(file)
+                self._follow(content, file)
+            if not mention.every:
                 return True
-            try:
-                content = path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                continue
-            file = SourceFile(logical, path, hashlib.sha256(content).hexdigest())
-            self._found[logical] = file
-            self._follow_found(content, file)
-            return True
-        return False
+        return found
 
     def _places(self, name: str, includer: SourceFile | None) -> Iterator[tuple[str, Path]]:
-        """Where the compiler would look, in its order. A file that appears at an earlier place changes the scan."""
+        """Where the compiler would look, in its order. A file that appears at an earlier place changes the scan.
+
+        Names are as spelled: through a link, `a/../b` is not `b`.
+        """
         if includer is not None:
             root, _, inner = includer.logical.partition(":")
-            yield f"{root}:{_join(posixpath.dirname(inner), name)}", includer.path.parent / name
+            yield f"{root}:{posixpath.join(posixpath.dirname(inner), name)}", includer.path.parent / name
         for index, directory in enumerate(self._dirs):
-            yield f"{index}:{_join('', name)}", directory / name
+            yield f"{index}:{name}", directory / name
 
-    def _follow_found(self, content: bytes, file: SourceFile) -> None:
-        for quoted, included, computed in _mentions(content):
-            if computed:
+    def _directory(self, path: Path) -> tuple[int, int] | None:
+        """What a directory is, however it is spelled."""
+        text = str(path)
+        if text not in self._directories:
+            try:
+                status = path.stat()
+                self._directories[text] = (status.st_dev, status.st_ino)
+            except OSError:
+                self._directories[text] = None
+        return self._directories[text]
+
+    def _follow(self, content: bytes, file: SourceFile | None) -> None:
+        for mention in _mentions(content):
+            if mention.computed:
                 raise DeclarationError(
-                    f"{file.path}: `#include {included}` is computed by a macro; keys need the names of all headers, "
-                    "so write the file's name"
+                    f"{file.path if file else 'the generated header'}: `#include {mention.name}` is computed by a "
+                    "macro; keys need the names of all headers, so write the file's name"
                 )
-            self._include(included, file if quoted else None)
-
-    def _follow(self, text: str, file: SourceFile | None, where: str) -> None:
-        for _, included, computed in _mentions(text.encode()):
-            if computed:
-                raise DeclarationError(f"{where}: `#include {included}` is computed by a macro")
-            if included not in self._generated:
-                self._include(included, file)
+            if file is None and mention.name in self._generated:
+                continue
+            self._include(mention, file)
 
 
-def _join(directory: str, name: str) -> str:
-    return posixpath.normpath(posixpath.join(directory, name))
+@dataclass(frozen=True)
+class Mention:
+    """One include in a text: of a name, or of what a macro computes. `every`: of all files of that name."""
+
+    name: str
+    quoted: bool = False
+    computed: bool = False
+    every: bool = False
 
 
 @lru_cache(maxsize=1024)
-def _mentions(content: bytes) -> tuple[tuple[bool, str, bool], ...]:
-    """(quoted, name, computed) of each include in a text. Cached by the text itself, so it cannot be stale.
+def _mentions(content: bytes) -> tuple[Mention, ...]:
+    """The includes in a text. Cached by the text itself, so it cannot be stale.
 
-    The text is read with and without its comments: whatever hides an include from one reading shows in the other.
+    The text is read twice: as the compiler does, and with its comments and whatever precedes an include in a line,
+    so that nothing can hide one. That finds too many rather than too few.
     """
-    raw = content.decode("utf-8", "surrogateescape")
-    stripped = without_comments(raw)
-    found: dict[tuple[bool, str, bool], None] = {}
-    for text in (stripped, raw):
-        for match in _INCLUDE.finditer(text):
+    raw = _SPLICE.sub("", content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
+    found: dict[Mention, None] = {}
+    for pattern, text in ((_INCLUDE, without_comments(raw)), (_INCLUDE_LIKE, raw)):
+        for match in pattern.finditer(text):
             if name := match["quoted"] or match["angled"]:
-                found[bool(match["quoted"]), name, False] = None
-            elif text is stripped:
-                found[False, match["computed"].strip(), True] = None
+                found[Mention(name, bool(match["quoted"]), every=match["how"] == "include_next")] = None
+            elif pattern is _INCLUDE:
+                found[Mention(match["computed"].strip(), computed=True)] = None
     return tuple(found)
 
 

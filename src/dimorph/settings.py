@@ -10,6 +10,35 @@ from pathlib import Path
 
 POLICIES = ("auto", "aot", "jit")
 
+# Flags that name files or places of files: what changes there would not change a key.
+_READS_FILES = (
+    "-I",
+    "-include",
+    "-imacros",
+    "-isystem",
+    "-iquote",
+    "-idirafter",
+    "-iprefix",
+    "-iwith",
+    "-isysroot",
+    "--sysroot",
+    "-B",
+    "-L",
+    "-l",
+    "-T",
+    "@",
+    "-specs",
+    "--specs",
+    "-wrapper",
+    "-fplugin",
+    "-fprofile-use",
+    "-fauto-profile",
+    "-Xclang",
+    "-Wp,",
+    "-Wl,-T",
+    "-Wl,--version-script",
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -57,7 +86,7 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         shared_stores=tuple(Path(p) for p in env.get("DIMORPH_SHARED_STORES", "").split(os.pathsep) if p),
         policy=policy,
         cxx=env.get("DIMORPH_CXX") or None,
-        cxxflags=tuple(shlex.split(env.get("DIMORPH_CXXFLAGS", ""))),
+        cxxflags=_flags(env, "DIMORPH_CXXFLAGS"),
         target=env.get("DIMORPH_TARGET") or None,
         jobs=_positive(env, "DIMORPH_JOBS"),
         compile_timeout=_seconds(env, "DIMORPH_COMPILE_TIMEOUT", 300.0),
@@ -73,6 +102,17 @@ def _store(env: Mapping[str, str]) -> Path:
     if cache := env.get("XDG_CACHE_HOME"):
         return Path(cache) / "dimorph"
     return Path(env.get("HOME") or "~").expanduser() / ".cache" / "dimorph"
+
+
+def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    flags = tuple(shlex.split(env.get(name, "")))
+    for flag in flags:
+        if flag.startswith(_READS_FILES):
+            raise ValueError(
+                f"{name}: {flag} makes the compiler read files that keys do not know of; "
+                "a kernel's headers belong into its `include_dirs`"
+            )
+    return flags
 
 
 def _positive(env: Mapping[str, str], name: str) -> int | None:

@@ -6,11 +6,28 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dimorph.errors import DeclarationError
 
 # Scalar types a variant may take -> C++.
 SCALARS = {"float32": "float", "float64": "double", "int32": "int32_t", "int64": "int64_t", "bool": "bool"}
+# dtype name -> C++ element type (include/dimorph/dtype.h).
+TENSORS = {
+    "float64": "double",
+    "float32": "float",
+    "float16": "half",
+    "bfloat16": "bfloat16",
+    "int64": "int64_t",
+    "int32": "int32_t",
+    "int16": "int16_t",
+    "int8": "int8_t",
+    "uint64": "uint64_t",
+    "uint32": "uint32_t",
+    "uint16": "uint16_t",
+    "uint8": "uint8_t",
+    "bool": "bool",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,8 @@ def scalar(name: str, dtype: str = "float32") -> Param:
 
 def tensor(name: str, dtype: str) -> Param:
     """A row-major tensor; the params struct gets a pointer to its elements, null for a `maybe_` that is None."""
+    if dtype not in TENSORS:
+        raise DeclarationError(f"tensor {name!r}: expected a dtype of {', '.join(TENSORS)}, got {dtype!r}")
     return Param(name, dtype, True)
 
 
@@ -75,6 +94,33 @@ class Variant:
             raise DeclarationError(f"variant {self.name!r}: two parameters have one name: {names}")
         if not self.header.endswith((".h", ".hpp", ".cuh")):
             raise DeclarationError(f"variant {self.name!r}: expected a header file, got {self.header!r}")
+
+    def __call__(self, *args: Any, **named: Any) -> Bound:
+        """The variant with values for its parameters, by position or by name; a `maybe_` tensor may be left out.
+
+        Raises:
+            TypeError: a parameter is missing, unknown or given twice.
+        """
+        names = [param.name for param in self.params]
+        expected = f"{self.name}: expected parameters ({parameter_names(self.params)})"
+        if len(args) > len(names):
+            raise TypeError(f"{expected}, got {len(args)} values")
+        values = dict(zip(names, args, strict=False))
+        for name, value in named.items():
+            if name in values or name not in names:
+                raise TypeError(f"{expected}, got {name!r}" + (" twice" if name in values else ""))
+            values[name] = value
+        if lacking := [p.name for p in self.params if p.name not in values and not p.optional]:
+            raise TypeError(f"{expected}, got none for {', '.join(lacking)}")
+        return Bound(self, tuple(values.get(name) for name in names))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A variant and the values of its parameters, in the order in which calls pass them."""
+
+    variant: Variant
+    args: tuple[Any, ...] = ()
 
 
 def parameter_names(params: Sequence[Param]) -> str:

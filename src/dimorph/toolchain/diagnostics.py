@@ -34,7 +34,10 @@ class Diagnostic:
 
 
 def parse_diagnostics(output: str) -> list[Diagnostic]:
-    """The messages in what GCC, clang or zig printed, in order, without quoted source and include chains."""
+    """The messages in what GCC, clang or zig printed, in order, each once.
+
+    Quoted source lines and include chains are left out. A mistake in a template is printed anew for each use.
+    """
     found = []
     for text in output.splitlines():
         if match := _HEAD.match(text):
@@ -47,7 +50,7 @@ def parse_diagnostics(output: str) -> list[Diagnostic]:
                     message=match["message"],
                 )
             )
-    return found
+    return list(dict.fromkeys(found))
 
 
 def parse_make_rule(text: str) -> list[Path]:

@@ -28,6 +28,9 @@ _COMMON = (
     "-shared",
     # Only what a source marks is exported, so that equal names in two cases never meet.
     "-fvisibility=hidden",
+    # So that the linker can leave out what nothing uses.
+    "-ffunction-sections",
+    "-fdata-sections",
     # Where the C library keeps threads apart, std::thread needs it.
     "-pthread",
     # NaN, infinities and signed zeros mean what they say (so no -ffast-math). Given up are errno and the
@@ -48,16 +51,18 @@ _LINK = (
     # A missing symbol is reported when the object is loaded, not in the middle of a call. When it is linked,
     # symbols may be missing: the tvm-ffi functions come from the process.
     "-Wl,-z,now",
-    # libstdc++ is linked dynamically, and only where something uses it: libtvm_ffi needs it anyway, while the
-    # static one is a package of its own on some systems, adds 110 kB and asks for a newer C library.
+    "-Wl,--gc-sections",
     "-Wl,--as-needed",
     # Distributions differ in the default; artifacts have checksums of their own.
     "-Wl,--build-id=none",
 )
+# The C++ library goes into the object, and only what it uses of it: a wheel then needs none of a certain age, and a
+# case whose functions are noexcept needs none at all. What comes in stays hidden. Zig always does that.
+_STATIC = ("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL")
 _FAMILY_FLAGS: dict[str, tuple[str, ...]] = {
-    # Unique symbols are shared by the whole process, across objects that must stay apart.
-    "gcc": ("-fno-gnu-unique",),
-    "clang": (),
+    # Unique symbols are shared by the whole process even among hidden copies, and keep an object from unloading.
+    "gcc": ("-fno-gnu-unique", *_STATIC),
+    "clang": _STATIC,
     "zig": (),
 }
 # Zig adds undefined-behaviour traps to unoptimised code.
@@ -67,9 +72,16 @@ _ZIG_RELEASE = ("-s",)
 # Zig brings every C library version along; this one is what Python's own portable wheels ask for.
 _ZIG_LIBC = "linux-gnu.2.17"
 
-# --- Flags that only change messages ---
+# --- Flags that change messages, never what is produced ---
 
-_MESSAGES = ("-Wall", "-Wextra", "-fdiagnostics-color=never", "-fmessage-length=0")
+_MESSAGES = (
+    "-Wall",
+    "-Wextra",
+    # An object is a function of its key, which knows no clock: __DATE__ and __TIME__ are refused.
+    "-Werror=date-time",
+    "-fdiagnostics-color=never",
+    "-fmessage-length=0",
+)
 
 
 def flags_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
@@ -180,13 +192,7 @@ class HostToolchain:
             memo_dir: a lasting directory, in which zig keeps the C++ library that it builds at first use.
                 Without one that can be written, that library is built anew for each `work_dir`.
         """
-        env = {
-            "PATH": self.path,
-            "LC_ALL": "C",
-            "TMPDIR": str(work_dir),
-            # `__DATE__` and `__TIME__` would make each build different.
-            "SOURCE_DATE_EPOCH": "0",
-        }
+        env = {"PATH": self.path, "LC_ALL": "C", "TMPDIR": str(work_dir)}
         if self.family == "zig":
             lasting = memo_dir if memo_dir and os.access(memo_dir, os.W_OK | os.X_OK) else work_dir
             env["ZIG_GLOBAL_CACHE_DIR"] = str(lasting / "zig")

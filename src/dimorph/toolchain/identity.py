@@ -130,9 +130,7 @@ def _ask(command: Sequence[str], env: Mapping[str, str]) -> str:
     except BuildError as error:
         raise ToolchainError(f"the compiler cannot be identified: {error}") from error
     if answer.exit_code != 0:
-        raise ToolchainError(
-            f"{shlex.join(command)} failed ({answer.exit_code}): {answer.output.strip()[:300]}"
-        )
+        raise ToolchainError(f"{shlex.join(command)} failed ({answer.exit_code}): {answer.output.strip()[:300]}")
     return answer.output
 
 

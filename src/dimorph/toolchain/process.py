@@ -26,7 +26,7 @@ _SIGNALLED = (
 _NO_MEMORY = re.compile(
     r"^(?:\S+: out of memory allocating \d+ bytes"
     r"|virtual memory exhausted"
-    r"|\S+: (?:error: |fatal error: )?memory exhausted"
+    r"|\S*ld(?:\.\w+)?: .*memory exhausted"
     r"|LLVM ERROR: out of memory"
     r"|terminate called after throwing an instance of 'std::bad_alloc'"
     r"|error: OutOfMemory)",

@@ -9,6 +9,8 @@
 
 #include "cpu/tiles.h"
 
+#include "cpu/sequence.h"
+
 #include "cpu/forward.h"
 
 namespace DIMORPH_CASE {

@@ -1,6 +1,6 @@
 // One attention problem as plain data: what the entry checked and every case of every family receives.
 #pragma once
-#include <stdint.h>
+#include <dimorph/attention/ints.h>
 
 namespace dimorph {
 namespace attention {
@@ -27,6 +27,12 @@ struct Problem {
   float sm_scale;
 };
 
+#if defined(__CUDACC__)
+#define DIMORPH_HOST_DEVICE __host__ __device__
+#else
+#define DIMORPH_HOST_DEVICE
+#endif
+
 // What a variant may read: the problem, its element types, and the variant's additional parameters.
 template <typename DTypeQ_, typename DTypeKV_, typename DTypeO_>
 struct BaseParams : Problem {
@@ -35,19 +41,22 @@ struct BaseParams : Problem {
   using DTypeO = DTypeO_;
   using IdType = int32_t;
 
-#if defined(__CUDACC__)
-  __host__ __device__
-#endif
-  int get_qo_len(int batch_idx) const {
+  DIMORPH_HOST_DEVICE int get_qo_len(int batch_idx) const {
     return cu_seqlens_q ? cu_seqlens_q[batch_idx + 1] - cu_seqlens_q[batch_idx] : max_qo_len;
   }
-#if defined(__CUDACC__)
-  __host__ __device__
-#endif
-  int get_kv_len(int batch_idx) const {
+  DIMORPH_HOST_DEVICE int get_kv_len(int batch_idx) const {
     return cu_seqlens_k ? cu_seqlens_k[batch_idx + 1] - cu_seqlens_k[batch_idx] : max_kv_len;
   }
+  // Tokens before the sequence's first, in a tensor that has one element a token.
+  DIMORPH_HOST_DEVICE int64_t get_qo_start(int batch_idx) const {
+    return cu_seqlens_q ? cu_seqlens_q[batch_idx] : int64_t{batch_idx} * max_qo_len;
+  }
+  DIMORPH_HOST_DEVICE int64_t get_kv_start(int batch_idx) const {
+    return cu_seqlens_k ? cu_seqlens_k[batch_idx] : int64_t{batch_idx} * max_kv_len;
+  }
 };
+
+#undef DIMORPH_HOST_DEVICE
 
 }  // namespace attention
 }  // namespace dimorph

@@ -9,8 +9,8 @@
 
 namespace dimorph {
 
-// The Python exception an error becomes.
-enum class ErrorKind : int32_t { none, value, type, index, memory, not_implemented, runtime, mismatch };
+// The Python exception an error becomes; `raised`: it is set already, where tvm-ffi keeps it.
+enum class ErrorKind : int32_t { none, value, type, index, memory, not_implemented, runtime, mismatch, raised };
 
 // Where a callee leaves its error. An error travels as data, never as an exception.
 struct ErrorSink {

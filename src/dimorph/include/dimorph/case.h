@@ -34,14 +34,14 @@ struct CaseThunk<function> {
   static constexpr uint64_t tag = signature_tag<value_t<R>, value_t<Params>...>();
   static constexpr const char* signature = signature_text<value_t<R>, value_t<Params>...>();
 
-  template <const char* const* names>
+  template <const char* const* name, const char* const* names>
   static int32_t invoke(ErrorSink* sink, value_t<R>* result, value_t<Params>... args) {
     (adopt(args, *names, sink), ...);
     // A noexcept function carries no exception machinery at all, so its shared object stays small.
     if constexpr (never_throws)
       call(result, args...);
     else
-      guard(sink, [&] { call(result, args...); });
+      guard(*name, sink, [&] { call(result, args...); });
     return static_cast<int32_t>(sink->kind);
   }
 
@@ -65,6 +65,7 @@ extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_case_bind(
 // Makes DIMORPH_CASE::name callable from the entry. The build appends one line per function to a case.
 #define DIMORPH_EXPORT_CASE(name)                                                                       \
   namespace {                                                                                           \
+  constexpr const char* dimorph_name_##name = #name;                                                    \
   constexpr const char* dimorph_names_##name = DIMORPH_ADDITIONAL_NAMES;                                \
   }                                                                                                     \
   extern "C" {                                                                                          \
@@ -73,5 +74,6 @@ extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_case_bind(
       ::dimorph::detail::CaseThunk<&DIMORPH_CASE::name>::tag,                                           \
       ::dimorph::detail::CaseThunk<&DIMORPH_CASE::name>::signature,                                     \
       reinterpret_cast<void*>(                                                                          \
-          &::dimorph::detail::CaseThunk<&DIMORPH_CASE::name>::template invoke<&dimorph_names_##name>)}; \
+          &::dimorph::detail::CaseThunk<&DIMORPH_CASE::name>::template invoke<&dimorph_name_##name,     \
+                                                                              &dimorph_names_##name>)}; \
   }

@@ -3,6 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include <exception>
+#include <new>
+
 #include "abi.h"
 
 namespace dimorph {
@@ -36,16 +39,20 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
   throw error;
 }
 
-// Runs `body`; whatever it throws is left in `sink`.
+// Runs `body`; whatever it throws is left in `sink`, in the name of `function`.
 template <typename Body>
-inline void guard(ErrorSink* sink, Body&& body) {
+inline void guard(const char* function, ErrorSink* sink, Body&& body) {
   try {
     body();
   } catch (const Error& error) {
     sink->kind = error.kind;
     __builtin_memcpy(sink->text, error.text, sizeof sink->text);
+  } catch (const std::bad_alloc&) {
+    fail(sink, ErrorKind::memory, "%s: out of memory", function);
+  } catch (const std::exception& error) {
+    fail(sink, ErrorKind::runtime, "%s: %s", function, error.what());
   } catch (...) {
-    fail(sink, ErrorKind::runtime, "a C++ exception that is not a dimorph::Error");
+    fail(sink, ErrorKind::runtime, "%s: threw something that is not a std::exception", function);
   }
 }
 

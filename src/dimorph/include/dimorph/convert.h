@@ -261,13 +261,26 @@ inline void to_any(bool value, TVMFFIAny* out) {
   out->zero_padding = 0;
   out->v_int64 = value;
 }
-inline void to_any(int64_t value, TVMFFIAny* out) {
-  out->type_index = kTVMFFIInt;
-  out->zero_padding = 0;
-  out->v_int64 = value;
+#define DIMORPH_INTEGER_RESULT(type)                  \
+  inline void to_any(type value, TVMFFIAny* out) {    \
+    out->type_index = kTVMFFIInt;                     \
+    out->zero_padding = 0;                            \
+    out->v_int64 = static_cast<int64_t>(value);       \
+  }
+DIMORPH_INTEGER_RESULT(signed char)
+DIMORPH_INTEGER_RESULT(short)
+DIMORPH_INTEGER_RESULT(int)
+DIMORPH_INTEGER_RESULT(long)
+DIMORPH_INTEGER_RESULT(long long)
+DIMORPH_INTEGER_RESULT(unsigned char)
+DIMORPH_INTEGER_RESULT(unsigned short)
+DIMORPH_INTEGER_RESULT(unsigned int)
+#undef DIMORPH_INTEGER_RESULT
+// What tvm-ffi has no place for would arrive as another number.
+inline void to_any(uint64_t value, TVMFFIAny* out) {
+  if (value > static_cast<uint64_t>(INT64_MAX)) raise(ErrorKind::value, "a result of 2^63 or more does not fit");
+  to_any(static_cast<int64_t>(value), out);
 }
-inline void to_any(int32_t value, TVMFFIAny* out) { to_any(static_cast<int64_t>(value), out); }
-inline void to_any(uint32_t value, TVMFFIAny* out) { to_any(static_cast<int64_t>(value), out); }
 inline void to_any(DataType value, TVMFFIAny* out) {
   out->type_index = kTVMFFIDataType;
   out->zero_padding = 0;
@@ -278,6 +291,10 @@ inline void to_any(Str value, TVMFFIAny* out) {
   const TVMFFIByteArray bytes{value.data, value.size};
   TVMFFIStringFromByteArray(&bytes, out);
 }
+inline void to_any(const char* text, TVMFFIAny* out) { to_any(Str(text), out); }
+// No other pointer is a result; without this it would become a bool.
+template <typename T>
+void to_any(T*, TVMFFIAny*) = delete;
 template <typename T>
 inline void to_any(const Optional<T>& value, TVMFFIAny* out) {
   if (value)

@@ -1,5 +1,7 @@
 // What an entry includes: argument conversion, dispatch to cases, and the one export line a function.
 #pragma once
+#include <stdlib.h>
+
 #include "abi.h"
 #include "check.h"
 #include "convert.h"
@@ -12,30 +14,37 @@
 namespace dimorph {
 namespace detail {
 
-// What Python gives to an entry when it is loaded.
-struct EntryHost {
-  // resolve(handle, function, slot, axis, value) -> address, where `handle` is the one the call came with. With a
-  // slot: the CaseFunction of a case that is not bound yet. With an axis and value that no table holds: a Wider.
+// How an entry lets go of Python's lock; given once, when it is loaded.
+struct PythonLock {
+  int (*held)();
+  void* (*release)();
+  void (*take)(void*);
+};
+
+inline PythonLock& python_lock() {
+  static PythonLock lock{};
+  return lock;
+}
+
+// What one load of an entry owns: the cases bound so far, null until their first use, and whom to ask for others.
+// Functions made for Python carry it as their handle, so that two loads of one shared object never meet.
+struct Instance {
+  // resolve(function, slot, axis, value) -> address. With a slot: the CaseFunction of a case that is not bound yet.
+  // With an axis and value that no table holds: a Wider.
   TVMFFIObjectHandle resolve;
-  int (*gil_held)();
-  void* (*gil_release)();
-  void (*gil_take)(void*);
+  int64_t users;
+  const CaseFunction* bound[1];
 };
 
 // The same export of an entry that has one more value.
 struct Wider {
   TVMFFISafeCallType call;
-  void* handle;
+  void* instance;
 };
-
-inline EntryHost& entry_host() {
-  static EntryHost host{};
-  return host;
-}
 
 // The call that this thread is in.
 struct CallState {
-  void* handle;
+  Instance* instance;
   int cases_run;
 };
 
@@ -44,24 +53,21 @@ inline CallState& call_state() {
   return state;
 }
 
-// Thrown when the error is already set on tvm-ffi's side.
-struct Raised {};
-
 __attribute__((cold, noinline)) inline void* resolve(const char* function, int64_t slot, const char* axis,
                                                      const char* value) {
-  if (!entry_host().resolve) raise(ErrorKind::runtime, "%s: this entry was loaded without a host", function);
-  TVMFFIAny args[5] = {}, result = {};
-  to_any(reinterpret_cast<int64_t>(call_state().handle), &args[0]);
-  to_any(Str(function), &args[1]);
-  to_any(slot, &args[2]);
+  const Instance* instance = call_state().instance;
+  if (!instance) raise(ErrorKind::runtime, "%s: loaded by something other than dimorph", function);
+  TVMFFIAny args[4] = {}, result = {};
+  to_any(Str(function), &args[0]);
+  to_any(slot, &args[1]);
   if (axis) {
-    to_any(Str(axis), &args[3]);
-    to_any(Str(value), &args[4]);
+    to_any(Str(axis), &args[2]);
+    to_any(Str(value), &args[3]);
   }
-  const int status = TVMFFIFunctionCall(entry_host().resolve, args, 5, &result);
+  const int status = TVMFFIFunctionCall(instance->resolve, args, 4, &result);
   for (TVMFFIAny& arg : args)
     if (arg.type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(arg.v_obj);
-  if (status != 0) throw Raised{};
+  if (status != 0) raise(ErrorKind::raised, "set on the side of tvm-ffi");
   return reinterpret_cast<void*>(result.v_int64);
 }
 
@@ -69,39 +75,34 @@ __attribute__((cold, noinline)) inline void* resolve(const char* function, int64
 struct GilReleased {
   void* state = nullptr;
   GilReleased() {
-    const EntryHost& host = entry_host();
-    if (host.gil_held && host.gil_held()) state = host.gil_release();
+    const PythonLock& lock = python_lock();
+    if (lock.held && lock.held()) state = lock.release();
   }
   ~GilReleased() {
-    if (state) entry_host().gil_take(state);
+    if (state) python_lock().take(state);
   }
 };
 
-// One function of the cases: what is bound for each slot, null until its first use.
-template <int64_t slots>
-struct CaseTable {
-  const char* function;
-  const CaseFunction* bound[slots];
-};
-
+// A call of one function of the case at `slot`; `place` is where an Instance keeps what is bound for it.
 template <typename R>
 struct CaseCall {
   const char* function;
-  const CaseFunction** bound;
   int64_t slot;
+  int64_t place;
 
   // Not inlined: an entry with hundreds of combinations repeats the call, and only that.
   template <typename... Args>
   __attribute__((noinline)) R operator()(Args... args) const {
-    const CaseFunction* target = __atomic_load_n(bound, __ATOMIC_ACQUIRE);
+    CallState& state = call_state();
+    const CaseFunction* target = state.instance ? __atomic_load_n(state.instance->bound + place, __ATOMIC_ACQUIRE) : nullptr;
     if (__builtin_expect(!target, 0)) {
       target = static_cast<const CaseFunction*>(resolve(function, slot, nullptr, nullptr));
-      __atomic_store_n(bound, target, __ATOMIC_RELEASE);
+      __atomic_store_n(state.instance->bound + place, target, __ATOMIC_RELEASE);
     }
     if (__builtin_expect(target->tag != signature_tag<R, Args...>(), 0))
       raise(ErrorKind::type, "%s: the entry calls a case with another signature\n  entry: %s\n  case:  %s", function,
             signature_text<R, Args...>(), target->signature);
-    ++call_state().cases_run;
+    ++state.cases_run;
     auto invoke = reinterpret_cast<int32_t (*)(ErrorSink*, R*, Args...)>(target->invoke);
     ErrorSink sink;
     if constexpr (__is_same(R, void)) {
@@ -129,14 +130,9 @@ struct CaseCall {
   }
 };
 
-template <typename R = void, int64_t slots>
-inline CaseCall<R> case_call(CaseTable<slots>& table, int64_t slot) {
-  return CaseCall<R>{table.function, table.bound + slot, slot};
-}
-
 inline void set_error(const char* function, ErrorKind kind, const char* text) {
   const char* kinds[] = {"RuntimeError", "ValueError", "TypeError", "IndexError", "MemoryError",
-                         "NotImplementedError", "RuntimeError", "dimorph.SpecializationMismatch"};
+                         "NotImplementedError", "RuntimeError", "dimorph.SpecializationMismatch", "RuntimeError"};
   const char* parts[] = {text};
   if (kind == ErrorKind::mismatch) {
     const char* named[] = {function, ": ", text};
@@ -204,17 +200,20 @@ struct Exported<function> {
       return -1;
     }
     (receive(static_cast<Slot<I, value_t<Params>>&>(slots).value, args + fixed, count - fixed, name), ...);
-    const CallState outer = call_state();
-    call_state() = CallState{handle, 0};
+    CallState& state = call_state();
+    const CallState outer = state;
+    state = CallState{static_cast<Instance*>(handle), 0};
     const int status = run(name, args, count, result, slots, indices);
-    call_state() = outer;
+    state = outer;
     return status;
   }
 
   template <typename Filled, int... I>
   static int run(const char* name, const TVMFFIAny* args, int32_t count, TVMFFIAny* result, Filled& slots,
                  Indices<I...>) {
-    try {
+    ErrorSink sink;
+    int status = -1;
+    guard(name, &sink, [&] {
       try {
         if constexpr (__is_same(R, void)) {
           function(static_cast<Slot<I, value_t<Params>>&>(slots).value...);
@@ -222,40 +221,75 @@ struct Exported<function> {
         } else {
           to_any(function(static_cast<Slot<I, value_t<Params>>&>(slots).value...), result);
         }
-        return 0;
+        status = 0;
       } catch (const Missing& missing) {
         // A wider entry starts the call anew, so no case may have run.
         if (call_state().cases_run)
           raise(ErrorKind::runtime, "%s: axis %s has no value %s, found out after a case had run", name, missing.axis,
                 missing.value);
         const auto* wider = static_cast<const Wider*>(resolve(name, -1, missing.axis, missing.value));
-        return wider->call(wider->handle, args, count, result);
+        status = wider->call(wider->instance, args, count, result);
       }
-    } catch (const Error& error) {
-      set_error(name, error.kind, error.text);
-    } catch (const Raised&) {
-    } catch (...) {
-      set_error(name, ErrorKind::runtime, "a C++ exception that is not a dimorph::Error");
-    }
-    return -1;
+    });
+    if (sink.kind != ErrorKind::none && sink.kind != ErrorKind::raised) set_error(name, sink.kind, sink.text);
+    return status;
   }
 };
 
 }  // namespace detail
 }  // namespace dimorph
 
-// Called once by Python when the entry is loaded.
-extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_entry_host(
-    const dimorph::detail::EntryHost* host) {
-  dimorph::detail::entry_host() = *host;
+extern "C" {
+
+DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_python_lock(const dimorph::detail::PythonLock* lock) {
+  dimorph::detail::python_lock() = *lock;
 }
+
+// A new instance with room for `places` case functions, used once; null without memory.
+DIMORPH_VISIBLE inline __attribute__((used)) void* dimorph_instance_new(void* resolve, int64_t places) {
+  using dimorph::detail::Instance;
+  auto* instance = static_cast<Instance*>(calloc(1, sizeof(Instance) + places * sizeof(void*)));
+  if (!instance) return nullptr;
+  TVMFFIObjectIncRef(resolve);
+  instance->resolve = resolve;
+  instance->users = 1;
+  return instance;
+}
+
+DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_instance_drop(void* self) {
+  auto* instance = static_cast<dimorph::detail::Instance*>(self);
+  if (__atomic_sub_fetch(&instance->users, 1, __ATOMIC_ACQ_REL)) return;
+  TVMFFIObjectDecRef(instance->resolve);
+  free(instance);
+}
+
+// (instance, address of an export) -> the function that Python calls.
+DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void*, const TVMFFIAny* args, int32_t,
+                                                                            TVMFFIAny* result) {
+  auto* instance = reinterpret_cast<dimorph::detail::Instance*>(args[0].v_int64);
+  TVMFFIObjectHandle made = nullptr;
+  __atomic_add_fetch(&instance->users, 1, __ATOMIC_RELAXED);
+  const int status = TVMFFIFunctionCreate(instance, reinterpret_cast<TVMFFISafeCallType>(args[1].v_int64),
+                                          dimorph_instance_drop, &made);
+  if (status != 0) {
+    dimorph_instance_drop(instance);
+    return status;
+  }
+  *result = TVMFFIAny{};
+  result->type_index = kTVMFFIFunction;
+  result->v_obj = static_cast<TVMFFIObject*>(made);
+  return 0;
+}
+
+}  // extern "C"
 
 // DIMORPH_CALL(function)(arguments...) calls that function of the case for the values bound here. The arguments'
 // types are the parameters' types; a result needs its type: DIMORPH_CALL(function, double)(...).
 #define DIMORPH_CALL(...) DIMORPH_CALL_PICK(__VA_ARGS__, DIMORPH_CALL_RESULT, DIMORPH_CALL_VOID, )(__VA_ARGS__)
 #define DIMORPH_CALL_PICK(_1, _2, chosen, ...) chosen
-#define DIMORPH_CALL_VOID(name) ::dimorph::detail::case_call<void>(dimorph_table_##name, DIMORPH_SLOT)
-#define DIMORPH_CALL_RESULT(name, result) ::dimorph::detail::case_call<result>(dimorph_table_##name, DIMORPH_SLOT)
+#define DIMORPH_CALL_VOID(name) DIMORPH_CALL_RESULT(name, void)
+#define DIMORPH_CALL_RESULT(name, result) \
+  ::dimorph::detail::CaseCall<result> { #name, DIMORPH_SLOT, DIMORPH_PLACE_##name + DIMORPH_SLOT }
 
 #define DIMORPH_TEXT(...) DIMORPH_TEXT_(__VA_ARGS__)
 #define DIMORPH_TEXT_(...) #__VA_ARGS__

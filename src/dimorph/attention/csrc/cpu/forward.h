@@ -4,237 +4,169 @@
 
 namespace DIMORPH_CASE {
 
-using dm::FloatV;
-using dm::IntV;
-using dm::MaskV;
-using dm::TileClass;
-
-struct Params : dimorph::attention::BaseParams<DType, DType, DType> {
-  ADDITIONAL_PARAMS_DECL
-};
-using Variant = ATTENTION_VARIANT<Params>;
-using Traits = dm::Traits<Variant>;
-
-// The logits of a task's blocks are kept in units of log2, so that weights are exp2 of a difference. Without a logits
-// transform the factor log2(e) * sm_scale goes into the queries and costs nothing.
-constexpr float kLowest = -3.402823466e38f;  // where a maximum starts: finite, so that -inf minus it is -inf, not NaN
-
-// Queries that are computed together: rows [q0, q0 + rows) of one head.
-struct Block {
-  int head, q0, rows;
-  TileClass tile_class;
-  float* q;       // [HEAD_DIM_QK][kBlock]
-  float* out;     // [HEAD_DIM_VO][kBlock], not normalised
-  float* max;     // [kBlock], log2 units
-  float* sum;     // [kBlock]
-};
-
-struct Scratch {
-  alignas(64) float q[kBlocksPerTask][HEAD_DIM_QK * kBlock];
-  float out[kBlocksPerTask][HEAD_DIM_VO * kBlock];
-  float max[kBlocksPerTask][kBlock];
-  float sum[kBlocksPerTask][kBlock];
-  float weights[kKeys * kBlock];
-  float keys[kKeys * HEAD_DIM_QK];
-  float values[kKeys * HEAD_DIM_VO];
-};
-
-// One sequence of the batch and one head of its keys and values.
-struct Sequence {
-  const Params& params;
-  Variant variant;
-  int batch, kv_head, qo_len, kv_len;
-  const DType *q, *k, *v;
-  DType* out;
-  float* lse;
-
-  Sequence(const Params& p, int batch_idx, int kv_head_idx)
-      : params(p),
-        variant(dm::hooks::make<Variant>(p, batch_idx)),
-        batch(batch_idx),
-        kv_head(kv_head_idx),
-        qo_len(p.get_qo_len(batch_idx)),
-        kv_len(p.get_kv_len(batch_idx)) {
-    const int64_t q_row = p.cu_seqlens_q ? p.cu_seqlens_q[batch] : 0, k_row = p.cu_seqlens_k ? p.cu_seqlens_k[batch] : 0;
-    q = static_cast<const DType*>(p.q) + batch * p.q_strides.batch + q_row * p.q_strides.row;
-    k = static_cast<const DType*>(p.k) + batch * p.k_strides.batch + k_row * p.k_strides.row + kv_head * p.k_strides.head;
-    v = static_cast<const DType*>(p.v) + batch * p.v_strides.batch + k_row * p.v_strides.row + kv_head * p.v_strides.head;
-    out = static_cast<DType*>(p.out) + batch * p.out_strides.batch + q_row * p.out_strides.row;
-    lse = p.lse ? p.lse + batch * p.lse_strides.batch + q_row * p.lse_strides.row : nullptr;
-  }
-};
-
-// The lanes' query indices. Lanes past the last row repeat it, so that hooks never see an index out of range.
-DM_INLINE IntV query_indices(const Block& block, int j) {
-  return dm::math::min(IntV::sequence(block.q0 + j * kLanes), IntV(block.q0 + block.rows - 1));
-}
-
-inline void load_queries(Sequence& seq, const Block& block) {
-  const float scale = !Traits::use_softmax ? 1.f : seq.params.sm_scale * (Traits::has_logits_transform ? 1.f : dm::math::log2e);
-  const DType* row = seq.q + block.q0 * seq.params.q_strides.row + block.head * seq.params.q_strides.head;
-  for (int r = 0; r < kBlock; ++r) {
-    for (int d = 0; d < HEAD_DIM_QK; ++d) {
-      const float q = r < block.rows ? static_cast<float>(row[d]) : 0.f;
-      block.q[d * kBlock + r] = dm::hooks::query_transform(seq.variant, seq.params, q) * scale;
-    }
-    if (r + 1 < block.rows) row += seq.params.q_strides.row;
-  }
-}
-
-inline void start(Sequence& seq, const Block& block) {
-  load_queries(seq, block);
-  for (int i = 0; i < HEAD_DIM_VO * kBlock; ++i) block.out[i] = 0.f;
-  for (int j = 0; j < kVectors; ++j) {
-    dm::RowState<FloatV> row{-dm::math::infinity, 0.f};
-    dm::hooks::row_init(seq.variant, seq.params, row, seq.batch, query_indices(block, j), block.head);
-    dm::math::max(FloatV(kLowest), row.max * dm::math::log2e).store(block.max + j * kLanes);
-    row.sum.store(block.sum + j * kLanes);
-  }
-}
-
-// Copies rows into a contiguous tile: the products then run at constant strides (rows of several heads lie a power of
-// two apart and would fall into one cache set), and this is the one place that converts from the storage type.
-template <int kDim>
-inline void load_tile(float* tile, const DType* rows, int64_t stride, int count) {
-  for (int r = 0; r < count; ++r, rows += stride)
-    for (int d = 0; d < kDim; ++d) tile[r * kDim + d] = static_cast<float>(rows[d]);
-}
-
-// weights[key][query] = q.k
-inline void multiply_keys(Scratch& s, const Block& block, int keys) {
-  for (int c = 0; c < keys; c += kRows) {
+// logits[key][query] = k.q
+inline void multiply_keys(Scratch& s, const Block& block) {
+  for (int c = block.first; c < block.last; c += kRows) {
     RawFloat sums[kRows][kVectors] = {};
     multiply<HEAD_DIM_QK, 1>(sums, s.keys + c * HEAD_DIM_QK, block.q, HEAD_DIM_QK);
     DM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       DM_UNROLL
-      for (int j = 0; j < kVectors; ++j) reinterpret_cast<RawFloat*>(s.weights + (c + i) * kBlock)[j] = sums[i][j];
+      for (int j = 0; j < kVectors; ++j) FloatV(sums[i][j]).store(s.weights + (c + i) * kBlock + j * kLanes);
     }
   }
 }
 
-// out = out * rescale + weights.v
-inline void multiply_values(Scratch& s, const Block& block, const RawFloat (&rescale)[kVectors], int keys) {
+// out = out * rescale + v.weights
+inline void multiply_values(Scratch& s, const Block& block, const FloatV (&rescale)[kVectors]) {
   for (int d = 0; d < HEAD_DIM_VO; d += kRows) {
     RawFloat sums[kRows][kVectors] = {};
-    multiply<1, HEAD_DIM_VO>(sums, s.values + d, s.weights, keys);
+    float* out = block.out + d * kBlock;
+    DM_UNROLL
+    for (int i = 0; i < kRows * kVectors; ++i) __builtin_prefetch(out + i * kLanes, 1, 3);  // used only after the product
+    multiply<1, kRows>(sums, s.values + d * kKeys + block.first * kRows, s.weights + block.first * kBlock,
+                       block.last - block.first);
     DM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       DM_UNROLL
-      for (int j = 0; j < kVectors; ++j) {
-        RawFloat& out = reinterpret_cast<RawFloat*>(block.out + (d + i) * kBlock)[j];
-        out = out * rescale[j] + sums[i][j];
-      }
+      for (int j = 0; j < kVectors; ++j, out += kLanes)
+        (FloatV::load(out) * rescale[j] + FloatV(sums[i][j])).store(out);
     }
   }
 }
 
 // Applies the variant's logits transform and mask to a tile, and raises the rows' maxima.
 template <bool kMasked>
-inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int k0, int keys, FloatV (&max)[kVectors]) {
+inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int k0, FloatV (&max)[kVectors]) {
   IntV qo_idx[kVectors];
   for (int j = 0; j < kVectors; ++j) qo_idx[j] = query_indices(block, j);
-  for (int c = 0; c < keys; ++c) {
+  for (int c = block.first; c < block.last; ++c) {
     float* logits = s.weights + c * kBlock;
     DM_UNROLL
-    for (int j = 0; j < kVectors; ++j) {
-      FloatV x = FloatV::load(logits + j * kLanes);
+    for (int j = 0; j < kVectors; ++j, logits += kLanes) {
+      FloatV x = FloatV::load(logits);
       x = dm::hooks::logits_transform(seq.variant, seq.params, x, seq.batch, qo_idx[j], k0 + c, block.head, seq.kv_head);
-      if (Traits::has_logits_transform && Traits::use_softmax) x = x * dm::math::log2e;
-      if constexpr (kMasked) {
-        const MaskV mask = dm::hooks::logits_mask<MaskV>(seq.variant, seq.params, seq.batch, qo_idx[j], k0 + c, block.head, seq.kv_head);
+      if (Traits::use_softmax) x = x * kLogitUnit;
+      if (kMasked) {
+        const MaskV mask = dm::hooks::logits_mask<MaskV>(seq.variant, seq.params, seq.batch, qo_idx[j], k0 + c,
+                                                         block.head, seq.kv_head);
         x = dm::math::select(mask, x, FloatV(Traits::use_softmax ? -dm::math::infinity : 0.f));
       }
-      if (kMasked || Traits::has_logits_transform) x.store(logits + j * kLanes);
+      if (kMasked || Traits::has_logits_transform) x.store(logits);
       if (Traits::use_softmax) max[j] = dm::math::max(max[j], x);
     }
   }
 }
 
 // Logits to weights; leaves in `rescale` what the output so far must be multiplied with.
-inline void weigh(Sequence& seq, Scratch& s, const Block& block, int k0, int keys, RawFloat (&rescale)[kVectors]) {
+inline void weigh(Sequence& seq, Scratch& s, const Block& block, int k0, FloatV (&rescale)[kVectors]) {
   FloatV max[kVectors], sum[kVectors];
   for (int j = 0; j < kVectors; ++j) {
     max[j] = FloatV::load(block.max + j * kLanes);
     sum[j] = 0.f;
-    rescale[j] = FloatV(1.f).raw;
+    rescale[j] = 1.f;
   }
-  if (Traits::has_logits_mask && block.tile_class == TileClass::kPartial)
-    transform_logits<Traits::has_logits_mask>(seq, s, block, k0, keys, max);
+  if (block.masked)
+    transform_logits<Traits::has_logits_mask>(seq, s, block, k0, max);
   else
-    transform_logits<false>(seq, s, block, k0, keys, max);
+    transform_logits<false>(seq, s, block, k0, max);
   if (!Traits::use_softmax) return;
-  for (int c = 0; c < keys; ++c) {
+  for (int c = block.first; c < block.last; ++c) {
     float* logits = s.weights + c * kBlock;
     DM_UNROLL
-    for (int j = 0; j < kVectors; ++j) {
-      const FloatV weight = dm::math::exp2_nonpositive(FloatV::load(logits + j * kLanes) - max[j]);
-      weight.store(logits + j * kLanes);
+    for (int j = 0; j < kVectors; ++j, logits += kLanes) {
+      const FloatV weight = dm::math::exp2_nonpositive(FloatV::load(logits) - max[j]);
+      weight.store(logits);
       sum[j] += weight;
     }
   }
   for (int j = 0; j < kVectors; ++j) {
-    const FloatV factor = dm::math::exp2_nonpositive(FloatV::load(block.max + j * kLanes) - max[j]);
-    rescale[j] = factor.raw;
-    (FloatV::load(block.sum + j * kLanes) * factor + sum[j]).store(block.sum + j * kLanes);
+    rescale[j] = dm::math::exp2_nonpositive(FloatV::load(block.max + j * kLanes) - max[j]);
+    (FloatV::load(block.sum + j * kLanes) * rescale[j] + sum[j]).store(block.sum + j * kLanes);
     max[j].store(block.max + j * kLanes);
   }
 }
 
-inline void finish(Sequence& seq, const Block& block) {
-  const Params& p = seq.params;
-  float* lse = seq.lse ? seq.lse + block.q0 * p.lse_strides.row + block.head * p.lse_strides.head : nullptr;
-  for (int j = 0; j < kVectors; ++j) {
-    const IntV qo_idx = query_indices(block, j);
-    FloatV normalise = 1.f;
-    if (Traits::use_softmax) {
-      const FloatV max = FloatV::load(block.max + j * kLanes);
-      dm::RowState<FloatV> row{max * dm::math::ln2, FloatV::load(block.sum + j * kLanes)};
-      row.max = dm::math::select(max == kLowest, FloatV(-dm::math::infinity), row.max);
-      FloatV factor = 1.f;
-      if (Traits::has_row_finalize) {
-        const FloatV before = row.max;
-        dm::hooks::row_finalize(seq.variant, p, row, seq.batch, qo_idx, block.head);
-        factor = dm::math::select(before == row.max, FloatV(1.f), dm::math::exp(before - row.max));
-      }
-      normalise = dm::math::select(row.sum == 0.f, FloatV(0.f), factor / row.sum);
-      if (lse) {
-        const FloatV value = row.max + dm::math::log(row.sum);
-        for (int i = 0; i < kLanes && j * kLanes + i < block.rows; ++i) lse[(j * kLanes + i) * p.lse_strides.row] = value.raw[i];
-      }
-    }
-    for (int d = 0; d < HEAD_DIM_VO; ++d) {
-      float* out = block.out + d * kBlock + j * kLanes;
-      const FloatV x = FloatV::load(out) * normalise;
-      dm::hooks::output_transform(seq.variant, p, x, seq.batch, qo_idx, block.head, d).store(out);
-    }
+// Sets which of the tile's keys the block needs; false when none. Keys at either end that the variant rules out for the
+// whole block are left out, by as many as the products take at a time.
+inline bool classify(Sequence& seq, Block& block, int k0, int keys) {
+  const auto ask = [&](int first, int last) {
+    return dm::hooks::classify_tile(seq.variant, block.q0, block.q0 + block.rows, k0 + first, k0 + last);
+  };
+  const TileClass all = ask(0, keys);
+  block.first = 0;
+  block.last = all == TileClass::kSkip ? 0 : keys;
+  block.masked = all == TileClass::kPartial;
+  if (!block.masked) return block.last > 0;
+  while (block.first < keys && ask(block.first, dm::math::min(block.first + kRows, keys)) == TileClass::kSkip)
+    block.first += kRows;
+  for (int start; block.last > block.first; block.last = start) {
+    start = (block.last - 1) / kRows * kRows;
+    if (ask(start, block.last) != TileClass::kSkip) break;
   }
-  DType* out = seq.out + block.q0 * p.out_strides.row + block.head * p.out_strides.head;
-  for (int r = 0; r < block.rows; ++r, out += p.out_strides.row)
-    for (int d = 0; d < HEAD_DIM_VO; ++d) out[d] = static_cast<DType>(block.out[d * kBlock + r]);
+  return block.last > block.first;
 }
 
-// All keys for up to kBlocksPerTask blocks of queries, of the heads that share one head of keys.
+// 0 * NaN is NaN, so a value that is NaN or infinite would reach the rows whose weight for it is 0, masked ones above
+// all. Such keys are taken out of the tile and added where they count.
+inline bool all_finite(const Scratch& s, int keys) {
+  MaskV found = false;
+  for (int d = 0; d < HEAD_DIM_VO; d += kRows)
+    for (int i = 0; i < keys * kRows; i += kLanes)
+      found = found || !(dm::math::abs(FloatV::load(s.values + d * kKeys + i)) < dm::math::infinity);
+  return !any(found);  // keys past the last of a short tile may count: that only costs time
+}
+
+__attribute__((cold, noinline)) inline void set_nonfinite_aside(Scratch& s, int keys) {
+  for (int c = 0; c < keys; ++c) {
+    s.finite[c] = true;
+    const auto value = [&](int d) -> float& { return s.values[d / kRows * kKeys * kRows + c * kRows + d % kRows]; };
+    for (int d = 0; d < HEAD_DIM_VO; ++d) s.finite[c] &= dm::math::abs(value(d)) < dm::math::infinity;
+    for (int d = 0; d < HEAD_DIM_VO && !s.finite[c]; ++d) value(d) = 0.f;
+  }
+}
+
+// `v` is the tile's first row in place.
+__attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch& s, const Block& block, const DType* v) {
+  for (int c = block.first; c < block.last; ++c) {
+    if (s.finite[c]) continue;
+    for (int d = 0; d < HEAD_DIM_VO; ++d)
+      for (int j = 0; j < kVectors; ++j) {
+        float* out = block.out + d * kBlock + j * kLanes;
+        const FloatV weight = FloatV::load(s.weights + c * kBlock + j * kLanes), sum = FloatV::load(out);
+        const FloatV value = static_cast<float>(v[c * seq.params.v_strides.row + d]);
+        dm::math::select(weight == 0.f, sum, sum + weight * value).store(out);
+      }
+  }
+}
+
+// All keys for some blocks of queries, of the heads that share one head of keys and values.
 inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
-  const Params& p = seq.params;
+  const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
+  const int share = kKeys / count + 1;
   for (int b = 0; b < count; ++b) start(seq, blocks[b]);
   for (int k0 = 0; k0 < seq.kv_len; k0 += kKeys) {
     const int keys = dm::math::min(kKeys, seq.kv_len - k0);
     bool needed = false;
-    for (int b = 0; b < count; ++b) {
-      Block& block = blocks[b];
-      block.tile_class = dm::hooks::classify_tile(seq.variant, block.q0, block.q0 + block.rows, k0, k0 + keys);
-      needed |= block.tile_class != TileClass::kSkip;
-    }
+    for (int b = 0; b < count; ++b) needed |= classify(seq, blocks[b], k0, keys);
     if (!needed) continue;
-    load_tile<HEAD_DIM_QK>(s.keys, seq.k + k0 * p.k_strides.row, p.k_strides.row, keys);
-    load_tile<HEAD_DIM_VO>(s.values, seq.v + k0 * p.v_strides.row, p.v_strides.row, keys);
+    const DType *k = seq.k + k0 * k_stride, *v = seq.v + k0 * v_stride;
+    load_tile<HEAD_DIM_QK, HEAD_DIM_QK>(s.keys, k, k_stride, keys);
+    load_tile<HEAD_DIM_VO, kRows>(s.values, v, v_stride, keys);
+    const bool finite = all_finite(s, keys);
+    if (!finite) set_nonfinite_aside(s, keys);
     for (int b = 0; b < count; ++b) {
-      if (blocks[b].tile_class == TileClass::kSkip) continue;
-      RawFloat rescale[kVectors];
-      multiply_keys(s, blocks[b], keys);
-      weigh(seq, s, blocks[b], k0, keys, rescale);
-      multiply_values(s, blocks[b], rescale, keys);
+      const Block& block = blocks[b];
+      // A share of the next tile with each block, so that the copy finds it in the second-level cache.
+      const int ahead = kKeys + b * share, rows = dm::math::min(share, seq.kv_len - k0 - ahead);
+      prefetch<HEAD_DIM_QK>(k + ahead * k_stride, k_stride, rows);
+      prefetch<HEAD_DIM_VO>(v + ahead * v_stride, v_stride, rows);
+      if (block.last <= block.first) continue;
+      FloatV rescale[kVectors];
+      multiply_keys(s, block);
+      weigh(seq, s, block, k0, rescale);
+      multiply_values(s, block, rescale);
+      if (!finite) add_nonfinite(seq, s, block, v);
     }
   }
   for (int b = 0; b < count; ++b) finish(seq, blocks[b]);
@@ -242,25 +174,26 @@ inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
 
 inline void forward(const Params& params) {
   const int group = params.num_qo_heads / params.num_kv_heads;
-  const int blocks_per_kv_head = group * ((params.max_qo_len + kBlock - 1) / kBlock);
-  const int tasks_per_kv_head = (blocks_per_kv_head + kBlocksPerTask - 1) / kBlocksPerTask;
   const int kv_heads = params.batch_size * params.num_kv_heads;
+  const int64_t blocks = int64_t{group} * ((params.max_qo_len + kBlock - 1) / kBlock);  // of one head of keys
+  // Four tasks a thread let them finish together; beyond that, larger tasks copy less.
+  const int64_t even = blocks * kv_heads / (4 * dimorph::num_threads());
+  const int size = static_cast<int>(even < 1 ? 1 : even < kMaxBlocks ? even : kMaxBlocks);
+  const int64_t tasks = (blocks + size - 1) / size;
   // The last queries first: under a causal mask they see the most keys, and short tasks last fill the gaps.
-  dimorph::parallel_for(int64_t{tasks_per_kv_head} * kv_heads, [&](int64_t i) {
-    const int first = (tasks_per_kv_head - 1 - static_cast<int>(i / kv_heads)) * kBlocksPerTask;
+  dimorph::parallel_for(tasks * kv_heads, [&](int64_t i) {
+    const int64_t first = (tasks - 1 - i / kv_heads) * size;
     const int kv_head = static_cast<int>(i % kv_heads);
     Sequence seq(params, kv_head / params.num_kv_heads, kv_head % params.num_kv_heads);
     Scratch& s = *static_cast<Scratch*>(dimorph::thread_scratch(sizeof(Scratch)));
-    Block blocks[kBlocksPerTask];
+    Block list[kMaxBlocks];
     int count = 0;
-    for (int b = first; b < first + kBlocksPerTask; ++b) {
-      const int q0 = b / group * kBlock;
-      if (q0 >= seq.qo_len) break;
-      const int head = seq.kv_head * group + b % group;
-      blocks[count] = Block{head, q0, dm::math::min(kBlock, seq.qo_len - q0), TileClass::kSkip, s.q[count], s.out[count], s.max[count], s.sum[count]};
-      ++count;
+    for (int64_t b = first; b < first + size && b / group * kBlock < seq.qo_len; ++b, ++count) {
+      const int q0 = static_cast<int>(b / group) * kBlock;
+      list[count] = Block{seq.kv_head * group + static_cast<int>(b % group), q0, dm::math::min(kBlock, seq.qo_len - q0),
+                          0, 0, false, s.q[count], s.out[count], s.max[count], s.sum[count]};
     }
-    if (count) run_task(seq, s, blocks, count);
+    if (count) run_task(seq, s, list, count);
   });
 }
 

@@ -6,6 +6,7 @@
 
 namespace DIMORPH_CASE {
 
+using dm::FloatV;
 using dm::kLanes;
 using dm::RawFloat;
 
@@ -19,11 +20,12 @@ constexpr int kRows = 4;
 constexpr int kVectors = 3;
 constexpr int kBlock = kVectors * kLanes;  // queries that are computed together
 // Keys a tile: long enough that rescaling the output (once a tile) costs 1 / 64 of the product, short enough that the
-// weights (12 KB with 16 lanes) stay in a first-level cache beside a block of queries, and that little is computed
-// above a causal diagonal.
+// weights (12 KB with 16 lanes) stay in a first-level cache beside a block of queries.
 constexpr int kKeys = 64;
-// Query blocks that share one copy of a tile of keys and values: the copy costs 1 / 24 of one block's work, here 1 %.
-constexpr int kBlocksPerTask = 4;
+// Query blocks that share one copy of a tile of keys and values. The copy costs 1 / 24 of one block's work, more where
+// it comes from the third-level cache, so 16 share it; their queries and outputs must fit a second-level cache.
+constexpr int kBlockBytes = 4 * kBlock * (HEAD_DIM_QK + HEAD_DIM_VO);
+constexpr int kMaxBlocks = dm::math::min(16, 768 * 1024 / kBlockBytes);
 
 // sums[i][j] += the sum over s of rows[i * kRowStride + s * kStepStride] * columns[s * kBlock + lane j]
 template <int kRowStride, int kStepStride>
@@ -35,13 +37,30 @@ DM_INLINE void multiply(RawFloat (&sums)[kRows][kVectors], const float* rows, co
     for (int j = 0; j < kVectors; ++j) column[j] = reinterpret_cast<const RawFloat*>(columns)[j];
     DM_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const RawFloat row = rows[i * kRowStride] - RawFloat{};
+      const RawFloat row = FloatV(rows[i * kRowStride]).raw;
       DM_UNROLL
       for (int j = 0; j < kVectors; ++j) sums[i][j] += row * column[j];
     }
     rows += kStepStride;
     columns += kBlock;
   }
+}
+
+// Copies rows into a tile of panels, [kDim / kPanel][kKeys][kPanel]: the products then read memory in one direction at
+// constant strides (rows in place lie a power of two apart and would fall into few cache sets). The one place that
+// converts keys and values from the storage type.
+template <int kDim, int kPanel>
+inline void load_tile(float* tile, const DType* rows, int64_t stride, int count) {
+  for (int r = 0; r < count; ++r, rows += stride)
+    for (int d = 0; d < kDim; d += kPanel)
+      for (int i = 0; i < kPanel; ++i) tile[d * kKeys + r * kPanel + i] = static_cast<float>(rows[d + i]);
+}
+
+// Asks for rows that the next tile will copy.
+template <int kDim>
+inline void prefetch(const DType* rows, int64_t stride, int count) {
+  for (int r = 0; r < count; ++r, rows += stride)
+    for (int d = 0; d < kDim; d += 64 / sizeof(DType)) __builtin_prefetch(rows + d, 0, 2);
 }
 
 }  // namespace DIMORPH_CASE

@@ -4,18 +4,13 @@
 // Relative errors on the host: exp2, exp, log2, log, tanh, sigmoid within 3e-7. Below 2^-126 they flush to zero.
 #pragma once
 
+#include "ints.h"
+
 #if defined(__CUDACC__)  // NVRTC defines it too
 #define DM_HD __host__ __device__
 #else
 #define DM_HD
 #include "simd.h"
-#endif
-#if !defined(__CUDACC_RTC__)
-#include <stdint.h>
-#endif
-
-#if defined(__clang__)
-#pragma clang fp contract(fast)  // a * b + c is one instruction, as it is for GCC
 #endif
 
 namespace dm {
@@ -23,7 +18,7 @@ namespace math {
 
 constexpr float log2e = 1.44269504088896340736f;
 constexpr float ln2 = 0.69314718055994530942f;
-constexpr float infinity = __builtin_huge_valf();
+constexpr float infinity = __builtin_bit_cast(float, 0x7f800000);
 
 template <typename T>
 DM_HD inline T select(bool condition, T yes, T no) {
@@ -32,8 +27,8 @@ DM_HD inline T select(bool condition, T yes, T no) {
 // These let a NaN in `b` through.
 DM_HD inline float max(float a, float b) { return a > b ? a : b; }
 DM_HD inline float min(float a, float b) { return a < b ? a : b; }
-DM_HD inline int32_t max(int32_t a, int32_t b) { return a > b ? a : b; }
-DM_HD inline int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
+DM_HD constexpr int32_t max(int32_t a, int32_t b) { return a > b ? a : b; }
+DM_HD constexpr int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
 DM_HD inline float to_float(int32_t a) { return static_cast<float>(a); }
 
 #if defined(__CUDA_ARCH__)
@@ -68,18 +63,32 @@ DM_HD inline float from_bits(int32_t x) { return __builtin_bit_cast(float, x); }
 DM_INLINE IntV bits(FloatV x) { return IntV(RawInt(x.raw)); }
 DM_INLINE FloatV from_bits(IntV x) { return FloatV(RawFloat(x.raw)); }
 #endif
+// Hides a constant from the optimiser, which otherwise turns a maximum with it into a compare and a blend.
+DM_HD inline float opaque(float x) { return x; }
+#if !defined(__CUDACC__)
+DM_INLINE FloatV opaque(FloatV x) {
+#if defined(__x86_64__)
+  asm("" : "+x"(x.raw));
+#endif
+  return x;
+}
+#endif
 
 // 1.5 * 2^23: adding it rounds to an integer and leaves that integer in the low bits of the sum.
 constexpr float kRound = 12582912.f;
 
-// 2^fraction * 2^n for |fraction| <= 1/2, where rounded = kRound + n; a minimax polynomial (1.6e-7) that is exactly 1 at 0.
+// 2^x for |x| <= 1/2: a minimax polynomial (1.6e-7) that is exactly 1 at 0.
 template <typename T>
-DM_HD inline T exp2_join(T rounded, T fraction) {
-  T p = fraction * 0.001326472731307149f + 0.009671512991189957f;
-  p = p * fraction + 0.05550733581185341f;
-  p = p * fraction + 0.24022242426872253f;
-  p = p * fraction + 0.6931470036506653f;
-  p = p * fraction + 1.f;
+DM_HD inline T exp2_fraction(T x) {
+  T p = x * 0.001326472731307149f + 0.009671512991189957f;
+  p = p * x + 0.05550733581185341f;
+  p = p * x + 0.24022242426872253f;
+  p = p * x + 0.6931470036506653f;
+  return p * x + 1.f;
+}
+// p * 2^n for rounded = kRound + n.
+template <typename T>
+DM_HD inline T scale(T p, T rounded) {
   return from_bits(bits(p) + (bits(rounded) << 23));
 }
 }  // namespace detail
@@ -106,20 +115,30 @@ DM_HD inline T rcp(T x) {
 // At -127 and below the exponent field is zero and the mantissa empty: exactly 0.
 template <typename T>
 DM_HD inline T exp2_nonpositive(T x) {
-  x = max(T(-127.f), x);
+  x = max(detail::opaque(T(-127.f)), x);
   const T rounded = x + detail::kRound;
-  return detail::exp2_join(rounded, x - (rounded - detail::kRound));
+  return detail::scale(detail::exp2_fraction(x - (rounded - detail::kRound)), rounded);
 }
 template <typename T>
 DM_HD inline T exp2(T x) {
   return exp2_nonpositive(min(T(128.f), x));  // 2^128 is the bit pattern of infinity
 }
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+// Two instructions that take every special value to its place, instead of six with the clamp; scalef(NaN, -inf) is 0.
+DM_INLINE FloatV exp2_nonpositive(FloatV x) {
+  FloatV n, result;
+  asm("vrndscaleps $8, %1, %0" : "=v"(n.raw) : "v"(x.raw));
+  const FloatV p = detail::exp2_fraction(x - n);
+  asm("vscalefps %2, %1, %0" : "=v"(result.raw) : "v"(p.raw), "v"(n.raw));
+  return result;
+}
+#endif
 template <typename T>
 DM_HD inline T exp(T x) {
-  constexpr float kLog2eLow = 1.92596303e-8f;  // log2(e) - log2e
-  const T rounded = x * log2e + detail::kRound;
-  const T fraction = (x * log2e - (rounded - detail::kRound)) + x * kLog2eLow;
-  const T bounded = select(x < -87.3f, T(0.f), select(x > 88.7228f, T(infinity), detail::exp2_join(rounded, fraction)));
+  const T rounded = x * log2e + detail::kRound, n = rounded - detail::kRound;
+  const T rest = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // x - n ln 2; the first product is exact
+  const T value = detail::scale(detail::exp2_fraction(rest * log2e), rounded);
+  const T bounded = select(x < -87.3f, T(0.f), select(x > 88.7228f, T(infinity), value));
   return select(x == x, bounded, x);
 }
 template <typename T>

@@ -7,6 +7,7 @@
 #if defined(__clang__)
 #define DM_UNROLL _Pragma("unroll")
 #define DM_NO_UNROLL _Pragma("nounroll")
+#pragma clang fp contract(fast)  // a * b + c is one instruction, as it is for GCC
 #else
 #define DM_UNROLL _Pragma("GCC unroll 16")
 #define DM_NO_UNROLL _Pragma("GCC unroll 1")
@@ -38,6 +39,13 @@ struct MaskV {
   friend DM_INLINE MaskV operator|(MaskV a, MaskV b) { return MaskV(a.raw | b.raw); }
   friend DM_INLINE MaskV operator!(MaskV a) { return MaskV(~a.raw); }
 };
+
+DM_INLINE bool any(MaskV mask) {
+  uint64_t words[kLanes / 2], found = 0;
+  __builtin_memcpy(words, &mask, sizeof words);
+  for (uint64_t word : words) found |= word;
+  return found != 0;
+}
 
 #define DM_ARITHMETIC(V, op) \
   friend DM_INLINE V operator op(V a, V b) { return V(a.raw op b.raw); }

@@ -64,7 +64,7 @@ namespace detail {
 template <typename...>
 using void_t = void;
 template <typename T>
-T&& declval();
+DM_HD T&& declval();
 
 // Whether V has a member of that name, whatever its signature: a hook with wrong arguments must not pass for a missing one.
 #define DM_HAS_MEMBER(Name)                                       \
@@ -75,9 +75,9 @@ T&& declval();
     };                                                            \
     struct Both : V, Probe {};                                    \
     template <typename U>                                         \
-    static char test(decltype(&U::Name)*);                        \
+    DM_HD static char test(decltype(&U::Name)*);                        \
     template <typename U>                                         \
-    static long test(...);                                        \
+    DM_HD static long test(...);                                        \
     static constexpr bool value = sizeof(test<Both>(nullptr)) > 1; \
   };
 DM_HAS_MEMBER(QueryTransform)
@@ -90,6 +90,23 @@ DM_HAS_MEMBER(classify_tile)
 DM_HAS_MEMBER(use_softmax)
 DM_HAS_MEMBER(logits_additive)
 #undef DM_HAS_MEMBER
+
+template <typename V, bool = Hasuse_softmax<V>::value>
+struct UseSoftmax {
+  static constexpr bool value = true;
+};
+template <typename V>
+struct UseSoftmax<V, true> {
+  static constexpr bool value = V::use_softmax;
+};
+template <typename V, bool = Haslogits_additive<V>::value>
+struct LogitsAdditive {
+  static constexpr bool value = !HasLogitsTransform<V>::value;
+};
+template <typename V>
+struct LogitsAdditive<V, true> {
+  static constexpr bool value = V::logits_additive;
+};
 
 #define DM_CALLABLE(Name, ...)                                                                 \
   template <typename V, typename ParamsT, typename T, typename QIdx, typename KVIdx, typename = void> \
@@ -116,14 +133,8 @@ struct Traits {
   static constexpr bool has_output_transform = detail::HasOutputTransform<V>::value;
   static constexpr bool has_row_init = detail::HasRowInit<V>::value;
   static constexpr bool has_row_finalize = detail::HasRowFinalize<V>::value;
-  static constexpr bool use_softmax = [] {
-    if constexpr (detail::Hasuse_softmax<V>::value) return V::use_softmax;
-    return true;
-  }();
-  static constexpr bool logits_additive = [] {
-    if constexpr (detail::Haslogits_additive<V>::value) return V::logits_additive;
-    return !has_logits_transform;
-  }();
+  static constexpr bool use_softmax = detail::UseSoftmax<V>::value;
+  static constexpr bool logits_additive = detail::LogitsAdditive<V>::value;
 };
 
 // How kernels call the hooks. A hook that is not there is the identity.
@@ -222,10 +233,27 @@ DM_HD inline void row_finalize(V& variant, const ParamsT& params, RowState<T>& r
 
 }  // namespace hooks
 
-// `memory[index * stride]`, for each lane where the index is a vector. For hooks that read a tensor.
+// memory[index * stride], for each lane where the index is a vector. For hooks that read a tensor.
 template <typename Element>
-DM_HD inline float load(const Element* memory, int64_t stride, int index) {
-  return static_cast<float>(memory[index * stride]);
+DM_HD inline Element load(const Element* memory, int64_t stride, int index) {
+  return memory[index * stride];
+}
+#if !defined(__CUDACC__)
+DM_INLINE FloatV load(const float* memory, int64_t stride, IntV index) {
+  return lanewise<FloatV>([&](int i) { return memory[lane(index, i) * stride]; });
+}
+DM_INLINE IntV load(const int32_t* memory, int64_t stride, IntV index) {
+  return lanewise<IntV>([&](int i) { return memory[lane(index, i) * stride]; });
+}
+DM_INLINE IntV load(const uint8_t* memory, int64_t stride, IntV index) {
+  return lanewise<IntV>([&](int i) { return memory[lane(index, i) * stride]; });
+}
+#endif
+
+// Bottom-right alignment: query i stands at key i + this.
+template <typename ParamsT>
+DM_HD inline int diagonal(const ParamsT& params, int batch_idx) {
+  return params.get_kv_len(batch_idx) - params.get_qo_len(batch_idx);
 }
 
 }  // namespace dm

@@ -6,10 +6,9 @@ namespace dm {
 
 template <typename ParamsT>
 struct Causal {
-  int shift;  // kv_len - qo_len
+  int shift;
 
-  DM_HD Causal(const ParamsT& params, int batch_idx)
-      : shift(params.get_kv_len(batch_idx) - params.get_qo_len(batch_idx)) {}
+  DM_HD Causal(const ParamsT& params, int batch_idx) : shift(diagonal(params, batch_idx)) {}
 
   template <typename QIdx, typename KVIdx>
   DM_HD auto LogitsMask(const ParamsT&, int, QIdx qo_idx, KVIdx kv_idx, int, int) {

@@ -1,0 +1,22 @@
+"""Kernels that are small enough for everything around them to be what is measured."""
+
+import dimorph as dm
+
+add_scalar = dm.Kernel(
+    name="add_scalar",
+    entry="add_scalar.cc",
+    case=("add_scalar_case.cc",),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32", "float64"]),),
+)
+
+# 500 declared combinations.
+empty = dm.Kernel(
+    name="empty",
+    entry="empty.cc",
+    case=("empty_case.cc",),
+    axes=(
+        dm.int_axis("first", "FIRST", range(5)),
+        dm.int_axis("second", "SECOND", range(10)),
+        dm.int_axis("third", "THIRD", range(10)),
+    ),
+)

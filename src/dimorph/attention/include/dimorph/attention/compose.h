@@ -1,0 +1,82 @@
+// Several variants as one. Transforms run in the order given, each on what the one before left; a key counts where every
+// mask lets it count; a tile is skipped where one of them skips it, and full where all find it full; rows are initialised
+// and finalised in the order given. Without softmax as soon as one of them is without.
+//
+//   template <typename ParamsT>
+//   using CappedWindow = dm::Compose<ParamsT, dm::Causal<ParamsT>, dm::Window<ParamsT>, dm::SoftCap<ParamsT>>;
+#pragma once
+#include "variants.h"
+
+namespace dm {
+
+template <typename ParamsT, typename First, typename... Rest>
+struct Compose {
+  First first;
+  Compose<ParamsT, Rest...> rest;
+
+  DM_HD Compose(const ParamsT& params, int batch_idx)
+      : first(hooks::make<First>(params, batch_idx)), rest(params, batch_idx) {}
+
+  template <typename T>
+  DM_HD T QueryTransform(const ParamsT& params, T q) {
+    return hooks::query_transform(rest, params, hooks::query_transform(first, params, q));
+  }
+  template <typename T, typename QIdx, typename KVIdx>
+  DM_HD T LogitsTransform(const ParamsT& params, T logits, int batch_idx, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx,
+                          int kv_head_idx) {
+    logits = hooks::logits_transform(first, params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
+    return hooks::logits_transform(rest, params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
+  }
+  template <typename QIdx, typename KVIdx>
+  DM_HD auto LogitsMask(const ParamsT& params, int batch_idx, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx,
+                        int kv_head_idx) {
+    using Mask = decltype(kv_idx == qo_idx);
+    const Mask mask = hooks::logits_mask<Mask>(first, params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
+    return mask && hooks::logits_mask<Mask>(rest, params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
+  }
+  template <typename T, typename QIdx>
+  DM_HD T OutputTransform(const ParamsT& params, T output, int batch_idx, QIdx qo_idx, int qo_head_idx, int dim) {
+    output = hooks::output_transform(first, params, output, batch_idx, qo_idx, qo_head_idx, dim);
+    return hooks::output_transform(rest, params, output, batch_idx, qo_idx, qo_head_idx, dim);
+  }
+  template <typename T, typename QIdx>
+  DM_HD void RowInit(const ParamsT& params, RowState<T>& row, int batch_idx, QIdx qo_idx, int qo_head_idx) {
+    hooks::row_init(first, params, row, batch_idx, qo_idx, qo_head_idx);
+    hooks::row_init(rest, params, row, batch_idx, qo_idx, qo_head_idx);
+  }
+  template <typename T, typename QIdx>
+  DM_HD void RowFinalize(const ParamsT& params, RowState<T>& row, int batch_idx, QIdx qo_idx, int qo_head_idx) {
+    hooks::row_finalize(first, params, row, batch_idx, qo_idx, qo_head_idx);
+    hooks::row_finalize(rest, params, row, batch_idx, qo_idx, qo_head_idx);
+  }
+  DM_HD TileClass classify_tile(int q0, int q1, int k0, int k1) {
+    const TileClass a = hooks::classify_tile(first, q0, q1, k0, k1);
+    if (a == TileClass::kSkip) return a;
+    const TileClass b = hooks::classify_tile(rest, q0, q1, k0, k1);
+    return b == TileClass::kFull ? a : b;
+  }
+};
+
+template <typename ParamsT, typename Only>
+struct Compose<ParamsT, Only> : Only {
+  DM_HD Compose(const ParamsT& params, int batch_idx) : Only(hooks::make<Only>(params, batch_idx)) {}
+};
+
+template <typename ParamsT, typename First, typename Second, typename... Rest>
+struct Traits<Compose<ParamsT, First, Second, Rest...>> {
+ private:
+  using A = Traits<First>;
+  using B = Traits<Compose<ParamsT, Second, Rest...>>;
+
+ public:
+  static constexpr bool has_query_transform = A::has_query_transform || B::has_query_transform;
+  static constexpr bool has_logits_transform = A::has_logits_transform || B::has_logits_transform;
+  static constexpr bool has_logits_mask = A::has_logits_mask || B::has_logits_mask;
+  static constexpr bool has_output_transform = A::has_output_transform || B::has_output_transform;
+  static constexpr bool has_row_init = A::has_row_init || B::has_row_init;
+  static constexpr bool has_row_finalize = A::has_row_finalize || B::has_row_finalize;
+  static constexpr bool use_softmax = A::use_softmax && B::use_softmax;
+  static constexpr bool logits_additive = A::logits_additive && B::logits_additive;
+};
+
+}  // namespace dm

@@ -1,0 +1,25 @@
+// Additive bias: logits + bias[b, head, i, j] (relative position biases, Raffel et al. 2019,
+// https://arxiv.org/abs/1910.10683).
+// Additional params: float32 tensor bias, row-major [batch or 1, heads or 1, qo_len, kv_len], and int64 bias_batch_stride
+// and bias_head_stride: elements from one batch or head to the next, 0 where there is one for all.
+#pragma once
+#include "../variants.h"
+
+namespace dm {
+
+template <typename ParamsT>
+struct Bias {
+  static constexpr bool logits_additive = true;
+  const float* bias;
+  int64_t columns;
+
+  DM_HD Bias(const ParamsT& params, int batch_idx)
+      : bias(params.bias + batch_idx * params.bias_batch_stride), columns(params.get_kv_len(batch_idx)) {}
+
+  template <typename T, typename QIdx, typename KVIdx>
+  DM_HD T LogitsTransform(const ParamsT& params, T logits, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {
+    return logits + load(bias + qo_head_idx * params.bias_head_stride + kv_idx, columns, qo_idx);
+  }
+};
+
+}  // namespace dm

@@ -1,0 +1,49 @@
+// Any boolean mask. Sequence b's mask is the matrix [qo_len, kv_len], row-major; the matrices follow each other, or start
+// at maybe_mask_starts[b], counted in elements.
+// Additional params: CustomMask takes a bool tensor mask, PackedMask a uint8 tensor mask with 8 elements a byte, lowest
+// bit first, through all rows; both an int64 tensor maybe_mask_starts [batch].
+#pragma once
+#include "../variants.h"
+
+namespace dm {
+namespace detail {
+
+template <typename ParamsT>
+DM_HD inline int64_t mask_start(const ParamsT& params, int batch_idx) {
+  if (params.maybe_mask_starts) return params.maybe_mask_starts[batch_idx];
+  int64_t start = 0;
+  for (int b = 0; b < batch_idx; ++b) start += int64_t{params.get_qo_len(b)} * params.get_kv_len(b);
+  return start;
+}
+
+}  // namespace detail
+
+template <typename ParamsT>
+struct CustomMask {
+  const uint8_t* mask;
+  int64_t columns;
+
+  DM_HD CustomMask(const ParamsT& params, int batch_idx)
+      : mask(reinterpret_cast<const uint8_t*>(params.mask) + detail::mask_start(params, batch_idx)),
+        columns(params.get_kv_len(batch_idx)) {}
+
+  template <typename QIdx, typename KVIdx>
+  DM_HD auto LogitsMask(const ParamsT&, int, QIdx qo_idx, KVIdx kv_idx, int, int) {
+    return load(mask + kv_idx, columns, qo_idx) != 0;
+  }
+};
+
+template <typename ParamsT>
+struct PackedMask {
+  int64_t start, columns;
+
+  DM_HD PackedMask(const ParamsT& params, int batch_idx)
+      : start(detail::mask_start(params, batch_idx)), columns(params.get_kv_len(batch_idx)) {}
+
+  DM_HD bool LogitsMask(const ParamsT& params, int, int qo_idx, int kv_idx, int, int) {
+    const int64_t bit = start + qo_idx * columns + kv_idx;
+    return params.mask[bit >> 3] >> (bit & 7) & 1;
+  }
+};
+
+}  // namespace dm

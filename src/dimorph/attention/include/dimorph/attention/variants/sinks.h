@@ -1,0 +1,22 @@
+// Attention sinks as learned logits (gpt-oss, https://arxiv.org/abs/2508.10925): each row's softmax has one more term,
+// exp(sinks[head]), that has no value.
+// Additional params: float32 tensor sinks [num_qo_heads].
+#pragma once
+#include "../variants.h"
+
+namespace dm {
+
+template <typename ParamsT>
+struct Sinks {
+  template <typename T, typename QIdx>
+  DM_HD void RowFinalize(const ParamsT& params, RowState<T>& row, int, QIdx, int qo_head_idx) {
+    const T sink = params.sinks[qo_head_idx];
+    const T max = math::max(row.max, sink);
+    // Where a side is the maximum its factor is 1, also when both are -inf.
+    row.sum = row.sum * math::select(row.max == max, T(1.f), math::exp(row.max - max)) +
+              math::select(sink == max, T(1.f), math::exp(sink - max));
+    row.max = max;
+  }
+};
+
+}  // namespace dm

@@ -1,0 +1,30 @@
+// Sliding window (Beltagy et al. 2020, https://arxiv.org/abs/2004.05150), aligned bottom-right: query i, which stands at
+// key p = i + kv_len - qo_len, sees the keys p - window_left to p + window_right. A negative width has no bound.
+// Additional params: int32 window_left, int32 window_right.
+#pragma once
+#include "../variants.h"
+
+namespace dm {
+
+template <typename ParamsT>
+struct Window {
+  static constexpr int kUnbounded = 1 << 29;  // sums of two of them and an index stay in 32 bits
+  int lowest, highest;  // of key - query
+
+  DM_HD Window(const ParamsT& params, int batch_idx)
+      : lowest(params.window_left < 0 ? -kUnbounded : diagonal(params, batch_idx) - params.window_left),
+        highest(params.window_right < 0 ? kUnbounded : diagonal(params, batch_idx) + params.window_right) {}
+
+  template <typename QIdx, typename KVIdx>
+  DM_HD auto LogitsMask(const ParamsT&, int, QIdx qo_idx, KVIdx kv_idx, int, int) {
+    return kv_idx - qo_idx >= lowest && kv_idx - qo_idx <= highest;
+  }
+
+  DM_HD TileClass classify_tile(int q0, int q1, int k0, int k1) {
+    const int least = k0 - (q1 - 1), most = (k1 - 1) - q0;  // of key - query in the tile
+    if (most < lowest || least > highest) return TileClass::kSkip;
+    return least >= lowest && most <= highest ? TileClass::kFull : TileClass::kPartial;
+  }
+};
+
+}  // namespace dm
