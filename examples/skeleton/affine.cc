@@ -15,8 +15,6 @@ void affine(ConstTensor x, Tensor y, Extra extra) {
                 (long long)x.size(1));
   DIMORPH_CHECK(x.contiguous() && y.contiguous(), "affine: arguments 'x' and 'y': expected row-major tensors");
   DIMORPH_CHECK_TYPE(y.dtype() == x.dtype(), "affine: argument 'y': expected the dtype of 'x'");
-  DISPATCH_dtype(x.dtype(), DType,
-    DISPATCH_head_dim(x.size(1), HEAD_DIM,
-      DIMORPH_CALL(affine)(x, y, extra)));
+  DISPATCH_dtype(x.dtype(), DType, DISPATCH_head_dim(x.size(1), HEAD_DIM, DIMORPH_CALL(affine)(x, y, extra)));
 }
 DIMORPH_EXPORT(affine)

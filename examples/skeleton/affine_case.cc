@@ -10,7 +10,7 @@ struct Params {
   ADDITIONAL_PARAMS_DECL
 };
 
-void set_additional(Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
+void set_additional(Params& params ADDITIONAL_FUNC_PARAMS){ADDITIONAL_PARAMS_SETTER}
 
 DType inverse_rms(const DType* row) {
   DType sum = 0;

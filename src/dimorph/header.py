@@ -89,12 +89,13 @@ def _constant(axis: Axis, value: Value) -> list[str]:
         return [f"constexpr {axis.cpp_type} {name} = {axis.cpp_type}::{value};"]
     if axis.kind == "tuple":
         return [f"constexpr int {bind} = {part};" for bind, part in zip(axis.binds, value, strict=True)]
-    return [
-        "#if !defined(DIMORPH_ENTRY)  // a variant is the case's business",
-        f'#include "{value.header}"',
-        "#endif",
-        f"#define {name} {value.struct}",
-    ]
+    lines = [f'#include "{header}"' for header in dict.fromkeys(v.header for v in value.structs())]
+    if value.parts:
+        parts = ", ".join(f"{part.struct}<ParamsT>" for part in value.parts)
+        lines += ["template <typename ParamsT>", f"using {value.name} = {value.struct}<ParamsT, {parts}>;"]
+    macro = value.name if value.parts else value.struct
+    guarded = ["#if !defined(DIMORPH_ENTRY)  // a variant is the case's business", *lines, "#endif"]
+    return [*guarded, f"#define {name} {macro}"]
 
 
 def _checked_body(axis: Axis, value: Value) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dimorph import ffi, library, plan, settings
 from dimorph.arrays import exported
-from dimorph.errors import DeclarationError, MissingSpecialization
+from dimorph.errors import DeclarationError, MissingSpecialization, SpecializationMismatch
 from dimorph.kernel import InstantiationSet, Specialization
 from dimorph.resolve import Resolution, build_command, resolve, serving
 
@@ -34,7 +34,7 @@ class Module:
     @property
     def instantiations(self) -> InstantiationSet:
         """The values left on each axis when it was loaded."""
-        return self._dispatcher.instantiations
+        return self._dispatcher.asked
 
     @property
     def resolutions(self) -> tuple[Resolution, ...]:
@@ -49,7 +49,7 @@ class Module:
         raise AttributeError(f"kernel {kernel} exports no function {name!r}; it has: {functions}")
 
     def __repr__(self) -> str:
-        values = self._dispatcher.instantiations
+        values = self._dispatcher.asked
         axes = ", ".join(
             f"{axis.name}={axis.text(left[0]) if len(left) == 1 else axis.texts(left)}"
             for axis, left in zip(values.kernel.axes, values.values, strict=True)
@@ -65,7 +65,7 @@ def load(instantiations: InstantiationSet, policy: str | None, config: settings.
     if policy not in settings.POLICIES:
         raise ValueError(f"load: policy: expected one of {', '.join(settings.POLICIES)}, got {policy!r}")
     family = Family(config, policy)
-    dispatcher = Dispatcher(serving(instantiations, config, policy), family)
+    dispatcher = Dispatcher(serving(instantiations, config, policy), family, instantiations)
     return Module(dispatcher, dispatcher.instance())
 
 
@@ -85,10 +85,16 @@ class Family:
 
 
 class Dispatcher:
-    """An entry, and what it needs to find the cases that are not bound yet."""
+    """An entry, and what it needs to find the cases that are not bound yet.
 
-    def __init__(self, instantiations: InstantiationSet, family: Family) -> None:
+    Attributes:
+        instantiations: the set that the entry is for.
+        asked: the values that calls may have, where the entry has more of them (see `resolve.serving`).
+    """
+
+    def __init__(self, instantiations: InstantiationSet, family: Family, asked: InstantiationSet) -> None:
         self.instantiations = instantiations
+        self.asked = asked
         self.family = family
         self._wider: dict[tuple[str, str], library.Instance] = {}
         self._pairs: dict[tuple[str, str, str], ffi.Wider] = {}
@@ -121,7 +127,9 @@ class Dispatcher:
         """Called by the entry when it lacks something; the address of what it asks for."""
         with self._lock:
             if axis is not None and value is not None:
+                self._check_asked(function, {axis: value})
                 return self._wider_address(function, axis, value)
+            self._check_asked(function, self.instantiations.picked(slot))
             if slot not in self._cases:
                 self._cases[slot] = self._find_case(slot)
             return self._cases[slot].function(function)
@@ -158,6 +166,16 @@ class Dispatcher:
         pair = self._pairs.setdefault((function, axis_name, text), ffi.Wider(other.symbol(function), other.address))
         return ctypes.addressof(pair)
 
+    def _check_asked(self, function: str, given: dict[str, str]) -> None:
+        """Refuses what an entry compiled for just the values asked for would refuse, in the same words."""
+        for axis, left in zip(self.asked.kernel.axes, self.asked.values, strict=True):
+            text = given.get(axis.name)
+            if text is not None and len(left) == 1 and text != axis.text(left[0]):
+                raise SpecializationMismatch(
+                    f"{function}: axis {axis.name}: the call has {text}, "
+                    f"this module was compiled for {axis.text(left[0])}"
+                )
+
     def _find_case(self, slot: int) -> library.Case:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
         unit = plan.case_unit(specialization)
@@ -182,7 +200,8 @@ class Dispatcher:
             raise self._missing(
                 {axis_name: text}, f"this module holds {axis.texts(here)}, and the policy is aot, which never compiles"
             )
-        wider = Dispatcher(self.instantiations.widened(axis_name, value), self.family)
+        more, asked = (held.widened(axis_name, value) for held in (self.instantiations, self.asked))
+        wider = Dispatcher(more, self.family, asked)
         instance = wider.instance()
         for function in list(self.family.functions.values()):
             function.rebind(instance)

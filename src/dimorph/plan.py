@@ -141,7 +141,8 @@ def _unit(
     exports: Mapping[str, str],
 ) -> Unit:
     header = config_header(instantiations)
-    variants = [v for left in instantiations.values if len(left) == 1 for v in left if isinstance(v, Variant)]
+    slots = [v for left in instantiations.values if len(left) == 1 for v in left if isinstance(v, Variant)]
+    variants = [variant for slot in slots for variant in slot.structs()]
     dirs = [kernel.root, *((kernel.root / name).resolve() for name in kernel.include_dirs)]
     dirs += [variant.root for variant in variants]
     include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))

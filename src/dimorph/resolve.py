@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dimorph.artifact import Artifact
 from dimorph.digest import FFI_ABI
-from dimorph.errors import MissingSpecialization, StoreRefused, ToolchainError
+from dimorph.errors import ArtifactCorrupt, MissingSpecialization, StoreRefused, ToolchainError
 from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.places import PACKAGED, Candidate, candidates, fallback_stores, memo_dir, user_store
 from dimorph.plan import Unit, case_units, entry_unit
@@ -50,27 +51,46 @@ def target_levels(settings: Settings) -> tuple[Target, ...]:
 
 
 def serving(instantiations: InstantiationSet, settings: Settings, policy: str) -> InstantiationSet:
-    """The set whose entry serves a load: `instantiations`, or the one around it that was built ahead of time.
+    """The set whose entry serves a load: `instantiations`, or one around it that was built ahead of time.
 
     A build ahead of time makes one entry for a whole set, because an entry takes as long to compile as a small
-    case. What is there for all values then serves a load of some or one of them.
+    case. What was built for all values then serves a load of some or one of them.
     """
     kernel = instantiations.kernel
     if policy == "jit" or not (policy == "aot" or settings.shared_stores or (kernel.root / PACKAGED).is_dir()):
         return instantiations
-    declared = kernel.instantiations()
-    pairs = zip(kernel.axes, instantiations.values, declared.values, strict=True)
-    around = kernel.instantiations(**{axis.name: [*now] for axis, now, all_ in pairs if not set(now) <= set(all_)})
-    beyond_list = around.only is not None and instantiations.only is None
-    if beyond_list or around.values == instantiations.values:
+
+    def there(unit: Unit) -> bool:
+        return isinstance(find(unit, settings, policy), Resolution)
+
+    if there(entry_unit(instantiations)):
         return instantiations
-    if isinstance(find(entry_unit(instantiations), settings, policy), Resolution):
-        return instantiations
-    needed = [entry_unit(around), *(case_units(instantiations) if instantiations.specialized else ())]
-    if not all(isinstance(find(unit, settings, policy), Resolution) for unit in needed):
-        return instantiations
-    _log.info("%s: no entry has just the values asked for; one that has others too serves", kernel.name)
-    return around
+    if instantiations.specialized and not all(there(unit) for unit in case_units(instantiations)):
+        return instantiations  # its error then names what was asked for
+    for around in _around(instantiations, settings):
+        beyond_list = around.only is not None and instantiations.only is None
+        if around.values != instantiations.values and not beyond_list and there(entry_unit(around)):
+            _log.info("%s: no entry has just the values asked for; one that has others too serves", kernel.name)
+            return around
+    return instantiations
+
+
+def _around(instantiations: InstantiationSet, settings: Settings) -> Iterator[InstantiationSet]:
+    """Sets that hold another: that of the declared values, then those that manifests tell of."""
+    kernel = instantiations.kernel
+    declared = zip(kernel.axes, instantiations.values, kernel.instantiations().values, strict=True)
+    yield kernel.instantiations(**{axis.name: [*now] for axis, now, all_ in declared if not set(now) <= set(all_)})
+    from dimorph import manifest
+
+    for root in (kernel.root / PACKAGED, *settings.shared_stores):
+        try:
+            record = manifest.read(root).kernels.get(manifest.identity(kernel))
+        except (OSError, ArtifactCorrupt) as error:
+            _log.info("%s: its manifest is not used: %s", root, error)
+            continue
+        for built in record.built if record else ():
+            if around := manifest.holding(built, instantiations):
+                yield around
 
 
 def find(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = ()) -> Resolution | list[str]:
@@ -185,5 +205,6 @@ def _missing(unit: Unit, why: Sequence[str], reason: str) -> MissingSpecializati
 
 def build_command(kernel: Kernel, values: Mapping[str, str]) -> str:
     """The command that builds what a call with these values needs ahead of time."""
-    axes = "".join(f" {name}={text}" for name, text in values.items())
-    return f"dimorph build {kernel.origin}:{kernel.name}{axes} --out {kernel.root / PACKAGED}"
+    axes = [f"{name}={text}" for name, text in values.items()]
+    what = f"{kernel.origin}:{kernel.name}"
+    return shlex.join(["dimorph", "build", what, *axes, "--out", str(kernel.root / PACKAGED)])

@@ -52,12 +52,12 @@ class Scanner:
     def __init__(self, include_dirs: Sequence[Path], generated: Mapping[str, str]) -> None:
         self._dirs = tuple(include_dirs)
         self._generated = generated
-        self._found: list[SourceFile] = []
-        self._seen: set[tuple[tuple[int, int] | None, str]] = set()
+        self._found: dict[str, SourceFile] = {}
+        self._digests: dict[tuple[tuple[int, int] | None, str], str] = {}
         self._directories: dict[str, tuple[int, int] | None] = {}
 
     def scan(self, names: Sequence[str]) -> tuple[SourceFile, ...]:
-        """The files reachable from `names` (found on the include path), each once, in the order of their names.
+        """The files reachable from `names` (found on the include path), once for each name they are found by.
 
         Raises:
             DeclarationError: a source is not there, or a project file includes a name that a macro computes.
@@ -68,10 +68,10 @@ class Scanner:
                 raise DeclarationError(f"source {name!r} is not in any of: {searched}")
         for text in self._generated.values():
             self._follow(text.encode(), None)
-        for file in self._found:
+        for file in self._found.values():
             if file.path.name in self._generated:
                 raise DeclarationError(f"{file.path} would take the place of the generated header; remove or rename it")
-        return tuple(sorted(self._found, key=lambda file: file.logical))
+        return tuple(self._found[logical] for logical in sorted(self._found))
 
     def _include(self, mention: Mention, includer: SourceFile | None) -> bool:
         if mention.name.startswith("/"):
@@ -81,19 +81,19 @@ class Scanner:
         found = False
         for logical, path in self._places(mention.name, includer if mention.quoted else None):
             where = (self._directory(path.parent), path.name)
-            if where in self._seen:
-                found = True
-            else:
+            content = None
+            if where not in self._digests:
                 try:
                     content = path.read_bytes()
                 except OSError as error:
                     if error.errno not in _NOT_THERE:
                         raise
                     continue
-                found = True
-                file = SourceFile(logical, path, hashlib.sha256(content).hexdigest())
-                self._seen.add(where)
-                self._found.append(file)
+                self._digests[where] = hashlib.sha256(content).hexdigest()
+            found = True
+            # What a name finds counts each time, so that another order of directories is another scan.
+            file = self._found.setdefault(logical, SourceFile(logical, path, self._digests[where]))
+            if content is not None:
                 self._follow(content, file)
             if not mention.every:
                 return True

@@ -21,12 +21,13 @@ _READS_FILES = (
     "-iprefix",
     "-iwith",
     "-isysroot",
+    "-cxx-isystem",
+    "--include",
     "--sysroot",
     "-B",
     "-L",
     "-l",
     "-T",
-    "@",
     "-specs",
     "--specs",
     "-wrapper",
@@ -101,13 +102,18 @@ def _store(env: Mapping[str, str]) -> Path:
         return Path(named)
     if cache := env.get("XDG_CACHE_HOME"):
         return Path(cache) / "dimorph"
-    return Path(env.get("HOME") or "~").expanduser() / ".cache" / "dimorph"
+    try:
+        home = Path(env.get("HOME") or "~").expanduser()
+    except RuntimeError:
+        # A user without a home and without an entry in the list of users, as in some containers.
+        return Path(env.get("TMPDIR") or "/tmp") / f"dimorph-{os.getuid()}"
+    return home / ".cache" / "dimorph"
 
 
 def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     flags = tuple(shlex.split(env.get(name, "")))
     for flag in flags:
-        if flag.startswith(_READS_FILES):
+        if flag.startswith(_READS_FILES) or not flag.startswith("-"):
             raise ValueError(
                 f"{name}: {flag} makes the compiler read files that keys do not know of; "
                 "a kernel's headers belong into its `include_dirs`"

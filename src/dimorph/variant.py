@@ -72,8 +72,9 @@ class Variant:
         name: what a dispatching module and messages call it.
         header: the header that defines the struct, relative to `root`.
         struct: the C++ struct (template) the slot's macro names; default: `name`.
-        params: the additional parameters, in the order in which calls pass them.
+        params: the additional parameters, in the order in which calls pass them; for a composition, its parts'.
         root: the directory of the header; default: that of the file that declares the variant.
+        parts: makes it a composition: `struct` is then a template over the params type and the parts' structs.
     """
 
     name: str
@@ -81,8 +82,12 @@ class Variant:
     struct: str = ""
     params: tuple[Param, ...] = ()
     root: Path = field(default_factory=lambda: declaring_file(3).parent, repr=False)
+    parts: tuple[Variant, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))
+        if self.parts:
+            object.__setattr__(self, "params", tuple(param for part in self.parts for param in part.params))
         object.__setattr__(self, "struct", self.struct or self.name)
         object.__setattr__(self, "params", tuple(self.params))
         object.__setattr__(self, "root", Path(self.root).resolve())
@@ -94,6 +99,10 @@ class Variant:
             raise DeclarationError(f"variant {self.name!r}: two parameters have one name: {names}")
         if not self.header.endswith((".h", ".hpp", ".cuh")):
             raise DeclarationError(f"variant {self.name!r}: expected a header file, got {self.header!r}")
+
+    def structs(self) -> tuple[Variant, ...]:
+        """Every variant whose header is needed: itself and its parts."""
+        return (self, *(inner for part in self.parts for inner in part.structs()))
 
     def __call__(self, *args: Any, **named: Any) -> Bound:
         """The variant with values for its parameters, by position or by name; a `maybe_` tensor may be left out.

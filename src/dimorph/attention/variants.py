@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dimorph as dm
 
@@ -25,3 +26,94 @@ FlashSigmoid = _variant("FlashSigmoid", "flash_sigmoid.h", dm.scalar("scale"), d
 
 Parameters: scale, bias (the paper advises -ln(number of keys)). `attention`'s own scale does not count here.
 """
+
+Window = _variant("Window", "window.h", dm.scalar("window_left", "int32"), dm.scalar("window_right", "int32"))
+"""Sliding window (Beltagy et al. 2020, https://arxiv.org/abs/2004.05150).
+
+Query i, which stands at key p = i + keys - queries, sees the keys p - window_left to p + window_right; a negative width
+has no bound.
+"""
+
+PrefixLM = _variant("PrefixLM", "prefix_lm.h", dm.tensor("prefix_lens", "int32"))
+"""Causal, and every query sees the first prefix_lens[b] keys (Raffel et al. 2020, https://arxiv.org/abs/1910.10683).
+
+Parameters: prefix_lens, int32 [batch].
+"""
+
+KeyPadding = _variant("KeyPadding", "key_padding.h", dm.tensor("kv_valid", "int32"))
+"""Only the first kv_valid[b] keys of a sequence count. Parameters: kv_valid, int32 [batch]."""
+
+DocumentMask = _variant(
+    "DocumentMask", "document_mask.h", dm.tensor("qo_documents", "int32"), dm.tensor("kv_documents", "int32")
+)
+"""A query sees the keys of its own document: packed sequences.
+
+Parameters: qo_documents, kv_documents, int32, the number of each token's document, [batch, length] or ragged [tokens].
+"""
+
+SoftCap = _variant("SoftCap", "soft_cap.h", dm.scalar("soft_cap"))
+"""Logits x become soft_cap tanh(x / soft_cap) (Gemma 2, https://arxiv.org/abs/2408.00118)."""
+
+ALiBi = _variant("ALiBi", "alibi.h", dm.tensor("alibi_slopes", "float32"))
+"""Logits fall by slope[h] |j - p|, p as for Window (Press et al. 2022, https://arxiv.org/abs/2108.12409).
+
+Parameters: alibi_slopes, float32 [heads].
+"""
+
+Sinks = _variant("Sinks", "sinks.h", dm.tensor("sinks", "float32"))
+"""One more logit a head in the softmax that has no value (gpt-oss; Xiao et al. 2024, https://arxiv.org/abs/2309.17453).
+
+Parameters: sinks, float32 [heads], natural units.
+"""
+
+CustomMask = _variant("CustomMask", "custom_mask.h", dm.tensor("mask", "bool"), dm.tensor("maybe_mask_starts", "int64"))
+"""A key counts where mask is True.
+
+Parameters: mask, bool [batch, queries, keys] row-major, or flat with maybe_mask_starts, int64 [batch], where each
+sequence's begins.
+"""
+
+PackedMask = _variant(
+    "PackedMask", "custom_mask.h", dm.tensor("mask", "uint8"), dm.tensor("maybe_mask_starts", "int64")
+)
+"""CustomMask in bits, the lowest first: `numpy.packbits(mask, bitorder="little")` of the whole mask. Starts count bits."""
+
+Bias = _variant(
+    "Bias",
+    "bias.h",
+    dm.tensor("bias", "float32"),
+    dm.scalar("bias_batch_stride", "int64"),
+    dm.scalar("bias_head_stride", "int64"),
+)
+"""Logits get bias[b, h, i, j] in natural units; use `additive_bias(array)` to make one."""
+
+
+def additive_bias(bias: Any) -> dm.Bound:
+    """`Bias` from a float32 array [batch or 1, heads or 1, queries, keys], row-major; a size of 1 is broadcast."""
+    if len(bias.shape) != 4:
+        raise ValueError(f"additive_bias: argument 'bias': expected 4 dimensions, got shape {tuple(bias.shape)}")
+    batch, heads, queries, keys = bias.shape
+    return Bias(bias, heads * queries * keys if batch > 1 else 0, queries * keys if heads > 1 else 0)
+
+
+def compose(*variants: dm.Variant | dm.Bound) -> dm.Bound:
+    """Several variants as one: `compose(Causal, Window(1024, 0), SoftCap(50.0))`.
+
+    Transforms run in the order given, each on what the one before it left; a key counts where every mask lets it
+    count; a tile that one of them rules out is skipped. There is no softmax as soon as one of them is without.
+
+    Raises:
+        ValueError: no variants, or two of them have a parameter of the same name.
+    """
+    bound = [variant if isinstance(variant, dm.Bound) else variant() for variant in variants]
+    parts = tuple(inner for one in bound for inner in (one.variant.parts or (one.variant,)))
+    if not parts:
+        raise ValueError("compose: expected at least one variant, got none")
+    composed = dm.Variant(
+        "_".join(part.name for part in parts),
+        header="dimorph/attention/compose.h",
+        struct="dm::Compose",
+        root=_INCLUDE,
+        parts=parts,
+    )
+    return composed(*(arg for one in bound for arg in one.args))

@@ -37,26 +37,31 @@ void check_dtype(const ConstTensor& tensor, const char* name, const ConstTensor&
 }
 
 void check_size(const ConstTensor& tensor, const char* name, int dim, int64_t expected, const char* meaning) {
-  DIMORPH_CHECK(tensor.size(dim) == expected, "attention: argument '%s': expected size %lld in dimension %d (%s), got %lld",
-                name, static_cast<long long>(expected), dim, meaning, static_cast<long long>(tensor.size(dim)));
+  DIMORPH_CHECK(tensor.size(dim) == expected,
+                "attention: argument '%s': expected size %lld in dimension %d (%s), got %lld", name,
+                static_cast<long long>(expected), dim, meaning, static_cast<long long>(tensor.size(dim)));
 }
 
 // Returns the offsets after checking them; sets the longest length.
 const int32_t* check_offsets(const ConstTensor& offsets, const char* name, int64_t tokens, int32_t* longest) {
-  DIMORPH_CHECK_TYPE(offsets.dtype() == dimorph::data_type<int32_t>(), "attention: argument '%s': expected dtype int32", name);
-  DIMORPH_CHECK(offsets.ndim() == 1 && offsets.size(0) >= 1 && offsets.contiguous() && offsets.device().device_type == kDLCPU,
-                "attention: argument '%s': expected a contiguous CPU tensor [batch + 1]", name);
+  DIMORPH_CHECK_TYPE(offsets.dtype() == dimorph::data_type<int32_t>(), "attention: argument '%s': expected dtype int32",
+                     name);
+  DIMORPH_CHECK(
+      offsets.ndim() == 1 && offsets.size(0) >= 1 && offsets.contiguous() && offsets.device().device_type == kDLCPU,
+      "attention: argument '%s': expected a contiguous CPU tensor [batch + 1]", name);
   const int32_t* values = offsets.data<int32_t>();
   DIMORPH_CHECK(values[0] == 0, "attention: argument '%s': expected 0 first, got %d", name, values[0]);
   *longest = 0;
   for (int64_t i = 1; i < offsets.size(0); ++i) {
     const int32_t length = values[i] - values[i - 1];
-    DIMORPH_CHECK(values[i] >= values[i - 1], "attention: argument '%s': expected offsets that never fall, got %d after %d",
-                  name, values[i], values[i - 1]);
+    DIMORPH_CHECK(values[i] >= values[i - 1],
+                  "attention: argument '%s': expected offsets that never fall, got %d after %d", name, values[i],
+                  values[i - 1]);
     *longest = length > *longest ? length : *longest;
   }
-  DIMORPH_CHECK(values[offsets.size(0) - 1] <= tokens, "attention: argument '%s': expected offsets up to %lld tokens, got %d",
-                name, static_cast<long long>(tokens), values[offsets.size(0) - 1]);
+  DIMORPH_CHECK(values[offsets.size(0) - 1] <= tokens,
+                "attention: argument '%s': expected offsets up to %lld tokens, got %d", name,
+                static_cast<long long>(tokens), values[offsets.size(0) - 1]);
   return values;
 }
 
@@ -114,7 +119,8 @@ Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstTensor& 
     problem.max_kv_len = static_cast<int32_t>(k.size(1));
   }
   if (lse) {
-    DIMORPH_CHECK_TYPE(lse->dtype() == dimorph::data_type<float>(), "attention: argument 'lse': expected dtype float32");
+    DIMORPH_CHECK_TYPE(lse->dtype() == dimorph::data_type<float>(),
+                       "attention: argument 'lse': expected dtype float32");
     DIMORPH_CHECK(lse->ndim() == ndim - 1 && lse->device().device_type == kDLCPU,
                   "attention: argument 'lse': expected a CPU tensor of the shape of 'q' without head_dim");
     for (int dim = 0; dim <= head; ++dim) check_size(*lse, "lse", dim, q.size(dim), "as in 'q'");
@@ -132,9 +138,9 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, Optional
                Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, float sm_scale, Str variant,
                Extra extra) {
   const Problem problem = describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale);
-  DISPATCH_dtype(q.dtype(), DType,
-    DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-      DISPATCH_variant(variant, VARIANT,
-        DIMORPH_CALL(attention)(problem, extra))));
+  DISPATCH_dtype(
+      q.dtype(), DType,
+      DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
+                         DISPATCH_variant(variant, ATTENTION_VARIANT, DIMORPH_CALL(attention)(problem, extra))));
 }
 DIMORPH_EXPORT(attention)

@@ -57,8 +57,7 @@ struct CaseThunk<function> {
 }  // namespace detail
 }  // namespace dimorph
 
-extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_case_bind(
-    const dimorph::HostServices* services) {
+extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_case_bind(const dimorph::HostServices* services) {
   dimorph::host_services() = services;
 }
 

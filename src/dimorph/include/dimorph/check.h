@@ -19,7 +19,7 @@ struct Error {
 namespace detail {
 
 __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink* sink, ErrorKind kind,
-                                                                         const char* format, ...) {
+                                                                       const char* format, ...) {
   va_list args;
   va_start(args, format);
   vsnprintf(sink->text, sizeof sink->text, format, args);
@@ -28,8 +28,8 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
   return false;
 }
 
-[[noreturn]] __attribute__((cold, noinline, format(printf, 2, 3))) inline void raise(ErrorKind kind,
-                                                                                      const char* format, ...) {
+[[noreturn]] __attribute__((cold, noinline, format(printf, 2, 3))) inline void raise(ErrorKind kind, const char* format,
+                                                                                     ...) {
   Error error;
   error.kind = kind;
   va_list args;
@@ -62,12 +62,12 @@ inline void guard(const char* function, ErrorSink* sink, Body&& body) {
 #define DIMORPH_RAISE(kind, ...) ::dimorph::detail::raise(::dimorph::ErrorKind::kind, __VA_ARGS__)
 
 // DIMORPH_CHECK(condition, "printf format", ...): ValueError. The message names function, argument, expected, actual.
-#define DIMORPH_CHECK(condition, ...)                                     \
-  do {                                                                    \
+#define DIMORPH_CHECK(condition, ...)                                         \
+  do {                                                                        \
     if (__builtin_expect(!(condition), 0)) DIMORPH_RAISE(value, __VA_ARGS__); \
   } while (0)
 // The same with TypeError, for a wrong dtype or kind of argument.
-#define DIMORPH_CHECK_TYPE(condition, ...)                               \
-  do {                                                                   \
+#define DIMORPH_CHECK_TYPE(condition, ...)                                   \
+  do {                                                                       \
     if (__builtin_expect(!(condition), 0)) DIMORPH_RAISE(type, __VA_ARGS__); \
   } while (0)

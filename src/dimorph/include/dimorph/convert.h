@@ -62,7 +62,7 @@ inline void argument_name(const char* names, int32_t index, char (&out)[64]) {
 }
 
 __attribute__((cold, noinline)) inline bool wrong_type(const TVMFFIAny& any, const ArgumentPlace& place,
-                                                        const char* expected, ErrorSink* sink) {
+                                                       const char* expected, ErrorSink* sink) {
   char name[64];
   argument_name(place.names, place.index, name);
   return fail(sink, ErrorKind::type, "%s: argument %s: expected %s, got %s", place.function, name, expected,
@@ -70,7 +70,7 @@ __attribute__((cold, noinline)) inline bool wrong_type(const TVMFFIAny& any, con
 }
 
 __attribute__((cold, noinline)) inline bool wrong_elements(const ConstTensor& tensor, DataType expected,
-                                                            const ArgumentPlace& place, ErrorSink* sink) {
+                                                           const ArgumentPlace& place, ErrorSink* sink) {
   char name[64];
   ValueText want, got;
   argument_name(place.names, place.index, name);
@@ -150,9 +150,9 @@ inline bool integer_from_any(const TVMFFIAny& any, T& out, const ArgumentPlace& 
     return out_of_range(any.v_int64, place, 8 * sizeof(T), sink);
   return true;
 }
-#define DIMORPH_INTEGER_ARGUMENT(type)                                                                       \
-  inline bool from_any(const TVMFFIAny& any, type& out, const ArgumentPlace& place, ErrorSink* sink) {       \
-    return integer_from_any(any, out, place, sink);                                                          \
+#define DIMORPH_INTEGER_ARGUMENT(type)                                                                 \
+  inline bool from_any(const TVMFFIAny& any, type& out, const ArgumentPlace& place, ErrorSink* sink) { \
+    return integer_from_any(any, out, place, sink);                                                    \
   }
 DIMORPH_INTEGER_ARGUMENT(int8_t)
 DIMORPH_INTEGER_ARGUMENT(int16_t)
@@ -170,8 +170,8 @@ inline bool from_any(const TVMFFIAny& any, Str& out, const ArgumentPlace& place,
   } else if (any.type_index == kTVMFFISmallStr) {
     out = Str(any.v_bytes, any.small_str_len);
   } else if (any.type_index == kTVMFFIStr) {
-    const auto* bytes = reinterpret_cast<const TVMFFIByteArray*>(reinterpret_cast<const char*>(any.v_obj) +
-                                                                  sizeof(TVMFFIObject));
+    const auto* bytes =
+        reinterpret_cast<const TVMFFIByteArray*>(reinterpret_cast<const char*>(any.v_obj) + sizeof(TVMFFIObject));
     out = Str(bytes->data, bytes->size);
   } else {
     return wrong_type(any, place, "a str", sink);
@@ -201,9 +201,13 @@ inline bool from_any(const TVMFFIAny& any, Optional<T>& out, const ArgumentPlace
 
 // How many of a parameter list may be left out: the optionals at its end.
 template <typename T>
-constexpr bool is_optional(T*) { return false; }
+constexpr bool is_optional(T*) {
+  return false;
+}
 template <typename T>
-constexpr bool is_optional(Optional<T>*) { return true; }
+constexpr bool is_optional(Optional<T>*) {
+  return true;
+}
 template <typename... Params>
 constexpr int32_t required_count() {
   const bool optional[] = {is_optional(static_cast<Params*>(nullptr))..., false};
@@ -219,8 +223,8 @@ inline bool wrong_count(const char* function, const char* names, int32_t least, 
     snprintf(expected, sizeof expected, "%d", least);
   else
     snprintf(expected, sizeof expected, "%d to %d", least, most);
-  return fail(sink, ErrorKind::type, "%s: expected %s argument%s (%s), got %d", function, expected, most == 1 ? "" : "s",
-              names, got);
+  return fail(sink, ErrorKind::type, "%s: expected %s argument%s (%s), got %d", function, expected,
+              most == 1 ? "" : "s", names, got);
 }
 
 // Indices 0..N-1 as a pack, without <utility>.
@@ -261,11 +265,11 @@ inline void to_any(bool value, TVMFFIAny* out) {
   out->zero_padding = 0;
   out->v_int64 = value;
 }
-#define DIMORPH_INTEGER_RESULT(type)                  \
-  inline void to_any(type value, TVMFFIAny* out) {    \
-    out->type_index = kTVMFFIInt;                     \
-    out->zero_padding = 0;                            \
-    out->v_int64 = static_cast<int64_t>(value);       \
+#define DIMORPH_INTEGER_RESULT(type)               \
+  inline void to_any(type value, TVMFFIAny* out) { \
+    out->type_index = kTVMFFIInt;                  \
+    out->zero_padding = 0;                         \
+    out->v_int64 = static_cast<int64_t>(value);    \
   }
 DIMORPH_INTEGER_RESULT(signed char)
 DIMORPH_INTEGER_RESULT(short)

@@ -33,7 +33,7 @@ inline void print_value(const Str& value, ValueText& out) {
 }
 
 [[noreturn]] __attribute__((cold, noinline)) inline void mismatch(const char* axis, const ValueText& given,
-                                                                   const ValueText& compiled) {
+                                                                  const ValueText& compiled) {
   raise(ErrorKind::mismatch, "axis %s: the call has %s, this module was compiled for %s", axis, given, compiled);
 }
 template <typename T>
@@ -112,69 +112,69 @@ inline void expect(const char* axis, const Tuple& given, const Tuple& compiled) 
 }  // namespace dimorph
 
 // A table is a switch, so that its rows are checked by the compiler; a `break` in a body would leave it.
-#define _DISPATCH_SWITCH(axis, expr, ...)                                     \
-  do {                                                                        \
-    const auto dimorph_value = (expr);                                        \
-    switch (dimorph_value) {                                                  \
-      __VA_ARGS__                                                             \
+#define _DISPATCH_SWITCH(axis, expr, ...)                                               \
+  do {                                                                                  \
+    const auto dimorph_value = (expr);                                                  \
+    switch (dimorph_value) {                                                            \
+      __VA_ARGS__                                                                       \
       default: ::dimorph::detail::missing(axis, static_cast<long long>(dimorph_value)); \
-    }                                                                         \
+    }                                                                                   \
   } while (0)
-#define _DISPATCH_CASE(value, case_var, ...)                \
-  case value: {                                             \
-    [[maybe_unused]] constexpr auto case_var = value;       \
-    __VA_ARGS__;                                            \
-    break;                                                  \
+#define _DISPATCH_CASE(value, case_var, ...)          \
+  case value: {                                       \
+    [[maybe_unused]] constexpr auto case_var = value; \
+    __VA_ARGS__;                                      \
+    break;                                            \
   }
 
-#define _DISPATCH_TYPE_SWITCH(axis, expr, ...)                      \
-  do {                                                              \
-    const ::dimorph::DataType dimorph_value = (expr);               \
-    switch (::dimorph::detail::dtype_key(dimorph_value)) {          \
-      __VA_ARGS__                                                   \
-      default: ::dimorph::detail::missing(axis, dimorph_value);     \
-    }                                                               \
+#define _DISPATCH_TYPE_SWITCH(axis, expr, ...)                  \
+  do {                                                          \
+    const ::dimorph::DataType dimorph_value = (expr);           \
+    switch (::dimorph::detail::dtype_key(dimorph_value)) {      \
+      __VA_ARGS__                                               \
+      default: ::dimorph::detail::missing(axis, dimorph_value); \
+    }                                                           \
   } while (0)
-#define _DISPATCH_TYPE_CASE(type, case_var, ...)                                \
-  case ::dimorph::detail::dtype_key(::dimorph::data_type<type>()): {            \
-    using case_var [[maybe_unused]] = type;                                     \
-    __VA_ARGS__;                                                                \
-    break;                                                                      \
+#define _DISPATCH_TYPE_CASE(type, case_var, ...)                     \
+  case ::dimorph::detail::dtype_key(::dimorph::data_type<type>()): { \
+    using case_var [[maybe_unused]] = type;                          \
+    __VA_ARGS__;                                                     \
+    break;                                                           \
   }
 
 // Tuples and names cannot be switched on, so their tables are chains.
-#define _DISPATCH_CHAIN(axis, expr, ...)                                           \
-  do {                                                                             \
-    const auto dimorph_value = (expr);                                             \
-    __VA_ARGS__ ::dimorph::detail::missing(axis, dimorph_value);                   \
+#define _DISPATCH_CHAIN(axis, expr, ...)                         \
+  do {                                                           \
+    const auto dimorph_value = (expr);                           \
+    __VA_ARGS__ ::dimorph::detail::missing(axis, dimorph_value); \
   } while (0)
-#define _DISPATCH_NAME_CASE(name, index, case_var, ...)      \
-  if (dimorph_value == ::dimorph::Str(name)) {               \
-    [[maybe_unused]] constexpr int case_var = index;         \
-    __VA_ARGS__;                                             \
-    break;                                                   \
+#define _DISPATCH_NAME_CASE(name, index, case_var, ...) \
+  if (dimorph_value == ::dimorph::Str(name)) {          \
+    [[maybe_unused]] constexpr int case_var = index;    \
+    __VA_ARGS__;                                        \
+    break;                                              \
   }
-#define _DISPATCH_CASE_2(value1, value2, case_var1, case_var2, ...)                \
-  if (dimorph_value == ::dimorph::detail::tuple(value1, value2)) {                 \
-    [[maybe_unused]] constexpr auto case_var1 = value1;                            \
-    [[maybe_unused]] constexpr auto case_var2 = value2;                            \
-    __VA_ARGS__;                                                                   \
-    break;                                                                         \
+#define _DISPATCH_CASE_2(value1, value2, case_var1, case_var2, ...) \
+  if (dimorph_value == ::dimorph::detail::tuple(value1, value2)) {  \
+    [[maybe_unused]] constexpr auto case_var1 = value1;             \
+    [[maybe_unused]] constexpr auto case_var2 = value2;             \
+    __VA_ARGS__;                                                    \
+    break;                                                          \
   }
 #define _DISPATCH_CASE_3(value1, value2, value3, case_var1, case_var2, case_var3, ...) \
-  if (dimorph_value == ::dimorph::detail::tuple(value1, value2, value3)) {         \
-    [[maybe_unused]] constexpr auto case_var1 = value1;                            \
-    [[maybe_unused]] constexpr auto case_var2 = value2;                            \
-    [[maybe_unused]] constexpr auto case_var3 = value3;                            \
-    __VA_ARGS__;                                                                   \
-    break;                                                                         \
+  if (dimorph_value == ::dimorph::detail::tuple(value1, value2, value3)) {             \
+    [[maybe_unused]] constexpr auto case_var1 = value1;                                \
+    [[maybe_unused]] constexpr auto case_var2 = value2;                                \
+    [[maybe_unused]] constexpr auto case_var3 = value3;                                \
+    __VA_ARGS__;                                                                       \
+    break;                                                                             \
   }
 #define _DISPATCH_CASE_4(value1, value2, value3, value4, case_var1, case_var2, case_var3, case_var4, ...) \
-  if (dimorph_value == ::dimorph::detail::tuple(value1, value2, value3, value4)) { \
-    [[maybe_unused]] constexpr auto case_var1 = value1;                            \
-    [[maybe_unused]] constexpr auto case_var2 = value2;                            \
-    [[maybe_unused]] constexpr auto case_var3 = value3;                            \
-    [[maybe_unused]] constexpr auto case_var4 = value4;                            \
-    __VA_ARGS__;                                                                   \
-    break;                                                                         \
+  if (dimorph_value == ::dimorph::detail::tuple(value1, value2, value3, value4)) {                        \
+    [[maybe_unused]] constexpr auto case_var1 = value1;                                                   \
+    [[maybe_unused]] constexpr auto case_var2 = value2;                                                   \
+    [[maybe_unused]] constexpr auto case_var3 = value3;                                                   \
+    [[maybe_unused]] constexpr auto case_var4 = value4;                                                   \
+    __VA_ARGS__;                                                                                          \
+    break;                                                                                                \
   }

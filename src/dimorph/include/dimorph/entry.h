@@ -94,7 +94,8 @@ struct CaseCall {
   template <typename... Args>
   __attribute__((noinline)) R operator()(Args... args) const {
     CallState& state = call_state();
-    const CaseFunction* target = state.instance ? __atomic_load_n(state.instance->bound + place, __ATOMIC_ACQUIRE) : nullptr;
+    const CaseFunction* target =
+        state.instance ? __atomic_load_n(state.instance->bound + place, __ATOMIC_ACQUIRE) : nullptr;
     if (__builtin_expect(!target, 0)) {
       target = static_cast<const CaseFunction*>(resolve(function, slot, nullptr, nullptr));
       __atomic_store_n(state.instance->bound + place, target, __ATOMIC_RELEASE);
@@ -131,8 +132,9 @@ struct CaseCall {
 };
 
 inline void set_error(const char* function, ErrorKind kind, const char* text) {
-  const char* kinds[] = {"RuntimeError", "ValueError", "TypeError", "IndexError", "MemoryError",
-                         "NotImplementedError", "RuntimeError", "dimorph.SpecializationMismatch", "RuntimeError"};
+  const char* kinds[] = {"RuntimeError", "ValueError",          "TypeError",    "IndexError",
+                         "MemoryError",  "NotImplementedError", "RuntimeError", "dimorph.SpecializationMismatch",
+                         "RuntimeError"};
   const char* parts[] = {text};
   if (kind == ErrorKind::mismatch) {
     const char* named[] = {function, ": ", text};
@@ -153,12 +155,16 @@ inline void receive(Extra& extra, const TVMFFIAny* args, int32_t count, const ch
 }
 
 template <typename T>
-constexpr bool is_extra(T*) { return false; }
+constexpr bool is_extra(T*) {
+  return false;
+}
 constexpr bool is_extra(Extra*) { return true; }
 
 // Which parameters take a tensor without writing it, one bit each.
 template <typename T>
-constexpr bool is_read_only(T*) { return false; }
+constexpr bool is_read_only(T*) {
+  return false;
+}
 constexpr bool is_read_only(ConstTensor*) { return true; }
 constexpr bool is_read_only(Optional<ConstTensor>*) { return true; }
 

@@ -18,8 +18,9 @@ inline void parallel_for(int64_t count, Body&& body) {
       const_cast<void*>(static_cast<const void*>(context)));
 }
 
-// At least `bytes` of memory for the calling thread alone, aligned to 4096. It stays valid, with its contents, until the
-// thread's next call, which may be anyone's: take it inside a body and do not keep it. Not for nested parallel work.
+// At least `bytes` of memory for the calling thread alone, aligned to 4096. It stays valid, with its contents, until
+// the thread's next call, which may be anyone's: take it inside a body and do not keep it. Not for nested parallel
+// work.
 inline void* thread_scratch(size_t bytes) { return host_services()->thread_scratch(bytes); }
 
 }  // namespace dimorph

@@ -23,9 +23,11 @@ constexpr bool operator!=(DataType a, DataType b) { return !(a == b); }
 // The DLPack type of a C++ element type, e.g. data_type<float>().
 template <typename T>
 constexpr DataType data_type();
-#define DIMORPH_DATA_TYPE(type, code) \
-  template <>                         \
-  constexpr DataType data_type<type>() { return DataType{code, 8 * sizeof(type), 1}; }
+#define DIMORPH_DATA_TYPE(type, code)           \
+  template <>                                   \
+  constexpr DataType data_type<type>() {        \
+    return DataType{code, 8 * sizeof(type), 1}; \
+  }
 DIMORPH_DATA_TYPE(float, kDLFloat)
 DIMORPH_DATA_TYPE(double, kDLFloat)
 DIMORPH_DATA_TYPE(half, kDLFloat)

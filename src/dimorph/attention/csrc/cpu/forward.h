@@ -23,7 +23,8 @@ inline void multiply_values(Scratch& s, const Block& block, const FloatV (&resca
     RawFloat sums[kRows][kVectors] = {};
     float* out = block.out + d * kBlock;
     DM_UNROLL
-    for (int i = 0; i < kRows * kVectors; ++i) __builtin_prefetch(out + i * kLanes, 1, 3);  // used only after the product
+    for (int i = 0; i < kRows * kVectors; ++i)
+      __builtin_prefetch(out + i * kLanes, 1, 3);  // used only after the product
     multiply<1, kRows>(sums, s.values + d * kKeys + block.first * kRows, s.weights + block.first * kBlock,
                        block.last - block.first);
     DM_UNROLL
@@ -45,7 +46,8 @@ inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int 
     DM_UNROLL
     for (int j = 0; j < kVectors; ++j, logits += kLanes) {
       FloatV x = FloatV::load(logits);
-      x = dm::hooks::logits_transform(seq.variant, seq.params, x, seq.batch, qo_idx[j], k0 + c, block.head, seq.kv_head);
+      x = dm::hooks::logits_transform(seq.variant, seq.params, x, seq.batch, qo_idx[j], k0 + c, block.head,
+                                      seq.kv_head);
       if (Traits::use_softmax) x = x * kLogitUnit;
       if (kMasked) {
         const MaskV mask = dm::hooks::logits_mask<MaskV>(seq.variant, seq.params, seq.batch, qo_idx[j], k0 + c,
@@ -127,7 +129,8 @@ __attribute__((cold, noinline)) inline void set_nonfinite_aside(Scratch& s, int 
 }
 
 // `v` is the tile's first row in place.
-__attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch& s, const Block& block, const DType* v) {
+__attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch& s, const Block& block,
+                                                          const DType* v) {
   for (int c = block.first; c < block.last; ++c) {
     if (s.finite[c]) continue;
     for (int d = 0; d < HEAD_DIM_VO; ++d)
@@ -144,6 +147,7 @@ __attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch
 inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
   const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
   const int share = kKeys / count + 1;
+  int tiles = 0;
   for (int b = 0; b < count; ++b) start(seq, blocks[b]);
   for (int k0 = 0; k0 < seq.kv_len; k0 += kKeys) {
     const int keys = dm::math::min(kKeys, seq.kv_len - k0);
@@ -168,8 +172,13 @@ inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
       multiply_values(s, block, rescale);
       if (!finite) add_nonfinite(seq, s, block, v);
     }
+    if (++tiles % kFold == 0)
+      for (int b = 0; b < count; ++b) fold(blocks[b], tiles == kFold, false);
   }
-  for (int b = 0; b < count; ++b) finish(seq, blocks[b]);
+  for (int b = 0; b < count; ++b) {
+    if (tiles >= kFold) fold(blocks[b], false, true);
+    finish(seq, blocks[b]);
+  }
 }
 
 inline void forward(const Params& params) {
@@ -190,8 +199,19 @@ inline void forward(const Params& params) {
     int count = 0;
     for (int64_t b = first; b < first + size && b / group * kBlock < seq.qo_len; ++b, ++count) {
       const int q0 = static_cast<int>(b / group) * kBlock;
-      list[count] = Block{seq.kv_head * group + static_cast<int>(b % group), q0, dm::math::min(kBlock, seq.qo_len - q0),
-                          0, 0, false, s.q[count], s.out[count], s.max[count], s.sum[count]};
+      list[count] = Block{seq.kv_head * group + static_cast<int>(b % group),
+                          q0,
+                          dm::math::min(kBlock, seq.qo_len - q0),
+                          0,
+                          0,
+                          false,
+                          s.q[count],
+                          s.out[count],
+                          s.max[count],
+                          s.sum[count],
+                          s.folded_out[count],
+                          s.folded_max[count],
+                          s.folded_sum[count]};
     }
     if (count) run_task(seq, s, list, count);
   });

@@ -30,6 +30,10 @@ struct Block {
   float* out;  // [HEAD_DIM_VO][kBlock], not normalised
   float* max;  // [kBlock]
   float* sum;  // [kBlock]
+  // The same for the tiles folded away so far.
+  float* folded_out;
+  float* folded_max;
+  float* folded_sum;
 };
 
 // What a thread needs for its task.
@@ -38,6 +42,9 @@ struct Scratch {
   float out[kMaxBlocks][HEAD_DIM_VO * kBlock];
   float max[kMaxBlocks][kBlock];
   float sum[kMaxBlocks][kBlock];
+  float folded_out[kMaxBlocks][HEAD_DIM_VO * kBlock];
+  float folded_max[kMaxBlocks][kBlock];
+  float folded_sum[kMaxBlocks][kBlock];
   float weights[kKeys * kBlock];      // first the logits; [key][query]
   float keys[kKeys * HEAD_DIM_QK];    // [key][HEAD_DIM_QK]
   float values[kKeys * HEAD_DIM_VO];  // [HEAD_DIM_VO / kRows][key][kRows]
@@ -97,6 +104,27 @@ __attribute__((cold)) inline void start(Sequence& seq, const Block& block) {
     dm::hooks::row_init(seq.variant, p, row, seq.batch, query_indices(block, j), block.head);
     dm::math::max(FloatV(kLowest), row.max * dm::math::log2e).store(block.max + j * kLanes);
     row.sum.store(block.sum + j * kLanes);
+  }
+}
+
+// Moves the block's sums to its folded ones, adding what is there unless this is the first time; the last time, the
+// block gets them all back. Rounding errors grow with the root of the number of additions: without this, sums over a
+// hundred thousand keys lose a digit.
+__attribute__((cold)) inline void fold(const Block& block, bool first, bool last) {
+  for (int j = 0; j < kVectors; ++j) {
+    const FloatV max = FloatV::load(block.max + j * kLanes);
+    const FloatV factor = !Traits::use_softmax
+                              ? FloatV(1.f)
+                              : dm::math::exp2_nonpositive(FloatV::load(block.folded_max + j * kLanes) - max);
+    max.store(block.folded_max + j * kLanes);
+    const auto move = [&](float* recent, float* folded) {
+      FloatV x = FloatV::load(recent);
+      if (!first) x += FloatV::load(folded) * factor;
+      x.store(last ? recent : folded);
+      if (!last) FloatV(0.f).store(recent);
+    };
+    move(block.sum + j * kLanes, block.folded_sum + j * kLanes);
+    for (int i = j * kLanes; i < HEAD_DIM_VO * kBlock; i += kBlock) move(block.out + i, block.folded_out + i);
   }
 }
 

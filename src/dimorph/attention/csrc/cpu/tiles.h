@@ -22,6 +22,8 @@ constexpr int kBlock = kVectors * kLanes;  // queries that are computed together
 // Keys a tile: long enough that rescaling the output (once a tile) costs 1 / 64 of the product, short enough that the
 // weights (12 KB with 16 lanes) stay in a first-level cache beside a block of queries.
 constexpr int kKeys = 64;
+// Tiles after which a block's sums are folded away: 65,000 keys then cost 32 + 32 roundings, not 1024.
+constexpr int kFold = 32;
 // Query blocks that share one copy of a tile of keys and values. The copy costs 1 / 24 of one block's work, more where
 // it comes from the third-level cache, so 16 share it; their queries and outputs must fit a second-level cache.
 constexpr int kBlockBytes = 4 * kBlock * (HEAD_DIM_QK + HEAD_DIM_VO);

@@ -1,6 +1,6 @@
-// Several variants as one. Transforms run in the order given, each on what the one before left; a key counts where every
-// mask lets it count; a tile is skipped where one of them skips it, and full where all find it full; rows are initialised
-// and finalised in the order given. Without softmax as soon as one of them is without.
+// Several variants as one. Transforms run in the order given, each on what the one before left; a key counts where
+// every mask lets it count; a tile is skipped where one of them skips it, and full where all find it full; rows are
+// initialised and finalised in the order given. Without softmax as soon as one of them is without.
 //
 //   template <typename ParamsT>
 //   using CappedWindow = dm::Compose<ParamsT, dm::Causal<ParamsT>, dm::Window<ParamsT>, dm::SoftCap<ParamsT>>;

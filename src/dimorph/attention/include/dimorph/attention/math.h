@@ -86,11 +86,16 @@ DM_HD inline T exp2_fraction(T x) {
   p = p * x + 0.6931470036506653f;
   return p * x + 1.f;
 }
-// p * 2^n for rounded = kRound + n.
-template <typename T>
-DM_HD inline T scale(T p, T rounded) {
-  return from_bits(bits(p) + (bits(rounded) << 23));
+// p * 2^n for rounded = kRound + n. Unsigned, because the sum may wrap.
+DM_HD inline float scale(float p, float rounded) {
+  return from_bits(static_cast<int32_t>(static_cast<uint32_t>(bits(p)) + (static_cast<uint32_t>(bits(rounded)) << 23)));
 }
+#if !defined(__CUDACC__)
+DM_INLINE FloatV scale(FloatV p, FloatV rounded) {
+  typedef uint32_t RawUint __attribute__((vector_size(4 * kLanes)));
+  return FloatV(RawFloat(RawUint(p.raw) + (RawUint(rounded.raw) << 23)));
+}
+#endif
 }  // namespace detail
 
 #if !defined(__CUDACC__)
@@ -119,10 +124,6 @@ DM_HD inline T exp2_nonpositive(T x) {
   const T rounded = x + detail::kRound;
   return detail::scale(detail::exp2_fraction(x - (rounded - detail::kRound)), rounded);
 }
-template <typename T>
-DM_HD inline T exp2(T x) {
-  return exp2_nonpositive(min(T(128.f), x));  // 2^128 is the bit pattern of infinity
-}
 #if defined(__AVX512F__) && !defined(__CUDACC__)
 // Two instructions that take every special value to its place, instead of six with the clamp; scalef(NaN, -inf) is 0.
 DM_INLINE FloatV exp2_nonpositive(FloatV x) {
@@ -134,6 +135,10 @@ DM_INLINE FloatV exp2_nonpositive(FloatV x) {
 }
 #endif
 template <typename T>
+DM_HD inline T exp2(T x) {
+  return exp2_nonpositive(min(T(128.f), x));  // 2^128 is the bit pattern of infinity
+}
+template <typename T>
 DM_HD inline T exp(T x) {
   const T rounded = x * log2e + detail::kRound, n = rounded - detail::kRound;
   const T rest = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // x - n ln 2; the first product is exact
@@ -143,8 +148,9 @@ DM_HD inline T exp(T x) {
 }
 template <typename T>
 DM_HD inline T log2(T x) {
-  const auto exponent = (detail::bits(x) - 0x3f3504f3) >> 23;  // the mantissa lies in [sqrt(1/2), sqrt(2))
-  const T m = detail::from_bits(detail::bits(x) - (exponent << 23));
+  const auto bits = detail::bits(abs(x));
+  const auto exponent = (bits - 0x3f3504f3) >> 23;  // the mantissa lies in [sqrt(1/2), sqrt(2))
+  const T m = detail::from_bits(bits - exponent * (1 << 23));
   const T s = (m - 1.f) / (m + 1.f), y = s * s;
   T series = y * 0.22222222f + 0.28571429f;  // log(m) = 2 atanh(s)
   series = series * y + 0.4f;

@@ -1,5 +1,6 @@
 // The host's SIMD values: FloatV, IntV and MaskV hold one number (or one truth value) a lane. They are thin wrappers
-// over the compilers' vector types, so that hooks may mix them with scalars and get the same meaning from every compiler.
+// over the compilers' vector types, so that hooks may mix them with scalars and get the same meaning from every
+// compiler.
 #pragma once
 #include <stdint.h>
 
@@ -40,6 +41,7 @@ struct MaskV {
   friend DM_INLINE MaskV operator!(MaskV a) { return MaskV(~a.raw); }
 };
 
+// Whether one lane is true.
 DM_INLINE bool any(MaskV mask) {
   uint64_t words[kLanes / 2], found = 0;
   __builtin_memcpy(words, &mask, sizeof words);
@@ -47,18 +49,18 @@ DM_INLINE bool any(MaskV mask) {
   return found != 0;
 }
 
-#define DM_ARITHMETIC(V, op) \
-  friend DM_INLINE V operator op(V a, V b) { return V(a.raw op b.raw); }
-#define DM_COMPARISON(V, op) \
-  friend DM_INLINE MaskV operator op(V a, V b) { return MaskV(RawInt(a.raw op b.raw)); }
-#define DM_COMMON(V) \
-  DM_ARITHMETIC(V, +) DM_ARITHMETIC(V, -) DM_ARITHMETIC(V, *) \
-  DM_COMPARISON(V, <) DM_COMPARISON(V, <=) DM_COMPARISON(V, >) DM_COMPARISON(V, >=) \
-  DM_COMPARISON(V, ==) DM_COMPARISON(V, !=) \
-  friend DM_INLINE V operator-(V a) { return V(-a.raw); } \
-  friend DM_INLINE V& operator+=(V& a, V b) { return a = a + b; } \
-  friend DM_INLINE V& operator-=(V& a, V b) { return a = a - b; } \
+// clang-format off
+#define DM_ARITHMETIC(V, op) friend DM_INLINE V operator op(V a, V b) { return V(a.raw op b.raw); }
+#define DM_COMPARISON(V, op) friend DM_INLINE MaskV operator op(V a, V b) { return MaskV(RawInt(a.raw op b.raw)); }
+#define DM_COMMON(V)                                                        \
+  DM_ARITHMETIC(V, +) DM_ARITHMETIC(V, -) DM_ARITHMETIC(V, *)               \
+  DM_COMPARISON(V, <) DM_COMPARISON(V, <=) DM_COMPARISON(V, ==)             \
+  DM_COMPARISON(V, >) DM_COMPARISON(V, >=) DM_COMPARISON(V, !=)             \
+  friend DM_INLINE V operator-(V a) { return V(-a.raw); }                   \
+  friend DM_INLINE V& operator+=(V& a, V b) { return a = a + b; }           \
+  friend DM_INLINE V& operator-=(V& a, V b) { return a = a - b; }           \
   friend DM_INLINE V& operator*=(V& a, V b) { return a = a * b; }
+// clang-format on
 
 struct IntV {
   RawInt raw;

@@ -66,18 +66,19 @@ using void_t = void;
 template <typename T>
 DM_HD T&& declval();
 
-// Whether V has a member of that name, whatever its signature: a hook with wrong arguments must not pass for a missing one.
-#define DM_HAS_MEMBER(Name)                                       \
-  template <typename V>                                           \
-  struct Has##Name {                                              \
-    struct Probe {                                                \
-      int Name;                                                   \
-    };                                                            \
-    struct Both : V, Probe {};                                    \
-    template <typename U>                                         \
-    DM_HD static char test(decltype(&U::Name)*);                        \
-    template <typename U>                                         \
-    DM_HD static long test(...);                                        \
+// Whether V has a member of that name, whatever its signature: a hook with wrong arguments must not pass for a missing
+// one.
+#define DM_HAS_MEMBER(Name)                                        \
+  template <typename V>                                            \
+  struct Has##Name {                                               \
+    struct Probe {                                                 \
+      int Name;                                                    \
+    };                                                             \
+    struct Both : V, Probe {};                                     \
+    template <typename U>                                          \
+    DM_HD static char test(decltype(&U::Name)*);                   \
+    template <typename U>                                          \
+    DM_HD static long test(...);                                   \
     static constexpr bool value = sizeof(test<Both>(nullptr)) > 1; \
   };
 DM_HAS_MEMBER(QueryTransform)
@@ -108,14 +109,14 @@ struct LogitsAdditive<V, true> {
   static constexpr bool value = V::logits_additive;
 };
 
-#define DM_CALLABLE(Name, ...)                                                                 \
+#define DM_CALLABLE(Name, ...)                                                                        \
   template <typename V, typename ParamsT, typename T, typename QIdx, typename KVIdx, typename = void> \
-  struct Can##Name {                                                                           \
-    static constexpr bool value = false;                                                       \
-  };                                                                                           \
-  template <typename V, typename ParamsT, typename T, typename QIdx, typename KVIdx>             \
-  struct Can##Name<V, ParamsT, T, QIdx, KVIdx, void_t<decltype(declval<V&>().Name(__VA_ARGS__))>> { \
-    static constexpr bool value = true;                                                        \
+  struct Can##Name {                                                                                  \
+    static constexpr bool value = false;                                                              \
+  };                                                                                                  \
+  template <typename V, typename ParamsT, typename T, typename QIdx, typename KVIdx>                  \
+  struct Can##Name<V, ParamsT, T, QIdx, KVIdx, void_t<decltype(declval<V&>().Name(__VA_ARGS__))>> {   \
+    static constexpr bool value = true;                                                               \
   };
 DM_CALLABLE(LogitsTransform, declval<const ParamsT&>(), declval<T>(), 0, declval<QIdx>(), declval<KVIdx>(), 0, 0)
 DM_CALLABLE(LogitsMask, declval<const ParamsT&>(), 0, declval<QIdx>(), declval<KVIdx>(), 0, 0)

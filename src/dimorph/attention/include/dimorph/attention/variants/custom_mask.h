@@ -1,7 +1,7 @@
-// Any boolean mask. Sequence b's mask is the matrix [qo_len, kv_len], row-major; the matrices follow each other, or start
-// at maybe_mask_starts[b], counted in elements.
-// Additional params: CustomMask takes a bool tensor mask, PackedMask a uint8 tensor mask with 8 elements a byte, lowest
-// bit first, through all rows; both an int64 tensor maybe_mask_starts [batch].
+// Any boolean mask. Sequence b's mask is the matrix [qo_len, kv_len], row-major; the matrices follow each other, or
+// start at maybe_mask_starts[b], counted in elements. Additional params: CustomMask takes a bool tensor mask,
+// PackedMask a uint8 tensor mask with 8 elements a byte, lowest bit first, through all rows; both an int64 tensor
+// maybe_mask_starts [batch].
 #pragma once
 #include "../variants.h"
 

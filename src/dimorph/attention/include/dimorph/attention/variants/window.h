@@ -1,5 +1,5 @@
-// Sliding window (Beltagy et al. 2020, https://arxiv.org/abs/2004.05150), aligned bottom-right: query i, which stands at
-// key p = i + kv_len - qo_len, sees the keys p - window_left to p + window_right. A negative width has no bound.
+// Sliding window (Beltagy et al. 2020, https://arxiv.org/abs/2004.05150), aligned bottom-right: query i, which stands
+// at key p = i + kv_len - qo_len, sees the keys p - window_left to p + window_right. A negative width has no bound.
 // Additional params: int32 window_left, int32 window_right.
 #pragma once
 #include "../variants.h"
@@ -9,7 +9,7 @@ namespace dm {
 template <typename ParamsT>
 struct Window {
   static constexpr int kUnbounded = 1 << 29;  // sums of two of them and an index stay in 32 bits
-  int lowest, highest;  // of key - query
+  int lowest, highest;                        // of key - query
 
   DM_HD Window(const ParamsT& params, int batch_idx)
       : lowest(params.window_left < 0 ? -kUnbounded : diagonal(params, batch_idx) - params.window_left),

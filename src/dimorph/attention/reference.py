@@ -1,0 +1,148 @@
+"""Attention by its definition, in float64: what every kernel is compared with. Slow, and simple enough to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import dimorph as dm
+
+Array = npt.NDArray[Any]
+
+# Rewrites the logits [heads, queries, keys] of one sequence; masked ones become -inf.
+# Arguments: logits, batch index, query indices [queries, 1], key indices [keys], and the variant's parameters.
+Rule = Callable[..., Array]
+
+
+def _masked(logits: Array, keep: Array) -> Array:
+    return np.where(keep, logits, -np.inf)
+
+
+def _place(logits: Array, i: Array) -> Array:
+    """Where each query stands among the keys: the last query at the last key."""
+    return i + (logits.shape[-1] - logits.shape[-2])
+
+
+def _causal(x: Array, b: int, i: Array, j: Array) -> Array:
+    return _masked(x, j <= _place(x, i))
+
+
+def _window(x: Array, b: int, i: Array, j: Array, left: int, right: int) -> Array:
+    p = _place(x, i)
+    return _masked(x, ((j >= p - left) | (left < 0)) & ((j <= p + right) | (right < 0)))
+
+
+def _prefix_lm(x: Array, b: int, i: Array, j: Array, lens: Array) -> Array:
+    return _masked(x, (j <= _place(x, i)) | (j < lens[b]))
+
+
+def _key_padding(x: Array, b: int, i: Array, j: Array, valid: Array) -> Array:
+    return _masked(x, np.broadcast_to(j < valid[b], x.shape))
+
+
+def _soft_cap(x: Array, b: int, i: Array, j: Array, cap: float) -> Array:
+    return cap * np.tanh(x / cap)
+
+
+def _alibi(x: Array, b: int, i: Array, j: Array, slopes: Array) -> Array:
+    result: Array = x - slopes.astype(np.float64)[:, None, None] * np.abs(j - _place(x, i))
+    return result
+
+
+def _custom_mask(x: Array, b: int, i: Array, j: Array, mask: Array, starts: Array | None) -> Array:
+    queries, keys = x.shape[-2:]
+    first = b * queries * keys if starts is None else int(starts[b])
+    return _masked(x, mask.reshape(-1)[first : first + queries * keys].reshape(queries, keys).astype(bool))
+
+
+def _packed_mask(x: Array, b: int, i: Array, j: Array, mask: Array, starts: Array | None) -> Array:
+    return _custom_mask(x, b, i, j, np.unpackbits(mask.reshape(-1), bitorder="little"), starts)
+
+
+def _document_mask(x: Array, b: int, i: Array, j: Array, qo: Array, kv: Array) -> Array:
+    return _masked(x, qo[b][:, None] == kv[b])
+
+
+def _bias(x: Array, b: int, i: Array, j: Array, bias: Array, batch_stride: int, head_stride: int) -> Array:
+    batch, head = (b if batch_stride else 0), (slice(None) if head_stride else slice(0, 1))
+    result: Array = x + bias[batch, head].astype(np.float64)
+    return result
+
+
+def _sigmoid(x: Array, b: int, i: Array, j: Array, scale: float, bias: float) -> Array:
+    result: Array = 1.0 / (1.0 + np.exp(-(x * np.float64(np.float32(scale)) + np.float64(np.float32(bias)))))
+    return result
+
+
+RULES: dict[str, Rule] = {
+    "Plain": lambda x, b, i, j: x,
+    "Causal": _causal,
+    "Window": _window,
+    "PrefixLM": _prefix_lm,
+    "KeyPadding": _key_padding,
+    "DocumentMask": _document_mask,
+    "SoftCap": _soft_cap,
+    "ALiBi": _alibi,
+    "CustomMask": _custom_mask,
+    "PackedMask": _packed_mask,
+    "Bias": _bias,
+    "FlashSigmoid": _sigmoid,
+    "Sinks": lambda x, b, i, j, sinks: x,
+}
+
+
+def attention(
+    q: Array, k: Array, v: Array, *, variant: dm.Bound, scale: float | None = None, rules: dict[str, Rule] = RULES
+) -> tuple[Array, Array]:
+    """Dense attention in float64, for NumPy arrays and any variant that `rules` knows.
+
+    Args:
+        q, k, v: [batch, seq, heads, head_dim], any dtype.
+        variant: its name is looked up in `rules`; a composition's parts are applied in order.
+        scale: as in `dimorph.attention.attention`.
+        rules: variant name -> what it does to the logits.
+
+    Returns:
+        (out [batch, queries, heads, head_dim_vo], lse [batch, queries, heads]), float64. A row without keys has
+        output 0 and lse -inf. Without softmax, masked weights are 0 and lse is NaN.
+    """
+    parts = variant.variant.parts or (variant.variant,)
+    softmax = all(part.name != "FlashSigmoid" for part in parts)
+    factor = (q.shape[-1] ** -0.5 if scale is None else scale) if softmax else 1.0
+    group = q.shape[2] // k.shape[2]
+    out = np.zeros((*q.shape[:-1], v.shape[-1]))
+    lse = np.full(q.shape[:-1], -np.inf)
+    i, j = np.arange(q.shape[1])[:, None], np.arange(k.shape[1])
+    for b in range(q.shape[0]):
+        q64, k64, v64 = (np.moveaxis(x[b].astype(np.float64), 1, 0) for x in (q, k, v))
+        k64, v64 = np.repeat(k64, group, 0), np.repeat(v64, group, 0)
+        logits = factor * (q64 @ k64.swapaxes(-1, -2))
+        mask = np.zeros_like(logits)
+        args = list(variant.args)
+        sink = None
+        for part in parts:
+            own, args = args[: len(part.params)], args[len(part.params) :]
+            logits = rules[part.name](logits, b, i, j, *own)
+            mask = np.where(np.isneginf(logits), -np.inf, mask)
+            sink = np.asarray(own[0], np.float64) if part.name == "Sinks" else sink
+        weights, total = _weights(logits, mask, sink) if softmax else (np.where(mask == 0, logits, 0.0), None)
+        out[b] = np.moveaxis(weights @ v64, 0, 1)
+        lse[b] = np.nan if total is None else total.T
+    return out, lse
+
+
+def _weights(logits: Array, mask: Array, sink: Array | None) -> tuple[Array, Array]:
+    """Softmax over the keys, with one more logit a head if there is a sink; and its log-sum-exp."""
+    logits = logits + mask
+    top = logits.max(-1, initial=-np.inf)
+    if sink is not None:
+        top = np.maximum(top, sink[:, None])
+    safe = np.where(np.isneginf(top), 0.0, top)
+    weights = np.exp(logits - safe[..., None])
+    total = weights.sum(-1) + (0.0 if sink is None else np.exp(sink[:, None] - safe))
+    with np.errstate(divide="ignore"):
+        lse = safe + np.log(total)
+    return weights / np.where(total == 0, 1.0, total)[..., None], lse
