@@ -1,6 +1,6 @@
 """The core's costs on the CPU: first call, store hit, call, import, a large entry, and building ahead again.
 
-    python benchmarks/core.py            # about two minutes; --no-torch leaves out torch's load_inline (20 s each)
+python benchmarks/core.py            # about two minutes; --no-torch leaves out torch's load_inline (20 s each)
 """
 
 from __future__ import annotations

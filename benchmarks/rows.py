@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -18,6 +19,33 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
+def processor() -> str:
+    """The processor's name and the number of CPUs this process may use."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()}, {len(os.sched_getaffinity(0))} CPUs"
+    return platform.machine()
+
+
+def installed_versions() -> dict[str, str]:
+    """Of what takes part, as far as it is installed."""
+    found = {"python": platform.python_version()}
+    for name in ("dimorph", "apache-tvm-ffi", "torch", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def measured_commit() -> str:
+    """The commit that was measured, marked when the tree differs from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    dirty = subprocess.run([*git, "status", "--porcelain", "--", "../src"], capture_output=True, text=True, check=False)
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
 @dataclass
 class Row:
     """One measured cell, as it is written to `results/*.jsonl`."""
@@ -27,15 +55,13 @@ class Row:
     unit: str
     ours: float
     peers: Mapping[str, float] = field(default_factory=dict)
-    device: str = field(default_factory=lambda: device())
-    versions: Mapping[str, str] = field(default_factory=lambda: versions())
-    commit: str = field(default_factory=lambda: commit())
+    device: str = field(default_factory=processor)
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+    commit: str = field(default_factory=measured_commit)
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
-def interleaved(
-    subjects: Mapping[str, Callable[[], float]], repeats: int
-) -> dict[str, float]:
+def interleaved(subjects: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """The median of each subject's own measurement, the subjects taking turns, in alternating order."""
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(repeats):
@@ -84,32 +110,3 @@ def write(name: str, rows: list[Row], bars: Mapping[str, str] | None = None) -> 
     with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(asdict(row)) + "\n")
-
-
-def device() -> str:
-    """The processor's name and the number of CPUs this process may use."""
-    import os
-
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {len(os.sched_getaffinity(0))} CPUs"
-    return platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Of what takes part, as far as it is installed."""
-    found = {"python": platform.python_version()}
-    for name in ("dimorph", "apache-tvm-ffi", "torch", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str:
-    """The commit that was measured, marked when the tree differs from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    dirty = subprocess.run([*git, "status", "--porcelain", "--", "../src"], capture_output=True, text=True, check=False)
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")

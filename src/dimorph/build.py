@@ -15,6 +15,8 @@ from dimorph.artifact import Artifact, Meta, timestamp
 from dimorph.digest import FFI_ABI
 from dimorph.errors import BuildError
 from dimorph.header import header_name
+from dimorph.inputs import NAME as INPUTS_NAME
+from dimorph.inputs import Inputs
 from dimorph.places import fallback_stores, memo_dir, private_store
 from dimorph.plan import Unit, system_include_dirs
 from dimorph.scan import Scanner
@@ -29,7 +31,7 @@ from dimorph.toolchain.targets import Target
 
 _log = logging.getLogger("dimorph")
 
-# done, total, and what was just finished (or, before the first, what is being compiled).
+# done, total, and what is being compiled or was just finished; called from several threads.
 Progress = Callable[[int, int, str], None]
 
 
@@ -59,14 +61,18 @@ def build(
     Raises:
         BuildError: the first failure, after the compiles that were under way have ended.
     """
-    if progress:
-        progress(0, len(jobs), jobs[0].unit.label if jobs else "")
     results: list[Artifact] = []
     workers = max(1, min(len(jobs), parallel_jobs(settings)))
     with ThreadPoolExecutor(workers, "dimorph-build") as pool, ThreadPoolExecutor(1, "dimorph-identity") as beside:
         # Telling a compiler's identity for the first time means reading all of it, so it goes on beside the compiles.
         identity = beside.submit(toolchain.identity, memo_dir(store))
-        futures = [pool.submit(_build_one, job, toolchain, settings, store, identity) for job in jobs]
+
+        def start(job: Job) -> Artifact:
+            if progress:
+                progress(len(results), len(jobs), job.unit.label)
+            return _build_one(job, toolchain, settings, store, identity)
+
+        futures = [pool.submit(start, job) for job in jobs]
         try:
             for job, future in zip(jobs, futures, strict=True):
                 results.append(future.result())
@@ -152,7 +158,9 @@ def _compile(
         raise BuildError(
             f"{unit.label}: its sources changed while it was compiled; nothing was kept", context=unit.label
         )
-    return {output.name: output, header.name: header}
+    record = generated / INPUTS_NAME
+    record.write_text(Inputs.of(unit, job.target, settings).to_json(), "utf-8")
+    return {output.name: output, header.name: header, record.name: record}
 
 
 def _names(unit: Unit) -> tuple[str, ...]:

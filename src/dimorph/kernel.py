@@ -231,19 +231,26 @@ class Kernel:
         return load(self.instantiations(**values), policy, settings)
 
     def build(
-        self, out: Path | str | None = None, /, *, targets: Sequence[str] | None = None, **values: object
+        self,
+        out: Path | str | None = None,
+        /,
+        *,
+        targets: Sequence[str] | None = None,
+        settings: Settings | None = None,
+        **values: object,
     ) -> Report:
         """Builds ahead of time what `load` with these values needs; see `dimorph.aot.build`.
 
         Args:
             out: the directory; default: `_dimorph` beside the sources, where `load` looks first.
             targets: names of target levels; default: the best of this machine.
+            settings: stand in for those of the environment.
         """
         from dimorph import aot
         from dimorph.places import PACKAGED
 
         place = self.root / PACKAGED if out is None else Path(out)
-        return aot.build(self.instantiations(**values), place, targets=targets)
+        return aot.build(self.instantiations(**values), place, targets=targets, settings=settings)
 
     def _listed_values(self, axis: Axis) -> tuple[Value, ...]:
         """The declared values; with a sparse list, those that stand in it."""

@@ -129,8 +129,10 @@ class Dispatcher:
             if axis is not None and value is not None:
                 self._check_asked(function, {axis: value})
                 return self._wider_address(function, axis, value)
-            self._check_asked(function, self.instantiations.picked(slot))
             if slot not in self._cases:
+                picked = self.instantiations.picked(slot)
+                self._check_asked(function, picked)
+                self._check_held(picked)
                 self._cases[slot] = self._find_case(slot)
             return self._cases[slot].function(function)
 
@@ -175,6 +177,16 @@ class Dispatcher:
                     f"{function}: axis {axis.name}: the call has {text}, "
                     f"this module was compiled for {axis.text(left[0])}"
                 )
+
+    def _check_held(self, given: dict[str, str]) -> None:
+        """Refuses values that the entry has, that were not asked for, and that may not or cannot be built."""
+        for axis, left in zip(self.asked.kernel.axes, self.asked.values, strict=True):
+            text = given.get(axis.name)
+            if text is None or text in (axis.text(value) for value in left):
+                continue
+            declared = text in (axis.text(value) for value in axis.values)
+            if self.family.policy == "aot" or (axis.kind == "variant" and not declared):
+                raise self._missing({axis.name: text}, f"this module was loaded for {axis.texts(left)}")
 
     def _find_case(self, slot: int) -> library.Case:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)

@@ -18,12 +18,14 @@ Rule = Callable[..., Array]
 
 
 def _masked(logits: Array, keep: Array) -> Array:
-    return np.where(keep, logits, -np.inf)
+    result: Array = np.where(keep, logits, -np.inf)
+    return result
 
 
 def _place(logits: Array, i: Array) -> Array:
     """Where each query stands among the keys: the last query at the last key."""
-    return i + (logits.shape[-1] - logits.shape[-2])
+    result: Array = i + (logits.shape[-1] - logits.shape[-2])
+    return result
 
 
 def _causal(x: Array, b: int, i: Array, j: Array) -> Array:
@@ -63,7 +65,7 @@ def _packed_mask(x: Array, b: int, i: Array, j: Array, mask: Array, starts: Arra
 
 
 def _document_mask(x: Array, b: int, i: Array, j: Array, qo: Array, kv: Array) -> Array:
-    return _masked(x, qo[b][:, None] == kv[b])
+    return _masked(x, np.equal(qo[b][:, None], kv[b]))
 
 
 def _bias(x: Array, b: int, i: Array, j: Array, bias: Array, batch_stride: int, head_stride: int) -> Array:

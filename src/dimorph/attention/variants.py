@@ -76,7 +76,7 @@ sequence's begins.
 PackedMask = _variant(
     "PackedMask", "custom_mask.h", dm.tensor("mask", "uint8"), dm.tensor("maybe_mask_starts", "int64")
 )
-"""CustomMask in bits, the lowest first: `numpy.packbits(mask, bitorder="little")` of the whole mask. Starts count bits."""
+"""CustomMask in bits: `numpy.packbits(mask, bitorder="little")` of the whole mask. Starts count bits."""
 
 Bias = _variant(
     "Bias",

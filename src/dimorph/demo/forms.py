@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from dimorph import attention
+from dimorph.attention.kernels import attention_cpu
 from dimorph.demo.minilm import Attention
+from dimorph.settings import current
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,26 @@ class Forms(Protocol):
 def dimorph_forms() -> Forms:
     """Give the two forms of `dimorph.attention.attention`, plain variant, scale `1 / sqrt(head_dim)`.
 
-    The only function of the demo that calls Dimorph. `jit` is policy "jit", a specialized module for head
-    dimension 32, in a store that starts empty; `build` is what `dimorph build` does; `aot` is policy "aot", a
-    dispatching module over what `build` left.
+    The only function of the demo that calls Dimorph.
     """
-    raise NotImplementedError("dimorph_forms: dimorph.attention is not there yet")
+    return _DimorphForms()
+
+
+class _DimorphForms:
+    def jit(self, store: Path) -> Form:
+        settings = replace(current(), store=store, shared_stores=())
+        return _form(attention.Attention(policy="jit", settings=settings))
+
+    def build(self, artifacts: Path) -> None:
+        attention_cpu.build(
+            artifacts, settings=replace(current(), store=artifacts.with_name("built"), shared_stores=())
+        )
+
+    def aot(self, artifacts: Path) -> Form:
+        # The user's store is named and not there: nothing may be written.
+        settings = replace(current(), store=artifacts.with_name("nowhere"), shared_stores=(artifacts,))
+        return _form(attention.Attention(policy="aot", settings=settings))
+
+
+def _form(operation: attention.Attention) -> Form:
+    return Form(operation, lambda: [str(resolution) for resolution in operation.resolutions()])

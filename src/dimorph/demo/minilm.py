@@ -89,8 +89,7 @@ class MiniLM:
         self._words = weights["embeddings.word_embeddings.weight"]
         # A lone sentence is all segment 0, so that row is added to every position.
         self._positions: FloatArray = (
-            weights["embeddings.position_embeddings.weight"]
-            + weights["embeddings.token_type_embeddings.weight"][0]
+            weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
         )
         self._embedding_norm = _norm(weights, "embeddings.LayerNorm")
         self._layers = [_layer(weights, f"encoder.layer.{i}") for i in range(LAYERS)]
@@ -183,9 +182,7 @@ def _encode(layer: _Layer, hidden: FloatArray, cu_seqlens: IntArray, attention: 
     q, k, v = qkv.reshape(3, total, HEADS, width // HEADS)
     mixed = attention(q, k, v, cu_seqlens_q=cu_seqlens, cu_seqlens_k=cu_seqlens)
     if mixed.shape != q.shape or mixed.dtype != q.dtype:
-        raise ValueError(
-            f"MiniLM.embed: attention must return {q.dtype} {q.shape}, got {mixed.dtype} {mixed.shape}"
-        )
+        raise ValueError(f"MiniLM.embed: attention must return {q.dtype} {q.shape}, got {mixed.dtype} {mixed.shape}")
 
     attended = np.matmul(mixed.reshape(total, width), layer.out_weight)
     attended += layer.out_bias

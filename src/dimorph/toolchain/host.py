@@ -28,9 +28,6 @@ _COMMON = (
     "-shared",
     # Only what a source marks is exported, so that equal names in two cases never meet.
     "-fvisibility=hidden",
-    # So that the linker can leave out what nothing uses.
-    "-ffunction-sections",
-    "-fdata-sections",
     # Where the C library keeps threads apart, std::thread needs it.
     "-pthread",
     # NaN, infinities and signed zeros mean what they say (so no -ffast-math). Given up are errno and the
@@ -42,7 +39,8 @@ _COMMON = (
     # Names that GCC makes up are otherwise random or taken from the output's path.
     "-frandom-seed=dimorph",
 )
-_RELEASE = ("-O3", "-g0")
+# What nothing uses is left out; not in a debug build, where a debugger prints it.
+_RELEASE = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 _DEBUG = ("-O0", "-g")
 _LINK = (
     # The standard library's inline functions stay visible; without this, a copy in another library, built
@@ -51,7 +49,6 @@ _LINK = (
     # A missing symbol is reported when the object is loaded, not in the middle of a call. When it is linked,
     # symbols may be missing: the tvm-ffi functions come from the process.
     "-Wl,-z,now",
-    "-Wl,--gc-sections",
     "-Wl,--as-needed",
     # Distributions differ in the default; artifacts have checksums of their own.
     "-Wl,--build-id=none",

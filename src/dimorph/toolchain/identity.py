@@ -29,7 +29,7 @@ from dimorph.toolchain.diagnostics import parse_make_rule
 
 _log = logging.getLogger("dimorph")
 _FORMAT = 1
-_SECONDS = 60.0
+_SECONDS = 10.0  # for one small question
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ inline bool from_any(const TVMFFIAny& any, bool& out, const ArgumentPlace& place
 inline bool from_any(const TVMFFIAny& any, double& out, const ArgumentPlace& place, ErrorSink* sink) {
   if (any.type_index == kTVMFFIFloat)
     out = any.v_float64;
-  else if (any.type_index == kTVMFFIInt)
+  else if (any.type_index == kTVMFFIInt || any.type_index == kTVMFFIBool)
     out = static_cast<double>(any.v_int64);
   else
     return wrong_type(any, place, "a number", sink);

@@ -25,6 +25,8 @@ inline void print_value(DataType type, ValueText& out) {
   const char* name = type.code < 7 ? names[type.code] : "dtype";
   if (type.code == kDLBool)
     snprintf(out, sizeof out, "%s", name);
+  else if (type.code > kDLBool)  // the many 8-bit floats and their like
+    snprintf(out, sizeof out, "dtype (DLPack code %d, %d bits)", type.code, type.bits);
   else
     snprintf(out, sizeof out, "%s%d", name, type.bits);
 }

@@ -1,0 +1,6 @@
+"""`python -m dimorph`."""
+
+from dimorph.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a shared object asks of the system that loads it: libraries, and the oldest glibc that has every symbol."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dimorph.errors import LoadError, ToolchainError
+
+Version = tuple[int, int]
+
+_GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)")
+# Marks an object with packed relative relocations, which older loaders cannot read. It names no number.
+_RELR, _RELR_VERSION = "GLIBC_ABI_DT_RELR", (2, 36)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one object needs.
+
+    Attributes:
+        libraries: the shared libraries that it names, in its order.
+        glibc: the oldest glibc that it loads on, (major, minor); None: it uses no symbol of any.
+    """
+
+    libraries: tuple[str, ...]
+    glibc: Version | None
+
+
+def needs(path: Path) -> Needs:
+    """Reads an object's dynamic section and the symbol versions it needs.
+
+    Raises:
+        LoadError: it is no shared object, or uses glibc's private symbols, which belong to one build of glibc.
+        ToolchainError: the package pyelftools is not installed.
+        OSError: it cannot be read.
+    """
+    try:
+        from elftools.common.exceptions import ELFError
+        from elftools.elf.dynamic import DynamicSection
+        from elftools.elf.elffile import ELFFile
+        from elftools.elf.gnuversions import GNUVerNeedSection
+    except ModuleNotFoundError as error:
+        raise ToolchainError(
+            "what an object needs is read with the package pyelftools, which is not installed: pip install pyelftools"
+        ) from error
+    with path.open("rb") as stream:
+        try:
+            elf = ELFFile(stream)
+            dynamic = elf.get_section_by_name(".dynamic")
+            versions = elf.get_section_by_name(".gnu.version_r")
+        except ELFError as error:
+            raise LoadError(f"{path}: expected a shared object: {error}") from error
+        if not isinstance(dynamic, DynamicSection):
+            raise LoadError(f"{path}: expected a shared object, it has no dynamic section")
+        libraries = tuple(str(tag.needed) for tag in dynamic.iter_tags("DT_NEEDED"))  # type: ignore[attr-defined]
+        needed = versions.iter_versions() if isinstance(versions, GNUVerNeedSection) else ()
+        used = [version.name for _, names in needed for version in names]
+    if "GLIBC_PRIVATE" in used:
+        raise LoadError(f"{path}: it uses symbols that are private to one build of glibc (GLIBC_PRIVATE)")
+    floors = [(int(m[1]), int(m[2])) for name in used if (m := _GLIBC.match(name))]
+    return Needs(libraries, max([*floors, *([_RELR_VERSION] if _RELR in used else [])], default=None))
+
+
+def text(version: Version | None) -> str | None:
+    """`2.17`, as descriptions and manifests have it."""
+    return version and f"{version[0]}.{version[1]}"
+
+
+def parse(version: str | None) -> Version | None:
+    """What `text` wrote."""
+    if version is None:
+        return None
+    major, minor = version.split(".")
+    return int(major), int(minor)
+
+
+def newest(versions: list[Version | None]) -> Version | None:
+    """The floor of several objects together."""
+    return max((version for version in versions if version), default=None)

@@ -1,0 +1,34 @@
+"""Compilers for tests: scripts around g++ that note what they do, or do it in their own way."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+GXX = shutil.which("g++") or "g++"
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A driver that appends one line to a log for each compile."""
+
+    driver: Path
+    log: Path
+
+    def compiled(self) -> list[str]:
+        """The kind of unit (its source's name) of each compile so far."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+def counting_compiler(directory: Path, name: str = "counting-g++", *, before: str = "") -> Compiler:
+    """g++ behind a script that notes every compile of a shared object; `before` is shell code to run first."""
+    log, driver = directory / f"{name}.log", directory / name
+    driver.write_text(
+        f"#!/bin/sh\n{before}\n"
+        'case " $* " in *" -shared "*" -o "*) for word; do case "$word" in '
+        f'*_unit.cc) echo "${{word##*/}}" >> {log};; esac; done;; esac\n'
+        f'exec {GXX} "$@"\n'
+    )
+    driver.chmod(0o755)
+    return Compiler(driver, log)

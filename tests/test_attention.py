@@ -1,0 +1,152 @@
+"""dimorph.attention on the CPU against its definition in float64, in both forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph import aot, settings
+from dimorph.attention import reference
+from dimorph.attention.kernels import attention_cpu
+
+HERE = Path(__file__).parent
+
+# A user's own variant: a struct in a header of theirs, and this line.
+Decay = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=HERE / "kernels" / "attention")
+RULES = reference.RULES | {"Decay": lambda x, b, i, j, rate: x - rate * np.abs(j - (i + x.shape[-1] - x.shape[-2]))}
+
+VARIANTS = {
+    "plain": at.Plain(),
+    "causal": at.Causal(),
+    "sigmoid": at.FlashSigmoid(scale=0.125, bias=-3.0),
+    "user": Decay(rate=0.05),
+}
+HEAD_DIMS = [(32, 32), (64, 64), (128, 128)]
+
+
+@pytest.fixture(scope="module", params=["jit", "aot"])
+def attend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[at.Attention]:
+    """The operation with specialized modules, or served by what was built ahead of time and never compiling."""
+    store = tmp_path_factory.mktemp("store")
+    config = replace(settings.current(), store=store / "own")
+    if request.param == "jit":
+        yield at.Attention(policy="jit", settings=config)
+        return
+    ahead = store / "ahead"
+    values = [variant.variant for variant in VARIANTS.values()]
+    aot.build(attention_cpu.instantiations(head_dims=[*HEAD_DIMS, (48, 80)], variant=values), ahead, settings=config)
+    yield at.Attention(policy="aot", settings=replace(config, shared_stores=(ahead,)))
+
+
+def inputs(
+    rng: np.random.Generator, batch: int, queries: int, keys: int, heads: tuple[int, int], dims: tuple[int, int]
+) -> tuple[Any, Any, Any]:
+    shapes = [(batch, queries, heads[0], dims[0]), (batch, keys, heads[1], dims[0]), (batch, keys, heads[1], dims[1])]
+    q, k, v = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+    return q, k, v
+
+
+def close(actual: Any, expected: Any) -> None:
+    error = np.abs(np.asarray(actual) - expected).max(initial=0.0)
+    scale = np.abs(expected).max(initial=0.0)
+    assert error <= 2e-6 * max(scale, 1.0), f"error {error:.3g} at scale {scale:.3g}"
+
+
+@pytest.mark.parametrize("dims", HEAD_DIMS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dense(attend: at.Attention, name: str, dims: tuple[int, int]) -> None:
+    q, k, v = inputs(np.random.default_rng(1), 2, 75, 139, (4, 2), dims)
+    out = attend(q, k, v, variant=VARIANTS[name])
+    close(out, reference.attention(q, k, v, variant=VARIANTS[name], rules=RULES)[0])
+
+
+def test_a_head_dim_of_its_own_for_values(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(2), 1, 33, 65, (2, 2), (48, 80))
+    close(attend(q, k, v), reference.attention(q, k, v, variant=at.Plain())[0])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_ragged_is_each_sequence_alone(attend: at.Attention, name: str) -> None:
+    rng = np.random.default_rng(3)
+    queries, keys = [0, 5, 64, 1, 97], [3, 5, 80, 0, 130]
+    cu_q, cu_k = (np.cumsum([0, *lengths], dtype=np.int32) for lengths in (queries, keys))
+    q = rng.standard_normal((cu_q[-1], 4, 64), dtype=np.float32)
+    k, v = (rng.standard_normal((cu_k[-1], 2, 64), dtype=np.float32) for _ in range(2))
+    out = attend(q, k, v, variant=VARIANTS[name], cu_seqlens_q=cu_q, cu_seqlens_k=cu_k)
+    for b in range(len(queries)):
+        rows, cols = slice(cu_q[b], cu_q[b + 1]), slice(cu_k[b], cu_k[b + 1])
+        expected = reference.attention(q[None, rows], k[None, cols], v[None, cols], variant=VARIANTS[name], rules=RULES)
+        close(out[rows], expected[0][0])
+
+
+@pytest.mark.parametrize("name", ["plain", "causal"])
+def test_lse_is_natural_and_rows_without_keys_are_zero(attend: at.Attention, name: str) -> None:
+    q, k, v = inputs(np.random.default_rng(4), 1, 9, 4, (2, 1), (64, 64))
+    out, lse = attend(q, k, v, variant=VARIANTS[name], return_lse=True)
+    expected, expected_lse = reference.attention(q, k, v, variant=VARIANTS[name])
+    close(out, expected)
+    assert np.array_equal(np.isneginf(lse), np.isneginf(expected_lse))
+    seen = ~np.isneginf(expected_lse)
+    close(lse[seen], expected_lse[seen])
+    if name == "causal":  # more queries than keys: the first five see none
+        assert not seen[0, :5].any() and not out[0, :5].any()
+
+
+def test_strides_are_free_and_out_is_written(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(5), 2, 40, 50, (4, 4), (64, 64))
+    moved = [np.ascontiguousarray(x.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3) for x in (q, k, v)]
+    wide = np.full((2, 40, 4, 128), np.nan, np.float32)
+    out = attend(*moved, out=wide[..., :64])
+    close(out, reference.attention(q, k, v, variant=at.Plain())[0])
+    assert np.shares_memory(out, wide) and np.isnan(wide[..., 64:]).all()
+
+
+def test_torch_arrays_are_taken_and_given(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(6), 1, 20, 20, (2, 2), (32, 32))
+    out = attend(torch.from_numpy(q), torch.from_numpy(k), torch.from_numpy(v), variant=at.Causal)
+    assert isinstance(out, torch.Tensor)
+    close(out, reference.attention(q, k, v, variant=at.Causal())[0])
+
+
+def test_read_only_inputs_serve(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(7), 1, 8, 8, (1, 1), (32, 32))
+    for x in (q, k, v):
+        x.flags.writeable = False
+    close(attend(q, k, v), reference.attention(q, k, v, variant=at.Plain())[0])
+
+
+def test_nan_and_inf_stay_in_their_rows(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(8), 1, 30, 30, (1, 1), (64, 64))
+    clean = attend(q, k, v, variant=at.Causal)
+    q[0, 3] = np.nan
+    k[0, 20], v[0, 20] = np.inf, np.nan  # keys that only the queries from 20 on see
+    out = attend(q, k, v, variant=at.Causal)
+    others = [row for row in range(20) if row != 3]
+    assert np.array_equal(out[0, others], clean[0, others])
+    assert np.isnan(out[0, 3]).all() and np.isnan(out[0, 20:]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q": np.zeros((1, 8, 3, 64), np.float32)}, "argument 'q': expected a number of heads that is a multiple"),
+        ({"k": np.zeros((1, 8, 2, 32), np.float32)}, "argument 'k': expected size 64 in dimension 3"),
+        ({"v": np.zeros((1, 7, 2, 64), np.float32)}, "argument 'v': expected size 8 in dimension 1"),
+        ({"k": np.zeros((1, 8, 2, 64))}, "argument 'k': expected the dtype of 'q'"),
+        ({"q": np.zeros((8, 64), np.float32)}, "argument 'q': expected an array"),
+        ({"cu_seqlens_q": np.zeros(2, np.int32)}, "expected both or neither"),
+        ({"q": np.zeros((1, 8, 4, 64), np.int32)}, "axis dtype"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
+    good = {name: np.zeros((1, 8, 2 + 2 * (name == "q"), 64), np.float32) for name in "qkv"}
+    with pytest.raises((ValueError, TypeError), match=message):
+        at.attention(**(good | change))
