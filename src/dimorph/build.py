@@ -67,10 +67,12 @@ def build(
         # Telling a compiler's identity for the first time means reading all of it, so it goes on beside the compiles.
         identity = beside.submit(toolchain.identity, memo_dir(store))
 
+        compilers = process.Group()
+
         def start(job: Job) -> Artifact:
             if progress:
                 progress(len(results), len(jobs), job.unit.label)
-            return _build_one(job, toolchain, settings, store, identity)
+            return _build_one(job, _Means(toolchain, settings, identity, compilers), store)
 
         futures = [pool.submit(start, job) for job in jobs]
         try:
@@ -78,22 +80,32 @@ def build(
                 results.append(future.result())
                 if progress:
                     progress(len(results), len(jobs), job.unit.label)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                compilers.end()  # interrupted: nobody waits for what is under way
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return results
 
 
-def _build_one(
-    job: Job, toolchain: HostToolchain, settings: Settings, store: Store, identified: Future[Identity]
-) -> Artifact:
-    key = job.unit.key(job.target, settings)
+@dataclass(frozen=True)
+class _Means:
+    """What every job of one build works with."""
+
+    toolchain: HostToolchain
+    settings: Settings
+    identity: Future[Identity]
+    compilers: process.Group
+
+
+def _build_one(job: Job, means: _Means, store: Store) -> Artifact:
+    key = job.unit.key(job.target, means.settings)
     with _lock(store, key):
         # Another process may have built it while this one waited.
-        if _find(store, key, None) and (found := _find(store, key, identified.result().id)):
+        if _find(store, key, None) and (found := _find(store, key, means.identity.result().id)):
             return found
         try:
-            return _build_in(store, job, key, toolchain, settings, identified)
+            return _build_in(store, job, key, means)
         except OSError as error:
             reason: Exception = error
         except BuildError as error:
@@ -101,15 +113,13 @@ def _build_one(
                 raise
             reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(store.root))
         place = private_store(store, reason)
-        return _build_in(place, job, key, toolchain, settings, identified)
+        return _build_in(place, job, key, means)
 
 
-def _build_in(
-    place: Store, job: Job, key: str, toolchain: HostToolchain, settings: Settings, identified: Future[Identity]
-) -> Artifact:
+def _build_in(place: Store, job: Job, key: str, means: _Means) -> Artifact:
     with place.work_dir() as work:
-        files = _compile(job, key, toolchain, settings, work, memo_dir(place))
-        identity = identified.result()
+        files = _compile(job, key, means, work, memo_dir(place))
+        identity = means.identity.result()
         meta = Meta(
             key=key,
             toolchain_id=identity.id,
@@ -124,18 +134,16 @@ def _build_in(
         return place.publish(key, identity.id, files, meta)
 
 
-def _compile(
-    job: Job, key: str, toolchain: HostToolchain, settings: Settings, work: Path, memo: Path
-) -> dict[str, Path]:
+def _compile(job: Job, key: str, means: _Means, work: Path, memo: Path) -> dict[str, Path]:
     """Compiles in `work`; the files of the artifact."""
-    unit = job.unit
+    unit, settings = job.unit, means.settings
     generated, output = work / "generated", work / f"{unit.kind}.so"
     generated.mkdir()
     header = generated / header_name(unit.kernel)
     header.write_text(unit.header, "utf-8")
     source = generated / f"{unit.kind}_unit.cc"
     source.write_text(unit.text, "utf-8")
-    command = toolchain.compile_command(
+    command = means.toolchain.compile_command(
         source,
         output,
         target=job.target,
@@ -147,8 +155,8 @@ def _compile(
     )
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
     try:
-        env = toolchain.environment(work, memo)
-        done = process.run(command, timeout=settings.compile_timeout, cwd=work, env=env)
+        env = means.toolchain.environment(work, memo)
+        done = process.run(command, timeout=settings.compile_timeout, cwd=work, env=env, group=means.compilers)
     except BuildError as error:
         raise _with_context(error, unit) from error
     if done.exit_code != 0:

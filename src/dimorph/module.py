@@ -27,6 +27,8 @@ class Module:
 
     def __init__(self, dispatcher: Dispatcher, instance: library.Instance) -> None:
         functions = dispatcher.functions(instance)
+        if hidden := [name for name in functions if hasattr(type(self), name)]:
+            raise DeclarationError(f"kernel {dispatcher.instantiations.kernel.name}: {hidden[0]!r} is a name of Module")
         self._dispatcher = dispatcher
         self.__dict__.update(functions)
         self._functions = tuple(functions)

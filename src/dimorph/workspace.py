@@ -22,6 +22,7 @@ from dimorph.trust import Trust, check_parents
 _log = logging.getLogger(__name__)
 
 _DAY = 86400.0  # seconds
+_ATTEMPTS = 16  # each is lost only to another process that sweeps just then
 _LOCK = ".lock"
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", os.uname().nodename)
 _OURS = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]*)?")  # what `_temporary_name` and `lock` make, less `.lock`
@@ -152,11 +153,15 @@ class Workspace:
         """Makes what is missing of the root and `names` inside it; checks every level; returns the last."""
         if not self.writable:
             raise OSError(errno.EROFS, "the store is used read-only", str(self.root))
-        while (trust := self._enter()) is None:
+        for _ in range(_ATTEMPTS):
+            if (trust := self._enter()) is not None:
+                break
             check_parents(self.root)
             for directory in (*reversed(self.root.parents), self.root):
                 if not directory.exists():
                     self._make_level(directory)
+        else:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root))
         path = self.root
         for name in names:
             path = path / name
@@ -196,17 +201,20 @@ class Workspace:
         return True
 
     def _lock_work(self, name: str) -> tuple[Path, int | None]:
-        while True:
-            path = self.root / "tmp" / f"{name}{_LOCK}"
+        path = self.root / "tmp" / f"{name}{_LOCK}"
+        for attempt in range(_ATTEMPTS):
             try:
                 self._make_directory("tmp")
                 return path, locks.acquire(path, wait=True)
             except FileNotFoundError:
-                continue  # a sweep found the directory empty and removed it
+                # A sweep found the directory empty and removed it; or it is a place where nothing can be made.
+                if attempt + 1 == _ATTEMPTS:
+                    raise
             except OSError as error:
                 if error.errno not in locks.UNSUPPORTED:
                     raise
                 return path, None  # a sweep gets no lock here either, so it leaves the directory alone
+        raise AssertionError("unreachable")
 
     def _lock_key(self, key: str) -> tuple[Path, int | None]:
         path = self.root / "locks" / f"{key}{_LOCK}"

@@ -61,6 +61,34 @@ class Completed:
     seconds: float
 
 
+class Group:
+    """Commands that can be ended together, from another thread."""
+
+    def __init__(self) -> None:
+        self._running: set[int] = set()
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def end(self) -> None:
+        """Kills what runs, and whatever is started in it from now on."""
+        with self._lock:
+            self._ended = True
+            for leader in self._running:
+                _kill_group(leader)
+
+    def add(self, leader: int) -> None:
+        """Takes a process group in."""
+        with self._lock:
+            self._running.add(leader)
+            if self._ended:
+                _kill_group(leader)
+
+    def remove(self, leader: int) -> None:
+        """Forgets a process group, before its number can go to another."""
+        with self._lock:
+            self._running.discard(leader)
+
+
 def run(
     command: Sequence[str],
     *,
@@ -68,6 +96,7 @@ def run(
     cwd: Path | None,
     env: Mapping[str, str],
     memory_limit: int | None = None,
+    group: Group | None = None,
 ) -> Completed:
     """Runs `command` with an empty standard input and exactly the environment `env`, and waits for it.
 
@@ -80,6 +109,7 @@ def run(
         cwd: working directory; None for the caller's.
         env: the complete environment; nothing is inherited.
         memory_limit: bytes of address space that each process may use; None for no limit.
+        group: what can end the command from another thread.
 
     Returns:
         The result, for every exit status: judging a refusal is the caller's part.
@@ -112,7 +142,7 @@ def run(
             raise ToolchainError(
                 f"process.run: cannot start {command[0]!r} (working directory {cwd}): {error}"
             ) from error
-        expired = _wait(process, timeout)
+        expired = _wait(process, timeout, group)
         output.seek(0)
         text = output.read().decode("utf-8", "replace")
     exit_code = process.returncode
@@ -128,7 +158,7 @@ def run(
     return Completed(tuple(command), exit_code, text, time.monotonic() - started)
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
+def _wait(process: subprocess.Popen[bytes], timeout: float, group: Group | None) -> bool:
     """Waits for the process, ends its group and reaps it; whether the time ran out."""
     expired = threading.Event()
 
@@ -139,6 +169,8 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
     timer = threading.Timer(timeout, expire)
     timer.daemon = True
     timer.start()
+    if group:
+        group.add(process.pid)
     try:
         # WNOWAIT leaves the ended process in place, so that its number, which is the group's, cannot go to a
         # stranger before the group is killed. Unlike Popen.wait(timeout), this does not poll.
@@ -147,6 +179,8 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
         timer.cancel()
         timer.join()
         _kill_group(process.pid)
+        if group:
+            group.remove(process.pid)
         process.wait()
     return expired.is_set()
 

@@ -48,21 +48,34 @@ DM_INLINE void multiply(RawFloat (&sums)[kRows][kVectors], const float* rows, co
   }
 }
 
+// The one place that converts keys and values from the storage type.
+template <int kCount>
+DM_INLINE void convert(float* to, const float* from) {
+  __builtin_memcpy(to, from, 4 * kCount);
+}
+template <int kCount, typename Storage>
+DM_INLINE void convert(float* to, const Storage* from) {
+  for (int i = 0; i < kCount; ++i) to[i] = static_cast<float>(from[i]);
+}
+
 // Copies rows into a tile of panels, [kDim / kPanel][kKeys][kPanel]: the products then read memory in one direction at
-// constant strides (rows in place lie a power of two apart and would fall into few cache sets). The one place that
-// converts keys and values from the storage type.
+// constant strides (rows in place lie a power of two apart and would fall into few cache sets).
 template <int kDim, int kPanel>
 inline void load_tile(float* tile, const DType* rows, int64_t stride, int count) {
+  constexpr int kStep = kPanel < 16 ? kPanel : 16;
   for (int r = 0; r < count; ++r, rows += stride)
-    for (int d = 0; d < kDim; d += kPanel)
-      for (int i = 0; i < kPanel; ++i) tile[d * kKeys + r * kPanel + i] = static_cast<float>(rows[d + i]);
+    for (int d = 0; d < kDim; d += kStep)
+      convert<kStep>(tile + d / kPanel * kPanel * kKeys + r * kPanel + d % kPanel, rows + d);
 }
 
 // Asks for rows that the next tile will copy.
 template <int kDim>
 inline void prefetch(const DType* rows, int64_t stride, int count) {
-  for (int r = 0; r < count; ++r, rows += stride)
+  DM_NO_UNROLL
+  for (int r = 0; r < count; ++r, rows += stride) {
+    DM_NO_UNROLL
     for (int d = 0; d < kDim; d += 64 / sizeof(DType)) __builtin_prefetch(rows + d, 0, 2);
+  }
 }
 
 }  // namespace DIMORPH_CASE
