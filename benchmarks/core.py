@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from kernels import add_scalar, empty
+from kernels import add_scalar, empty, wide
 from rows import Row, interleaved, nanoseconds_each, python, seconds, write
 
 from dimorph import plan, settings
@@ -163,6 +163,24 @@ def large_entry() -> Row:
     return Row("cpu/entry_compile", cell, "s", interleaved({"ours": compile_it}, 5)["ours"])
 
 
+def ahead() -> list[Row]:
+    """Building ahead of time: from nothing, with nothing changed, and with one value added."""
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory)
+        values = list(range(48))
+        first = seconds(lambda: wide.build(out, value=values))
+        again = seconds(lambda: wide.build(out, value=values))
+        unchanged = wide.build(out, value=values)
+        added = wide.build(out, value=[*values, 100])
+    assert unchanged.built == 0, unchanged
+    assert added.built == 2, added  # the new case and the entry
+    print(f"48 cases built ahead in {first:.1f} s; one value added: {added.built} compiles, {added.seconds:.2f} s")
+    return [
+        Row("cpu/ahead", {"what": "48 cases, nothing changed"}, "s", again),
+        Row("cpu/ahead", {"what": "48 cases, one value added"}, "s", added.seconds),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-torch", action="store_true", help="leave out torch's load_inline")
@@ -170,7 +188,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as store:
         os.environ["DIMORPH_STORE"] = store
         started = time.perf_counter()
-        rows = [cold(not args.no_torch), *store_hit(), *calls(), large_entry()]
+        rows = [cold(not args.no_torch), *store_hit(), *calls(), large_entry(), *ahead()]
         write("core", rows)
         print(f"{time.perf_counter() - started:.0f} s")
 

@@ -20,3 +20,10 @@ empty = dm.Kernel(
         dm.int_axis("third", "THIRD", range(10)),
     ),
 )
+
+wide = dm.Kernel(
+    name="wide",
+    entry="wide.cc",
+    case=("wide_case.cc",),
+    axes=(dm.int_axis("value", "VALUE", range(48), accepts=lambda value: value >= 0),),
+)

@@ -56,7 +56,8 @@ class Attention:
             cu_seqlens_q: ragged: int32 [batch + 1], where each sequence's queries start and the last ends, from 0.
             cu_seqlens_k: the same for keys.
             out: [batch, queries, heads, head_dim_vo] (or ragged) to write to; default: a new array of q's kind.
-            return_lse: return also the natural log-sum-exp of the logits, float32 [batch, queries, heads].
+            return_lse: return also the natural log-sum-exp of the logits, float32 [batch, queries, heads]; NaN for a
+                variant without softmax.
             lse: an array to write that to.
 
         Returns:
