@@ -20,6 +20,10 @@ from dimorph.settings import Settings
 POOL = Kernel(name="dimorph_pool", entry="pool.cc", root=Path(__file__).parent / "csrc", origin=Path(__file__))
 
 
+class Gone(LoadError):
+    """The file of an artifact is not there any more."""
+
+
 class Library:
     """A loaded shared object."""
 
@@ -29,7 +33,8 @@ class Library:
             # Local, so that equal names in two objects never meet.
             self._handle = ctypes.CDLL(str(self.path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
         except OSError as error:
-            raise LoadError(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {error}") from error
+            kind = LoadError if self.path.exists() else Gone
+            raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {error}") from error
 
     def symbol(self, name: str) -> int:
         """The address of an exported symbol.
@@ -109,16 +114,15 @@ _lock = threading.RLock()
 _services: list[int] = []
 
 
-def entry(artifact: Artifact) -> Entry:
-    """The entry of an artifact, loaded at most once."""
-    return _once(artifact, Entry, None)
-
-
-def case(artifact: Artifact, *, parallel: bool) -> Case:
-    """The case of an artifact, loaded at most once; one that works in parallel needs `start_pool` first."""
+def load(artifact: Artifact, unit: plan.Unit, settings: Settings) -> Library:
+    """What an artifact holds, loaded at most once. A case that works in parallel comes after the pool."""
+    if unit.kernel is POOL:
+        return _start_pool(artifact, settings)
+    if unit.kind == "entry":
+        return _once(artifact, Entry, None)
 
     def prepare(library: Case) -> None:
-        library.call("dimorph_case_bind", _services[0] if parallel else 0)
+        library.call("dimorph_case_bind", _services[0] if unit.parallel else 0)
 
     return _once(artifact, Case, prepare)
 
@@ -128,15 +132,18 @@ def pool_units() -> list[plan.Unit]:
     return [] if _services else [plan.entry_unit(POOL.instantiations())]
 
 
-def start_pool(artifact: Artifact, settings: Settings) -> None:
+def _start_pool(artifact: Artifact, settings: Settings) -> Library:
     """Makes the pool of this process, unless it has one. The first caller's settings decide the number of threads."""
-    with _lock:
-        if _services:
-            return
-        library = Library(artifact)
+
+    def prepare(library: Library) -> None:
         set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int32)(library.symbol("dimorph_pool_set_threads"))
         set_threads(settings.num_threads or 0)
-        _services.append(ctypes.CFUNCTYPE(ctypes.c_void_p)(library.symbol("dimorph_host_services"))())
+
+    with _lock:
+        library = _once(artifact, Library, prepare)
+        if not _services:
+            _services.append(ctypes.CFUNCTYPE(ctypes.c_void_p)(library.symbol("dimorph_host_services"))())
+        return library
 
 
 def _once(artifact: Artifact, kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:

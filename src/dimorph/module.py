@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
 import weakref
@@ -15,6 +16,8 @@ from dimorph.arrays import exported
 from dimorph.errors import DeclarationError, MissingSpecialization, SpecializationMismatch
 from dimorph.kernel import InstantiationSet, Specialization
 from dimorph.resolve import Resolution, build_command, resolve, serving
+
+_log = logging.getLogger("dimorph")
 
 
 class Module:
@@ -104,16 +107,14 @@ class Dispatcher:
         units = [plan.entry_unit(instantiations)]
         if instantiations.specialized:
             units += plan.case_units(instantiations)
-        if any(unit.parallel for unit in units):
-            units += library.pool_units()
-        resolved = self._resolve(units)
         self.unit = units[0]
-        self._entry = library.entry(resolved[0].artifact)
-        for result in resolved[1:]:
-            if result.unit.kernel is library.POOL:
-                library.start_pool(result.artifact, family.settings)
         # By slot. A single case is loaded with its entry, so that its errors come from `load`; others when called.
-        self._cases = dict(enumerate(self._load_case(r) for r in resolved[1:] if r.unit.kind == "case"))
+        self._cases: dict[int, library.Case] = {}
+        for opened in self._open(units):
+            if isinstance(opened, library.Entry):
+                self._entry = opened
+            elif isinstance(opened, library.Case):
+                self._cases[0] = opened
         _dispatchers.add(self)
 
     def instance(self) -> library.Instance:
@@ -192,15 +193,24 @@ class Dispatcher:
 
     def _find_case(self, slot: int) -> library.Case:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
-        unit = plan.case_unit(specialization)
-        units = [unit, *(library.pool_units() if unit.parallel else ())]
-        resolved = self._resolve(units)
-        for result in resolved[1:]:
-            library.start_pool(result.artifact, self.family.settings)
-        return self._load_case(resolved[0])
+        opened = self._open([plan.case_unit(specialization)])
+        return next(case for case in opened if isinstance(case, library.Case))
 
-    def _load_case(self, result: Resolution) -> library.Case:
-        return library.case(result.artifact, parallel=result.unit.parallel)
+    def _open(self, units: list[plan.Unit]) -> list[library.Library]:
+        """Finds or builds units, and the thread pool where one needs it, and loads them."""
+        pool = library.pool_units() if any(unit.parallel for unit in units) else []
+        try:
+            return self._open_once([*pool, *units])
+        except library.Gone as error:
+            # Somebody pruned the store between the look and the load.
+            _log.info("looking again: %s", error)
+            return self._open_once([*pool, *units])
+
+    def _open_once(self, units: list[plan.Unit]) -> list[library.Library]:
+        resolved = resolve(units, self.family.settings, self.family.policy)
+        opened = [library.load(r.artifact, r.unit, self.family.settings) for r in resolved]
+        self.family.log += resolved
+        return opened
 
     def _widen(self, axis_name: str, text: str) -> library.Instance:
         kernel = self.instantiations.kernel
@@ -220,11 +230,6 @@ class Dispatcher:
         for function in list(self.family.functions.values()):
             function.rebind(instance)
         return instance
-
-    def _resolve(self, units: list[plan.Unit]) -> list[Resolution]:
-        resolved = resolve(units, self.family.settings, self.family.policy)
-        self.family.log += resolved
-        return resolved
 
     def _unlisted(self, slot: int) -> Specialization:
         """A combination that the sparse list leaves out: built when asked for, unless the kernel's filter bars it."""

@@ -1,0 +1,106 @@
+"""Fixtures for everybody: no test reads or writes the user's own store or settings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dimorph as dm
+from dimorph import plan, settings
+from dimorph.resolve import resolve
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own store, still empty; no other setting is in force."""
+    for name in [name for name in os.environ if name.startswith("DIMORPH_")]:
+        monkeypatch.delenv(name)
+    path = tmp_path / "store"
+    monkeypatch.setenv("DIMORPH_STORE", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One directory for the whole run, whichever process of pytest-xdist a test is in."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture
+def warm_store(store: Path, shared_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store that all tests share that are not about building."""
+    path = shared_directory / "warm-store"
+    monkeypatch.setenv("DIMORPH_STORE", str(path))
+    return path
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of the two forms of a kernel."""
+
+    name: str
+
+    def load(self, kernel: dm.Kernel, **values: object) -> dm.Module:
+        """The kernel for one value of each problem axis.
+
+        jit: exactly those values. aot: the declared set, all of it built ahead, with those values added where they
+        are not declared; from then on nothing may be compiled.
+        """
+        if self.name == "jit":
+            assert kernel.instantiations(**values).specialized
+            return kernel.load(**values)
+        wider: dict[str, Any] = {}
+        for axis in kernel.axes:
+            if axis.name in values and axis.value(values[axis.name]) not in axis.values:
+                wider[axis.name] = [*axis.values, values[axis.name]]
+        return built_ahead(kernel, **wider)
+
+
+def built_ahead(kernel: dm.Kernel, **values: object) -> dm.Module:
+    """A module that dispatches over a set of values, all of them built; it never compiles."""
+    instantiations = kernel.instantiations(**values)
+    units = [plan.entry_unit(instantiations), *plan.case_units(instantiations)]
+    resolve(units, settings.current(), "auto")
+    return kernel.load(policy="aot", **values)
+
+
+@pytest.fixture(params=["jit", "aot"])
+def mode(request: pytest.FixtureRequest) -> Form:
+    """Runs a test body once in each form."""
+    return Form(request.param)
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[..., dm.Kernel]:
+    """Makes a copy of a kernel's sources, to be edited, and declares the kernel for it."""
+    def copied(kernel: dm.Kernel, where: str = "sources", **changes: Any) -> dm.Kernel:
+        root = tmp_path / where
+        if not root.exists():
+            shutil.copytree(kernel.root, root, ignore=shutil.ignore_patterns("__pycache__", "_dimorph"))
+        axes = [replace(axis, values=[_moved(value, kernel, root) for value in axis.values]) for axis in kernel.axes]
+        rows = kernel.only and [{name: _moved(value, kernel, root) for name, value in row.items()} for row in kernel.only]
+        moved = {"root": root, "origin": root / "declared.py", "axes": axes, "only": rows}
+        return replace(kernel, **{**moved, **changes})
+
+    return copied
+
+
+def _moved(value: Any, kernel: dm.Kernel, root: Path) -> Any:
+    """A variant that lies beside the kernel goes with it."""
+    return replace(value, root=root) if isinstance(value, dm.Variant) and value.root == kernel.root else value
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], None]]:
+    """Changes the umask until the test ends."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield lambda mask: os.umask(mask) and None
+    os.umask(before)

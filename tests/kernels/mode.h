@@ -1,0 +1,2 @@
+#pragma once
+enum class Mode { ADD = 3, MUL = 7 };

@@ -1,0 +1,15 @@
+#pragma once
+
+// Outside the case's namespace, with vague linkage: the linker would merge these between objects if it could.
+inline int twin() { return WIDTH; }
+template <typename T>
+T twin_template(T value) { return value * WIDTH; }
+struct Twin {
+  static int counter() {
+    static int count = WIDTH * 100;
+    return count;
+  }
+  virtual ~Twin() = default;
+  virtual int answer() { return WIDTH + 1; }
+};
+inline int twin_variable = WIDTH * 10000;
