@@ -80,12 +80,15 @@ def mode(request: pytest.FixtureRequest) -> Form:
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[..., dm.Kernel]:
     """Makes a copy of a kernel's sources, to be edited, and declares the kernel for it."""
+
     def copied(kernel: dm.Kernel, where: str = "sources", **changes: Any) -> dm.Kernel:
         root = tmp_path / where
         if not root.exists():
             shutil.copytree(kernel.root, root, ignore=shutil.ignore_patterns("__pycache__", "_dimorph"))
         axes = [replace(axis, values=[_moved(value, kernel, root) for value in axis.values]) for axis in kernel.axes]
-        rows = kernel.only and [{name: _moved(value, kernel, root) for name, value in row.items()} for row in kernel.only]
+        rows = kernel.only and [
+            {name: _moved(value, kernel, root) for name, value in row.items()} for row in kernel.only
+        ]
         moved = {"root": root, "origin": root / "declared.py", "axes": axes, "only": rows}
         return replace(kernel, **{**moved, **changes})
 

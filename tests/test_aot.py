@@ -259,6 +259,7 @@ def test_a_failed_build_changes_nothing(project: Path) -> None:
     with pytest.raises(dm.BuildError, match="WITDH"):
         kernel.build()
     assert tree(project / PACKAGED) == before
+    assert not [name for name in ("tmp", "locks") if (project / PACKAGED / name).exists()]
 
 
 def test_sets_and_targets_of_one_kernel_share_a_directory(project: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import dimorph as dm
-from dimorph import attention as at
 from dimorph import aot, settings
+from dimorph import attention as at
 from dimorph.attention import reference
 from dimorph.attention.kernels import attention_cpu
 

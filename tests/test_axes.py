@@ -13,9 +13,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels import PLAIN, SHIFT
 
 import dimorph as dm
-from kernels import PLAIN, SHIFT
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES = ["float64", "float32", "float16", "bfloat16", "bool", *INTEGERS]
@@ -91,7 +91,11 @@ def test_flags_are_booleans_by_any_library_and_the_texts_of_command_lines() -> N
         ("enum", "SUB", r"axis mode: expected one of \{ADD, MUL\}, got SUB"),
         ("enum", "A B", r"axis mode: expected the name of an enumerator, got 'A B'"),
         ("tuple", (64, 64), r"axis pair: expected one of \{64x128, 1x-1\}, got 64x64"),
-        ("tuple", (64, 128, 1), r"axis pair: expected a tuple of integers.*, one for each name bound, got \(64, 128, 1\)"),
+        (
+            "tuple",
+            (64, 128, 1),
+            r"axis pair: expected a tuple of integers.*, one for each name bound, got \(64, 128, 1\)",
+        ),
         ("tuple", 64, r"axis pair: expected a tuple of integers.*, one for each name bound, got 64"),
         ("tuple", (64, "x"), r"axis pair: expected a tuple of integers"),
         ("variant", "Nobody", r"axis variant: expected a dimorph.Variant, or the name of a declared one, got 'Nobody'"),
@@ -159,7 +163,10 @@ def test_two_variants_of_one_name_cannot_be_told_apart_so_they_are_refused() -> 
         (lambda: dm.tuple_axis("s", ["A"], [(1,)]), "axis 's': a tuple axis binds 2 to 4 names, got 1"),
         (lambda: dm.tuple_axis("s", list("ABCDE"), [(1,) * 5]), "axis 's': a tuple axis binds 2 to 4 names, got 5"),
         (lambda: dm.tuple_axis("s", ["A", "B"], [(1, 2, 3)]), "axis s: expected a tuple of integers"),
-        (lambda: dm.enum_axis("m", "M", ["A-B"], cpp_type="Mode", header="m.h"), "axis m: expected the name of an enum"),
+        (
+            lambda: dm.enum_axis("m", "M", ["A-B"], cpp_type="Mode", header="m.h"),
+            "axis m: expected the name of an enum",
+        ),
         (lambda: dm.Axis("bogus", "a", ("A",), (1,)), "bogus"),
     ],
 )
@@ -173,7 +180,10 @@ def test_a_declaration_that_cannot_work_says_why(declare: Callable[[], object], 
     [
         (lambda: dm.Variant("No good", header="v.h"), "variant 'No good': 'No good' is not an identifier"),
         (lambda: dm.Variant("V", header="v.cc"), "variant 'V': expected a header file, got 'v.cc'"),
-        (lambda: dm.Variant("V", header="v.h", params=(dm.scalar("a"), dm.scalar("a"))), "two parameters have one name"),
+        (
+            lambda: dm.Variant("V", header="v.h", params=(dm.scalar("a"), dm.scalar("a"))),
+            "two parameters have one name",
+        ),
         (lambda: dm.Variant("V", header="v.h", params=(dm.scalar("a b"),)), "'a b' is not an identifier"),
         (lambda: dm.scalar("a", "float16"), "scalar 'a': expected a dtype of float32, .*, got 'float16'"),
         (lambda: dm.tensor("a", "floaty"), "tensor 'a': expected a dtype of .*, got 'floaty'"),

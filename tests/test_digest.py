@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels import FUNCTOR, KINDS, PICK, PLAIN, SHIFT
 
 import dimorph as dm
 from dimorph import digest as digests
@@ -20,7 +21,6 @@ from dimorph import plan, settings
 from dimorph.digest import content_key, digest
 from dimorph.scan import SourceFile
 from dimorph.toolchain import targets
-from kernels import FUNCTOR, KINDS, PICK, PLAIN, SHIFT
 
 FIELDS = st.lists(st.text(max_size=6) | st.binary(max_size=6), max_size=5)
 
@@ -162,9 +162,11 @@ def test_the_order_of_include_directories_counts_where_names_meet(copy_of: Calla
     kernel = copy_of(PICK)
     for name in ("one", "two"):
         (kernel.root / name).mkdir()
-        (kernel.root / name / "number.h").write_text(f"constexpr int number = sizeof(\"{name}\");\n")
+        (kernel.root / name / "number.h").write_text(f'constexpr int number = sizeof("{name}");\n')
     case = kernel.root / "pick_case.cc"
-    case.write_text('#if 0\n#include "one/number.h"\n#include "two/number.h"\n#endif\n#include <number.h>\n' + case.read_text())
+    case.write_text(
+        '#if 0\n#include "one/number.h"\n#include "two/number.h"\n#endif\n#include <number.h>\n' + case.read_text()
+    )
     keys = [_keys(dataclasses.replace(kernel, include_dirs=order)) for order in (("one", "two"), ("two", "one"))]
     for label in keys[0]:
         assert (keys[0][label] != keys[1][label]) == (" case " in label)
@@ -190,10 +192,35 @@ def test_flags_count_and_what_cannot_change_an_object_does_not(environment: dict
 
 @pytest.mark.parametrize(
     "flag",
-    ["-I/x", "-I /x", "-include x.h", "-imacros x.h", "-isystem /x", "-iquote /x", "-idirafter /x", "-B/x", "@file"]
-    + ["--sysroot=/x", "-specs=x", "-fplugin=x.so", "-Wp,-I/x", "-Xpreprocessor -I/x", "--include-directory=/x"]
-    + ["-isysroot /x", "-iprefix /x", "-wrapper x", "-fprofile-use=x", "-include=x.h", "x.o", "-L/x", "-lfoo"]
-    + ["-cxx-isystem /x", "-include-pch x", "-Wl,-T,x", "--include=x.h"],
+    [
+        "-I/x",
+        "-I /x",
+        "-include x.h",
+        "-imacros x.h",
+        "-isystem /x",
+        "-iquote /x",
+        "-idirafter /x",
+        "-B/x",
+        "@file",
+        "--sysroot=/x",
+        "-specs=x",
+        "-fplugin=x.so",
+        "-Wp,-I/x",
+        "-Xpreprocessor -I/x",
+        "--include-directory=/x",
+        "-isysroot /x",
+        "-iprefix /x",
+        "-wrapper x",
+        "-L/x",
+        "-lfoo",
+        "-fprofile-use=x",
+        "-include=x.h",
+        "x.o",
+        "-cxx-isystem /x",
+        "-include-pch x",
+        "-Wl,-T,x",
+        "--include=x.h",
+    ],
 )
 def test_a_flag_that_makes_the_compiler_read_other_files_is_refused(flag: str) -> None:
     """Their content is in no key, so editing them would leave old code in use."""
@@ -221,7 +248,10 @@ def test_a_variant_counts_by_its_content_and_its_struct(tmp_path: Path) -> None:
     with (tmp_path / "variants.h").open("a") as header:
         header.write("// another\n")
     after = _keys(kernel, variant=same)
-    assert before.keys() == after.keys() and before["functor case (variant=Shift)"] != after["functor case (variant=Shift)"]
+    assert (
+        before.keys() == after.keys()
+        and before["functor case (variant=Shift)"] != after["functor case (variant=Shift)"]
+    )
     more = dataclasses.replace(same, params=(*same.params, dm.scalar("more")))
     assert _keys(kernel, variant=more)["functor case (variant=Shift)"] != after["functor case (variant=Shift)"]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import subprocess
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm_ffi
+from conftest import Form, built_ahead
+from kernels import FUNCTOR, KINDS, PICK, PLAIN, SCALE, SHIFT, SYNTAX, TAGS, TWINS
 
 import dimorph as dm
-from conftest import Form, built_ahead
-from dimorph import plan, settings
-from dimorph.header import header_name
-from dimorph.toolchain import host, targets
-from kernels import FUNCTOR, KINDS, PICK, PLAIN, SCALE, SHIFT, SYNTAX, TAGS, TWINS, WIDE
 
 # --- Both forms, one result ---
 
@@ -110,7 +105,10 @@ def test_a_choice_fixed_by_the_caller_is_what_the_case_gets(warm_store: Path) ->
         ({"causal": True}, "axis causal: the call has (1|true), this module was compiled for (0|false)"),
         ({"mode": 7}, "axis mode: the call has (7|MUL), this module was compiled for (3|ADD)"),
         ({"sizes": [16, 33, 1, 2, 3, 1, 2, 3, 4]}, "axis pair: the call has 16x33, this module was compiled for 16x32"),
-        ({"sizes": [16, 32, 1, 2, 4, 1, 2, 3, 4]}, "axis triple: the call has 1x2x4, this module was compiled for 1x2x3"),
+        (
+            {"sizes": [16, 32, 1, 2, 4, 1, 2, 3, 4]},
+            "axis triple: the call has 1x2x4, this module was compiled for 1x2x3",
+        ),
         ({"sizes": [16, 32, 1, 2, 3, 9, 2, 3, 4]}, "axis quad: the call has 9x2x3x4, .* compiled for 1x2x3x4"),
         ({"variant": "Shift"}, "axis variant: the call has Shift, this module was compiled for Plain"),
         ({"variant": "Plai"}, "axis variant: the call has Plai, this module was compiled for Plain"),
@@ -236,7 +234,7 @@ def test_a_kept_function_is_widened_with_its_module(warm_store: Path) -> None:
 
 
 def test_a_value_that_the_axis_does_not_accept_stays_missing(warm_store: Path) -> None:
-    with pytest.raises(dm.MissingSpecialization, match=r"axis dtype: expected .*float32.*, got '?\w+8"):
+    with pytest.raises(dm.MissingSpecialization, match=r"axis dtype: expected .*float32.*, got '.*8 bits"):
         SCALE.load().scale(_float8(7), _float8(7), 1.0)
     x = np.zeros((1, 8), np.float32)
     with pytest.raises(dm.MissingSpecialization, match=r"axis width: expected one of \{7, 64\}, got 8"):
@@ -305,7 +303,9 @@ def test_a_variant_of_the_users_own_plugs_in(warm_store: Path, mode: Form, tmp_p
 
 def test_two_kernels_with_one_entry_keep_their_own_cases(warm_store: Path, copy_of: Callable[..., dm.Kernel]) -> None:
     one = copy_of(PICK)
-    (one.root / "other_case.cc").write_text((one.root / "pick_case.cc").read_text().replace("DEPTH;", "DEPTH + 500000;"))
+    (one.root / "other_case.cc").write_text(
+        (one.root / "pick_case.cc").read_text().replace("DEPTH;", "DEPTH + 500000;")
+    )
     two = dataclasses.replace(one, case=("other_case.cc",))
     for values in ({}, {"width": 1, "depth": 2}):
         modules = [kernel.load(**values) for kernel in (one, two, one)]
@@ -402,66 +402,6 @@ def test_equal_names_in_two_cases_never_meet(
     for _ in range(2):
         for width, module in modules.items():
             assert module.twins(width) == _twin(width)
-
-
-# --- Compile time ---
-
-
-def _seconds(command: list[str], work: Path) -> float:
-    started = time.perf_counter()
-    subprocess.run(command, cwd=work, check=True, capture_output=True)
-    return time.perf_counter() - started
-
-
-@pytest.mark.parametrize("shape", [(500, 1), (25, 20)], ids=["one_axis", "two_axes"])
-def test_an_entry_with_500_combinations_compiles_in_half_a_second(
-    tmp_path: Path, shape: tuple[int, int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Measured against this compiler's own start with the same headers, so that a busy machine does not fail it."""
-    declared = (dm.int_axis("width", "WIDTH", range(shape[0])), dm.int_axis("depth", "DEPTH", range(shape[1])))
-    narrow = tuple(dataclasses.replace(axis, values=axis.values[:1]) for axis in declared)
-    one, everything = (_entry_seconds(dataclasses.replace(WIDE, axes=axes), tmp_path) for axes in (narrow, declared))
-    with capsys.disabled():
-        print(f"\n500 combinations {shape}: {everything:.2f} s; one: {one:.2f} s")
-    # On a quiet machine the small entry takes 0.13 s.
-    assert everything < 0.5 * max(1.0, one / 0.13)
-
-
-def _entry_seconds(kernel: dm.Kernel, directory: Path) -> float:
-    compiler, config = host.find(settings.current()), settings.current()
-    unit = plan.entry_unit(kernel.instantiations())
-    generated = directory / f"{kernel.instantiations().slots}"
-    generated.mkdir()
-    (generated / header_name(kernel)).write_text(unit.header)
-    (generated / "unit.cc").write_text(unit.text)
-    command = compiler.compile_command(
-        generated / "unit.cc",
-        generated / "entry.so",
-        target=targets.runnable()[0],
-        include_dirs=(generated, *unit.include_dirs),
-        system_include_dirs=plan.system_include_dirs(),
-        extra_flags=unit.flags(config),
-    )
-    return min(_seconds(command, directory) for _ in range(3))
-
-
-def test_absent_combinations_cost_an_entry_little(copy_of: Callable[..., dm.Kernel], store: Path) -> None:
-    """A list of a few rows over a large product compiles about as fast as those rows alone."""
-    def took(count: int, rows: int) -> float:
-        axes = tuple(dm.int_axis(a.name, a.binds[0], range(count)) for a in PICK.axes)
-        only = [{"width": i, "depth": i} for i in range(rows)]
-        times = []
-        for attempt in range(2):
-            kernel = copy_of(PICK, f"sources-{count}-{attempt}", axes=axes, only=only)
-            with (kernel.root / "pick.cc").open("a") as source:
-                source.write(f"// {count} {attempt}\n")
-            started = time.perf_counter()
-            assert kernel.load().pick(rows - 1, rows - 1) == (rows - 1) * 1001
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    dense, sparse = took(4, 4), took(40, 4)
-    assert sparse < dense * 2.5 + 0.2
 
 
 def test_shift_and_plain_are_what_the_tests_think_they_are() -> None:

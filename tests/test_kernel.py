@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels import ALL, KINDS, PICK, PLAIN, SHIFT
 
 import dimorph as dm
 from dimorph.axes import IDENTIFIER
-from kernels import ALL, KINDS, PICK, PLAIN, SHIFT
 
 
 def _kernel(**changes: Any) -> dm.Kernel:
@@ -112,7 +112,9 @@ def test_a_choice_axis_is_chosen_by_the_others_and_a_given_value_wins() -> None:
     assert kernel.instantiations(width=64).specialized
     assert _texts(kernel.instantiations(width=64, tile=32)) == ["width=64, tile=32"]
     assert _texts(kernel.instantiations(tile=16)) == ["width=64, tile=16", "width=128, tile=16"]
-    with pytest.raises(dm.DeclarationError, match=r"axis tile: a choice axis can be fixed to one value, got \{16, 32\}"):
+    with pytest.raises(
+        dm.DeclarationError, match=r"axis tile: a choice axis can be fixed to one value, got \{16, 32\}"
+    ):
         kernel.instantiations(tile=[16, 32])
 
 
@@ -171,7 +173,10 @@ def test_a_value_beyond_the_list_can_be_asked_for() -> None:
         (lambda: _kernel(axes=[WIDTH, CAUSAL], only=[{"width": 64}]).instantiations(), "no value for axis causal"),
         (lambda: _kernel(axes=[WIDTH], only=[{"depth": 64}]), "no axis is called 'depth'; there are: width"),
         (lambda: _kernel(axes=[WIDTH], only=[{"width": 65}]).instantiations(), "axis width: expected one of"),
-        (lambda: _kernel(axes=[WIDTH]).instantiations(depth=1), "kernel k: no axis is called 'depth'; there are: width"),
+        (
+            lambda: _kernel(axes=[WIDTH]).instantiations(depth=1),
+            "kernel k: no axis is called 'depth'; there are: width",
+        ),
         (lambda: _kernel(axes=[WIDTH]).instantiations(width=65), "axis width: expected one of"),
         (lambda: _kernel(axes=[WIDTH]).instantiations(width=[]), "axis width: expected at least one value, got none"),
         (lambda: _kernel(axes=[WIDTH], where=lambda _: False).instantiations(), "no combination is left"),

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-import dimorph as dm
 from compilers import Compiler, counting_compiler
 from conftest import Form
 from kernels import FAILURES, PICK, SCALE
 from store_helpers import result_of, start_child
+
+import dimorph as dm
 
 
 @pytest.fixture
@@ -295,7 +295,9 @@ def test_a_module_prints_itself_and_lists_what_it_has(warm_store: Path) -> None:
     assert repr(module) == "<dimorph.Module pick(width=1, depth={1, 2}): pick, marked, pick_twice>"
     assert [r.unit.label for r in module.resolutions] == ["pick entry"] or "width=1" in module.resolutions[0].unit.label
     assert {"pick", "marked", "pick_twice"} <= set(dir(module))
-    with pytest.raises(AttributeError, match=r"kernel pick exports no function 'peck'; it has: pick, marked, pick_twice"):
+    with pytest.raises(
+        AttributeError, match=r"kernel pick exports no function 'peck'; it has: pick, marked, pick_twice"
+    ):
         module.peck()
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-import dimorph as dm
 from compilers import counting_compiler
 from conftest import built_ahead
-from dimorph.resolve import PACKAGED
-from dimorph.toolchain import targets
 from kernels import PICK, SCALE
 from store_helpers import result_of, start_child, tree
+
+import dimorph as dm
+from dimorph.resolve import PACKAGED
+from dimorph.toolchain import targets
 
 Copier = Callable[..., dm.Kernel]
 

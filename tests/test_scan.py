@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from kernels import ALL, PICK
+from store_helpers import STRANGER, in_child
 
 import dimorph as dm
 from dimorph import plan
 from dimorph import settings as dimorph_settings
 from dimorph.scan import Scanner
 from dimorph.toolchain import host, targets
-from kernels import ALL, PICK
-from store_helpers import STRANGER, in_child
 
 Tree = Mapping[str, "str | bytes"]
 
@@ -64,7 +64,7 @@ HIDDEN: dict[str, Tree] = {
     "windows_lines": {"a.cc": '#include "x.h"\r\n#include "y.h"\r\n'},
     "no_last_newline": {"a.cc": '#include "x.h"'},
     "byte_order_mark": {"a.cc": BOM + b'#include "x.h"\n'},
-    "other_encoding": {"a.cc": "// \xe9\n#include \"x.h\"\n".encode("latin-1")},
+    "other_encoding": {"a.cc": '// \xe9\n#include "x.h"\n'.encode("latin-1")},
     "digraph": {"a.cc": '%:include "x.h"\n'},
     "import": {"a.cc": '#import "x.h"\n'},
     "spliced_word": {"a.cc": '#inc\\\nlude "x.h"\n'},
@@ -76,9 +76,9 @@ HIDDEN: dict[str, Tree] = {
     "in_disabled_code": {"a.cc": '#if 0\n#include "x.h"\n#endif\n'},
     "in_other_branch": {"a.cc": '#ifdef NEVER\n#include "x.h"\n#else\n#include "y.h"\n#endif\n'},
     "commented_out": {"a.cc": '// #include "x.h"\n/*\n#include "y.h"\n*/\n'},
-    "after_a_digit_separator": {"a.cc": "int n = 1'0; const char* s = \"'/*\";\n/* */ #include \"x.h\"\n/* */\n"},
+    "after_a_digit_separator": {"a.cc": 'int n = 1\'0; const char* s = "\'/*";\n/* */ #include "x.h"\n/* */\n'},
     "after_a_raw_string": {"a.cc": 'const char* r = R"(")" "/*";\n/**/ #include "x.h"\n/* */\n'},
-    "after_a_char": {"a.cc": "char c = '\"'; /* \" */\n#include \"x.h\"\n"},
+    "after_a_char": {"a.cc": 'char c = \'"\'; /* " */\n#include "x.h"\n'},
     "after_an_escape": {"a.cc": 'const char* s = "\\"/*";\n#include "x.h"\n'},
     "after_an_open_comment_mark": {"a.cc": 'const char* s = "/*";\n/**/ #include "x.h"\nconst char* e = "*/";\n'},
     "form_feed": {"a.cc": '\f#include "x.h"\n'},
@@ -103,7 +103,10 @@ def _as_real(names: list[str], root: Path) -> list[str]:
 
 
 RESOLUTION: dict[str, tuple[Tree, tuple[str, ...]]] = {
-    "beside_the_includer_first": ({"a.cc": '#include "d/x.h"\n', "d/x.h": '#include "y.h"\n', "d/y.h": "", "y.h": ""}, ("",)),
+    "beside_the_includer_first": (
+        {"a.cc": '#include "d/x.h"\n', "d/x.h": '#include "y.h"\n', "d/y.h": "", "y.h": ""},
+        ("",),
+    ),
     "angled_not_beside": ({"a.cc": '#include "d/x.h"\n', "d/x.h": "#include <y.h>\n", "d/y.h": "", "y.h": ""}, ("",)),
     "first_directory_wins": ({"a.cc": "#include <x.h>\n", "p/x.h": "//p\n", "q/x.h": "//q\n"}, ("", "p", "q")),
     "parent": ({"a.cc": '#include "d/x.h"\n', "d/x.h": '#include "../y.h"\n', "y.h": ""}, ("",)),
@@ -149,16 +152,24 @@ def _trees(draw: st.DrawFn) -> tuple[dict[str, str], tuple[str, ...]]:
         lines = ["#pragma once"] if file != "a.cc" else []
         for _ in range(draw(st.integers(0, 3))):
             target = draw(st.sampled_from([*names, "r/" + names[0], "../" + names[0], "q/" + names[-1]]))
-            form = draw(st.sampled_from(['#include "{}"', "#include <{}>", '#if __has_include("{0}")\n#include "{0}"\n#endif']))
+            form = draw(
+                st.sampled_from(['#include "{}"', "#include <{}>", '#if __has_include("{0}")\n#include "{0}"\n#endif'])
+            )
             guard = draw(st.sampled_from(["{}", "#if 0\n{}\n#endif", "#if 1\n{}\n#endif"]))
-            lines.append(guard.format(f"#if __has_include(\"{target}\") || __has_include(<{target}>)\n{form.format(target)}\n#endif"))
+            lines.append(
+                guard.format(
+                    f'#if __has_include("{target}") || __has_include(<{target}>)\n{form.format(target)}\n#endif'
+                )
+            )
         tree[file] = "\n".join(lines) + "\n"
     return tree, ("", *draw(st.permutations(["p", "q"])))
 
 
 @given(_trees())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@example(({"a.cc": '#include <x.h>\n', "p/x.h": '#pragma once\n#include "y.h"\n', "p/y.h": "#pragma once\n"}, ("", "p", "q")))
+@example(
+    ({"a.cc": "#include <x.h>\n", "p/x.h": '#pragma once\n#include "y.h"\n', "p/y.h": "#pragma once\n"}, ("", "p", "q"))
+)
 def test_the_scan_covers_the_compilers_list_in_random_trees(
     shared_directory: Path, case: tuple[dict[str, str], tuple[str, ...]]
 ) -> None:
@@ -200,7 +211,10 @@ def test_the_scan_covers_the_compilers_list_for_real_units(tmp_path: Path, kerne
 
 def test_a_new_header_that_shadows_changes_the_scan(tmp_path: Path) -> None:
     dirs = ("", "p", "q")
-    _write(tmp_path, {"a.cc": '#include <x.h>\n#include "d/y.h"\n', "q/x.h": "//q\n", "d/y.h": '#include "z.h"\n', "z.h": ""})
+    _write(
+        tmp_path,
+        {"a.cc": '#include <x.h>\n#include "d/y.h"\n', "q/x.h": "//q\n", "d/y.h": '#include "z.h"\n', "z.h": ""},
+    )
     before = _print(tmp_path, dirs)
     for new, text in (("p/x.h", "//q\n"), ("d/z.h", "")):  # with the same content, even
         _write(tmp_path, {new: text})
@@ -227,12 +241,17 @@ def test_a_header_that_is_only_probed_for_changes_the_scan_when_it_appears(tmp_p
 
 def test_the_order_of_the_include_directories_counts(tmp_path: Path) -> None:
     """Also where both of two files are reached anyway, and only what a name finds is another."""
-    _write(tmp_path, {"a.cc": '#include "p/x.h"\n#include "q/x.h"\n#include <x.h>\n', "p/x.h": "//p\n", "q/x.h": "//q\n"})
+    _write(
+        tmp_path, {"a.cc": '#include "p/x.h"\n#include "q/x.h"\n#include <x.h>\n', "p/x.h": "//p\n", "q/x.h": "//q\n"}
+    )
     assert _print(tmp_path, ("", "p", "q")) != _print(tmp_path, ("", "q", "p"))
 
 
 def test_a_link_that_leads_elsewhere_changes_the_scan(tmp_path: Path) -> None:
-    _write(tmp_path, {"a.cc": '#include "p/x.h"\n#include "q/x.h"\n#include "now/x.h"\n', "p/x.h": "//p\n", "q/x.h": "//q\n"})
+    _write(
+        tmp_path,
+        {"a.cc": '#include "p/x.h"\n#include "q/x.h"\n#include "now/x.h"\n', "p/x.h": "//p\n", "q/x.h": "//q\n"},
+    )
     link = tmp_path / "now"
     link.symlink_to("p")
     before = _print(tmp_path)
@@ -267,7 +286,9 @@ def test_the_same_tree_elsewhere_scans_the_same(tmp_path: Path) -> None:
 # --- What is refused ---
 
 
-@pytest.mark.parametrize("line", ["#include HEADER", "#include INC(x.h)", "# /* c */ include HEADER", "#if __has_include(HEADER)\n#endif"])
+@pytest.mark.parametrize(
+    "line", ["#include HEADER", "#include INC(x.h)", "# /* c */ include HEADER", "#if __has_include(HEADER)\n#endif"]
+)
 def test_a_computed_include_of_a_project_file_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
     _write(tmp_path, {"a.cc": '#include "d/x.h"\n', "d/x.h": f"{line}\n"})
     with pytest.raises(dm.DeclarationError, match=r"d/x\.h.*(HEADER|INC)"):

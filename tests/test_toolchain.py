@@ -149,7 +149,6 @@ def test_exceptions_work_and_ask_for_no_cpp_library(compiler: host.HostToolchain
     path = _build(compiler, tmp_path / "a.cc", text)
     assert ctypes.CDLL(str(path)).caught(7) == len("too large: 7")
     assert not [name for name in _libraries(path) if "stdc++" in name or "libgcc" in name]
-    assert _exports(path) == {"caught"}
     # std::to_string has a table inside an inline function, which g++ makes unique in the process by default.
     assert "STB_LOOS" not in _bindings(path)
 

@@ -27,7 +27,7 @@ from dimorph.discover import load_kernels
 from dimorph.errors import DimorphError
 from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.manifest import Built, Manifest, Row
-from dimorph.places import memo_dir, user_store
+from dimorph.places import PACKAGED, memo_dir, user_store
 from dimorph.plan import Unit, case_units, entry_unit
 from dimorph.resolve import target_levels
 from dimorph.settings import Settings, current
@@ -101,7 +101,7 @@ class Coverage:
 
 def build(
     instantiations: InstantiationSet,
-    out: Path,
+    out: Path | str | None = None,
     *,
     targets: Sequence[str] | None = None,
     settings: Settings | None = None,
@@ -116,8 +116,8 @@ def build(
 
     Args:
         instantiations: e.g. `kernel.instantiations()`.
-        out: the directory; `_dimorph` beside the kernel's sources is where loading looks for it, or any
-            directory named in `DIMORPH_SHARED_STORES`.
+        out: the directory; default: `_dimorph` beside the kernel's sources, where loading looks first. In any
+            other it looks when `DIMORPH_SHARED_STORES` names it.
         targets: names of target levels. Default: the one that loading on this machine prefers, because that is
             where a plain build is used; what is shipped names its levels.
         settings: default: the environment's.
@@ -134,22 +134,24 @@ def build(
     started = time.monotonic()
     config = settings or current()
     names = tuple(dict.fromkeys(targets)) if targets else (target_levels(config)[0].name,)
-    store = Store(out, private=False)
+    store = Store(instantiations.kernel.root / PACKAGED if out is None else Path(out), private=False)
     toolchain = host.find(config)
     identity = toolchain.identity(memo_dir(user_store(config)))
     jobs = _jobs(instantiations, names, config)
-    with store.lock(_LOCK):
-        before = manifest.read(store.root)
-        artifacts = {key: found for key in jobs if (found := store.find(key, identity.id))}
-        lacking = {key: job for key, job in jobs.items() if key not in artifacts}
-        fresh, compiled = _provide(lacking, toolchain, identity, config, progress)
-        artifacts |= {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
-        ordered = tuple(artifacts[key] for key in jobs)
-        after = _described(before, instantiations, names, config, ordered)
-        removed = _remove_stale(store, instantiations.kernel, before, after)
-        if after != before:
-            _write(store, after)
-    store.sweep()
+    try:
+        with store.lock(_LOCK):
+            before = manifest.read(store.root)
+            artifacts = {key: found for key in jobs if (found := store.find(key, identity.id))}
+            lacking = {key: job for key, job in jobs.items() if key not in artifacts}
+            fresh, compiled = _provide(lacking, toolchain, identity, config, progress)
+            artifacts |= {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
+            ordered = tuple(artifacts[key] for key in jobs)
+            after = _described(before, instantiations, names, config, ordered)
+            removed = _remove_stale(store, instantiations.kernel, before, after)
+            if after != before:
+                _write(store, after)
+    finally:
+        store.sweep()
     return Report(
         kernel=instantiations.kernel.name,
         out=store.root,

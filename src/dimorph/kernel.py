@@ -247,10 +247,8 @@ class Kernel:
             settings: stand in for those of the environment.
         """
         from dimorph import aot
-        from dimorph.places import PACKAGED
 
-        place = self.root / PACKAGED if out is None else Path(out)
-        return aot.build(self.instantiations(**values), place, targets=targets, settings=settings)
+        return aot.build(self.instantiations(**values), out, targets=targets, settings=settings)
 
     def _listed_values(self, axis: Axis) -> tuple[Value, ...]:
         """The declared values; with a sparse list, those that stand in it."""

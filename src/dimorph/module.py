@@ -200,17 +200,18 @@ class Dispatcher:
         """Finds or builds units, and the thread pool where one needs it, and loads them."""
         pool = library.pool_units() if any(unit.parallel for unit in units) else []
         try:
-            return self._open_once([*pool, *units])
+            return self._open_once(units, pool)
         except library.Gone as error:
             # Somebody pruned the store between the look and the load.
             _log.info("looking again: %s", error)
-            return self._open_once([*pool, *units])
+            return self._open_once(units, pool)
 
-    def _open_once(self, units: list[plan.Unit]) -> list[library.Library]:
-        resolved = resolve(units, self.family.settings, self.family.policy)
-        opened = [library.load(r.artifact, r.unit, self.family.settings) for r in resolved]
+    def _open_once(self, units: list[plan.Unit], pool: list[plan.Unit]) -> list[library.Library]:
+        resolved = resolve([*units, *pool], self.family.settings, self.family.policy)
+        # The pool is looked for with the kernel that needs it, and has to be there before its cases.
+        loaded = [library.load(r.artifact, r.unit, self.family.settings) for r in reversed(resolved)]
         self.family.log += resolved
-        return opened
+        return loaded
 
     def _widen(self, axis_name: str, text: str) -> library.Instance:
         kernel = self.instantiations.kernel
