@@ -3,9 +3,7 @@
 #include "pick_config.h"
 
 int64_t pick(int64_t width, int64_t depth) {
-  DISPATCH_width(width, WIDTH,
-    DISPATCH_depth(depth, DEPTH,
-      return DIMORPH_CALL(pick, int64_t)()));
+  DISPATCH_width(width, WIDTH, DISPATCH_depth(depth, DEPTH, return DIMORPH_CALL(pick, int64_t)()));
 }
 DIMORPH_EXPORT(pick)
 
@@ -13,9 +11,7 @@ DIMORPH_EXPORT(pick)
 int64_t marked(int64_t width, int64_t depth, dimorph::Tensor marks) {
   int64_t answer = 0;
   ++marks.data<int64_t>()[0];
-  DISPATCH_width(width, WIDTH,
-    DISPATCH_depth(depth, DEPTH,
-      answer = DIMORPH_CALL(pick, int64_t)()));
+  DISPATCH_width(width, WIDTH, DISPATCH_depth(depth, DEPTH, answer = DIMORPH_CALL(pick, int64_t)()));
   ++marks.data<int64_t>()[1];
   return answer;
 }

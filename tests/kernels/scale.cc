@@ -13,9 +13,7 @@ double scale(ConstTensor x, Tensor y, double factor) {
                 (long long)x.size(1));
   DIMORPH_CHECK_TYPE(y.dtype() == x.dtype(), "scale: argument 'y': expected the dtype of 'x'");
   double sum = 0;
-  DISPATCH_dtype(x.dtype(), DType,
-    DISPATCH_width(x.size(1), WIDTH,
-      sum = DIMORPH_CALL(scale, double)(x, y, factor)));
+  DISPATCH_dtype(x.dtype(), DType, DISPATCH_width(x.size(1), WIDTH, sum = DIMORPH_CALL(scale, double)(x, y, factor)));
   return sum;
 }
 DIMORPH_EXPORT(scale)

@@ -3,7 +3,9 @@
 #include "syntax_config.h"
 
 template <typename A, typename B>
-static int64_t pick_first(A a, B) { return static_cast<int64_t>(a); }
+static int64_t pick_first(A a, B) {
+  return static_cast<int64_t>(a);
+}
 
 // The macros stand where a statement may stand.
 int64_t in_if(bool first, int64_t width) {
@@ -20,11 +22,9 @@ DIMORPH_EXPORT(in_if)
 // Several statements, commas in the body and, in parentheses, in the expression.
 int64_t commas(int64_t width) {
   int64_t answer = 0;
-  DISPATCH_width((pick_first<int64_t, int>(width, 3)), WIDTH,
-    const int pair[] = {WIDTH, 2};
-    answer = pick_first<int, double>(pair[0], 1.5), ++answer;
-    for (int i = 0, n = 2; i < n; ++i) answer += pair[i];
-  );
+  DISPATCH_width((pick_first<int64_t, int>(width, 3)), WIDTH, const int pair[] = {WIDTH, 2};
+                 answer = pick_first<int, double>(pair[0], 1.5), ++answer;
+                 for (int i = 0, n = 2; i < n; ++i) answer += pair[i];);
   return answer;
 }
 DIMORPH_EXPORT(commas)
@@ -32,7 +32,10 @@ DIMORPH_EXPORT(commas)
 // The expression is evaluated once.
 int64_t once(int64_t width) {
   int64_t calls = 0;
-  const auto next = [&] { ++calls; return width; };
+  const auto next = [&] {
+    ++calls;
+    return width;
+  };
   DISPATCH_width(next(), WIDTH, (void)WIDTH);
   return calls;
 }
@@ -41,11 +44,10 @@ DIMORPH_EXPORT(once)
 // Bound names that the body does not use.
 int64_t unused(dimorph::DataType dtype, int64_t width, int64_t a, int64_t b, bool causal, dimorph::Str variant) {
   DISPATCH_dtype(dtype, DType,
-    DISPATCH_width(width, WIDTH,
-      DISPATCH_pair(a, b, PAIR_A, PAIR_B,
-        DISPATCH_causal(causal, CAUSAL,
-          DISPATCH_variant(variant, SYNTAX_VARIANT,
-            return 1)))));
+                 DISPATCH_width(width, WIDTH,
+                                DISPATCH_pair(a, b, PAIR_A, PAIR_B,
+                                              DISPATCH_causal(causal, CAUSAL,
+                                                              DISPATCH_variant(variant, SYNTAX_VARIANT, return 1)))));
 }
 DIMORPH_EXPORT(unused)
 
@@ -54,9 +56,7 @@ double nested(dimorph::DataType dtype, int64_t width) {
   double answer = 0;
   DISPATCH_dtype(dtype, DType, {
     const DType half_of = DType(0.5);
-    DISPATCH_width(width, WIDTH, {
-      answer = static_cast<double>(half_of) * WIDTH + sizeof(DType) * 10;
-    });
+    DISPATCH_width(width, WIDTH, { answer = static_cast<double>(half_of) * WIDTH + sizeof(DType) * 10; });
     answer += 100;
   });
   return answer;

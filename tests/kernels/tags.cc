@@ -14,24 +14,16 @@ double by_pointer(int64_t width) {
 }
 DIMORPH_EXPORT(by_pointer)
 
-double by_struct(int64_t width) {
-  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_struct, double)(Block{2}));
-}
+double by_struct(int64_t width) { DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_struct, double)(Block{2})); }
 DIMORPH_EXPORT(by_struct)
 
-double by_result(int64_t width) {
-  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_result, float)());
-}
+double by_result(int64_t width) { DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_result, float)()); }
 DIMORPH_EXPORT(by_result)
 
-double by_count(int64_t width) {
-  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_count, double)(1.0));
-}
+double by_count(int64_t width) { DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_count, double)(1.0)); }
 DIMORPH_EXPORT(by_count)
 
-double by_enum(int64_t width) {
-  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_enum, double)(Order::ROW));
-}
+double by_enum(int64_t width) { DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_enum, double)(Order::ROW)); }
 DIMORPH_EXPORT(by_enum)
 
 // `long long` and `int64_t` are one type to the machine, and a reference takes what a value gives.

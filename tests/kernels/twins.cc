@@ -2,7 +2,5 @@
 
 #include "twins_config.h"
 
-int64_t twins(int64_t width) {
-  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(twins, int64_t)());
-}
+int64_t twins(int64_t width) { DISPATCH_width(width, WIDTH, return DIMORPH_CALL(twins, int64_t)()); }
 DIMORPH_EXPORT(twins)

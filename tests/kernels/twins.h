@@ -3,7 +3,9 @@
 // Outside the case's namespace, with vague linkage: the linker would merge these between objects if it could.
 inline int twin() { return WIDTH; }
 template <typename T>
-T twin_template(T value) { return value * WIDTH; }
+T twin_template(T value) {
+  return value * WIDTH;
+}
 struct Twin {
   static int counter() {
     static int count = WIDTH * 100;
