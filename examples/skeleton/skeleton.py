@@ -5,9 +5,7 @@ import numpy as np
 import dimorph as dm
 
 SCALE = dm.Variant("Scale", header="scale.h", params=(dm.scalar("scale"),))
-SCALE_BIAS = dm.Variant(
-    "ScaleBias", header="scale.h", params=(dm.scalar("scale"), dm.tensor("maybe_bias", "float32"))
-)
+SCALE_BIAS = dm.Variant("ScaleBias", header="scale.h", params=(dm.scalar("scale"), dm.tensor("maybe_bias", "float32")))
 
 affine = dm.Kernel(
     name="affine",
