@@ -3,10 +3,6 @@
 
 #include "affine_config.h"
 
-using dimorph::ConstTensor;
-using dimorph::Extra;
-using dimorph::Tensor;
-
 // y[i, j] = transform(x[i, j] / rms(x[i, :])); x and y: [rows, head_dim], row-major, of one dtype.
 void affine(ConstTensor x, Tensor y, Extra extra) {
   DIMORPH_CHECK(x.ndim() == 2, "affine: argument 'x': expected 2 dimensions, got %d", x.ndim());

@@ -18,7 +18,7 @@ DType inverse_rms(const DType* row) {
   return 1 / static_cast<DType>(__builtin_sqrt(sum / HEAD_DIM + DType(1e-6)));
 }
 
-void affine(dimorph::ConstTensor x, dimorph::Tensor y, dimorph::Extra extra) noexcept {
+void affine(ConstTensor x, Tensor y, Extra extra) noexcept {
   Params params{};
   if (!extra.apply(set_additional, params)) return;
   const AFFINE_VARIANT<Params> variant(params);

@@ -378,3 +378,9 @@ struct Extra {
 };
 
 }  // namespace dimorph
+
+// What every entry and case names, as authors write it.
+using dimorph::ConstTensor;
+using dimorph::Extra;
+using dimorph::Optional;
+using dimorph::Tensor;
