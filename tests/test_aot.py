@@ -180,6 +180,30 @@ def test_what_is_missing_is_named_with_a_command_that_helps(values: dict[str, An
     assert aot.verify([kernel], project / PACKAGED).ok
 
 
+@pytest.mark.parametrize("policy", ["aot", "auto"])
+@pytest.mark.parametrize(("values", "named"), [({}, "80"), ({"width": [64, 80]}, "64,80"), ({"width": 80}, "80")])
+def test_what_a_dispatching_module_misses_is_named_with_a_command_that_helps(
+    values: dict[str, Any], named: str, policy: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = kernel_of(project, "rms_norm")
+    kernel.build()
+
+    def call() -> None:
+        with monkeypatch.context() as no_compiler:
+            no_compiler.setenv("PATH", "")
+            no_compiler.setitem(sys.modules, "ziglang", None)
+            no_compiler.setenv("DIMORPH_STORE", str(project.parent / "none"))
+            check_rms_norm(kernel.load(policy=policy, **values), "float32", 80)
+
+    with pytest.raises(dm.MissingSpecialization) as caught:
+        call()
+    assert caught.value.missing == {"width": named}
+    assert caught.value.command is not None
+    arguments = shlex.split(caught.value.command)[1:]
+    subprocess.run([sys.executable, "-m", "dimorph", *arguments], check=True, capture_output=True)
+    call()
+
+
 def test_a_directory_elsewhere_serves_as_a_shared_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = project.parent / "elsewhere"
     kernel = kernel_of(project, "row_dot")

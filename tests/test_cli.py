@@ -195,6 +195,15 @@ def test_build_shows_progress_and_a_summary_and_builds_nothing_twice(run: Run, r
     assert served.count(f"packaged ({root / '_dimorph'}), for ") == 3
 
 
+def test_verify_proves_what_is_covered_and_finds_what_is_not(run: Run, root: Path) -> None:
+    out = root / "ahead"
+    run("build", "SPEC:affine", *VALUES, "--out", str(out))
+    assert "1 specializations" in run("verify", "SPEC:affine", "--out", str(out)).output
+    case = root / "affine_case.cc"
+    case.write_text(case.read_text() + "// edited\n")
+    assert "problem: " in run("verify", "SPEC:affine", "--out", str(out), code=1).output
+
+
 def test_build_for_several_targets(run: Run, root: Path) -> None:
     targets = ["--target", "x86-64-v2", "--target", "x86-64-v3"]
     if os.uname().machine != "x86_64":

@@ -120,6 +120,20 @@ def dimorph() -> None:
     """
 
 
+@dimorph.command("verify")
+@click.argument("spec", metavar="PACKAGE_OR_FILE[:KERNEL]")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="What was built into.")
+def prove(spec: str, out: Path) -> None:
+    """Prove what a directory built ahead of time covers.
+
+    Recomputes keys from the sources as they are now and compares checksums with the manifest. Needs no compiler.
+    """
+    coverage = aot.verify(_kernels(spec), out)
+    show.console().print(str(coverage), markup=False, highlight=False)
+    if not coverage.ok:
+        raise _Failure(f"{out}: {len(coverage.problems)} problems")
+
+
 @dimorph.command()
 @_selection
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where artifacts go.")

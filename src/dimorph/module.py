@@ -221,16 +221,31 @@ class Dispatcher:
             value = axis.value(text)
         except DeclarationError as error:
             raise self._missing({axis_name: text}, str(error)) from error
-        if self.family.policy == "aot":
-            raise self._missing(
-                {axis_name: text}, f"this module holds {axis.texts(here)}, and the policy is aot, which never compiles"
-            )
         more, asked = (held.widened(axis_name, value) for held in (self.instantiations, self.asked))
-        wider = Dispatcher(more, self.family, asked)
+        try:
+            if self.family.policy == "aot":
+                raise MissingSpecialization(
+                    f"this module holds {axis.texts(here)}, and the policy is aot, which never compiles"
+                )
+            wider = Dispatcher(more, self.family, asked)
+        except MissingSpecialization as error:
+            return self._built_apart(position, value, error)
         instance = wider.instance()
         for function in list(self.family.functions.values()):
             function.rebind(instance)
         return instance
+
+    def _built_apart(self, position: int, value: Any, reason: MissingSpecialization) -> library.Instance:
+        """An entry for one value that this one lacks and that may not be compiled, but was built by itself."""
+        values = list(self.asked.values)
+        values[position] = (value,)
+        alone = InstantiationSet(self.asked.kernel, tuple(values), self.asked.only)
+        try:
+            other = Dispatcher(serving(alone, self.family.settings, self.family.policy), self.family, alone)
+        except MissingSpecialization:
+            axis = alone.kernel.axes[position]
+            raise self._missing({axis.name: axis.text(value)}, str(reason)) from reason
+        return other.instance()
 
     def _unlisted(self, slot: int) -> Specialization:
         """A combination that the sparse list leaves out: built when asked for, unless the kernel's filter bars it."""

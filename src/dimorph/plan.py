@@ -33,7 +33,8 @@ class Unit:
     Attributes:
         kind: `entry` or `case`.
         kernel: whose it is.
-        values: axis name -> value, as text, of the axes with one value.
+        values: axis name -> value, as text; for a dispatching entry, of the axes that have other values than
+            the declared ones, comma separated.
         text: the translation unit, a few lines that include the author's sources.
         header: the text of the config header.
         include_dirs: searched after the directory of the generated files.
@@ -101,8 +102,18 @@ def entry_unit(instantiations: InstantiationSet) -> Unit:
     names = [f"#define DIMORPH_ARGUMENTS_{name} {parameters}".rstrip() for name, parameters in exports.items()]
     text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
     single = next(iter(instantiations)) if instantiations.specialized else None
-    values = single.texts() if single else {}
+    values = single.texts() if single else _undeclared(instantiations)
     return _unit("entry", kernel, values, text, instantiations, (kernel.entry,), exports)
+
+
+def _undeclared(instantiations: InstantiationSet) -> dict[str, str]:
+    """Axis name -> values, comma separated as command lines take them, of the axes without their declared ones."""
+    declared = instantiations.kernel.instantiations().values
+    return {
+        axis.name: ",".join(axis.text(value) for value in left)
+        for axis, left, all_ in zip(instantiations.kernel.axes, instantiations.values, declared, strict=True)
+        if left != all_
+    }
 
 
 def case_unit(specialization: Specialization) -> Unit:

@@ -53,10 +53,17 @@ def progress(kernel: str) -> Iterator[Callback]:
     """Shows how far a build is: on a terminal a bar, elsewhere a line for each thing compiled. On standard error."""
     out = console(error=True)
     if not out.is_terminal:
-        # Called first with what is being compiled, then with what was.
-        yield lambda done, total, label: out.print(
-            f"[{done}/{total}] {label}" if done else f"{kernel}: compiling {total}", markup=False, soft_wrap=True
-        )
+        shown = -1
+
+        def lines(done: int, total: int, label: str) -> None:
+            # Called when a compile starts, with the number done so far, and when one ends.
+            nonlocal shown
+            if done > shown:
+                text = f"[{done}/{total}] {label}" if done else f"{kernel}: compiling {total}"
+                out.print(text, markup=False, soft_wrap=True)
+            shown = max(shown, done)
+
+        yield lines
         return
     columns = (
         SpinnerColumn(),

@@ -142,7 +142,7 @@ int start_workers(Pool* pool, int wanted) {
 
 extern "C" {
 
-DIMORPH_VISIBLE int32_t dimorph_pool_threads() {
+DIMORPH_VISIBLE int32_t dimorph_pool_threads() noexcept {
   const int limit = __atomic_load_n(&thread_limit, __ATOMIC_RELAXED);
   const int threads = limit > 0 ? limit : available_cpus;
   return threads < kMaxThreads ? threads : kMaxThreads;
@@ -154,7 +154,7 @@ DIMORPH_VISIBLE void dimorph_pool_set_threads(int32_t count) {
 }
 
 // See dimorph::parallel_for. When another thread's job has the pool, the caller does its own alone.
-DIMORPH_VISIBLE void dimorph_pool_run(int64_t count, void (*body)(void*, int64_t), void* context) {
+DIMORPH_VISIBLE void dimorph_pool_run(int64_t count, void (*body)(void*, int64_t), void* context) noexcept {
   int64_t helpers = dimorph_pool_threads() - 1;
   if (helpers > count - 1) helpers = count - 1;
   Pool* pool = helpers > 0 && !inside_job ? get_pool() : nullptr;
@@ -176,7 +176,7 @@ DIMORPH_VISIBLE void dimorph_pool_run(int64_t count, void (*body)(void*, int64_t
   pthread_mutex_unlock(&pool->in_use);
 }
 
-DIMORPH_VISIBLE void* dimorph_thread_scratch(size_t bytes) {
+DIMORPH_VISIBLE void* dimorph_thread_scratch(size_t bytes) noexcept {
   if (bytes <= scratch_size) return scratch;
   free(scratch);
   scratch_size = (bytes + 4095) / 4096 * 4096;

@@ -20,9 +20,10 @@ struct ErrorSink {
 
 // What the process gives to a case that asks for it (see parallel.h).
 struct HostServices {
-  int32_t (*num_threads)();
-  void (*parallel_for)(int64_t count, void (*body)(void* context, int64_t index), void* context);
-  void* (*thread_scratch)(size_t bytes);
+  // noexcept, or each case that uses them would carry the machinery of exceptions.
+  int32_t (*num_threads)() noexcept;
+  void (*parallel_for)(int64_t count, void (*body)(void* context, int64_t index), void* context) noexcept;
+  void* (*thread_scratch)(size_t bytes) noexcept;
 };
 
 // One function of a case, as the case exports it. `invoke` has the type that `tag` stands for:
