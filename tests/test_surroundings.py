@@ -230,9 +230,10 @@ def test_an_import_brings_nothing_heavy_along() -> None:
     assert not modules & heavy
 
 
-def test_an_import_takes_less_than_100_ms() -> None:
-    """Of the processor, so that a busy machine does not fail it; there is nothing that it waits for."""
-    assert min(_import()["seconds"] for _ in range(5)) < 0.1
+def test_an_import_takes_less_than_100_ms(tmp_path: Path) -> None:
+    """Of the processor, so that a busy machine does not fail it; with the bytecode that the first import leaves."""
+    kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    assert min(_import(**kept)["seconds"] for _ in range(5)) < 0.1
 
 
 def test_a_declaration_needs_no_more_than_the_import(tmp_path: Path) -> None:
