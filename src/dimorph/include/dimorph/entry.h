@@ -46,7 +46,16 @@ struct Wider {
 struct CallState {
   Instance* instance;
   int cases_run;
+  bool brief;
 };
+
+// Letting go of Python's lock takes as long as a few hundred additions, so it is kept for so little data, as NumPy
+// keeps it. A call without tensors tells nothing of its length.
+constexpr int64_t kBriefElements = 500;
+inline void count_elements(const ConstTensor* tensor, int64_t* count) {
+  *count = (*count < 0 ? 0 : *count) + tensor->numel();
+}
+inline void count_elements(const void*, int64_t*) {}
 
 inline CallState& call_state() {
   static thread_local CallState state{};
@@ -74,9 +83,9 @@ __attribute__((cold, noinline)) inline void* resolve(const char* function, int64
 // Lets other Python threads run while a case works.
 struct GilReleased {
   void* state = nullptr;
-  GilReleased() {
+  explicit GilReleased(bool wanted) {
     const PythonLock& lock = python_lock();
-    if (lock.held && lock.held()) state = lock.release();
+    if (wanted && lock.held && lock.held()) state = lock.release();
   }
   ~GilReleased() {
     if (state) python_lock().take(state);
@@ -108,14 +117,14 @@ struct CaseCall {
     ErrorSink sink;
     if constexpr (__is_same(R, void)) {
       {
-        GilReleased released;
+        GilReleased released(!state.brief);
         invoke(&sink, nullptr, args...);
       }
       if (__builtin_expect(sink.kind != ErrorKind::none, 0)) rethrow(sink);
     } else {
       R result{};
       {
-        GilReleased released;
+        GilReleased released(!state.brief);
         invoke(&sink, &result, args...);
       }
       if (__builtin_expect(sink.kind != ErrorKind::none, 0)) rethrow(sink);
@@ -208,7 +217,9 @@ struct Exported<function> {
     (receive(static_cast<Slot<I, value_t<Params>>&>(slots).value, args + fixed, count - fixed, name), ...);
     CallState& state = call_state();
     const CallState outer = state;
-    state = CallState{static_cast<Instance*>(handle), 0};
+    int64_t elements = -1;
+    (count_elements(&static_cast<Slot<I, value_t<Params>>&>(slots).value, &elements), ...);
+    state = CallState{static_cast<Instance*>(handle), 0, elements >= 0 && elements < kBriefElements};
     const int status = run(name, args, count, result, slots, indices);
     state = outer;
     return status;
