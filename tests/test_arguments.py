@@ -285,6 +285,16 @@ def test_optionals_may_be_none_and_left_out_at_the_end(functions: dm.Module) -> 
     assert functions.nothing() is None
 
 
+def test_a_new_tensor_is_a_result_that_python_owns(functions: dm.Module) -> None:
+    result = functions.doubled(np.arange(6, dtype=np.float32)[::2])
+    view = np.from_dlpack(result)
+    del result
+    assert view.tolist() == [0.0, 4.0, 8.0]
+    assert functions.doubled(np.zeros(0, np.float32)).shape == (0,)
+    with pytest.raises(ValueError, match="doubled: argument 'x': expected 1 dimension, got 2"):
+        functions.doubled(np.zeros((2, 2), np.float32))
+
+
 def test_several_results_are_a_sequence(functions: dm.Module) -> None:
     several = functions.several(3)
     assert list(several) == [3, 1.5, "a text that is longer than seven bytes", True, None]

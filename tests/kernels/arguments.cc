@@ -134,3 +134,11 @@ DIMORPH_EXPORT(strict)
 // Tensors without an owner that is a whole array: how they are shared is not the callee's business.
 int64_t same_memory(ConstTensor x, Tensor y) { return static_cast<const char*>(x.data()) == y.data<char>(); }
 DIMORPH_EXPORT(same_memory)
+
+dimorph::NewTensor doubled(ConstTensor x) {
+  DIMORPH_CHECK(x.ndim() == 1, "doubled: argument 'x': expected 1 dimension, got %d", x.ndim());
+  dimorph::NewTensor y({x.size(0)}, x.dtype());
+  for (int64_t i = 0; i < x.size(0); ++i) y.data<float>()[i] = 2 * x.data<float>()[i * x.stride(0)];
+  return y;
+}
+DIMORPH_EXPORT(doubled)

@@ -6,6 +6,7 @@
 #include "check.h"
 #include "convert.h"
 #include "dispatch.h"
+#include "result.h"
 #include "tensor.h"
 
 #define DIMORPH_HOST 1
