@@ -95,7 +95,8 @@ def test_a_failing_build_fails_in_every_thread_and_blocks_nobody(copy_of: Callab
 
 
 def test_python_goes_on_while_a_case_works(warm_store: Path, mode: Form) -> None:
-    module, flag = mode.load(FAILURES, width=1), np.zeros(1, np.int64)
+    # From 500 elements on; a call on less is over too soon to be worth it.
+    module, flag = mode.load(FAILURES, width=1), np.zeros(500, np.int64)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(module.wait_in_case, 1, flag)
         time.sleep(0.05)

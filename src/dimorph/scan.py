@@ -25,6 +25,7 @@ _DIRECTIVE = (
 _INCLUDE = re.compile(_DIRECTIVE % r"^[ \t]*", re.MULTILINE)
 # Anywhere in a line: for text whose comments were not understood.
 _INCLUDE_LIKE = re.compile(_DIRECTIVE % "", re.MULTILINE)
+_WORD = re.compile("include|import|embed")
 _SPLICE = re.compile(r"\\[ \t]*\r?\n")
 
 
@@ -152,8 +153,10 @@ def _mentions(content: bytes) -> tuple[Mention, ...]:
     """
     raw = _SPLICE.sub("", content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
     found: dict[Mention, None] = {}
-    for pattern, text in ((_INCLUDE, without_comments(raw)), (_INCLUDE_LIKE, raw)):
-        for match in pattern.finditer(text):
+    # Without a block comment, what stands before an include in its line is all that a comment can hide.
+    plain = without_comments(raw) if "/*" in raw else raw
+    for pattern, text in ((_INCLUDE, plain), (_INCLUDE_LIKE, raw)):
+        for match in pattern.finditer("\n".join(line for line in text.splitlines() if _WORD.search(line))):
             if name := match["quoted"] or match["angled"]:
                 found[Mention(name, bool(match["quoted"]), every=match["how"] == "include_next")] = None
             elif pattern is _INCLUDE:

@@ -46,7 +46,7 @@ template <typename T>
 }
 
 // The checks of an axis with one value: they refuse a call that would compute with the wrong constant.
-inline void expect(const char* axis, long long given, long long compiled) {
+__attribute__((noinline)) inline void expect(const char* axis, long long given, long long compiled) {
   if (__builtin_expect(given == compiled, 1)) return;
   ValueText left, right;
   print_value(given, left);
