@@ -25,7 +25,8 @@ from dimorph.attention import reference
 
 THREADS = 2
 SHAPE = {"batch": 1, "heads": 8, "seq": 2048}
-USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=Path(__file__).parent / "kernels")
+EXAMPLE = Path(__file__).parents[1] / "examples" / "variant"
+USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=EXAMPLE)
 RULES = reference.RULES | {"Decay": lambda x, b, i, j, rate: x - rate * np.abs(j - (i + x.shape[-1] - x.shape[-2]))}
 
 

@@ -20,7 +20,7 @@ from dimorph.attention.kernels import attention_cpu
 HERE = Path(__file__).parent
 
 # A user's own variant: a struct in a header of theirs, and this line.
-Decay = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=HERE / "kernels" / "attention")
+Decay = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=HERE.parent / "examples" / "variant")
 RULES = reference.RULES | {"Decay": lambda x, b, i, j, rate: x - rate * np.abs(j - (i + x.shape[-1] - x.shape[-2]))}
 
 VARIANTS = {
