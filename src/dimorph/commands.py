@@ -322,5 +322,6 @@ def demo() -> None:
 
         status = run(show.console())
     except ModuleNotFoundError as error:
-        raise _Failure(f"the demo needs {error.name}: pip install dimorph[demo]") from error
+        needs = f"the demo needs {error.name}: pip install dimorph[demo]" if error.name else str(error)
+        raise _Failure(needs) from error
     click.get_current_context().exit(status)
