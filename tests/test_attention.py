@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from store_helpers import result_of, start_child
 
 import dimorph as dm
 from dimorph import aot, settings
@@ -150,3 +152,22 @@ def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
     good = {name: np.zeros((1, 8, 2 + 2 * (name == "q"), 64), np.float32) for name in "qkv"}
     with pytest.raises((ValueError, TypeError), match=message):
         at.attention(**(good | change))
+
+
+def test_the_threads_are_there_again_after_a_fork(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(9), 2, 300, 300, (4, 4), (64, 64))
+    before = attend(q, k, v)
+
+    def child() -> bool:
+        return bool(np.array_equal(attend(q, k, v), before))
+
+    assert result_of(start_child(child)) is True
+    assert np.array_equal(attend(q, k, v), before)
+
+
+def test_several_python_threads_share_the_pool(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(10), 1, 200, 200, (4, 4), (32, 32))
+    expected = attend(q, k, v)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: attend(q, k, v), range(20)))
+    assert all(np.array_equal(result, expected) for result in results)
