@@ -156,7 +156,7 @@ def large_entry() -> Row:
 
     def compile_it() -> float:
         shutil.rmtree(store.root, ignore_errors=True)
-        return seconds(lambda: build([Job(unit, target)], toolchain, config, store))
+        return seconds(lambda: build([Job(unit, target)], [toolchain], config, store))
 
     combinations = empty.instantiations().slots
     cell = {"what": f"entry compile with {combinations} declared combinations"}

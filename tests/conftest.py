@@ -13,7 +13,7 @@ import pytest
 
 import dimorph as dm
 from dimorph import plan, settings
-from dimorph.resolve import resolve
+from dimorph.resolve import device_units, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,7 @@ def built_ahead(kernel: dm.Kernel, **values: object) -> dm.Module:
     """A module that dispatches over a set of values, all of them built; it never compiles."""
     instantiations = kernel.instantiations(**values)
     units = [plan.entry_unit(instantiations), *plan.case_units(instantiations)]
+    units += [unit for one in instantiations for unit in device_units(one, settings.current())]
     resolve(units, settings.current(), "auto")
     return kernel.load(policy="aot", **values)
 

@@ -375,7 +375,7 @@ def test_the_manifest_is_rebuilt_from_what_is_there_and_names_no_place_or_time(p
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", '{"format": 2, "kernels": {}}', '{"format": 1, "kernels": {"a": {}}}', "[" * 100_000]
+    "damage", ["", "{", "[]", '{"format": 1, "kernels": {}}', '{"format": 2, "kernels": {"a": {}}}', "[" * 100_000]
 )
 def test_a_manifest_that_cannot_be_read_is_an_error(damage: str, project: Path) -> None:
     kernel = kernel_of(project, "row_dot")

@@ -17,7 +17,7 @@ from dimorph import settings
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.parametrize("name", ["skeleton/skeleton.py", "variant/variant.py"])
+@pytest.mark.parametrize("name", ["skeleton/skeleton.py", "variant/variant.py", "cuda/rms.py"])
 def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     env = {**os.environ, "DIMORPH_STORE": str(tmp_path / "store"), "DIMORPH_POLICY": "jit"}
     done = subprocess.run([sys.executable, str(EXAMPLES / name)], env=env, capture_output=True, text=True, check=False)
@@ -26,7 +26,7 @@ def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    assert {path.name for path in EXAMPLES.glob("*/*.py")} == {"skeleton.py", "variant.py"}
+    assert {path.name for path in EXAMPLES.glob("*/*.py")} == {"skeleton.py", "variant.py", "rms.py"}
 
 
 def test_the_skeleton_in_both_forms(tmp_path: Path) -> None:

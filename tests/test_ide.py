@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cuda_helpers import EXAMPLE, RMS
 from lsp import CLANGD, clangd
 from skeletons import copy_skeleton, declared, replace
 
@@ -16,7 +18,7 @@ import dimorph as dm
 from dimorph import ide, settings
 from dimorph.errors import ToolchainError
 from dimorph.header import config_header
-from dimorph.toolchain import host
+from dimorph.toolchain import cuda, host
 
 JIT: dict[str, Any] = {"dtype": "float32", "head_dim": 128}
 AOT: dict[str, Any] = {}
@@ -244,3 +246,16 @@ def test_zigs_headers_serve_where_zig_is_the_compiler(root: Path, monkeypatch: p
     written = _write(root, JIT)
     assert "libcxx" in written.database.read_text()
     assert not any(_diagnostics(written).values())
+
+
+@pytest.mark.skipif(cuda.toolkit(settings.current()) is None, reason="no CUDA toolkit, whose headers an editor needs")
+def test_device_sources_open_without_diagnostics(tmp_path: Path) -> None:
+    example = tmp_path / "cuda"
+    shutil.copytree(EXAMPLE.parent, example, ignore=shutil.ignore_patterns("__pycache__"))
+    kernel = dataclasses.replace(RMS, root=example, origin=example / "rms.py")
+    written = _write(example, {"dtype": "float16", "width": 1024}, kernel)
+    assert {file.name for file in written.files} == {"rms.cc", "rms_case.cc", "rms.cu", "rms_params.h"}
+    found = _diagnostics(written)
+    assert not any(found.values()), found
+    line = replace(example / "rms.cu", "params.epsilon", "params.epsilom")
+    assert any(text.startswith(f"{line}: ") and "epsilom" in text for text in _diagnostics(written)["rms.cu"])

@@ -13,7 +13,7 @@ import pytest
 
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
-from dimorph.toolchain import host, process
+from dimorph.toolchain import host, identity, process
 
 _SCRIPT = """#!/bin/sh
 echo "$*" >> "$(dirname "$0")/calls"
@@ -218,3 +218,17 @@ def test_compilers_differ(fake: Fake) -> None:
     settings = [Settings(store=Path("unused"), cxx=driver, path=os.environ["PATH"]) for driver in drivers]
     found = {fake.identify(None), *(host.find(each).identity(None).id for each in settings)}
     assert len(found) == 1 + len(drivers)
+
+
+def test_of_a_large_library_enough_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "library.so"
+    content = bytearray(os.urandom(1 << 20)) * 9
+    file.write_bytes(content)
+    monkeypatch.setattr(identity, "_LARGE", 1 << 20)
+    before = identity._digest(str(file))
+    assert identity._digest(str(file)) == before
+    file.write_bytes(content + b"x")
+    assert identity._digest(str(file)) != before, "another size"
+    content[4 << 20] ^= 1  # a block that is read
+    file.write_bytes(content)
+    assert identity._digest(str(file)) != before

@@ -362,7 +362,7 @@ def test_an_object_that_needs_another_cxx_library_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("backend = ", "back-end = ", "unknown key 'back-end'; there are: backend, kernels, targets"),
+        ("backend = ", "back-end = ", "unknown key 'back-end'; there are: archs, backend, kernels, targets"),
         ('backend = "hatchling.build"', 'backend = "dimorph.wheel"', "expected the backend of the pure part"),
         ('["rowmath.kernels"]', '"rowmath.kernels"', "kernels: expected a list of strings"),
         ("targets = [", 'targets = ["x86-64-v9", ', "x86-64-v9"),

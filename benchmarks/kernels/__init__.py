@@ -27,3 +27,29 @@ wide = dm.Kernel(
     case=("wide_case.cc",),
     axes=(dm.int_axis("value", "VALUE", range(48), accepts=lambda value: value >= 0),),
 )
+
+read_all = dm.Kernel(
+    name="read_all",
+    entry="read_all.cc",
+    case=("read_all_case.cc",),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32", "bfloat16"]),),
+)
+
+gpu_add = dm.Kernel(
+    name="gpu_add",
+    entry="gpu_add.cc",
+    case=("gpu_add_case.cc",),
+    device=("gpu_add.cu",),
+    archs=("sm_80",),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32"]),),
+)
+
+# A call with four tensors.
+gpu_sum = dm.Kernel(
+    name="gpu_sum",
+    entry="gpu_sum.cc",
+    case=("gpu_sum_case.cc",),
+    device=("gpu_sum.cu",),
+    archs=("sm_80",),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32"]),),
+)

@@ -1,7 +1,8 @@
 """Ahead of time: builds a set of specializations into a directory, with a manifest, and checks what is there.
 
 What is built for a set: its entry, in dispatching form (for a single specialization in JIT form), every case, and
-the thread pool if a case works in parallel; all of it for each target level.
+the thread pool if a case works in parallel; all of it for each target level. Device code is built for each
+architecture, once for all target levels.
 
 Not built: the JIT form of the entry for each combination. It takes as long to compile as a small case, so it would
 double a build and the size of a wheel, and adding a value would compile more than its cases and the entry. Where it
@@ -28,12 +29,14 @@ from dimorph.errors import DimorphError
 from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.manifest import Built, Manifest, Row
 from dimorph.places import PACKAGED, memo_dir, user_store
-from dimorph.plan import Unit, case_units, entry_unit
-from dimorph.resolve import target_levels
+from dimorph.plan import Unit, case_units, declared_archs, device_unit, entry_unit
+from dimorph.resolve import compiler, target_levels
 from dimorph.settings import Settings, current
 from dimorph.store import Broken, Store
-from dimorph.toolchain import host, targets
-from dimorph.toolchain.identity import Identity
+from dimorph.toolchain import targets
+from dimorph.toolchain.archs import admitted, by_name
+from dimorph.toolchain.cuda import CudaToolchain
+from dimorph.toolchain.host import HostToolchain
 
 __all__ = ["Coverage", "Report", "build", "load_kernels", "verify"]
 
@@ -50,7 +53,7 @@ class Report:
     Attributes:
         kernel: name of the kernel.
         out: the directory.
-        targets: the target levels.
+        targets: the target levels, then the GPU architectures.
         artifacts: everything the set needs, now in the directory.
         built: how many of them were compiled for it.
         reused: how many were there, or in the user's store.
@@ -104,6 +107,7 @@ def build(
     out: Path | str | None = None,
     *,
     targets: Sequence[str] | None = None,
+    archs: Sequence[str] | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
     created: str | None = None,
@@ -120,13 +124,14 @@ def build(
             other it looks when `DIMORPH_SHARED_STORES` names it.
         targets: names of target levels. Default: the one that loading on this machine prefers, because that is
             where a plain build is used; what is shipped names its levels.
+        archs: names of GPU architectures, for kernels with device code. Default: those that the kernel declares.
         settings: default: the environment's.
         progress: called with done, total and what was just compiled.
         created: when the artifacts say they were made, ISO 8601; default: the truth.
 
     Raises:
-        DeclarationError: a source is missing, or cannot be keyed.
-        ToolchainError: there is no compiler, or no such target.
+        DeclarationError: a source is missing or cannot be keyed, or is for none of the architectures.
+        ToolchainError: there is no compiler, or no such target or architecture.
         BuildError: a unit could not be compiled.
         ArtifactCorrupt: `out` has a manifest that cannot be read.
         OSError: `out` cannot be written.
@@ -135,18 +140,21 @@ def build(
     config = settings or current()
     names = tuple(dict.fromkeys(targets)) if targets else (target_levels(config)[0].name,)
     store = Store(instantiations.kernel.root / PACKAGED if out is None else Path(out), private=False)
-    toolchain = host.find(config)
-    identity = toolchain.identity(memo_dir(user_store(config)))
-    jobs = _jobs(instantiations, names, config)
+    asked = tuple(dict.fromkeys(archs)) if archs else (config.arch,) if config.arch else ()
+    jobs = _jobs(instantiations, names, asked, config)
+    made_by = {key: compiler(job.unit, config) for key, job in jobs.items()}
+    memo = memo_dir(user_store(config))
+    compilers = {found: found.identity(memo) for found in set(made_by.values())}
+    identities = {key: compilers[found].id for key, found in made_by.items()}
     try:
         with store.lock(_LOCK):
             before = manifest.read(store.root)
-            artifacts = {key: found for key in jobs if (found := store.find(key, identity.id))}
+            artifacts = {key: found for key in jobs if (found := store.find(key, identities[key]))}
             lacking = {key: job for key, job in jobs.items() if key not in artifacts}
-            fresh, compiled = _provide(lacking, toolchain, identity, config, progress)
+            fresh, compiled = _provide(lacking, identities, compilers, config, progress)
             artifacts |= {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
             ordered = tuple(artifacts[key] for key in jobs)
-            after = _described(before, instantiations, names, config, ordered)
+            after = _described(before, instantiations, names, asked, config, ordered)
             removed = _remove_stale(store, instantiations.kernel, before, after)
             if after != before:
                 _write(store, after)
@@ -155,7 +163,7 @@ def build(
     return Report(
         kernel=instantiations.kernel.name,
         out=store.root,
-        targets=names,
+        targets=tuple(dict.fromkeys(job.target.name for job in jobs.values())),
         artifacts=ordered,
         built=compiled,
         reused=len(jobs) - compiled,
@@ -200,17 +208,26 @@ def _units(instantiations: InstantiationSet) -> list[Unit]:
     return units
 
 
-def _jobs(instantiations: InstantiationSet, names: Sequence[str], settings: Settings) -> dict[str, Job]:
-    """Everything there is to compile, by its key."""
+def _jobs(
+    instantiations: InstantiationSet, names: Sequence[str], archs: Sequence[str], settings: Settings
+) -> dict[str, Job]:
+    """Everything there is to compile, by its key, for levels and architectures (none: those declared) by name."""
     levels = [targets.by_name(name) for name in names]
     units = _units(instantiations)
-    return {unit.key(level, settings): Job(unit, level) for level in levels for unit in units}
+    jobs = [Job(unit, level) for level in levels for unit in units]
+    named = [by_name(name) for name in archs]
+    for specialization in instantiations if instantiations.kernel.device else ():
+        declared = declared_archs(specialization)
+        what = f"kernel {instantiations.kernel.name} ({specialization})"
+        unit = device_unit(specialization, admitted(named, declared, what) if named else declared)
+        jobs += [Job(unit, arch) for arch in unit.archs]
+    return {job.unit.key(job.target, settings): job for job in jobs}
 
 
 def _provide(
     lacking: dict[str, Job],
-    toolchain: host.HostToolchain,
-    identity: Identity,
+    identities: Mapping[str, str],
+    compilers: Iterable[HostToolchain | CudaToolchain],
     settings: Settings,
     progress: Progress | None,
 ) -> tuple[dict[str, Artifact], int]:
@@ -223,14 +240,14 @@ def _provide(
     found: dict[str, Artifact] = {}
     for key in lacking:
         try:
-            if artifact := own.find(key, identity.id):
+            if artifact := own.find(key, identities[key]):
                 found[key] = artifact
         except OSError as error:  # whatever it holds can be compiled again
             _log.info("%s is not used: %s", own.root, error)
             break
     missing = {key: job for key, job in lacking.items() if key not in found}
     if missing:
-        compiled = builder.build(list(missing.values()), toolchain, settings, own, progress)
+        compiled = builder.build(list(missing.values()), compilers, settings, own, progress)
         found |= dict(zip(missing, compiled, strict=True))
     return found, len(missing)
 
@@ -245,6 +262,7 @@ def _described(
     before: Manifest,
     instantiations: InstantiationSet,
     names: Sequence[str],
+    archs: Sequence[str],
     settings: Settings,
     artifacts: Iterable[Artifact],
 ) -> Manifest:
@@ -257,6 +275,7 @@ def _described(
         values=manifest.values(instantiations),
         specializations=[specialization.texts() for specialization in instantiations],
         targets=list(names),
+        archs=list(archs),
         debug=settings.debug,
         cxxflags=list(settings.cxxflags),
         artifacts=rows,
@@ -300,7 +319,7 @@ def _outdated(kernel: Kernel, built: Built) -> str | None:
         now = kernel.instantiations(**built.given)
         if manifest.values(now) != built.values:
             return f"the declaration now has {_texts(manifest.values(now))}; built was {_texts(built.values)}"
-        keys = _jobs(now, built.targets, config).keys()
+        keys = _jobs(now, built.targets, built.archs, config).keys()
     except DimorphError as error:
         return str(error)
     other = [row for row in built.artifacts if row.key not in keys]

@@ -7,7 +7,7 @@ import json
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 
 from dimorph.errors import ArtifactCorrupt
 
-FORMAT = 1
+FORMAT = 2
 META_NAME = "meta.json"
-KINDS = ("entry", "case")
+KINDS = ("entry", "case", "device")
 
 Opener = Callable[[str, int], int]
 """As for the built-in `open`: path and flags in, file descriptor out. A store puts its checks there."""
@@ -48,6 +48,39 @@ class FileRecord:
         _require("size", type(self.size) is int and self.size >= 0, "a number of bytes", self.size)
 
 
+@dataclass(frozen=True)
+class DeviceRecord:
+    """What device code needs of the driver, and of the GPU.
+
+    Attributes:
+        driver: the CUDA version of the oldest driver that loads it, e.g. `13.0`.
+        kernels: kernel -> `registers` (a thread), and in bytes `stack`, `spill_stores`, `spill_loads` and `shared`
+            (static). Empty of PTX, which only the driver assembles.
+        messages: the compiler's warnings, and the assembler's advice (`C75..`).
+    """
+
+    driver: str
+    kernels: Mapping[str, Mapping[str, int]] = field(hash=False)
+    messages: Sequence[str] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        parts = self.driver.split(".") if isinstance(self.driver, str) else ()
+        _require("driver", len(parts) == 2 and all(map(str.isdecimal, parts)), "a CUDA version", self.driver)
+        whole = isinstance(self.kernels, Mapping) and all(
+            isinstance(uses, Mapping) and all(type(value) is int for value in uses.values())
+            for uses in self.kernels.values()
+        )
+        _require("kernels", whole, "kernels with what they use", self.kernels)
+        texts = isinstance(self.messages, (list, tuple)) and all(isinstance(text, str) for text in self.messages)
+        _require("messages", texts, "a list of messages", self.messages)
+
+    @property
+    def driver_version(self) -> tuple[int, int]:
+        """`driver` as numbers."""
+        major, minor = self.driver.split(".")
+        return int(major), int(minor)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Meta:
     """What `meta.json` says about an artifact.
@@ -56,14 +89,15 @@ class Meta:
         format: version of this description.
         key: the content key, 64 hex digits.
         toolchain_id: identity of the compiler, 16 hex digits.
-        kind: `entry` or `case`.
+        kind: `entry`, `case` or `device`.
         kernel: name of the kernel.
         specialization: axis name -> printed value (for an entry: of the axes that have one value).
-        target: the target level compiled for, e.g. `x86-64-v3`.
+        target: the target level compiled for, e.g. `x86-64-v3`; of device code, the architecture.
         toolchain: the compiler, in words.
         ffi_abi: the FFI ABI the objects were made for, compared when they are loaded.
         files: file name -> checksum and size. Left empty, `Store.publish` fills it in.
         created: when, ISO 8601 with its offset from UTC (see `timestamp`).
+        device: of device code, what it needs and takes; None: it is host code.
 
     Raises:
         ValueError: a field cannot mean anything; the message names it.
@@ -79,6 +113,7 @@ class Meta:
     ffi_abi: str
     created: str
     files: Mapping[str, FileRecord] = field(default_factory=dict, hash=False)
+    device: DeviceRecord | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -99,6 +134,7 @@ class Meta:
         _require("files", isinstance(self.files, Mapping), "file names with records", self.files)
         for name in self.files:
             check_file_name("Meta", name)
+        _require("device", (self.device is not None) == (self.kind == "device"), "it of device code", self.device)
         self.created_at()
 
     def created_at(self) -> datetime:
@@ -136,7 +172,11 @@ class Meta:
             for name, record in listed.items():
                 _require_fields(name, record, FileRecord)
             files = {name: FileRecord(**record) for name, record in listed.items()}
-            return cls(**{**raw, "files": files})
+            device = raw["device"]
+            if device is not None:
+                _require_fields("device", device, DeviceRecord)
+                device = DeviceRecord(**device)
+            return cls(**{**raw, "files": files, "device": device})
         except (ValueError, RecursionError) as error:  # json raises RecursionError for "[[[[..."
             raise ArtifactCorrupt(f"{where}: {error}") from error
 
@@ -163,14 +203,15 @@ class Artifact:
 
     @property
     def file(self) -> Path:
-        """The object to load: the one file there is, or the one shared object among several.
+        """The object to load: the one file there is, or the one object among several.
 
         Raises:
             ValueError: there is no such one file.
         """
         names = list(self.meta.files)
         if len(names) > 1:
-            names = [name for name in names if name.endswith(".so")]
+            suffixes = (".cubin", ".ptx") if self.meta.kind == "device" else (".so",)
+            names = [name for name in names if name.endswith(suffixes)]
         if len(names) != 1:
             raise ValueError(f"{self.path}: expected one object file, found {sorted(self.meta.files)}")
         return self.path / names[0]

@@ -5,29 +5,30 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dimorph.artifact import Artifact, Meta, timestamp
+from dimorph.artifact import Artifact, DeviceRecord, Meta, timestamp
 from dimorph.digest import FFI_ABI
 from dimorph.errors import BuildError
 from dimorph.header import header_name
 from dimorph.inputs import NAME as INPUTS_NAME
 from dimorph.inputs import Inputs
 from dimorph.places import fallback_stores, memo_dir, private_store
-from dimorph.plan import Unit, system_include_dirs
+from dimorph.plan import Level, Unit, system_include_dirs
 from dimorph.scan import Scanner
 from dimorph.settings import Settings
 from dimorph.store import Store
-from dimorph.toolchain import process
+from dimorph.toolchain import cuda, process
+from dimorph.toolchain.archs import Arch
+from dimorph.toolchain.cuda import CudaToolchain
 from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
 from dimorph.toolchain.host import HostToolchain
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.jobs import parallel_jobs
-from dimorph.toolchain.targets import Target
 
 _log = logging.getLogger("dimorph")
 
@@ -37,23 +38,26 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One unit to compile for one target."""
+    """One unit to compile for one target level or architecture."""
 
     unit: Unit
-    target: Target
+    target: Level
 
 
 def build(
     jobs: Sequence[Job],
-    toolchain: HostToolchain,
+    compilers: Iterable[HostToolchain | CudaToolchain],
     settings: Settings,
     store: Store,
     progress: Progress | None = None,
 ) -> list[Artifact]:
-    """Compiles jobs, as many at a time as cores and memory allow, and publishes them in `store`.
+    """Compiles jobs and publishes them in `store`: host and device code side by side, as cores and memory allow.
 
     A store that is full or cannot be written costs a warning: the artifacts are then kept in a private temporary
     directory until the process ends.
+
+    Args:
+        compilers: one for host code, one for device code, whichever of them the jobs need.
 
     Returns:
         The artifacts, in the order of `jobs`.
@@ -63,16 +67,20 @@ def build(
     """
     results: list[Artifact] = []
     workers = max(1, min(len(jobs), parallel_jobs(settings)))
-    with ThreadPoolExecutor(workers, "dimorph-build") as pool, ThreadPoolExecutor(1, "dimorph-identity") as beside:
+    with ThreadPoolExecutor(workers, "dimorph-build") as pool, ThreadPoolExecutor(2, "dimorph-identity") as beside:
         # Telling a compiler's identity for the first time means reading all of it, so it goes on beside the compiles.
-        identity = beside.submit(toolchain.identity, memo_dir(store))
-
-        compilers = process.Group()
+        running = process.Group()
+        means = {
+            isinstance(compiler, CudaToolchain): _Means(
+                compiler, settings, beside.submit(compiler.identity, memo_dir(store)), running
+            )
+            for compiler in compilers
+        }
 
         def start(job: Job) -> Artifact:
             if progress:
                 progress(len(results), len(jobs), job.unit.label)
-            return _build_one(job, _Means(toolchain, settings, identity, compilers), store)
+            return _build_one(job, means[isinstance(job.target, Arch)], store)
 
         futures = [pool.submit(start, job) for job in jobs]
         try:
@@ -82,7 +90,7 @@ def build(
                     progress(len(results), len(jobs), job.unit.label)
         except BaseException as error:
             if not isinstance(error, Exception):
-                compilers.end()  # interrupted: nobody waits for what is under way
+                running.end()  # interrupted: nobody waits for what is under way
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return results
@@ -90,9 +98,9 @@ def build(
 
 @dataclass(frozen=True)
 class _Means:
-    """What every job of one build works with."""
+    """What every job of one build works with that is for the same compiler."""
 
-    toolchain: HostToolchain
+    toolchain: HostToolchain | CudaToolchain
     settings: Settings
     identity: Future[Identity]
     compilers: process.Group
@@ -118,7 +126,7 @@ def _build_one(job: Job, means: _Means, store: Store) -> Artifact:
 
 def _build_in(place: Store, job: Job, key: str, means: _Means) -> Artifact:
     with place.work_dir() as work:
-        files = _compile(job, key, means, work, memo_dir(place))
+        files, output = _compile(job, key, means, work, memo_dir(place))
         identity = means.identity.result()
         meta = Meta(
             key=key,
@@ -130,49 +138,73 @@ def _build_in(place: Store, job: Job, key: str, means: _Means) -> Artifact:
             toolchain=identity.description,
             ffi_abi=FFI_ABI,
             created=timestamp(),
+            device=_device_record(job, means, output),
         )
         return place.publish(key, identity.id, files, meta)
 
 
-def _compile(job: Job, key: str, means: _Means, work: Path, memo: Path) -> dict[str, Path]:
-    """Compiles in `work`; the files of the artifact."""
+def _compile(job: Job, key: str, means: _Means, work: Path, memo: Path) -> tuple[dict[str, Path], str]:
+    """Compiles in `work`; the files of the artifact, and what the compiler printed."""
     unit, settings = job.unit, means.settings
-    generated, output = work / "generated", work / f"{unit.kind}.so"
+    generated, output = work / "generated", work / f"{unit.kind}{_object_suffix(job.target)}"
     generated.mkdir()
     header = generated / header_name(unit.kernel)
     header.write_text(unit.header, "utf-8")
-    source = generated / f"{unit.kind}_unit.cc"
+    source = generated / f"{unit.kind}_unit{'.cu' if unit.kind == 'device' else '.cc'}"
     source.write_text(unit.text, "utf-8")
-    command = means.toolchain.compile_command(
-        source,
-        output,
-        target=job.target,
-        include_dirs=(generated, *unit.include_dirs),
-        system_include_dirs=system_include_dirs(),
-        debug=settings.debug,
-        extra_flags=unit.flags(settings),
-        prefix_map={generated: ".", **{path: f"/dimorph/{i}" for i, path in enumerate(unit.include_dirs)}},
-    )
+    command, env = _command(job, means, source, output, memo)
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
     try:
-        env = means.toolchain.environment(work, memo)
         done = process.run(command, timeout=settings.compile_timeout, cwd=work, env=env, group=means.compilers)
     except BuildError as error:
         raise _with_context(error, unit) from error
     if done.exit_code != 0:
         raise _refused(done, unit)
-    again = replace(unit, sources=Scanner(unit.include_dirs, {header.name: unit.header}).scan(_names(unit)))
+    again = replace(unit, sources=Scanner(unit.include_dirs, {header.name: unit.header}).scan(unit.names))
     if again.key(job.target, settings) != key:
         raise BuildError(
             f"{unit.label}: its sources changed while it was compiled; nothing was kept", context=unit.label
         )
     record = generated / INPUTS_NAME
     record.write_text(Inputs.of(unit, job.target, settings).to_json(), "utf-8")
-    return {output.name: output, header.name: header, record.name: record}
+    return {output.name: output, header.name: header, record.name: record}, done.output
 
 
-def _names(unit: Unit) -> tuple[str, ...]:
-    return (unit.kernel.entry,) if unit.kind == "entry" else unit.kernel.case
+def _command(job: Job, means: _Means, source: Path, output: Path, memo: Path) -> tuple[list[str], dict[str, str]]:
+    """The command line of a job, and the environment that it runs in."""
+    unit, settings, toolchain, generated = job.unit, means.settings, means.toolchain, source.parent
+    include_dirs = (generated, *unit.include_dirs)
+    if isinstance(job.target, Arch):
+        assert isinstance(toolchain, CudaToolchain)
+        command = toolchain.compile_command(
+            source, output, arch=job.target, memo_dir=memo, include_dirs=include_dirs, debug=settings.debug
+        )
+        return command, toolchain.environment(output.parent)
+    assert isinstance(toolchain, HostToolchain)
+    command = toolchain.compile_command(
+        source,
+        output,
+        target=job.target,
+        include_dirs=include_dirs,
+        system_include_dirs=system_include_dirs(),
+        debug=settings.debug,
+        extra_flags=unit.flags(settings),
+        prefix_map={generated: ".", **{path: f"/dimorph/{i}" for i, path in enumerate(unit.include_dirs)}},
+    )
+    return command, toolchain.environment(output.parent, memo)
+
+
+def _object_suffix(level: Level) -> str:
+    return (".ptx" if level.ptx else ".cubin") if isinstance(level, Arch) else ".so"
+
+
+def _device_record(job: Job, means: _Means, output: str) -> DeviceRecord | None:
+    """What is kept of a compile of device code, for people and tests to look at."""
+    if not isinstance(job.target, Arch):
+        return None
+    assert isinstance(means.toolchain, CudaToolchain)
+    kernels, messages = cuda.report(output)
+    return DeviceRecord(cuda.describe(means.toolchain.oldest_driver(job.target)), kernels, messages)
 
 
 def _refused(done: process.Completed, unit: Unit) -> BuildError:

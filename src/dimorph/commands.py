@@ -140,7 +140,14 @@ def prove(spec: str, out: Path) -> None:
 @click.option(
     "--target", "targets", multiple=True, metavar="LEVEL", help="A target level to build for; may be repeated."
 )
-def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...]) -> None:
+@click.option(
+    "--arch",
+    "archs",
+    multiple=True,
+    metavar="ARCH",
+    help="A GPU architecture to build for, e.g. sm_90a; may be repeated. Default: those that the kernel declares.",
+)
+def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...], archs: tuple[str, ...]) -> None:
     """Build kernels ahead of time.
 
     Loading finds what is in a directory _dimorph beside a kernel's sources, or in one that DIMORPH_SHARED_STORES names.
@@ -149,11 +156,14 @@ def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...
     \b
     dimorph build skeleton.py --out _dimorph
     dimorph build mypkg.kernels:affine head_dim=64,128 --out _dimorph
+    dimorph build mypkg.kernels:rms --arch sm_80 --arch sm_90a --out _dimorph
     """
     config = _settings()
     for instantiations in _sets(spec, values):
         with show.progress(instantiations.kernel.name) as progress:
-            report = aot.build(instantiations, out, targets=targets or None, settings=config, progress=progress)
+            report = aot.build(
+                instantiations, out, targets=targets or None, archs=archs or None, settings=config, progress=progress
+            )
         show.report(report)
 
 

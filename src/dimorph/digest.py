@@ -9,7 +9,7 @@ from dimorph.header import without_comments
 from dimorph.scan import SourceFile
 
 # Part of every key. Raise it when what an artifact must look like changes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # The C interface that entries are written against; tvm-ffi keeps it stable within a minor version.
 FFI_ABI = "tvm-ffi 0.1"
 

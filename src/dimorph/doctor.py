@@ -21,7 +21,7 @@ from dimorph.places import memo_dir, user_store
 from dimorph.plan import INCLUDE, system_include_dirs
 from dimorph.settings import Settings
 from dimorph.store import Broken, Store
-from dimorph.toolchain import host, process, targets
+from dimorph.toolchain import cuda, host, process, targets
 from dimorph.toolchain.host import HostToolchain
 
 # A few builds' worth; below that the next one may not fit.
@@ -68,7 +68,7 @@ def examine() -> Iterator[Finding]:
     yield from _targets(config)
     yield from _store(config)
     yield from (_shared(root) for root in config.shared_stores)
-    yield from _cuda()
+    yield from _cuda(config)
     yield from (_package(name, use) for name, use in _OPTIONAL.items())
     yield from (_program(name, use, config) for name, use in (("gdb", "debugging"), ("clangd", "editing")))
 
@@ -212,7 +212,7 @@ def _shared(root: Path) -> Finding:
     return Finding("shared store", "ok", f"{root}: {count} artifacts")
 
 
-def _cuda() -> Iterator[Finding]:
+def _cuda(config: Settings) -> Iterator[Finding]:
     # Read from files: asking the driver would start it.
     models = [_field(file, "Model") for file in sorted(_DRIVER.glob("gpus/*/information"))]
     if models:
@@ -220,14 +220,13 @@ def _cuda() -> Iterator[Finding]:
         yield Finding("gpu", "ok", f"{', '.join(models)}; {version}")
     else:
         yield Finding("gpu", "absent", "no NVIDIA driver in /proc/driver/nvidia")
-    spec = find_spec("nvidia")
-    packaged = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    found = [file for place in packaged for file in place.glob("*/lib/libnvrtc.so.*")]
-    found += [file for place in ("lib64", "lib") for file in Path("/usr/local/cuda", place).glob("libnvrtc.so.*")]
-    if found:
-        yield Finding("nvrtc", "ok", str(sorted(found)[0]))
+    try:
+        used = cuda.find(config)
+    except ToolchainError as error:
+        yield Finding("nvrtc", "wrong" if config.nvcc else "absent", str(error), "pip install nvidia-cuda-nvrtc")
     else:
-        yield Finding("nvrtc", "absent", "the compiler for device code", "pip install nvidia-cuda-nvrtc")
+        why = f"DIMORPH_NVCC={config.nvcc}" if config.nvcc else f"the first there is of NVRTC and nvcc: {used.family}"
+        yield Finding("nvrtc", "ok", f"{used.command[0]}: CUDA {cuda.describe(used.version)} (used: {why})")
 
 
 def _field(file: Path, name: str) -> str:

@@ -91,3 +91,7 @@ class ArtifactCorrupt(DimorphError, ValueError):
 
 class LoadError(DimorphError, RuntimeError):
     """A shared object could not be loaded or bound."""
+
+
+class Gone(LoadError):
+    """The file of an artifact is not there any more."""

@@ -13,10 +13,19 @@ from dimorph.errors import ArtifactCorrupt, DeclarationError, DimorphError, Tool
 from dimorph.inputs import Inputs
 from dimorph.kernel import InstantiationSet
 from dimorph.places import Candidate, candidates
-from dimorph.plan import Unit, case_units, entry_unit
-from dimorph.resolve import Resolution, build_command, find, serving, target_levels
+from dimorph.plan import Unit, case_units, device_unit, entry_unit
+from dimorph.resolve import (
+    Resolution,
+    build_command,
+    compiler,
+    device_units,
+    find,
+    levels,
+    serving,
+    target_levels,
+)
 from dimorph.settings import Settings
-from dimorph.toolchain import host
+from dimorph.toolchain.archs import by_name
 
 # Combinations of values that are listed.
 _MOST = 8
@@ -55,6 +64,7 @@ def explain(instantiations: InstantiationSet, settings: Settings, policy: str) -
         ToolchainError: no target level, or none of the name in the settings.
     """
     units = [entry_unit(serving(instantiations, settings, policy)), *case_units(instantiations)]
+    units += [unit for specialization in instantiations for unit in device_units(specialization, settings)]
     if any(unit.parallel for unit in units):
         units.append(entry_unit(library.POOL.instantiations()))
     held: dict[Path, list[Artifact]] = {}
@@ -64,7 +74,7 @@ def explain(instantiations: InstantiationSet, settings: Settings, policy: str) -
 def _verdict(
     unit: Unit, settings: Settings, policy: str, beside: list[Path], held: dict[Path, list[Artifact]]
 ) -> Verdict:
-    target = target_levels(settings)[0]
+    target = levels(unit, settings)[0]
     key = unit.key(target, settings)
     found = find(unit, settings, policy, beside)
     if isinstance(found, Resolution):
@@ -81,14 +91,14 @@ def _verdict(
 
 def _without(unit: Unit, settings: Settings, policy: str, target: str) -> tuple[str, bool]:
     """What happens where there is no artifact; whether that is a failure."""
-    mend = f"build it: {build_command(unit.kernel, unit.values)}"
+    mend = f"build it: {build_command(unit.kernel, unit.values, unit.archs[:1])}"
     if policy == "aot":
         return f"fails, as the policy is aot, which never compiles; {mend}", True
     try:
-        compiler = host.find(settings)
+        used = compiler(unit, settings)
     except ToolchainError as error:
         return f"fails: {error}; or {mend}", True
-    return f"would be compiled by {compiler.command[0]} for {target}", False
+    return f"would be compiled by {used.command[0]} for {target}", False
 
 
 def _near(place: Candidate, unit: Unit, settings: Settings, held: dict[Path, list[Artifact]]) -> Iterator[str]:
@@ -97,7 +107,7 @@ def _near(place: Candidate, unit: Unit, settings: Settings, held: dict[Path, lis
     Args:
         held: what places hold, remembered from one unit to the next.
     """
-    targets = target_levels(settings)
+    targets = levels(unit, settings)
     keys = {target.name: unit.key(target, settings) for target in targets}
     if place.store.root not in held:
         try:
@@ -153,10 +163,12 @@ def against(instantiations: InstantiationSet, other: str, settings: Settings) ->
     if meta.kernel != entry.kernel.name:
         raise DeclarationError(f"{other}: expected an artifact of kernel {entry.kernel.name}, got one of {meta.kernel}")
     units = [entry] if meta.kind == "entry" else case_units(instantiations)
+    if meta.kind == "device":
+        units = [device_unit(specialization, (by_name(meta.target),)) for specialization in instantiations]
     unit = next((u for u in units if u.values == meta.specialization), units[0] if len(units) == 1 else None)
     if unit is None:
         raise DeclarationError(f"{other}: it is for {_values(artifact)}, which is not among the values asked for")
-    level = next((t for t in target_levels(settings) if t.name == meta.target), target_levels(settings)[0])
+    level = next((t for t in levels(unit, settings) if t.name == meta.target), levels(unit, settings)[0])
     key = unit.key(level, settings)
     lines = [f"then: {describe(artifact)}", f"now:  {key[:12]} ({unit.label}, {level.name})"]
     if key == meta.key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -19,9 +20,11 @@ from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.places import memo_dir, user_store
 from dimorph.plan import Unit
 from dimorph.settings import Settings
-from dimorph.toolchain import host, process
+from dimorph.toolchain import cuda, host, process
 from dimorph.toolchain.host import HostToolchain
 from dimorph.variant import Variant
+
+_log = logging.getLogger("dimorph")
 
 DATABASE = "compile_commands.json"
 # Generated files, in the project's directory; it tells git to ignore it.
@@ -60,8 +63,10 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
 
     The entry is read with the header of `instantiations`: specialized for a single one, otherwise dispatching. The
     cases, and the headers they reach, are read with the header of the first specialization, as every case is; a
-    header that only another variant reaches, with that of the first specialization that has it. Entries of other
-    tools and kernels in a database that is there are kept.
+    header that only another variant reaches, with that of the first specialization that has it. Device sources are
+    read for the best architecture that they are declared for; an editor needs a CUDA toolkit's headers for that, so
+    without one they are left out, and the log says so. Entries of other tools and kernels in a database that is there
+    are kept.
 
     Raises:
         DeclarationError: a source is missing, or one that cannot be keyed.
@@ -77,7 +82,7 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
     place = directory.resolve() / GENERATED / _relative(kernel.root, directory.resolve()) / f"{kernel.name}.kernel"
     driver = _driver(settings)
     described: dict[Path, dict[str, Any]] = {}
-    for name, unit in _units(instantiations).items():
+    for name, unit in _units(instantiations, settings).items():
         _put(place / name / header_name(kernel), unit.header)
         for file, text in contexts(unit).items():
             if file not in described:
@@ -91,8 +96,8 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
     return Written(database, tuple(sorted(described, key=lambda file: (file not in first, file))), len(kept))
 
 
-def _units(instantiations: InstantiationSet) -> dict[str, Unit]:
-    """What is compiled, by the name of its directory: a case for each variant, then the entry.
+def _units(instantiations: InstantiationSet, settings: Settings) -> dict[str, Unit]:
+    """What is compiled, by the name of its directory: a case for each variant, then the entry, then device code.
 
     A file is read as part of the first one that reaches it.
     """
@@ -101,24 +106,36 @@ def _units(instantiations: InstantiationSet) -> dict[str, Unit]:
         name = "-".join(["case", *(value.name for value in specialization.values if isinstance(value, Variant))])
         if name not in units:
             units[name] = plan.case_unit(specialization)
-    return {**units, "entry": plan.entry_unit(instantiations)}
+    units["entry"] = plan.entry_unit(instantiations)
+    if not instantiations.kernel.device:
+        return units
+    if cuda.toolkit(settings) is None:
+        _log.warning("%s: device sources are left out: no CUDA toolkit is installed", instantiations.kernel.name)
+        return units
+    for specialization in instantiations:
+        best = max(plan.declared_archs(specialization), key=lambda arch: arch.rank)
+        units.setdefault(f"device-{best.name}", plan.device_unit(specialization, (best,)))
+    return units
 
 
 def _described(
     file: Path, context: str, unit: Unit, place: Path, driver: HostToolchain, settings: Settings
 ) -> dict[str, Any]:
     """The database's entry for one file, whose context is kept in a file that the command includes first."""
-    command = driver.compile_command(
-        file,
-        Path(os.devnull),
-        target=resolve.target_levels(settings)[0],
-        include_dirs=(place, *unit.include_dirs),
-        system_include_dirs=plan.system_include_dirs(),
-        debug=True,
-        extra_flags=settings.cxxflags,
-    )
+    if unit.kind == "device":
+        command = _device_command(file, unit, place, driver, settings)
+    else:
+        command = driver.compile_command(
+            file,
+            Path(os.devnull),
+            target=resolve.target_levels(settings)[0],
+            include_dirs=(place, *unit.include_dirs),
+            system_include_dirs=plan.system_include_dirs(),
+            debug=True,
+            extra_flags=settings.cxxflags,
+        )
     before: list[str] = []
-    if file.suffix not in _SOURCES:
+    if file.suffix not in _SOURCES and unit.kind != "device":
         before += ["-x", "c++-header"]
     if context:
         written = place / "before" / _relative(file, unit.kernel.root)
@@ -130,6 +147,17 @@ def _described(
         "file": str(file),
         "arguments": [*command[:position], *before, *command[position:]],
     }
+
+
+def _device_command(file: Path, unit: Unit, place: Path, driver: HostToolchain, settings: Settings) -> list[str]:
+    """How clang, which is what an editor asks, compiles a device source; nothing is ever built so."""
+    return [
+        *driver.command,
+        *("-x", "cuda", "--cuda-device-only", f"--cuda-gpu-arch={unit.archs[0].name}"),
+        *(f"--cuda-path={cuda.toolkit(settings)}", "-nocudalib", "-std=c++17"),
+        *(f"-I{directory}" for directory in (place, *unit.include_dirs)),
+        str(file),
+    ]
 
 
 def _driver(settings: Settings) -> HostToolchain:

@@ -10,10 +10,8 @@ from typing import Any
 from dimorph.artifact import Artifact
 from dimorph.errors import ArtifactCorrupt
 from dimorph.header import without_comments
-from dimorph.plan import Unit
+from dimorph.plan import Level, Unit
 from dimorph.settings import Settings
-from dimorph.toolchain.host import flags_id
-from dimorph.toolchain.targets import Target
 
 # The file of an artifact that holds them.
 NAME = "inputs.json"
@@ -41,16 +39,15 @@ class Inputs:
     sources: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, unit: Unit, target: Target, settings: Settings) -> Inputs:
+    def of(cls, unit: Unit, target: Level, settings: Settings) -> Inputs:
         """Those of a unit, its sources as they are now."""
-        flags = json.loads(flags_id(target=target, debug=settings.debug, extra_flags=settings.cxxflags))
         # A debug build belongs to the place of its sources.
-        place = [str(unit.kernel.root)] if settings.debug else []
+        flags, *place = unit.options(target, settings)
         return cls(
             header=without_comments(unit.header),
             target=target.name,
             unit=unit.text,
-            options=(*_words(flags), *place),
+            options=(*_words(json.loads(flags)), *place),
             sources={source.logical: source.sha256[:_DIGITS] for source in unit.sources},
         )
 

@@ -35,6 +35,13 @@ class Specialization:
     def __str__(self) -> str:
         return ", ".join(f"{name}={text}" for name, text in self.texts().items()) or "no axes"
 
+    def archs(self) -> tuple[str, ...]:
+        """The GPU architectures that its device code is for."""
+        archs = self.kernel.archs
+        if not callable(archs):
+            return archs
+        return tuple(archs({axis.name: v for axis, v in zip(self.kernel.axes, self.values, strict=True)}))
+
     @property
     def namespace(self) -> str:
         """The C++ namespace of its case, so that an error or a stack trace says which one it is."""
@@ -124,6 +131,10 @@ class Kernel:
         name: a C++ identifier.
         entry: the source that validates arguments and dispatches, relative to `root`.
         case: the sources compiled once for each specialization, relative to `root`; they make one translation unit.
+        device: CUDA sources beside the case's, which launches what they define; relative to `root`, one unit too.
+        archs: the GPU architectures that the device sources are for, e.g. `("sm_80", "sm_90a")`: what is built ahead of
+            time, and what can run them. `sm_80` stands for every later GPU too, `sm_90a` for 9.0 alone. For kernels
+            with several families of device code, a pure function of axis name -> value.
         axes: the compile-time parameters; axis order is slot order.
         functions: the functions that the cases define and the entry calls; default: the kernel's name.
         where: which combinations exist; gets axis name -> value.
@@ -136,6 +147,8 @@ class Kernel:
     name: str
     entry: str
     case: tuple[str, ...] = ()
+    device: tuple[str, ...] = ()
+    archs: tuple[str, ...] | Callable[[Mapping[str, Value]], Sequence[str]] = ()
     axes: tuple[Axis, ...] = ()
     functions: tuple[str, ...] = ()
     where: Callable[[Mapping[str, Value]], bool] | None = field(default=None, repr=False)
@@ -145,16 +158,16 @@ class Kernel:
     origin: Path = field(default_factory=lambda: declaring_file(3), repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("case", "axes", "functions", "include_dirs", "only"):
+        for name in ("case", "device", "archs", "axes", "functions", "include_dirs", "only"):
             given = getattr(self, name)
-            if given is None and name == "only":
+            if (given is None and name == "only") or (callable(given) and name == "archs"):
                 continue
             if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
                 raise DeclarationError(f"kernel {self.name!r}: {name}: expected a list, got {given!r}")
             object.__setattr__(self, name, tuple(given))
         object.__setattr__(self, "functions", self.functions or ((self.name,) if self.case else ()))
         object.__setattr__(self, "root", Path(self.root or self.origin.parent).resolve())
-        for path in (self.entry, *self.case, *self.include_dirs):
+        for path in (self.entry, *self.case, *self.device, *self.include_dirs):
             if Path(path).is_absolute():
                 raise DeclarationError(f"kernel {self.name!r}: {path}: expected a path relative to `root`")
         for name in (self.name, *self.functions):
@@ -167,8 +180,7 @@ class Kernel:
                 raise DeclarationError(f"kernel {self.name!r}: two {what} are called {twice[0]!r}")
         if sum(axis.kind == "variant" for axis in self.axes) > 1:
             raise DeclarationError(f"kernel {self.name!r}: it has two variant slots; one is possible")
-        if self.axes and not self.case:
-            raise DeclarationError(f"kernel {self.name!r}: it has axes but no case sources to compile for them")
+        self._check_sources()
         if self.only is not None:
             object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))
 
@@ -236,6 +248,7 @@ class Kernel:
         /,
         *,
         targets: Sequence[str] | None = None,
+        archs: Sequence[str] | None = None,
         settings: Settings | None = None,
         **values: object,
     ) -> Report:
@@ -244,11 +257,19 @@ class Kernel:
         Args:
             out: the directory; default: `_dimorph` beside the sources, where `load` looks first.
             targets: names of target levels; default: the best of this machine.
+            archs: names of GPU architectures; default: those that the kernel declares.
             settings: stand in for those of the environment.
         """
         from dimorph import aot
 
-        return aot.build(self.instantiations(**values), out, targets=targets, settings=settings)
+        return aot.build(self.instantiations(**values), out, targets=targets, archs=archs, settings=settings)
+
+    def _check_sources(self) -> None:
+        for what, given in (("axes", self.axes), ("device sources", self.device)):
+            if given and not self.case:
+                raise DeclarationError(f"kernel {self.name!r}: it has {what} but no case sources to compile for them")
+        if self.device and not self.archs:
+            raise DeclarationError(f"kernel {self.name!r}: it has device sources but no `archs` to compile them for")
 
     def _listed_values(self, axis: Axis) -> tuple[Value, ...]:
         """The declared values; with a sparse list, those that stand in it."""

@@ -6,22 +6,19 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dimorph import ffi, plan
 from dimorph.artifact import Artifact
-from dimorph.errors import LoadError
+from dimorph.device import DeviceCode
+from dimorph.errors import Gone, LoadError
 from dimorph.kernel import Kernel
 from dimorph.settings import Settings
 
 # The threads that cases share, one pool a process. Built and kept like any entry.
 POOL = Kernel(name="dimorph_pool", entry="pool.cc", root=Path(__file__).parent / "csrc", origin=Path(__file__))
-
-
-class Gone(LoadError):
-    """The file of an artifact is not there any more."""
 
 
 class Library:
@@ -100,7 +97,13 @@ class Instance:
 
 
 class Case(Library):
-    """A case."""
+    """A case.
+
+    Attributes:
+        code: its device code, which it reads from Python's memory when it first launches something.
+    """
+
+    code: DeviceCode | None = None
 
     def function(self, name: str) -> int:
         """The address of the CaseFunction of one of its functions."""
@@ -114,8 +117,12 @@ _lock = threading.RLock()
 _services: list[int] = []
 
 
-def load(artifact: Artifact, unit: plan.Unit, settings: Settings) -> Library:
-    """What an artifact holds, loaded at most once. A case that works in parallel comes after the pool."""
+def load(artifact: Artifact, unit: plan.Unit, settings: Settings, images: Sequence[Artifact] = ()) -> Library:
+    """What an artifact holds, loaded at most once. A case that works in parallel comes after the pool.
+
+    Args:
+        images: the device code of a case. Nothing of it is given to the driver before the first launch.
+    """
     if unit.kernel is POOL:
         return _start_pool(artifact, settings)
     if unit.kind == "entry":
@@ -123,6 +130,9 @@ def load(artifact: Artifact, unit: plan.Unit, settings: Settings) -> Library:
 
     def prepare(library: Case) -> None:
         library.call("dimorph_case_bind", _services[0] if unit.parallel else 0)
+        if unit.kernel.device:
+            library.code = DeviceCode(unit.label, images)
+            library.call("dimorph_device_bind", library.code.address)
 
     return _once(artifact, Case, prepare)
 

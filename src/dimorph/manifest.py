@@ -17,7 +17,7 @@ from dimorph.errors import ArtifactCorrupt, DeclarationError
 from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.variant import Variant
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 
@@ -26,14 +26,15 @@ class Row:
     """One artifact.
 
     Attributes:
-        kind: `entry` or `case`.
+        kind: `entry`, `case` or `device`.
         kernel: whose it is; the thread pool is an entry of its own.
         values: axis name -> value, of the axes that have one value.
-        target: the target level.
+        target: the target level; of device code, the architecture.
         key, toolchain_id: its address in the directory.
         compiler: in words.
         ffi_abi: the FFI ABI it was made for.
         glibc: the oldest glibc that it loads on; None: it needs none.
+        driver: the CUDA version of the oldest NVIDIA driver that loads it; None: it is host code.
         bytes: the size of its files.
     """
 
@@ -46,6 +47,7 @@ class Row:
     compiler: str
     ffi_abi: str
     glibc: str | None
+    driver: str | None
     bytes: int
 
     @classmethod
@@ -65,7 +67,8 @@ class Row:
             toolchain_id=meta.toolchain_id,
             compiler=meta.toolchain,
             ffi_abi=meta.ffi_abi,
-            glibc=elf.text(elf.needs(artifact.file).glibc),
+            glibc=None if meta.device else elf.text(elf.needs(artifact.file).glibc),
+            driver=meta.device.driver if meta.device else None,
             bytes=sum(record.size for record in meta.files.values()),
         )
 
@@ -85,6 +88,7 @@ class Built:
         values: axis name -> the values left; none for a choice axis that nobody fixed.
         specializations: every combination, axis name -> value.
         targets: the target levels.
+        archs: the GPU architectures that were asked for; none: those that the kernel declares.
         debug: whether it was a debug build.
         cxxflags: the user's own flags.
         artifacts: the entry, the cases and what they need, for every target.
@@ -94,6 +98,7 @@ class Built:
     values: Mapping[str, list[str]]
     specializations: list[dict[str, str]]
     targets: list[str]
+    archs: list[str]
     debug: bool
     cxxflags: list[str]
     artifacts: list[Row]
@@ -105,7 +110,7 @@ class Record:
 
     Attributes:
         name: the kernel's name.
-        entry, case, functions: as declared.
+        entry, case, device, functions: as declared.
         axes: axis name -> what was declared of it.
         built: its instantiation sets.
     """
@@ -113,6 +118,7 @@ class Record:
     name: str
     entry: str
     case: list[str]
+    device: list[str]
     functions: list[str]
     axes: Mapping[str, Mapping[str, Any]]
     built: list[Built]
@@ -138,6 +144,7 @@ class Manifest:
             "compilers": sorted({row.compiler for row in every}),
             "ffi_abi": sorted({row.ffi_abi for row in every}),
             "glibc": elf.text(elf.newest([elf.parse(row.glibc) for row in every])),
+            "driver": elf.text(elf.newest([elf.parse(row.driver) for row in every])),
             "bytes": sum(row.bytes for row in every),
             "kernels": {name: asdict(record) for name, record in sorted(self.kernels.items())},
         }
@@ -217,7 +224,8 @@ def record_of(kernel: Kernel, built: list[Built]) -> Record:
         }
         for axis in kernel.axes
     }
-    return Record(kernel.name, kernel.entry, list(kernel.case), list(kernel.functions), axes, built)
+    sources = (list(kernel.case), list(kernel.device))
+    return Record(kernel.name, kernel.entry, *sources, list(kernel.functions), axes, built)
 
 
 def with_built(manifest: Manifest, kernel: Kernel, others: list[Built], built: Built) -> Manifest:

@@ -9,13 +9,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sys import modules
 from typing import Any
 
-from dimorph import ffi, library, plan, settings
+from dimorph import ffi, library, plan, settings, streams
 from dimorph.arrays import exported
-from dimorph.errors import DeclarationError, MissingSpecialization, SpecializationMismatch
+from dimorph.errors import DeclarationError, Gone, MissingSpecialization, SpecializationMismatch
 from dimorph.kernel import InstantiationSet, Specialization
-from dimorph.resolve import Resolution, build_command, resolve, serving
+from dimorph.resolve import Resolution, build_command, device_units, resolve, serving
 
 _log = logging.getLogger("dimorph")
 
@@ -105,8 +106,8 @@ class Dispatcher:
         self._pairs: dict[tuple[str, str, str], ffi.Wider] = {}
         self._lock = threading.RLock()
         units = [plan.entry_unit(instantiations)]
-        if instantiations.specialized:
-            units += plan.case_units(instantiations)
+        if instantiations.specialized and instantiations.kernel.case:
+            units += self._case_units(next(iter(instantiations)))
         self.unit = units[0]
         # By slot. A single case is loaded with its entry, so that its errors come from `load`; others when called.
         self._cases: dict[int, library.Case] = {}
@@ -157,11 +158,17 @@ class Dispatcher:
             nonlocal function
             function = wider.function(name)
 
-        call.rebind = rebind  # type: ignore[attr-defined]
-        self.family.functions[name] = call
-        call.__name__ = call.__qualname__ = name
-        call.__doc__ = f"{name}({parameters})"
-        return call
+        def call_on_stream(*args: Any, stream: Any = None) -> Any:
+            if stream is None and "cupy" not in modules:
+                return call(*args)
+            return streams.call(call, args, stream)
+
+        made: Any = call_on_stream if self.unit.kernel.device else call
+        made.rebind = rebind
+        self.family.functions[name] = made
+        made.__name__ = made.__qualname__ = name
+        made.__doc__ = f"{name}({parameters})"
+        return made  # type: ignore[no-any-return]
 
     def _wider_address(self, function: str, axis_name: str, text: str) -> int:
         """The address of an ffi.Wider for an entry that has one more value of an axis."""
@@ -193,23 +200,35 @@ class Dispatcher:
 
     def _find_case(self, slot: int) -> library.Case:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
-        opened = self._open([plan.case_unit(specialization)])
+        opened = self._open(self._case_units(specialization))
         return next(case for case in opened if isinstance(case, library.Case))
+
+    def _case_units(self, specialization: Specialization) -> list[plan.Unit]:
+        """The case of a specialization, and its device code."""
+        return [plan.case_unit(specialization), *device_units(specialization, self.family.settings)]
 
     def _open(self, units: list[plan.Unit]) -> list[library.Library]:
         """Finds or builds units, and the thread pool where one needs it, and loads them."""
         pool = library.pool_units() if any(unit.parallel for unit in units) else []
         try:
             return self._open_once(units, pool)
-        except library.Gone as error:
+        except Gone as error:
             # Somebody pruned the store between the look and the load.
             _log.info("looking again: %s", error)
             return self._open_once(units, pool)
 
     def _open_once(self, units: list[plan.Unit], pool: list[plan.Unit]) -> list[library.Library]:
-        resolved = resolve([*units, *pool], self.family.settings, self.family.policy)
+        refusal = None
+        if self.instantiations.kernel.device and streams.capturing():
+            refusal = "a CUDA graph is being captured, and nothing is compiled meanwhile; call it once before"
+        resolved = resolve([*units, *pool], self.family.settings, self.family.policy, refusal)
+        images = [r.artifact for r in resolved if r.unit.kind == "device"]
         # The pool is looked for with the kernel that needs it, and has to be there before its cases.
-        loaded = [library.load(r.artifact, r.unit, self.family.settings) for r in reversed(resolved)]
+        loaded = [
+            library.load(r.artifact, r.unit, self.family.settings, images)
+            for r in reversed(resolved)
+            if r.unit.kind != "device"
+        ]
         self.family.log += resolved
         return loaded
 

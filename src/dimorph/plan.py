@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,8 @@ from dimorph.header import config_header, header_name, without_comments
 from dimorph.kernel import InstantiationSet, Kernel, Specialization
 from dimorph.scan import Scanner, SourceFile, parameter_list
 from dimorph.settings import Settings
-from dimorph.toolchain.host import flags_id
+from dimorph.toolchain import archs, cuda, host
+from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.targets import Target
 from dimorph.variant import Variant
 
@@ -23,15 +24,18 @@ INCLUDE = Path(__file__).parent / "include"
 # A case that includes it works with the threads of the process.
 PARALLEL_HEADER = "dimorph/parallel.h"
 
+# What a unit is compiled for: host code for a target level, device code for an architecture.
+Level = Target | Arch
+
 _EXPORT = re.compile(r"\bDIMORPH_EXPORT\s*\(\s*([A-Za-z_]\w*)\s*\)")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One compile: an entry or a case.
+    """One compile: an entry, a case, or the device code of a case.
 
     Attributes:
-        kind: `entry` or `case`.
+        kind: `entry`, `case` or `device`.
         kernel: whose it is.
         values: axis name -> value, as text; for a dispatching entry, of the axes that have other values than
             the declared ones, comma separated.
@@ -40,6 +44,7 @@ class Unit:
         include_dirs: searched after the directory of the generated files.
         sources: every project file that the compile can reach.
         exports: for an entry, the functions that Python can call, with their parameters' names, comma separated.
+        archs: for device code, the architectures that may serve, best first; what would be compiled is the first.
     """
 
     kind: str
@@ -50,6 +55,14 @@ class Unit:
     include_dirs: tuple[Path, ...]
     sources: tuple[SourceFile, ...] = field(repr=False)
     exports: Mapping[str, str] = field(default_factory=dict)
+    archs: tuple[Arch, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The author's sources that decide what it is."""
+        # A case is loaded once with its device code, so another device code has to make it another case.
+        kernel = self.kernel
+        return {"entry": (kernel.entry,), "case": (*kernel.case, *kernel.device), "device": kernel.device}[self.kind]
 
     @property
     def label(self) -> str:
@@ -64,19 +77,23 @@ class Unit:
 
     def flags(self, settings: Settings) -> tuple[str, ...]:
         """What the compiler is told beyond the usual, the user's own flags last."""
-        # An entry with cases checks and dispatches. More than -O1 makes it no faster, and with hundreds of
-        # combinations it makes the compile twice as long.
-        mine = ("-O1",) if self.kind == "entry" and self.kernel.case and not settings.debug else ()
+        # An entry with cases checks and dispatches, a case with device code launches. More than -O1 makes them no
+        # faster; it makes the compile of such a case half as long again, that of an entry of many combinations twice.
+        light = bool(self.kernel.device) or (self.kind == "entry" and bool(self.kernel.case))
+        mine = ("-O1",) if light and not settings.debug else ()
         return (*mine, *settings.cxxflags)
 
-    def options(self, target: Target, settings: Settings) -> tuple[str, ...]:
+    def options(self, target: Level, settings: Settings) -> tuple[str, ...]:
         """What is asked of the compiler that can change what it makes, in words that do not depend on which it is."""
-        flags = flags_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
+        if isinstance(target, Arch):
+            flags = cuda.flags_id(arch=target, debug=settings.debug)
+        else:
+            flags = host.flags_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
         # A debugger finds sources by their paths, so a debug build belongs to one place.
         return (flags, str(self.kernel.root)) if settings.debug else (flags,)
 
-    def key(self, target: Target, settings: Settings) -> str:
-        """The content key for a target level, under the flags that the settings ask for."""
+    def key(self, target: Level, settings: Settings) -> str:
+        """The content key for a target level or an architecture, under the flags that the settings ask for."""
         return content_key(
             unit=self.text,
             header=self.header,
@@ -103,7 +120,7 @@ def entry_unit(instantiations: InstantiationSet) -> Unit:
     text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
     single = next(iter(instantiations)) if instantiations.specialized else None
     values = single.texts() if single else _undeclared(instantiations)
-    return _unit("entry", kernel, values, text, instantiations, (kernel.entry,), exports)
+    return _unit("entry", kernel, values, text, instantiations, exports)
 
 
 def _undeclared(instantiations: InstantiationSet) -> dict[str, str]:
@@ -123,10 +140,38 @@ def case_unit(specialization: Specialization) -> Unit:
         DeclarationError: as for `entry_unit`.
     """
     kernel = specialization.kernel
-    lines = [f'#include "{name}"' for name in kernel.case]
+    lines = ["#define DIMORPH_DEVICE_CASE 1"] if kernel.device else []
+    lines += [f'#include "{name}"' for name in kernel.case]
     lines += [f"DIMORPH_EXPORT_CASE({name})" for name in kernel.functions]
-    alone = InstantiationSet(kernel, tuple((value,) for value in specialization.values))
-    return _unit("case", kernel, specialization.texts(), "\n".join([*lines, ""]), alone, kernel.case, {})
+    return _unit("case", kernel, specialization.texts(), "\n".join([*lines, ""]), _alone(specialization))
+
+
+def device_unit(specialization: Specialization, levels: tuple[Arch, ...]) -> Unit:
+    """The device code of one specialization; the same in both modes.
+
+    Args:
+        levels: the architectures that may serve, best first.
+
+    Raises:
+        DeclarationError: as for `entry_unit`.
+    """
+    kernel = specialization.kernel
+    text = "".join(f'#include "{name}"\n' for name in kernel.device)
+    unit = _unit("device", kernel, specialization.texts(), text, _alone(specialization))
+    return replace(unit, archs=levels)
+
+
+def declared_archs(specialization: Specialization) -> tuple[Arch, ...]:
+    """The architectures that the device code of a specialization is for.
+
+    Raises:
+        ToolchainError: the kernel declares one that is none.
+    """
+    return tuple(archs.by_name(name) for name in specialization.archs())
+
+
+def _alone(specialization: Specialization) -> InstantiationSet:
+    return InstantiationSet(specialization.kernel, tuple((value,) for value in specialization.values))
 
 
 def case_units(instantiations: InstantiationSet) -> list[Unit]:
@@ -148,8 +193,7 @@ def _unit(
     values: Mapping[str, str],
     text: str,
     instantiations: InstantiationSet,
-    names: tuple[str, ...],
-    exports: Mapping[str, str],
+    exports: Mapping[str, str] | None = None,
 ) -> Unit:
     header = config_header(instantiations)
     slots = [v for left in instantiations.values if len(left) == 1 for v in left if isinstance(v, Variant)]
@@ -159,8 +203,8 @@ def _unit(
     include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))
     for variant in variants:
         _check_header(variant, include_dirs)
-    scanner = Scanner(include_dirs, {header_name(kernel): header})
-    return Unit(kind, kernel, values, text, header, include_dirs, scanner.scan(names), exports)
+    unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {})
+    return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}).scan(unit.names))
 
 
 def _check_header(variant: Variant, include_dirs: tuple[Path, ...]) -> None:

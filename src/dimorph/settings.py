@@ -51,7 +51,9 @@ class Settings:
         policy: `auto`, `aot` (never compile) or `jit` (no packaged or shared artifacts) (`DIMORPH_POLICY`).
         cxx: the host compiler to use, a path, a name or `zig` (`DIMORPH_CXX`; default: the first one found).
         cxxflags: flags added to every host compile (`DIMORPH_CXXFLAGS`).
+        nvcc: the nvcc to use for device code, a path or a name (`DIMORPH_NVCC`; default: NVRTC where it is found).
         target: the one target level to use (`DIMORPH_TARGET`; default: the best this CPU runs).
+        arch: the one GPU architecture to use (`DIMORPH_ARCH`; default: what the GPUs of this machine run).
         jobs: compilers at a time (`DIMORPH_JOBS`; default: as many as cores and memory allow).
         compile_timeout: seconds one compile may take (`DIMORPH_COMPILE_TIMEOUT`).
         debug: build without optimisation and with real line numbers (`DIMORPH_DEBUG`).
@@ -64,7 +66,9 @@ class Settings:
     policy: str = "auto"
     cxx: str | None = None
     cxxflags: tuple[str, ...] = ()
+    nvcc: str | None = None
     target: str | None = None
+    arch: str | None = None
     jobs: int | None = None
     compile_timeout: float = 300.0
     debug: bool = False
@@ -88,7 +92,9 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         policy=policy,
         cxx=env.get("DIMORPH_CXX") or None,
         cxxflags=_flags(env, "DIMORPH_CXXFLAGS"),
+        nvcc=env.get("DIMORPH_NVCC") or None,
         target=env.get("DIMORPH_TARGET") or None,
+        arch=env.get("DIMORPH_ARCH") or None,
         jobs=_positive(env, "DIMORPH_JOBS"),
         compile_timeout=_seconds(env, "DIMORPH_COMPILE_TIMEOUT", 300.0),
         debug=_flag(env, "DIMORPH_DEBUG"),

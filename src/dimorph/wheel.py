@@ -8,6 +8,7 @@
     backend = "hatchling.build"              # makes the pure part, and everything but wheels
     kernels = ["mypkg.kernels"]              # modules, or module:kernel
     targets = ["x86-64-v2", "x86-64-v3"]     # default: see PORTABLE
+    archs = ["sm_80", "sm_90a"]              # of device code; default: those that the kernels declare
 
 Kernels are built from the sources inside the pure wheel, so their keys are those of what gets installed. The wheel
 holds for any Python 3: `py3-none-manylinux_X_Y_<machine>`, where X.Y is the oldest glibc that its objects load on.
@@ -78,11 +79,13 @@ class Config:
         backend: the build backend of the pure part, `module` or `module:object`.
         kernels: what to build, each `module` or `module:kernel`.
         targets: the target levels.
+        archs: the GPU architectures; none: those that the kernels declare.
     """
 
     backend: str
     kernels: tuple[str, ...]
     targets: tuple[str, ...]
+    archs: tuple[str, ...] = ()
 
 
 def build_wheel(
@@ -128,7 +131,7 @@ def read_config(path: Path) -> Config:
     """
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     table = toml.loads(path.read_text("utf-8")).get("tool", {}).get("dimorph", {})
-    known = {"backend", "kernels", "targets"}
+    known = {"backend", "kernels", "targets", "archs"}
     if unknown := sorted(set(table) - known):
         raise ValueError(f"{path}: [tool.dimorph]: unknown key {unknown[0]!r}; there are: {', '.join(sorted(known))}")
     backend = table.get("backend")
@@ -143,6 +146,7 @@ def read_config(path: Path) -> Config:
         backend=backend,
         kernels=_texts(path, "kernels", table.get("kernels")),
         targets=_texts(path, "targets", table.get("targets", list(levels))),
+        archs=_texts(path, "archs", table["archs"]) if "archs" in table else (),
     )
 
 
@@ -196,6 +200,7 @@ def _add_artifacts(tree: Path, config: Config, settings: Settings, made: float) 
                     kernel.instantiations(),
                     kernel.root / PACKAGED,
                     targets=config.targets,
+                    archs=config.archs,
                     settings=settings,
                     created=created,
                 )
@@ -244,7 +249,7 @@ def _importing_from(tree: Path, config: Config) -> Iterator[None]:
 
 
 def _check_sources(kernel: Kernel, tree: Path, config: Config) -> None:
-    for name in (kernel.entry, *kernel.case):
+    for name in (kernel.entry, *kernel.case, *kernel.device):
         if not (kernel.root / name).is_file():
             raise _not_in_wheel(kernel, (kernel.root / name).relative_to(tree).as_posix(), config)
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SEVERITIES = "fatal error|internal compiler error|error|warning|note|sorry, unimplemented"
-# A driver's own complaint has no place: "g++: error: unrecognized command-line option"; zig's has no name.
+# A driver's own complaint has no place: "g++: error: unrecognized command-line option"; zig's has no name. CUDA's
+# compilers put lines into parentheses and numbers behind the severity; their assembler pads its name.
 _HEAD = re.compile(
-    r"^(?:(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:(?P<column>\d+):)? |(?P<program>[^\s:]+): |)"
-    rf"(?P<severity>{_SEVERITIES}): (?P<message>.*)$"
+    r"^(?:(?P<file>[^\s:][^:]*?)(?::(?P<line>\d+):(?:(?P<column>\d+):)?|\((?P<cuda_line>\d+)\):) "
+    r"|(?P<program>[^\s:]+): |ptxas |)"
+    rf"(?P<severity>{_SEVERITIES})(?: #[\w-]+)?\s*: (?P<message>.*)$"
 )
 
 
@@ -34,7 +36,7 @@ class Diagnostic:
 
 
 def parse_diagnostics(output: str) -> list[Diagnostic]:
-    """The messages in what GCC, clang or zig printed, in order, each once.
+    """The messages in what GCC, clang, zig, NVRTC or nvcc printed, in order, each once.
 
     Quoted source lines and include chains are left out. A mistake in a template is printed anew for each use.
     """
@@ -44,7 +46,7 @@ def parse_diagnostics(output: str) -> list[Diagnostic]:
             found.append(
                 Diagnostic(
                     file=match["file"] or match["program"] or "",
-                    line=int(match["line"] or 0),
+                    line=int(match["line"] or match["cuda_line"] or 0),
                     column=int(match["column"] or 0),
                     severity=match["severity"],
                     message=match["message"],

@@ -26,6 +26,22 @@ struct HostServices {
   void* (*thread_scratch)(size_t bytes) noexcept;
 };
 
+// Device code for one architecture: a cubin, or PTX. `library` is the driver's, once the case has loaded it.
+struct DeviceImage {
+  const char* arch;
+  const void* data;
+  void* library;
+};
+
+// What a case launches from (see cuda.h).
+struct DeviceCode {
+  void* get_proc_address;  // cuGetProcAddress_v2 of the driver; null without one
+  const char* label;       // whose code it is
+  const char* problem;     // why there is none for a GPU
+  DeviceImage** images;    // by GPU; null where none fits
+  int32_t gpu_count;
+};
+
 // One function of a case, as the case exports it. `invoke` has the type that `tag` stands for:
 // int32_t(ErrorSink*, R* result, Args...).
 struct CaseFunction {

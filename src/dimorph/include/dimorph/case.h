@@ -16,6 +16,23 @@ inline const HostServices*& host_services() {
   return services;
 }
 
+#if defined(DIMORPH_DEVICE_CASE)  // defined by the build where a case has device code
+namespace cuda {
+namespace detail {
+// Where a launch leaves its error; launches do not throw, so that a case carries no exception machinery.
+inline ErrorSink*& case_sink() {
+  static thread_local ErrorSink* sink = nullptr;
+  return sink;
+}
+struct SinkOfCall {
+  ErrorSink* const outer = case_sink();
+  explicit SinkOfCall(ErrorSink* sink) { case_sink() = sink; }
+  ~SinkOfCall() { case_sink() = outer; }
+};
+}  // namespace detail
+}  // namespace cuda
+#endif
+
 namespace detail {
 
 // Tells the case what an Extra's arguments are called and where its errors go.
@@ -37,6 +54,9 @@ struct CaseThunk<function> {
   template <const char* const* name, const char* const* names>
   static int32_t invoke(ErrorSink* sink, value_t<R>* result, value_t<Params>... args) {
     (adopt(args, *names, sink), ...);
+#if defined(DIMORPH_DEVICE_CASE)
+    const cuda::detail::SinkOfCall of_call(sink);
+#endif
     // A noexcept function carries no exception machinery at all, so its shared object stays small.
     if constexpr (never_throws)
       call(result, args...);

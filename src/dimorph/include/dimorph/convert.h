@@ -109,7 +109,29 @@ inline bool from_any(const TVMFFIAny& any, Elements<T>& out, const ArgumentPlace
   constexpr DataType expected = data_type<T>();
   if (tensor.dtype() != expected || !tensor.contiguous()) return wrong_elements(tensor, expected, place, sink);
   out.data = tensor.data<T>();
+  out.device = tensor.device();
   return true;
+}
+
+// Whether the elements of a variant's tensor lie where the kernel runs.
+template <typename T>
+inline bool lies_on(const T&, Device, const ArgumentPlace&, ErrorSink*) {
+  return true;
+}
+template <typename T>
+inline bool lies_on(const Elements<T>& elements, Device device, const ArgumentPlace& place, ErrorSink* sink) {
+  if (elements.device.device_type == device.device_type && elements.device.device_id == device.device_id) return true;
+  char name[64];
+  ValueText want, got;
+  argument_name(place.names, place.index, name);
+  print_value(device, want);
+  print_value(elements.device, got);
+  return fail(sink, ErrorKind::value, "%s: argument %s: expected a tensor on %s, got one on %s", place.function, name,
+              want, got);
+}
+template <typename T>
+inline bool lies_on(const Optional<Elements<T>>& elements, Device device, const ArgumentPlace& place, ErrorSink* sink) {
+  return !elements || lies_on(*elements, device, place, sink);
 }
 
 inline bool from_any(const TVMFFIAny& any, bool& out, const ArgumentPlace& place, ErrorSink* sink) {
@@ -357,6 +379,7 @@ struct Extra {
   const char* function = "";
   const char* names = "";
   ErrorSink* sink = nullptr;
+  Device device{kDLCPU, 0};  // where tensors among them must lie
 
   // Calls set(first, converted additional arguments...). False when an argument did not fit: return at once, the
   // caller gets the TypeError.
@@ -372,6 +395,10 @@ struct Extra {
     if (count < least || count > most) return detail::wrong_count(function, names, least, most, count, sink);
     detail::Slots<decltype(indices), detail::value_t<Params>...> slots;
     if (!slots.fill(args, count, function, names, sink)) return false;
+    if (!(detail::lies_on(static_cast<detail::Slot<I, detail::value_t<Params>>&>(slots).value, device,
+                          detail::ArgumentPlace{function, names, I}, sink) &&
+          ...))
+      return false;
     set(first, static_cast<detail::Slot<I, detail::value_t<Params>>&>(slots).value...);
     return sink->kind == ErrorKind::none;
   }

@@ -30,6 +30,10 @@ inline void print_value(DataType type, ValueText& out) {
   else
     snprintf(out, sizeof out, "%s%d", name, type.bits);
 }
+inline void print_value(Device device, ValueText& out) {
+  const char* type = device.device_type == kDLCPU ? "cpu" : device.device_type == kDLCUDA ? "cuda" : "device";
+  snprintf(out, sizeof out, "%s:%d", type, device.device_id);
+}
 inline void print_value(const Str& value, ValueText& out) {
   snprintf(out, sizeof out, "%.*s", static_cast<int>(value.size), value.data);
 }

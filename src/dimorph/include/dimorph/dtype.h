@@ -1,13 +1,13 @@
 // The element types a dtype axis can bind. Safe in host and device code; `half` and `bfloat16` are CUDA's own
 // types in CUDA code and storage types with float conversions elsewhere.
 #pragma once
+#include "ints.h"
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 using bfloat16 = __nv_bfloat16;
 #else
-#include <stdint.h>
 
 namespace dimorph {
 

@@ -102,6 +102,7 @@ class Tensor : public ConstTensor {
 template <typename T>
 struct Elements {
   const T* data = nullptr;
+  Device device{kDLCPU, 0};
 };
 
 // A string argument; not terminated by a zero.

@@ -1,0 +1,88 @@
+"""The NVIDIA driver of this process, asked without a CUDA context: its version, its GPUs, its functions' addresses."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+
+from dimorph.errors import LoadError
+
+Version = tuple[int, int]
+Capability = tuple[int, int]
+
+_LIBRARY = "libcuda.so.1"
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_NO_DEVICE = 100
+_CAPTURE_NONE = 0
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A driver that is there and works.
+
+    Attributes:
+        version: the CUDA version that it is for.
+        gpus: the compute capability of each visible GPU, by its ordinal.
+        get_proc_address: the address of cuGetProcAddress_v2; 0 where the driver is older than 12.0.
+    """
+
+    version: Version
+    gpus: tuple[Capability, ...]
+    get_proc_address: int
+
+
+@functools.lru_cache(maxsize=1)
+def find() -> Driver | None:
+    """The driver; None without one or without a GPU. Initialises it, which creates no context.
+
+    Raises:
+        LoadError: there is one, but it does not work.
+    """
+    try:
+        library = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return None
+    status = library.cuInit(0)
+    if status == _NO_DEVICE:
+        return None
+    _check(library, status, "cuInit")
+    version, count = ctypes.c_int(), ctypes.c_int()
+    _check(library, library.cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")
+    _check(library, library.cuDeviceGetCount(ctypes.byref(count)), "cuDeviceGetCount")
+    gpus = tuple(
+        (_attribute(library, _CAPABILITY_MAJOR, ordinal), _attribute(library, _CAPABILITY_MINOR, ordinal))
+        for ordinal in range(count.value)
+    )
+    lookup = getattr(library, "cuGetProcAddress_v2", None)
+    address = ctypes.cast(lookup, ctypes.c_void_p).value if lookup else None
+    return Driver((version.value // 1000, version.value % 1000 // 10), gpus, address or 0) if gpus else None
+
+
+def is_capturing(stream: int) -> bool:
+    """Whether a stream's work is being captured into a CUDA graph.
+
+    Args:
+        stream: a raw handle; the default stream, 0, never is.
+    """
+    if stream == 0 or find() is None:
+        return False
+    status = ctypes.c_int(_CAPTURE_NONE)
+    library = ctypes.CDLL(_LIBRARY)
+    _check(library, library.cuStreamIsCapturing(ctypes.c_void_p(stream), ctypes.byref(status)), "cuStreamIsCapturing")
+    return status.value != _CAPTURE_NONE
+
+
+def _attribute(library: ctypes.CDLL, attribute: int, ordinal: int) -> int:
+    value = ctypes.c_int()
+    status = library.cuDeviceGetAttribute(ctypes.byref(value), attribute, ordinal)
+    _check(library, status, "cuDeviceGetAttribute")
+    return value.value
+
+
+def _check(library: ctypes.CDLL, status: int, function: str) -> None:
+    if status != 0:
+        text = ctypes.c_char_p()
+        library.cuGetErrorString(status, ctypes.byref(text))
+        said = (text.value or b"no such error").decode()
+        raise LoadError(f"the NVIDIA driver: {function} failed with {status}: {said}")
