@@ -35,6 +35,8 @@ FIELDS = {
     "Bias": "const float* bias;",
     "CustomMask": "const bool* mask;",
     "PackedMask": "const uint8_t* mask;",
+    "BroadcastMask": "const bool* broadcast_mask; int64_t mask_batch_stride, mask_head_stride;",
+    "KeyMask": "const bool* key_mask;",
 }
 # Every hook and trait of one variant, as a kernel calls them. What they return is stored, so nothing is thrown away.
 PROBE = """
@@ -108,6 +110,7 @@ class Nvrtc:
     def compile(self, source: str, arch: str) -> tuple[bytes, str]:
         """The cubin (empty when it does not compile) and the compiler's messages."""
         options = [f"--gpu-architecture={arch}", "--std=c++17", f"-I{ATTENTION / 'csrc'}", f"-I{INCLUDE}"]
+        options.append(f"-I{ATTENTION.parent / 'include'}")
         program = ctypes.c_void_p()
         self._check(
             self._library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"probe.cu", 0, None, None)

@@ -1,13 +1,15 @@
-"""Attention on the CPU, with variants: any user's struct, at full speed, in either form."""
+"""Attention on the CPU and on GPUs, with variants: any user's struct, at full speed, in either form."""
 
-from dimorph.attention.ops import Attention, attention
+from dimorph.attention.ops import Attention, attention, workspace_size
 from dimorph.attention.variants import (
     ALiBi,
     Bias,
+    BroadcastMask,
     Causal,
     CustomMask,
     DocumentMask,
     FlashSigmoid,
+    KeyMask,
     KeyPadding,
     PackedMask,
     Plain,
@@ -16,6 +18,7 @@ from dimorph.attention.variants import (
     SoftCap,
     Window,
     additive_bias,
+    broadcast_mask,
     compose,
 )
 
@@ -23,10 +26,12 @@ __all__ = [
     "ALiBi",
     "Attention",
     "Bias",
+    "BroadcastMask",
     "Causal",
     "CustomMask",
     "DocumentMask",
     "FlashSigmoid",
+    "KeyMask",
     "KeyPadding",
     "PackedMask",
     "Plain",
@@ -36,5 +41,7 @@ __all__ = [
     "Window",
     "additive_bias",
     "attention",
+    "broadcast_mask",
     "compose",
+    "workspace_size",
 ]

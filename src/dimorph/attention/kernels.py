@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dimorph as dm
 from dimorph.attention.variants import Causal, FlashSigmoid, Plain
@@ -15,16 +17,48 @@ def _head_dims(dims: tuple[int, ...]) -> bool:
     return all(dim % 16 == 0 and 16 <= dim <= 256 for dim in dims)
 
 
+def _tile_keys(values: Mapping[str, Any]) -> int:
+    """Keys a tile: long enough that rescaling the output once a tile costs 1/64 of the product, short enough that the
+    weights of a block of queries (12 KB with 16 lanes: floats, or pairs of bfloat16) stay in a first-level cache.
+    Single rows have fewer weights; their tile is what one prefetch covers.
+    """
+    return 128 if values["dtype"] == "bfloat16" and not values["few_queries"] else 64
+
+
+def _variants() -> dm.Axis:
+    return dm.variant_slot("variant", "ATTENTION_VARIANT", default=Plain, values=(Plain, Causal, FlashSigmoid))
+
+
 attention_cpu = dm.Kernel(
     name="attention",
     entry="attention.cc",
     case=("attention_cpu_case.cc",),
     axes=(
-        dm.dtype_axis("dtype", "DType", ["float32"]),
+        dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),
         dm.tuple_axis(
             "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=_head_dims
         ),
-        dm.variant_slot("variant", "ATTENTION_VARIANT", default=Plain, values=(Plain, Causal, FlashSigmoid)),
+        dm.flag_axis("few_queries", "FEW_QUERIES"),  # single rows or blocks of queries, by `ops.few_queries`
+        dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
+        _variants(),
+    ),
+    root=_HERE / "csrc",
+    include_dirs=("../include",),
+)
+
+attention_sm80 = dm.Kernel(
+    name="attention_sm80",
+    entry="attention_sm80.cc",
+    case=("attention_sm80_case.cc",),
+    device=("attention_sm80.cu",),
+    archs=("sm_80", "sm_90"),
+    functions=("attention",),
+    axes=(
+        dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
+        dm.tuple_axis(
+            "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(64, 64), (128, 128), (256, 256)], accepts=_head_dims
+        ),
+        _variants(),
     ),
     root=_HERE / "csrc",
     include_dirs=("../include",),

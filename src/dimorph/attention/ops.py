@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import attention_cpu
+from dimorph.attention.kernels import attention_cpu, attention_sm80
 from dimorph.attention.variants import Plain
+
+_DLPACK_CUDA = 2
+_MOST_MULTIPROCESSORS = 160
 
 
 class Attention:
@@ -23,6 +27,8 @@ class Attention:
         self._policy = policy
         self._settings = settings
         self._modules: dict[tuple[object, ...], dm.Module] = {}
+        # The same by name: hashing a variant takes longer than a call. Holds the variant that had the name last.
+        self._functions: dict[tuple[object, ...], tuple[dm.Variant, Callable[..., Any]]] = {}
         self._lock = threading.Lock()
 
     def __call__(
@@ -36,17 +42,23 @@ class Attention:
         cu_seqlens_q: Any = None,
         cu_seqlens_k: Any = None,
         out: Any = None,
+        max_seqlen_q: int | None = None,
+        max_seqlen_k: int | None = None,
         return_lse: bool = False,
         lse: Any = None,
+        workspace: Any = None,
+        stream: Any = None,
     ) -> Any:
         """softmax(scale q k^T) v, or what a variant makes of it.
 
-        Any array that speaks DLPack serves (NumPy, torch, ...), on the CPU, without a copy. Strides are free as long
-        as the last dimension is contiguous.
+        Any array that speaks DLPack serves (NumPy, torch, CuPy, ...), on the CPU or on an NVIDIA GPU of 8.0 or later,
+        without a copy. Strides are free as long as the last dimension is contiguous; on a GPU they are multiples of 16
+        bytes, as addresses are. Logits and sums are float32 whatever the dtype. A GPU call runs on the caller's current
+        stream and waits for nothing.
 
         Args:
-            q: [batch, queries, heads, head_dim_qk], or ragged: [tokens, heads, head_dim_qk]. float32; head dims are
-                multiples of 16 up to 256.
+            q: [batch, queries, heads, head_dim_qk], or ragged: [tokens, heads, head_dim_qk]. float32 (on the
+                CPU), bfloat16 or float16; head dims are multiples of 16 up to 256.
             k: [batch, keys, kv_heads, head_dim_qk], or [key tokens, kv_heads, head_dim_qk]. heads is a multiple of
                 kv_heads; query head h uses key head h // (heads // kv_heads).
             v: as k, with head_dim_vo.
@@ -55,55 +67,133 @@ class Attention:
             scale: factor of the logits; default 1/sqrt(head_dim_qk). Variants without softmax scale by themselves.
             cu_seqlens_q: ragged: int32 [batch + 1], where each sequence's queries start and the last ends, from 0.
             cu_seqlens_k: the same for keys.
+            max_seqlen_q, max_seqlen_k: ragged on a GPU, where offsets are not read before the launch: the longest of
+                those sequences, or more. Default: all tokens, which is right, but starts blocks that find no work.
             out: [batch, queries, heads, head_dim_vo] (or ragged) to write to; default: a new array of q's kind.
             return_lse: return also the natural log-sum-exp of the logits, float32 [batch, queries, heads]; NaN for a
                 variant without softmax.
             lse: an array to write that to.
+            workspace: on a GPU, a float32 array of `workspace_size(...)` elements for the parts of few queries, whose
+                keys are split among blocks; default: a new one of q's kind. With `out` and this one nothing is
+                allocated.
+            stream: on a GPU, another stream to run on: a raw handle, or a stream of torch, CuPy or cuda-python.
 
         Returns:
             out, or (out, lse). A query that sees no key has output 0 and lse -inf.
 
         Raises:
             TypeError, ValueError: an argument does not fit; names it, with what was expected and what came.
+            RuntimeError: a tensor requires grad and grad mode is on: there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
-        function, bound = self._function(q, v, variant)
+        args: tuple[Any, ...] = ()
+        if isinstance(variant, dm.Bound):
+            args = variant.args
+            variant = variant.variant
+        elif variant.params:
+            args = variant().args
+        if hasattr(q, "requires_grad"):
+            import torch
+
+            if torch.compiler.is_compiling() and self is attention:
+                from dimorph.attention.torch import traced
+
+                offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+                return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
+            if torch.is_grad_enabled():
+                check_no_grad(q, k, v, variant, args)
+        gpu = _on_gpu(q)
+        shape, dim_vo = _rows(q, "q"), _rows(v, "v")[-1]
+        # None: there is no such choice on a GPU.
+        few = None if gpu else few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
+        key = (q.dtype, shape[-1], dim_vo, few, variant.name)
+        found = self._functions.get(key)
+        if found is None or found[0] is not variant:
+            found = self._functions[key] = variant, self._load(*key[:4], variant).attention
+        function = found[1]
         if out is None:
-            out = _empty(q, (*q.shape[:-1], v.shape[-1]), None)
+            out = _empty(q, (*shape[:-1], dim_vo), None)
         if lse is None and return_lse:
-            lse = _empty(q, tuple(q.shape[:-1]), "float32")
-        factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-        function(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, factor, bound.variant.name, *bound.args)
+            lse = _empty(q, tuple(shape[:-1]), "float32")
+        factor = shape[-1] ** -0.5 if scale is None else scale
+        if not gpu:
+            function(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, factor, variant.name, *args)
+            return (out, lse) if return_lse else out
+        size = 0 if workspace is not None else workspace_size(shape, dim_vo)
+        if size:
+            workspace = _empty(q, (size,), "float32")
+        offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+        options = {} if stream is None else {"stream": stream}
+        function(q, k, v, out, lse, *offsets, workspace, factor, variant.name, *args, **options)
         return (out, lse) if return_lse else out
 
     def resolutions(self) -> list[dm.Resolution]:
         """Which artifacts serve so far, and why."""
         return [line for module in self._modules.values() for line in module.resolutions]
 
-    def _function(self, q: Any, v: Any, variant: dm.Variant | dm.Bound) -> tuple[Callable[..., Any], dm.Bound]:
-        for name, array in (("q", q), ("v", v)):
-            if len(getattr(array, "shape", ())) not in (3, 4):
-                raise ValueError(
-                    f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or "
-                    f"[tokens, heads, head_dim], got {_describe(array)}"
-                )
-        bound = variant if isinstance(variant, dm.Bound) else variant()
-        key = (q.dtype, q.shape[-1], v.shape[-1], bound.variant)
-        module = self._modules.get(key)
-        if module is None:
-            with self._lock:
-                module = self._modules.get(key) or attention_cpu.load(
+    def _load(
+        self, dtype: object, head_dim_qk: int, head_dim_vo: int, few: bool | None, variant: dm.Variant
+    ) -> dm.Module:
+        key = (dtype, head_dim_qk, head_dim_vo, few, variant)
+        kernel, values = (attention_sm80, {}) if few is None else (attention_cpu, {"few_queries": few})
+        with self._lock:
+            module = self._modules.get(key)
+            if module is None:
+                module = self._modules[key] = kernel.load(
                     policy=self._policy,
                     settings=self._settings,
-                    dtype=q.dtype,
-                    head_dims=(q.shape[-1], v.shape[-1]),
-                    variant=bound.variant,
+                    dtype=dtype,
+                    head_dims=(head_dim_qk, head_dim_vo),
+                    variant=variant,
+                    **values,
                 )
-                self._modules[key] = module
-        return module.attention, bound
+        return module
 
 
 attention = Attention()
+
+
+def few_queries(shape: Sequence[int], batch: int | None) -> bool:
+    """Whether queries of that shape, ragged if `batch` is given, are too few for blocks of them to be filled."""
+    return shape[1] <= 32 if batch is None else shape[0] <= 32 * batch
+
+
+def workspace_size(shape: Sequence[int], head_dim_vo: int) -> int:
+    """How many float32 elements a call on a GPU can use for queries of that shape; 0: none.
+
+    Keys are split where a GPU has room for more blocks of 128 rows than there are, two for each multiprocessor: at most
+    as many rows as are there at a time, a row's output with its maximum and sum.
+    """
+    room = 2 * _MOST_MULTIPROCESSORS * 128
+    return room * (head_dim_vo + 2) if 2 * math.prod(shape[:-1]) <= room else 0
+
+
+def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[Any]) -> None:
+    """Refuses torch tensors that require grad: the result would be silently cut off from them."""
+    for index, array in enumerate((q, k, v, *args)):
+        if getattr(array, "requires_grad", False):
+            name = ("q", "k", "v", *(param.name for param in variant.params))[index]
+            raise RuntimeError(
+                f"attention: argument '{name}': expected a tensor that requires no grad, as there is no backward "
+                f"pass, got one that does; call under torch.no_grad(), or detach it"
+            )
+
+
+def _rows(array: Any, name: str) -> tuple[int, ...]:
+    shape: tuple[int, ...] = getattr(array, "shape", ())
+    if 3 <= len(shape) <= 4:
+        return shape
+    raise ValueError(
+        f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or [tokens, heads, head_dim], "
+        f"got {_describe(array)}"
+    )
+
+
+def _on_gpu(array: Any) -> bool:
+    cuda = getattr(array, "is_cuda", None)  # torch
+    if cuda is None and hasattr(array, "__dlpack_device__"):
+        cuda = array.__dlpack_device__()[0] == _DLPACK_CUDA
+    return bool(cuda)
 
 
 def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
@@ -112,6 +202,10 @@ def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
         import torch
 
         return like.new_empty(shape, dtype=getattr(torch, dtype) if dtype else None)
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(like, cupy.ndarray):
+        with like.device:
+            return cupy.empty(shape, dtype or like.dtype)
     namespace = like.__array_namespace__() if hasattr(like, "__array_namespace__") else None
     if namespace is None:
         raise TypeError(f"attention: argument 'out': give one, because no {_describe(like)} can be made here")

@@ -45,6 +45,10 @@ def _key_padding(x: Array, b: int, i: Array, j: Array, valid: Array) -> Array:
     return _masked(x, np.broadcast_to(j < valid[b], x.shape))
 
 
+def _key_mask(x: Array, b: int, i: Array, j: Array, mask: Array) -> Array:
+    return _masked(x, np.broadcast_to(mask[b], x.shape))
+
+
 def _soft_cap(x: Array, b: int, i: Array, j: Array, cap: float) -> Array:
     return cap * np.tanh(x / cap)
 
@@ -74,6 +78,10 @@ def _bias(x: Array, b: int, i: Array, j: Array, bias: Array, batch_stride: int, 
     return result
 
 
+def _broadcast_mask(x: Array, b: int, i: Array, j: Array, mask: Array, batch_stride: int, head_stride: int) -> Array:
+    return _masked(x, np.broadcast_to(mask[b if batch_stride else 0], x.shape))
+
+
 def _sigmoid(x: Array, b: int, i: Array, j: Array, scale: float, bias: float) -> Array:
     result: Array = 1.0 / (1.0 + np.exp(-(x * np.float64(np.float32(scale)) + np.float64(np.float32(bias)))))
     return result
@@ -85,11 +93,13 @@ RULES: dict[str, Rule] = {
     "Window": _window,
     "PrefixLM": _prefix_lm,
     "KeyPadding": _key_padding,
+    "KeyMask": _key_mask,
     "DocumentMask": _document_mask,
     "SoftCap": _soft_cap,
     "ALiBi": _alibi,
     "CustomMask": _custom_mask,
     "PackedMask": _packed_mask,
+    "BroadcastMask": _broadcast_mask,
     "Bias": _bias,
     "FlashSigmoid": _sigmoid,
     "Sinks": lambda x, b, i, j, sinks: x,

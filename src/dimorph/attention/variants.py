@@ -8,11 +8,25 @@ from typing import Any
 import dimorph as dm
 
 _INCLUDE = Path(__file__).parent / "include"
+COMPOSE = "dimorph/attention/compose.h"
+
+# What a name may mean where only a name can be passed on, as to the operator in `dimorph.attention.torch`.
+known: dict[str, list[dm.Variant]] = {}
+
+
+def register_variant(variant: dm.Variant) -> str:
+    """Makes a variant known by its name, which is returned."""
+    meanings = known.setdefault(variant.name, [])
+    if variant not in meanings:
+        meanings.append(variant)
+    return variant.name
 
 
 def _variant(struct: str, header: str, *params: dm.Param) -> dm.Variant:
     name = f"dimorph/attention/variants/{header}"
-    return dm.Variant(struct, header=name, struct=f"dm::{struct}", params=params, root=_INCLUDE)
+    variant = dm.Variant(struct, header=name, struct=f"dm::{struct}", params=params, root=_INCLUDE)
+    register_variant(variant)
+    return variant
 
 
 Plain = _variant("Plain", "plain.h")
@@ -42,6 +56,9 @@ Parameters: prefix_lens, int32 [batch].
 
 KeyPadding = _variant("KeyPadding", "key_padding.h", dm.tensor("kv_valid", "int32"))
 """Only the first kv_valid[b] keys of a sequence count. Parameters: kv_valid, int32 [batch]."""
+
+KeyMask = _variant("KeyMask", "key_mask.h", dm.tensor("key_mask", "bool"))
+"""Only the keys where key_mask is True count. Parameters: key_mask, bool [batch, keys] or ragged [tokens]."""
 
 DocumentMask = _variant(
     "DocumentMask", "document_mask.h", dm.tensor("qo_documents", "int32"), dm.tensor("kv_documents", "int32")
@@ -73,6 +90,15 @@ Parameters: mask, bool [batch, queries, keys] row-major, or flat with maybe_mask
 sequence's begins.
 """
 
+BroadcastMask = _variant(
+    "BroadcastMask",
+    "broadcast_mask.h",
+    dm.tensor("broadcast_mask", "bool"),
+    dm.scalar("mask_batch_stride", "int64"),
+    dm.scalar("mask_head_stride", "int64"),
+)
+"""A key counts where the mask is True, by head and shared by sequences; use `broadcast_mask(array)` to make one."""
+
 PackedMask = _variant(
     "PackedMask", "custom_mask.h", dm.tensor("mask", "uint8"), dm.tensor("maybe_mask_starts", "int64")
 )
@@ -90,10 +116,20 @@ Bias = _variant(
 
 def additive_bias(bias: Any) -> dm.Bound:
     """`Bias` from a float32 array [batch or 1, heads or 1, queries, keys], row-major; a size of 1 is broadcast."""
-    if len(bias.shape) != 4:
-        raise ValueError(f"additive_bias: argument 'bias': expected 4 dimensions, got shape {tuple(bias.shape)}")
-    batch, heads, queries, keys = bias.shape
-    return Bias(bias, heads * queries * keys if batch > 1 else 0, queries * keys if heads > 1 else 0)
+    return Bias(bias, *_strides("additive_bias", "bias", bias))
+
+
+def broadcast_mask(mask: Any) -> dm.Bound:
+    """`BroadcastMask` from a bool array [batch or 1, heads or 1, queries, keys], as for `additive_bias`."""
+    return BroadcastMask(mask, *_strides("broadcast_mask", "mask", mask))
+
+
+def _strides(function: str, name: str, array: Any) -> tuple[int, int]:
+    """Elements from one batch and one head to the next; 0 where there is one for all."""
+    if len(array.shape) != 4:
+        raise ValueError(f"{function}: argument '{name}': expected 4 dimensions, got shape {tuple(array.shape)}")
+    batch, heads, queries, keys = array.shape
+    return (heads * queries * keys if batch > 1 else 0), (queries * keys if heads > 1 else 0)
 
 
 def compose(*variants: dm.Variant | dm.Bound) -> dm.Bound:
@@ -107,13 +143,23 @@ def compose(*variants: dm.Variant | dm.Bound) -> dm.Bound:
     """
     bound = [variant if isinstance(variant, dm.Bound) else variant() for variant in variants]
     parts = tuple(inner for one in bound for inner in (one.variant.parts or (one.variant,)))
+    return dm.Bound(composition(*parts), tuple(arg for one in bound for arg in one.args))
+
+
+def composition(*parts: dm.Variant) -> dm.Variant:
+    """The variant that `compose` binds; made once, because making one takes as long as computing a small problem."""
     if not parts:
         raise ValueError("compose: expected at least one variant, got none")
-    composed = dm.Variant(
-        "_".join(part.name for part in parts),
-        header="dimorph/attention/compose.h",
-        struct="dm::Compose",
-        root=_INCLUDE,
-        parts=parts,
-    )
-    return composed(*(arg for one in bound for arg in one.args))
+    if parts not in _compositions:
+        for part in parts:
+            register_variant(part)
+        _compositions[parts] = dm.Variant(
+            "_".join(part.name for part in parts), header=COMPOSE, struct="dm::Compose", root=_INCLUDE, parts=parts
+        )
+    return _compositions[parts]
+
+
+_compositions: dict[tuple[dm.Variant, ...], dm.Variant] = {}
+# What torch.compiler.assume_constant_result does, without torch: while a caller is traced, these run as they are.
+composition._dynamo_marked_constant = True  # type: ignore[attr-defined]
+register_variant._dynamo_marked_constant = True  # type: ignore[attr-defined]

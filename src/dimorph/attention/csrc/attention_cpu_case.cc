@@ -7,11 +7,17 @@
 
 #include "problem.h"
 
+#include "cpu/pairs.h"
+
 #include "cpu/tiles.h"
 
 #include "cpu/sequence.h"
 
+#include "cpu/block.h"
+
 #include "cpu/forward.h"
+
+#include "cpu/rows.h"
 
 namespace DIMORPH_CASE {
 
@@ -20,7 +26,11 @@ void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIO
 void attention(dimorph::attention::Problem problem, dimorph::Extra extra) noexcept {
   Params params;
   static_cast<dimorph::attention::Problem&>(params) = problem;
-  if (extra.apply(set_extra, params)) forward(params);
+  if (!extra.apply(set_extra, params)) return;
+  if constexpr (FEW_QUERIES)
+    forward_rows(params);
+  else
+    forward(params);
 }
 
 }  // namespace DIMORPH_CASE

@@ -1,6 +1,6 @@
 // One attention problem as plain data: what the entry checked and every case of every family receives.
 #pragma once
-#include <dimorph/attention/ints.h>
+#include <dimorph/ints.h>
 
 namespace dimorph {
 namespace attention {

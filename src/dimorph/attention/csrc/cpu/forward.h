@@ -6,9 +6,11 @@ namespace DIMORPH_CASE {
 
 // logits[key][query] = k.q
 inline void multiply_keys(Scratch& s, const Block& block) {
+  constexpr int kCells = HEAD_DIM_QK / kPack;
   for (int c = block.first; c < block.last; c += kRows) {
     RawFloat sums[kRows][kVectors] = {};
-    multiply<HEAD_DIM_QK, 1>(sums, s.keys + c * HEAD_DIM_QK, block.q, HEAD_DIM_QK);
+    for (int part = 0; part < kQueryParts; ++part)
+      multiply<kCells, 1>(sums, s.keys + c * kCells, block.q + part * kCells * kBlock, kCells);
     DM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       DM_UNROLL
@@ -25,8 +27,9 @@ inline void multiply_values(Scratch& s, const Block& block, const FloatV (&resca
     DM_UNROLL
     for (int i = 0; i < kRows * kVectors; ++i)
       __builtin_prefetch(out + i * kLanes, 1, 3);  // used only after the product
-    multiply<1, kRows>(sums, s.values + d * kKeys + block.first * kRows, s.weights + block.first * kBlock,
-                       block.last - block.first);
+    const int first = block.first / kPack, last = (block.last + kPack - 1) / kPack;
+    multiply<1, kRows>(sums, s.values + (d / kPack * TILE_KEYS + first * kRows), s.weights + first * kBlock,
+                       last - first);
     DM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       DM_UNROLL
@@ -39,6 +42,7 @@ inline void multiply_values(Scratch& s, const Block& block, const FloatV (&resca
 // Applies the variant's logits transform and mask to a tile, and raises the rows' maxima.
 template <bool kMasked>
 inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int k0, FloatV (&max)[kVectors]) {
+  constexpr bool kScaled = kPaired && Traits::use_softmax && !kUnscaled;
   IntV qo_idx[kVectors];
   for (int j = 0; j < kVectors; ++j) qo_idx[j] = query_indices(block, j);
   for (int c = block.first; c < block.last; ++c) {
@@ -46,6 +50,7 @@ inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int 
     DM_UNROLL
     for (int j = 0; j < kVectors; ++j, logits += kLanes) {
       FloatV x = FloatV::load(logits);
+      if (kScaled) x = x * seq.logit_scale;
       x = dm::hooks::logits_transform(seq.variant, seq.params, x, seq.batch, qo_idx[j], k0 + c, block.head,
                                       seq.kv_head);
       if (Traits::use_softmax) x = x * kLogitUnit;
@@ -54,10 +59,19 @@ inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int 
                                                          block.head, seq.kv_head);
         x = dm::math::select(mask, x, FloatV(Traits::use_softmax ? -dm::math::infinity : 0.f));
       }
-      if (kMasked || Traits::has_logits_transform) x.store(logits);
+      if (kMasked || kScaled || Traits::has_logits_transform) x.store(logits);
       if (Traits::use_softmax) max[j] = dm::math::max(max[j], x);
     }
   }
+}
+
+// Leaves the weights of key c, and of key c + 1 where cells are pairs, where the products look for them.
+DM_INLINE void store_weights(Scratch& s, int c, int j, FloatV weight, [[maybe_unused]] FloatV next) {
+  float* cells = s.weights + c / kPack * kBlock + j * kLanes;
+  if constexpr (kPaired)
+    make_pairs(weight, next).store(cells);
+  else
+    weight.store(cells);
 }
 
 // Logits to weights; leaves in `rescale` what the output so far must be multiplied with.
@@ -72,18 +86,31 @@ inline void weigh(Sequence& seq, Scratch& s, const Block& block, int k0, FloatV 
     transform_logits<Traits::has_logits_mask>(seq, s, block, k0, max);
   else
     transform_logits<false>(seq, s, block, k0, max);
-  if (!Traits::use_softmax) return;
-  for (int c = block.first; c < block.last; ++c) {
-    float* logits = s.weights + c * kBlock;
+  if (!kPaired && !Traits::use_softmax) return;
+  const auto exp2_of = [&](FloatV difference) {
+    return dm::math::exp2_nonpositive(kUnscaled ? difference * seq.logit_scale : difference);
+  };
+  const auto weight_of = [&](const float* logits, int j) {
+    const FloatV x = FloatV::load(logits);
+    if (!Traits::use_softmax) return x;
+    const FloatV weight = exp2_of(x - max[j]);
+    sum[j] += weight;
+    return weight;
+  };
+  int c = block.first;
+  for (; c + kPack <= block.last; c += kPack) {
+    const float* logits = s.weights + c * kBlock;
     DM_UNROLL
     for (int j = 0; j < kVectors; ++j, logits += kLanes) {
-      const FloatV weight = dm::math::exp2_nonpositive(FloatV::load(logits) - max[j]);
-      weight.store(logits);
-      sum[j] += weight;
+      const FloatV weight = weight_of(logits, j);
+      store_weights(s, c, j, weight, kPaired ? weight_of(logits + kBlock, j) : weight);
     }
   }
+  for (int j = 0; c < block.last && j < kVectors; ++j)
+    store_weights(s, c, j, weight_of(s.weights + c * kBlock + j * kLanes, j), 0.f);
+  if (!Traits::use_softmax) return;
   for (int j = 0; j < kVectors; ++j) {
-    rescale[j] = dm::math::exp2_nonpositive(FloatV::load(block.max + j * kLanes) - max[j]);
+    rescale[j] = exp2_of(FloatV::load(block.max + j * kLanes) - max[j]);
     (FloatV::load(block.sum + j * kLanes) * rescale[j] + sum[j]).store(block.sum + j * kLanes);
     max[j].store(block.max + j * kLanes);
   }
@@ -114,17 +141,25 @@ inline bool classify(Sequence& seq, Block& block, int k0, int keys) {
 inline bool all_finite(const Scratch& s, int keys) {
   MaskV found = false;
   for (int d = 0; d < HEAD_DIM_VO; d += kRows)
-    for (int i = 0; i < keys * kRows; i += kLanes)
-      found = found || !(dm::math::abs(FloatV::load(s.values + d * kKeys + i)) < dm::math::infinity);
+    for (int i = 0; i < (keys + kPack - 1) / kPack * kRows; i += kLanes) {
+      const FloatV cells = FloatV::load(s.values + d / kPack * TILE_KEYS + i);
+      found = found || !(dm::math::abs(cells) < dm::math::infinity);
+      if (kPaired) found = found || !(dm::math::abs(low_half(cells)) < dm::math::infinity);
+    }
   return !any(found);  // keys past the last of a short tile may count: that only costs time
 }
 
 __attribute__((cold, noinline)) inline void set_nonfinite_aside(Scratch& s, int keys) {
+  using Element = CellElement<>::type;
   for (int c = 0; c < keys; ++c) {
     s.finite[c] = true;
-    const auto value = [&](int d) -> float& { return s.values[d / kRows * kKeys * kRows + c * kRows + d % kRows]; };
-    for (int d = 0; d < HEAD_DIM_VO; ++d) s.finite[c] &= dm::math::abs(value(d)) < dm::math::infinity;
-    for (int d = 0; d < HEAD_DIM_VO && !s.finite[c]; ++d) value(d) = 0.f;
+    const auto value = [&](int d) -> Element& {
+      float* cells = s.values + d / kRows * kRows * (TILE_KEYS / kPack) + c / kPack * kRows + d % kRows;
+      return reinterpret_cast<Element*>(cells)[c % kPack];
+    };
+    for (int d = 0; d < HEAD_DIM_VO; ++d)
+      s.finite[c] &= dm::math::abs(static_cast<float>(value(d))) < dm::math::infinity;
+    for (int d = 0; d < HEAD_DIM_VO && !s.finite[c]; ++d) value(d) = Element(0.f);
   }
 }
 
@@ -136,7 +171,8 @@ __attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch
     for (int d = 0; d < HEAD_DIM_VO; ++d)
       for (int j = 0; j < kVectors; ++j) {
         float* out = block.out + d * kBlock + j * kLanes;
-        const FloatV weight = FloatV::load(s.weights + c * kBlock + j * kLanes), sum = FloatV::load(out);
+        const FloatV cells = FloatV::load(s.weights + c / kPack * kBlock + j * kLanes), sum = FloatV::load(out);
+        const FloatV weight = !kPaired ? cells : c % 2 ? high_half(cells) : low_half(cells);
         const FloatV value = static_cast<float>(v[c * seq.params.v_strides.row + d]);
         dm::math::select(weight == 0.f, sum, sum + weight * value).store(out);
       }
@@ -146,23 +182,23 @@ __attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch
 // All keys for some blocks of queries, of the heads that share one head of keys and values.
 inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
   const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
-  const int share = kKeys / count + 1;
+  const int share = TILE_KEYS / count + 1;
   int tiles = 0;
   for (int b = 0; b < count; ++b) start(seq, blocks[b]);
-  for (int k0 = 0; k0 < seq.kv_len; k0 += kKeys) {
-    const int keys = dm::math::min(kKeys, seq.kv_len - k0);
+  for (int k0 = 0; k0 < seq.kv_len; k0 += TILE_KEYS) {
+    const int keys = dm::math::min(TILE_KEYS, seq.kv_len - k0);
     bool needed = false;
     for (int b = 0; b < count; ++b) needed |= classify(seq, blocks[b], k0, keys);
     if (!needed) continue;
     const DType *k = seq.k + k0 * k_stride, *v = seq.v + k0 * v_stride;
-    load_tile<HEAD_DIM_QK, HEAD_DIM_QK>(s.keys, k, k_stride, keys);
-    load_tile<HEAD_DIM_VO, kRows>(s.values, v, v_stride, keys);
+    load_keys(s.keys, k, k_stride, keys);
+    load_values(s.values, v, v_stride, keys);
     const bool finite = all_finite(s, keys);
     if (!finite) set_nonfinite_aside(s, keys);
     for (int b = 0; b < count; ++b) {
       const Block& block = blocks[b];
       // A share of the next tile with each block, so that the copy finds it in the second-level cache.
-      const int ahead = kKeys + b * share, rows = dm::math::min(share, seq.kv_len - k0 - ahead);
+      const int ahead = TILE_KEYS + b * share, rows = dm::math::min(share, seq.kv_len - k0 - ahead);
       prefetch<HEAD_DIM_QK>(k + ahead * k_stride, k_stride, rows);
       prefetch<HEAD_DIM_VO>(v + ahead * v_stride, v_stride, rows);
       if (block.last <= block.first) continue;
@@ -173,10 +209,10 @@ inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
       if (!finite) add_nonfinite(seq, s, block, v);
     }
     if (++tiles % kFold == 0)
-      for (int b = 0; b < count; ++b) fold(blocks[b], tiles == kFold, false);
+      for (int b = 0; b < count; ++b) fold(blocks[b], seq.logit_scale, tiles == kFold, false);
   }
   for (int b = 0; b < count; ++b) {
-    if (tiles >= kFold) fold(blocks[b], false, true);
+    if (tiles >= kFold) fold(blocks[b], seq.logit_scale, false, true);
     finish(seq, blocks[b]);
   }
 }

@@ -4,7 +4,7 @@
 // Relative errors on the host: exp2, exp, log2, log, tanh, sigmoid within 3e-7. Below 2^-126 they flush to zero.
 #pragma once
 
-#include "ints.h"
+#include <dimorph/ints.h>
 
 #if defined(__CUDACC__)  // NVRTC defines it too
 #define DM_HD __host__ __device__

@@ -107,6 +107,24 @@ DM_INLINE V lanewise(F f) {
   return value;
 }
 
+// The sums of neighbours: of a's lanes in the lower half, of b's in the upper one.
+DM_INLINE FloatV add_neighbours(FloatV a, FloatV b) {
+#if defined(__clang__)
+#define DM_SHUFFLE(...) FloatV(__builtin_shufflevector(a.raw, b.raw, __VA_ARGS__))
+#else
+#define DM_SHUFFLE(...) FloatV(__builtin_shuffle(a.raw, b.raw, RawInt{__VA_ARGS__}))
+#endif
+#if defined(__AVX512F__)
+  return DM_SHUFFLE(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+         DM_SHUFFLE(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif defined(__AVX__)
+  return DM_SHUFFLE(0, 2, 4, 6, 8, 10, 12, 14) + DM_SHUFFLE(1, 3, 5, 7, 9, 11, 13, 15);
+#else
+  return DM_SHUFFLE(0, 2, 4, 6) + DM_SHUFFLE(1, 3, 5, 7);
+#endif
+#undef DM_SHUFFLE
+}
+
 #undef DM_COMMON
 #undef DM_COMPARISON
 #undef DM_ARITHMETIC

@@ -251,6 +251,22 @@ DM_INLINE IntV load(const uint8_t* memory, int64_t stride, IntV index) {
 }
 #endif
 
+// matrix[row][column], rows `stride` apart; either index may be a vector.
+template <typename Element>
+DM_HD inline Element load(const Element* matrix, int64_t stride, int row, int column) {
+  return matrix[row * stride + column];
+}
+#if !defined(__CUDACC__)
+template <typename Element>
+DM_INLINE auto load(const Element* matrix, int64_t stride, IntV row, int column) {
+  return load(matrix + column, stride, row);
+}
+template <typename Element>
+DM_INLINE auto load(const Element* matrix, int64_t stride, int row, IntV column) {
+  return load(matrix + row * stride, 1, column);
+}
+#endif
+
 // Bottom-right alignment: query i stands at key i + this.
 template <typename ParamsT>
 DM_HD inline int diagonal(const ParamsT& params, int batch_idx) {

@@ -18,7 +18,7 @@ struct Bias {
 
   template <typename T, typename QIdx, typename KVIdx>
   DM_HD T LogitsTransform(const ParamsT& params, T logits, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {
-    return logits + load(bias + qo_head_idx * params.bias_head_stride + kv_idx, columns, qo_idx);
+    return logits + load(bias + qo_head_idx * params.bias_head_stride, columns, qo_idx, kv_idx);
   }
 };
 

@@ -29,7 +29,7 @@ struct CustomMask {
 
   template <typename QIdx, typename KVIdx>
   DM_HD auto LogitsMask(const ParamsT&, int, QIdx qo_idx, KVIdx kv_idx, int, int) {
-    return load(mask + kv_idx, columns, qo_idx) != 0;
+    return load(mask, columns, qo_idx, kv_idx) != 0;
   }
 };
 

@@ -1,0 +1,16 @@
+// What a call on a GPU brings to its case besides the problem.
+#pragma once
+#include <dimorph/tensor.h>
+
+namespace dimorph {
+namespace attention {
+
+struct Launch {
+  Device device;
+  int64_t tokens;    // queries of all sequences
+  float* workspace;  // null where there is none
+  int64_t workspace_size;
+};
+
+}  // namespace attention
+}  // namespace dimorph

@@ -1,0 +1,141 @@
+// What a thread block works on: one tile of query rows of one sequence, and the tiles of keys that it needs.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+using dm::TileClass;
+
+struct Block {
+  int batch, kv_head, first_head;  // row r is of head first_head + r % pack
+  int row0, last_row;              // the tile's first row and the sequence's last
+  int split;
+  int qo_len, kv_len;
+  const DType *q, *k, *v;  // of the sequence; k and v of the head
+};
+
+// A row's query and head. Rows past the sequence's last repeat it, so that hooks never see an index out of range.
+struct Row {
+  int q, head;
+};
+__device__ __forceinline__ Row row_at(const Params& p, const Block& block, int row) {
+  row = dm::math::min(row, block.last_row);
+  // (row + 1/2) / pack, rounded down: exact where plan() packs, and for pack 1 always.
+  const int q = static_cast<int>(__umulhi(2u * row + 1u, p.pack_reciprocal));
+  return {q, block.first_head + row - q * p.pack};
+}
+
+__device__ __forceinline__ int64_t offset(const dimorph::attention::Strides& strides, int batch, int row, int head) {
+  return batch * strides.batch + row * strides.row + head * strides.head;
+}
+
+// The block of this thread block; false when its sequence has no such rows.
+__device__ inline bool find_block(const Params& p, Block& block) {
+  // Long tiles first: under a causal mask the last queries see the most keys. Tiles of one head follow each other, so
+  // that those at work together share its keys in the second-level cache.
+  int index = blockIdx.x;
+  block.split = index % p.splits;
+  index /= p.splits;
+  const int tile = p.tiles - 1 - index % p.tiles;
+  index /= p.tiles;
+  const int heads = p.num_qo_heads / p.pack, group = p.num_qo_heads / p.num_kv_heads;
+  block.batch = index / heads;
+  block.first_head = index % heads * p.pack;
+  block.kv_head = block.first_head / group;
+  block.qo_len = p.get_qo_len(block.batch);
+  block.kv_len = p.get_kv_len(block.batch);
+  block.row0 = tile * kConfig.rows();
+  block.last_row = block.qo_len * p.pack - 1;
+  const int q_row = p.cu_seqlens_q ? p.cu_seqlens_q[block.batch] : 0;
+  const int k_row = p.cu_seqlens_k ? p.cu_seqlens_k[block.batch] : 0;
+  block.q = static_cast<const DType*>(p.q) + offset(p.q_strides, block.batch, q_row, 0);
+  block.k = static_cast<const DType*>(p.k) + offset(p.k_strides, block.batch, k_row, block.kv_head);
+  block.v = static_cast<const DType*>(p.v) + offset(p.v_strides, block.batch, k_row, block.kv_head);
+  return block.row0 <= block.last_row;
+}
+
+// The tiles of keys that some row of the block may see, in order. All lanes of a warp must call together: each
+// classifies one tile of 32.
+class KeyTiles {
+ public:
+  int first, end;
+
+  __device__ KeyTiles(const Params& p, const Block& block, Variant& variant)
+      : first(0),
+        end((block.kv_len + kKeys - 1) / kKeys),
+        variant_(variant),
+        kv_len_(block.kv_len),
+        q0_(row_at(p, block, block.row0).q),
+        q1_(row_at(p, block, block.row0 + kConfig.rows() - 1).q + 1) {
+    if (p.splits > 1) {
+      int count = end;
+      if constexpr (kClassified) {
+        count = 0;
+#pragma unroll 1
+        for (int t = 0; t < end; t += 32) count += __popc(window(t));
+      }
+      const int share = (count + p.splits - 1) / p.splits;
+      first = place(dm::math::min(block.split * share, count));
+      end = place(dm::math::min(block.split * share + share, count));
+    }
+    first = next(first);
+  }
+
+  // The first tile that counts from t on, or `end`.
+  __device__ __forceinline__ int next(int t) {
+    if constexpr (kClassified) {
+      if (t % 32 != 0 && counts_ >> t % 32 & 1) return t;  // nearly always
+      while (t < end) {
+        const uint32_t rest = window(t & ~31) >> (t & 31);
+        if (rest) return t + __ffs(rest) - 1;
+        t = (t | 31) + 1;
+      }
+    }
+    return dm::math::min(t, end);
+  }
+
+  // Whether the variant finds a tile that next() gave last full for the whole block.
+  __device__ __forceinline__ bool full(int t) const {
+    return kClassified ? full_ >> t % 32 & 1 : !Traits::has_logits_mask;
+  }
+
+ private:
+  static constexpr bool kClassified = dm::detail::Hasclassify_tile<Variant>::value;
+  Variant& variant_;
+  int kv_len_, q0_, q1_;
+  int window_start_ = -1;
+  uint32_t counts_ = 0, full_ = 0;  // one bit for each of the 32 tiles from window_start_
+
+  __device__ uint32_t window(int t) {
+    if (t != window_start_) {
+      window_start_ = t;
+      const int mine = t + static_cast<int>(threadIdx.x % 32), k0 = mine * kKeys;
+      TileClass found = TileClass::kSkip;
+      if (mine < end) found = dm::hooks::classify_tile(variant_, q0_, q1_, k0, dm::math::min(k0 + kKeys, kv_len_));
+      counts_ = __ballot_sync(0xffffffffu, found != TileClass::kSkip);
+      full_ = __ballot_sync(0xffffffffu, found == TileClass::kFull);
+    }
+    return counts_;
+  }
+
+  // Where the tile number n of those that count is.
+  __device__ int place(int n) {
+    if constexpr (kClassified) {
+#pragma unroll 1
+      for (int t = 0; t < end; t += 32) {
+        uint32_t bits = window(t);
+        const int count = __popc(bits);
+        if (n < count) {
+#pragma unroll 1
+          for (; n > 0; --n) bits &= bits - 1;
+          return t + __ffs(bits) - 1;
+        }
+        n -= count;
+      }
+      return end;
+    } else {
+      return n;
+    }
+  }
+};
+
+}  // namespace DIMORPH_CASE

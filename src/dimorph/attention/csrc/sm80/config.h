@@ -1,0 +1,66 @@
+// Tile sizes of the sm80 family, as pure functions of the head dims: the device code and the host's plan read the same.
+#pragma once
+
+#if defined(__CUDACC__)
+#define DIMORPH_HOST_DEVICE __host__ __device__
+#else
+#define DIMORPH_HOST_DEVICE
+#endif
+
+namespace dimorph {
+namespace attention {
+namespace sm80 {
+
+struct Config {
+  int dim_qk, dim_vo;
+  int m_tiles;  // tiles of 16 query rows a warp
+  int warps;
+  int blocks;  // thread blocks an SM
+  int keys;    // a tile, whose logits are in registers at a time
+  int held;    // parts of 16 along dim_qk whose queries stay in registers; the others are read again for each tile
+
+  DIMORPH_HOST_DEVICE constexpr int warp_rows() const { return 16 * m_tiles; }
+  DIMORPH_HOST_DEVICE constexpr int rows() const { return warp_rows() * warps; }
+  DIMORPH_HOST_DEVICE constexpr int threads() const { return 32 * warps; }
+  // Bytes from one row to the next in shared memory. An odd number of 16-byte chunks puts any 8 consecutive rows into
+  // different banks, so matrices load without conflicts, for every head dim and at constant offsets from one address.
+  DIMORPH_HOST_DEVICE constexpr int pitch_qk() const { return 2 * dim_qk + 16; }
+  DIMORPH_HOST_DEVICE constexpr int pitch_vo() const { return 2 * dim_vo + 16; }
+  // Rows that the block's threads copy at once, 16 bytes each.
+  DIMORPH_HOST_DEVICE constexpr int rows_at_once(int dim) const { return threads() / (dim / 8); }
+  // Shared memory: two tiles of keys, two of values, the queries; at last the output.
+  DIMORPH_HOST_DEVICE constexpr int keys_at() const { return 0; }
+  DIMORPH_HOST_DEVICE constexpr int values_at() const { return 2 * keys * pitch_qk(); }
+  DIMORPH_HOST_DEVICE constexpr int queries_at() const { return values_at() + 2 * keys * pitch_vo(); }
+  DIMORPH_HOST_DEVICE constexpr int output_bytes() const { return rows() * pitch_vo(); }
+  DIMORPH_HOST_DEVICE constexpr int shared_bytes() const {
+    const int inputs = queries_at() + rows() * pitch_qk();
+    return inputs > output_bytes() ? inputs : output_bytes();
+  }
+};
+
+DIMORPH_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+
+// `arch` is what the device code is compiled for: 80, 90. `transforms`: the variant changes logits.
+DIMORPH_HOST_DEVICE constexpr Config choose(int dim_qk, int dim_vo, int arch, bool transforms) {
+  Config c{dim_qk, dim_vo, 0, 0, 0, 0, 0};
+  const int shared = (arch >= 90 ? 228 : 164) * 1024;
+  // Each row of a warp adds a use to the keys and values it reads from shared memory, which is the bound after the
+  // tensor cores; 32 rows of more than 128 outputs do not fit the registers.
+  c.m_tiles = dim_vo <= 128 ? 2 : 1;
+  // Two blocks that wait at different times keep the tensor cores busy; with one, its eight warps must.
+  c.warps = dim_vo <= 128 ? 4 : 8;
+  c.blocks = dim_vo <= 128 ? 2 : 1;
+  // A tile costs some 350 cycles beside its products, so it is as large as shared memory and registers allow.
+  c.keys = 64;
+  if (c.blocks * (c.shared_bytes() + 1024) > shared) c.keys = 32;
+  // What registers are left after output and logits. Fewer loads pay less than loads ahead of their use.
+  c.held = smaller(dim_qk / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
+  return c;
+}
+
+#undef DIMORPH_HOST_DEVICE
+
+}  // namespace sm80
+}  // namespace attention
+}  // namespace dimorph

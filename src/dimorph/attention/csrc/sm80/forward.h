@@ -1,0 +1,143 @@
+// The sm80 family's forward pass: online softmax (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867) over
+// tiles of keys (Dao 2023, https://arxiv.org/abs/2307.08691), with the variant's hooks on every tile.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+// Changes the queries in shared memory as the variant asks and, for a negative scale, their sign: each thread those
+// that it copied.
+__device__ __forceinline__ void transform_queries(const Params& p, Variant& variant, unsigned char* queries) {
+  const bool negate = Traits::use_softmax && !Traits::has_logits_transform && p.sm_scale < 0.f;
+  if (!Traits::has_query_transform && !negate) return;
+  const float sign = negate ? -1.f : 1.f;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < kConfig.rows() * HEAD_DIM_QK; i += kConfig.threads()) {
+    DType& q = *reinterpret_cast<DType*>(queries + i / HEAD_DIM_QK * kPitchQK + i % HEAD_DIM_QK * 2);
+    q = static_cast<DType>(dm::hooks::query_transform(variant, p, static_cast<float>(q)) * sign);
+  }
+  __syncthreads();
+}
+
+// All keys for the block's queries; with `careful`, keys whose values are not finite are set aside.
+__device__ __forceinline__ void run_block(const Params& p, const Block& block, Variant& variant, Softmax& rows,
+                                          Output& out, unsigned char* shared, bool careful) {
+  __shared__ bool aside[kKeys];
+  const float unit = logit_unit(p);
+  const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+  const int warp_row = block.row0 + warp * kConfig.warp_rows();
+  const int q0 = row_at(p, block, warp_row).q, q1 = row_at(p, block, warp_row + kConfig.warp_rows() - 1).q + 1;
+  const uint32_t base = shared_address(shared);
+  const uint32_t queries =
+      base + kConfig.queries_at() + warp * kConfig.warp_rows() * kPitchQK + lane_rows_first(kPitchQK);
+  const uint32_t keys = base + kConfig.keys_at() + lane_columns_first(kPitchQK);
+  const uint32_t values = base + kConfig.values_at() + lane_rows_first(kPitchVO);
+  const Copier<HEAD_DIM_QK> key_copier(block.k, p.k_strides.row, block.kv_len, base + kConfig.keys_at());
+  const Copier<HEAD_DIM_VO> value_copier(block.v, p.v_strides.row, block.kv_len, base + kConfig.values_at());
+
+  KeyTiles tiles(p, block, variant);
+  int tile = tiles.first, slot = 0;
+  load_queries(p, block, base + kConfig.queries_at());
+  key_copier.start(tile, slot, p.k_tile_bytes, p.k_step_bytes).load(0, 1);
+  value_copier.start(tile, slot, p.v_tile_bytes, p.v_step_bytes).load(0, 1);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    dm::RowState<float> row{-dm::math::infinity, 0.f};
+    if constexpr (Traits::has_row_init) {
+      const Row at = row_at(p, block, warp_row + thread_row(r));
+      if (block.split == 0) dm::hooks::row_init(variant, p, row, block.batch, at.q, at.head);
+    }
+    rows.max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
+    rows.sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
+  }
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[m][n][e] = 0.f;
+  copy_wait();
+  __syncthreads();
+  transform_queries(p, variant, shared + kConfig.queries_at());
+  Queries held;
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) load_query_part(held[i], queries, i);
+
+#pragma unroll 1
+  while (tile < tiles.end) {
+    const int k0 = tile * kKeys;
+    TileClass found = TileClass::kFull;
+    if (warp_row > block.last_row)
+      found = TileClass::kSkip;
+    else if (!tiles.full(tile))
+      found = dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kKeys, block.kv_len));
+    const int next = tiles.next(tile + 1);
+    // The tile is there for all after this, and nobody still reads the other slot.
+    copy_wait();
+    __syncthreads();
+    auto key_run = key_copier.start(next, slot ^ 1, p.k_tile_bytes, p.k_step_bytes);
+    auto value_run = value_copier.start(next, slot ^ 1, p.v_tile_bytes, p.v_step_bytes);
+    if (careful) set_aside(reinterpret_cast<uint4*>(shared + kConfig.values_at() + slot * kKeys * kPitchVO), aside);
+    if (found != TileClass::kSkip) {
+      Logits s;
+      // Copies go among the products: issued at once, they would block each other's address registers.
+      multiply_keys(s, held, queries, keys + slot * kKeys * kPitchQK, [&](int i) {
+        key_run.load(i, kQueryParts);
+        value_run.load(i, kQueryParts);
+      });
+      transform_logits(p, block, variant, s, warp_row, k0);
+      float max[kRows];
+      find_maxima(max, s);
+      const bool masked = found == TileClass::kPartial || k0 + kKeys > block.kv_len;
+      // What most tiles do not need, behind one branch.
+      if (masked || careful || outgrown(rows, max, unit)) {
+        if (masked) {
+          mask_logits(p, block, variant, s, warp_row, k0);
+          find_maxima(max, s);
+        }
+        if constexpr (Traits::use_softmax) raise_maxima(rows, out, max, unit);
+        if (careful) add_aside(p, block, rows, out, s, aside, k0, unit);
+      }
+#pragma unroll
+      for (int i = 0; i < kKeys / 16; ++i) {
+        uint32_t weights[kM][4];
+        weigh(rows, s, weights, i, unit);
+        multiply_values(out, weights, values + slot * kKeys * kPitchVO + i * 16 * kPitchVO);
+      }
+    } else {
+      key_run.load(0, 1);
+      value_run.load(0, 1);
+    }
+    tile = next;
+    slot ^= 1;
+  }
+  copy_wait();  // the zeros of the tile past the last: what comes next uses the same memory
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    rows.sum[r] += shuffle_xor(rows.sum[r], 1);
+    rows.sum[r] += shuffle_xor(rows.sum[r], 2);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.blocks)
+    attention_forward(const __grid_constant__ Params params) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  Block block;
+  if (!find_block(params, block)) return;
+  Variant variant = dm::hooks::make<Variant>(params, block.batch);
+  Softmax rows;
+  Output out;
+  bool careful = false;
+  for (;;) {
+    run_block(params, block, variant, rows, out, shared, careful);
+    const bool again = __syncthreads_or(!all_finite(out)) && !careful;
+    if (!again) break;
+    careful = true;
+  }
+  const int warp_offset = threadIdx.x / 32 * kConfig.warp_rows(), warp_row = block.row0 + warp_offset;
+  if (params.splits > 1)
+    store_partial(params, block, rows, out, warp_row);
+  else
+    store_output(params, block, variant, rows, out, warp_row, shared + warp_offset * kPitchVO);
+}
+
+}  // namespace DIMORPH_CASE

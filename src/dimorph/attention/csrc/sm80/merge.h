@@ -1,0 +1,50 @@
+// Joins the parts of rows whose keys were split.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+// One warp a row. Sums of non-softmax variants merge by addition.
+extern "C" __global__ void __launch_bounds__(128) attention_merge(const __grid_constant__ Params params) {
+  const int index = blockIdx.x * 4 + threadIdx.x / 32, per_sequence = params.max_qo_len * params.num_qo_heads;
+  const int batch = index / per_sequence, row = index % per_sequence;
+  const Row at{row / params.num_qo_heads, row % params.num_qo_heads};
+  if (batch >= params.batch_size || at.q >= params.get_qo_len(batch)) return;
+  const int64_t place = (params.get_qo_start(batch) + at.q) * params.num_qo_heads + at.head;
+
+  float max = kLowest, sum = 0.f;
+#pragma unroll 1
+  for (int i = 0; i < params.splits; ++i) max = fmaxf(max, params.partial_state[2 * (i * params.rows + place)]);
+  constexpr int kLanes = (HEAD_DIM_VO + 31) / 32;
+  float out[kLanes] = {};
+#pragma unroll 1
+  for (int i = 0; i < params.splits; ++i) {
+    const int64_t part = i * params.rows + place;
+    const float factor = Traits::use_softmax ? dm::math::exp2(params.partial_state[2 * part] - max) : 1.f;
+    if (factor == 0.f) continue;
+    sum += params.partial_state[2 * part + 1] * factor;
+#pragma unroll
+    for (int j = 0; j < kLanes; ++j) {
+      const int dim = j * 32 + threadIdx.x % 32;
+      if (dim < HEAD_DIM_VO) out[j] += params.partial_out[part * HEAD_DIM_VO + dim] * factor;
+    }
+  }
+
+  Variant variant = dm::hooks::make<Variant>(params, batch);
+  float lse;
+  const float normalise = normalisation(params, variant, batch, at, max, sum, lse);
+  const int64_t q_row = at.q + (params.cu_seqlens_q ? params.cu_seqlens_q[batch] : 0);
+  if (params.lse && threadIdx.x % 32 == 0)
+    params.lse[batch * params.lse_strides.batch + q_row * params.lse_strides.row + at.head * params.lse_strides.head] =
+        lse;
+  DType* to = static_cast<DType*>(params.out) + batch * params.out_strides.batch + q_row * params.out_strides.row +
+              at.head * params.out_strides.head;
+#pragma unroll
+  for (int j = 0; j < kLanes; ++j) {
+    const int dim = j * 32 + threadIdx.x % 32;
+    if (dim < HEAD_DIM_VO)
+      to[dim] = static_cast<DType>(
+          dm::hooks::output_transform(variant, params, out[j] * normalise, batch, at.q, at.head, dim));
+  }
+}
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,72 @@
+// 0 * NaN is NaN, so a value that is NaN or infinite would reach the rows whose weight for it is 0, masked ones above
+// all. Blocks whose output is not finite run once more: keys with such values are taken out of their tile and added
+// where they count.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+constexpr int kValueChunks = HEAD_DIM_VO / 8;
+
+// Whether one of the two elements is NaN or infinite.
+__device__ inline bool is_nonfinite(uint32_t pair) {
+  constexpr uint32_t kExponent = kBfloat16 ? 0x7f80 : 0x7c00;
+  return (pair & kExponent) == kExponent || (pair >> 16 & kExponent) == kExponent;
+}
+
+// In a tile of values: sets `aside` for the rows with a value that is not finite, and makes them 0.
+__device__ __noinline__ void set_aside(uint4* values, bool* aside) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int row = warp; row < kKeys; row += kConfig.warps) {
+    uint4& chunk = values[row * (kPitchVO / 16) + dm::math::min(lane, kValueChunks - 1)];
+    const bool found = is_nonfinite(chunk.x) || is_nonfinite(chunk.y) || is_nonfinite(chunk.z) || is_nonfinite(chunk.w);
+    const bool any = __any_sync(0xffffffffu, found);
+    if (any && lane < kValueChunks) chunk = uint4{0, 0, 0, 0};
+    if (lane == 0) aside[row] = any;
+  }
+  __syncthreads();
+}
+
+// Adds what was set aside among a tile's keys from k0 on; `s` are its logits.
+__device__ __forceinline__ void add_aside(const Params& p, const Block& block, const Softmax& rows, Output& out,
+                                          const Logits& s, const bool* aside, int k0, float unit) {
+#pragma unroll 1
+  for (int c = 0; c < kKeys; ++c) {
+    if (!aside[c]) continue;
+    const DType* v = block.v + (k0 + c) * p.v_strides.row + thread_column();
+    float weights[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float x = 0.f;
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+        const float own = c % 2 ? s[r / 2][n][r % 2 * 2 + 1] : s[r / 2][n][r % 2 * 2];
+        x = n == c / 8 ? own : x;
+      }
+      x = __shfl_sync(0xffffffffu, x, c % 8 / 2, 4);
+      weights[r] = Traits::use_softmax ? dm::math::exp2(x * unit - rows.max[r]) : x;
+    }
+#pragma unroll
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float value = static_cast<float>(v[n * 8 + e]);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r)
+          if (weights[r] != 0.f) out[r / 2][n][r % 2 * 2 + e] += weights[r] * value;
+      }
+  }
+}
+
+__device__ __forceinline__ bool all_finite(const Output& out) {
+  float zero = 0.f;
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) zero += out[m][n][e] * 0.f;
+  return zero == 0.f;
+}
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,24 @@
+// What the sm80 family's kernels receive: the problem, the plan for it, and the variant's additional parameters.
+#pragma once
+#include "config.h"
+#include "work.h"
+
+namespace DIMORPH_CASE {
+
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>, dimorph::attention::sm80::Work {
+  ADDITIONAL_PARAMS_DECL
+};
+
+using Variant = ATTENTION_VARIANT<Params>;
+using Traits = dm::Traits<Variant>;
+
+#if defined(__CUDA_ARCH__)
+constexpr int kArch = __CUDA_ARCH__ / 10;
+#else
+constexpr int kArch = 90;  // nvcc's host pass, which only parses the kernels
+#endif
+constexpr dimorph::attention::sm80::Config kConfig =
+    dimorph::attention::sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
+constexpr int kKeys = kConfig.keys;
+
+}  // namespace DIMORPH_CASE

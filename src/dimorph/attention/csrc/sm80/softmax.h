@@ -1,0 +1,122 @@
+// Logits to weights: the variant's transform and mask, and the running softmax of a thread's rows.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+// Logits are multiplied with this (and log2(e)) where no hook is to see them: positive, because masked ones are -inf.
+// The sign is the queries' then; as good as 0 serves for 0.
+__device__ __forceinline__ float logit_unit(const Params& p) {
+  if constexpr (Traits::has_logits_transform) return dm::math::log2e;
+  return dm::math::max(dm::math::abs(p.sm_scale), 1e-30f) * dm::math::log2e;
+}
+
+// Where a maximum starts: finite, so that -inf minus it is -inf and not NaN.
+constexpr float kLowest = -3.402823466e38f;
+// A row's maximum may fall behind by this much, in units of log2: its weights then reach 2^8, which loses nothing, and
+// output and sum are rescaled hardly ever after the first keys. A hook that sees the maximum sees the true one.
+constexpr float kSlack = Traits::has_row_finalize ? 0.f : 8.f;
+
+struct Softmax {
+  float max[kRows];  // units of log2
+  float sum[kRows];  // of the thread's own columns
+};
+
+// The thread's row number r counts from the warp's first.
+__device__ __forceinline__ int thread_row(int r) { return r * 8 + static_cast<int>(threadIdx.x % 32) / 4; }
+__device__ __forceinline__ int thread_column() { return threadIdx.x % 4 * 2; }
+
+// Calls f(m, n, e, row number, column) for each logit of the thread.
+template <typename F>
+__device__ __forceinline__ void for_each_logit(F f) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) f(m, n, e, 2 * m + e / 2, n * 8 + thread_column() + e % 2);
+}
+
+__device__ __forceinline__ void find_rows(const Params& p, const Block& block, Row (&rows)[kRows], int warp_row) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) rows[r] = row_at(p, block, warp_row + thread_row(r));
+}
+
+// The variant's transform of the logits of the keys from k0 on.
+__device__ __forceinline__ void transform_logits(const Params& p, const Block& block, Variant& variant, Logits& s,
+                                                 int warp_row, int k0) {
+  if constexpr (Traits::has_logits_transform) {
+    Row rows[kRows];
+    find_rows(p, block, rows, warp_row);
+    const float scale = Traits::use_softmax ? p.sm_scale : 1.f;
+    for_each_logit([&](int m, int n, int e, int r, int column) {
+      const int k = dm::math::min(k0 + column, block.kv_len - 1);
+      s[m][n][e] = dm::hooks::logits_transform(variant, p, s[m][n][e] * scale, block.batch, rows[r].q, k, rows[r].head,
+                                               block.kv_head);
+    });
+  }
+}
+
+__device__ __forceinline__ void mask_logits(const Params& p, const Block& block, Variant& variant, Logits& s,
+                                            int warp_row, int k0) {
+  Row rows[kRows];
+  find_rows(p, block, rows, warp_row);
+  const int last = block.kv_len - 1;
+  for_each_logit([&](int m, int n, int e, int r, int column) {
+    const int k = k0 + column;
+    const bool counts = dm::hooks::logits_mask<bool>(variant, p, block.batch, rows[r].q, dm::math::min(k, last),
+                                                     rows[r].head, block.kv_head);
+    if (!counts || k > last) s[m][n][e] = Traits::use_softmax ? -dm::math::infinity : 0.f;
+  });
+}
+
+__device__ __forceinline__ void find_maxima(float (&max)[kRows], const Logits& s) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) max[r] = s[r / 2][0][r % 2 * 2];
+  for_each_logit([&](int m, int n, int e, int r, int) { max[r] = fmaxf(max[r], s[m][n][e]); });
+}
+
+// Whether a logit of the warp has outgrown its row's maximum. `max` holds the thread's own of the tile.
+__device__ __forceinline__ bool outgrown(const Softmax& rows, const float (&max)[kRows], float unit) {
+  if constexpr (!Traits::use_softmax) return false;
+  float excess = max[0] * unit - rows.max[0];
+#pragma unroll
+  for (int r = 1; r < kRows; ++r) excess = fmaxf(excess, max[r] * unit - rows.max[r]);
+  return __any_sync(0xffffffffu, excess > kSlack);
+}
+
+// Raises the rows' maxima to those of the logits, and rescales what depends on them.
+__device__ __forceinline__ void raise_maxima(Softmax& rows, Output& out, const float (&max)[kRows], float unit) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    float top = fmaxf(max[r], shuffle_xor(max[r], 1));
+    top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * unit, rows.max[r]);
+    const float factor = dm::math::exp2(rows.max[r] - top);
+    rows.max[r] = top;
+    rows.sum[r] *= factor;
+#pragma unroll
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n) {
+      out[r / 2][n][r % 2 * 2] *= factor;
+      out[r / 2][n][r % 2 * 2 + 1] *= factor;
+    }
+  }
+}
+
+// The weights of 16 keys, the i-th of the tile, as an operand of the product with the values.
+__device__ __forceinline__ void weigh(Softmax& rows, const Logits& s, uint32_t (&weights)[kM][4], int i, float unit) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int r = 2 * m + j % 2;
+      float low = s[m][2 * i + j / 2][j % 2 * 2], high = s[m][2 * i + j / 2][j % 2 * 2 + 1];
+      if constexpr (Traits::use_softmax) {
+        low = dm::math::exp2(low * unit - rows.max[r]);
+        high = dm::math::exp2(high * unit - rows.max[r]);
+        rows.sum[r] += low;
+        rows.sum[r] += high;
+      }
+      weights[m][j] = pack(low, high);
+    }
+}
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,24 @@
+// A boolean mask that may differ by head and be shared by sequences.
+// Additional params: bool tensor broadcast_mask, row-major [batch or 1, heads or 1, qo_len, kv_len], and int64
+// mask_batch_stride and mask_head_stride: elements from one batch or head to the next, 0 where there is one for all.
+#pragma once
+#include "../variants.h"
+
+namespace dm {
+
+template <typename ParamsT>
+struct BroadcastMask {
+  const uint8_t* mask;
+  int64_t columns;
+
+  DM_HD BroadcastMask(const ParamsT& params, int batch_idx)
+      : mask(reinterpret_cast<const uint8_t*>(params.broadcast_mask) + batch_idx * params.mask_batch_stride),
+        columns(params.get_kv_len(batch_idx)) {}
+
+  template <typename QIdx, typename KVIdx>
+  DM_HD auto LogitsMask(const ParamsT& params, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {
+    return load(mask + qo_head_idx * params.mask_head_stride, columns, qo_idx, kv_idx) != 0;
+  }
+};
+
+}  // namespace dm

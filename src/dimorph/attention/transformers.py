@@ -1,0 +1,153 @@
+"""Attention for transformers' models: `register()`, then `attn_implementation="dimorph"`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import (
+    bidirectional_mask_function,
+    causal_mask_function,
+    prepare_padding_mask,
+    sdpa_mask,
+)
+
+import dimorph as dm
+from dimorph.attention import Causal, KeyMask, KeyPadding, Plain, Sinks, SoftCap, compose
+from dimorph.attention.torch import attend, mask_variant
+
+
+def register() -> None:
+    """Makes "dimorph" an attention implementation of transformers' models, with masks to match."""
+    AttentionInterface.register("dimorph", attention_forward)
+    AttentionMaskInterface.register("dimorph", attention_mask)
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    cache: object = None,
+    output_attentions: bool = False,
+    **_ignored: Any,
+) -> tuple[Tensor, None]:
+    """What a model's attention layers call.
+
+    Args:
+        module: the layer; its `is_causal` counts where that is not given.
+        query: [batch, heads, queries, head_dim].
+        key, value: [batch, kv_heads, keys, head_dim].
+        attention_mask: what the function of the same name in this module made, or a mask of the user's that is
+            broadcastable to [batch, heads, queries, keys]: bool, or floating and added.
+        dropout: only 0.
+        scaling: factor of the logits; default 1/sqrt(head_dim).
+        is_causal: counts only where there is no mask.
+        softcap, s_aux, position_bias: as `SoftCap`, `Sinks`, and added to the logits.
+        cache: only None: paged caches are not supported.
+        output_attentions: only False.
+        _ignored: what other implementations take, such as `sliding_window`: here the mask says it.
+
+    Returns:
+        [batch, queries, heads, head_dim] and, in place of the weights, None.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: an argument does not fit or is not supported.
+    """
+    for name, given in (("dropout", dropout != 0.0), ("cache", cache is not None), ("weights", output_attentions)):
+        if given:
+            raise NotImplementedError(
+                f"attention_forward: {name}: not supported by attn_implementation='dimorph'; use another one"
+            )
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", True)
+    shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    parts: list[dm.Variant | dm.Bound] = [] if softcap is None else [SoftCap(softcap)]
+    if position_bias is not None:
+        # Two biases would be two parameters of one name.
+        if attention_mask is not None and attention_mask.dim() == 4 and attention_mask.is_floating_point():
+            position_bias, attention_mask, is_causal = position_bias + attention_mask, None, False
+        parts.append(mask_variant(position_bias, shape))
+    if attention_mask is None:
+        parts += [Causal] if is_causal and shape[2] > 1 else []
+    elif attention_mask.dim() == 1:
+        parts.append(KeyPadding(attention_mask))
+    elif attention_mask.dim() == 2:
+        parts += [Causal, KeyMask(attention_mask)]
+    else:
+        parts.append(mask_variant(attention_mask, shape))
+    if s_aux is not None:
+        parts.append(Sinks(s_aux.float()))
+    variant = compose(*parts) if len(parts) > 1 else parts[0] if parts else Plain
+    return attend(query, key, value, variant, scaling), None
+
+
+def attention_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: Tensor | None = None,
+    allow_is_causal_skip: bool = True,
+    allow_is_bidirectional_skip: bool = False,
+    **others: Any,
+) -> Tensor | None:
+    """The mask of a forward pass, made once and handed to every layer; as small as it can be.
+
+    Args:
+        attention_mask: bool [batch, at least keys], False where a token is padding.
+        others: the arguments of `transformers.masking_utils.sdpa_mask`.
+
+    Returns:
+        None: all keys count, or as many as the layer's `is_causal` says.
+        int32 [batch]: of each sequence that many keys count, for all queries; padding on the right.
+        bool [batch, 1, 1, keys]: those keys count, for all queries.
+        bool [batch, keys]: those keys count where the causal mask, aligned bottom-right, lets them.
+        bool [batch, 1, queries, keys]: any other mask.
+    """
+    bidirectional = mask_function is bidirectional_mask_function and allow_is_bidirectional_skip
+    causal = (
+        mask_function is causal_mask_function
+        and allow_is_causal_skip
+        and isinstance(q_offset, int)  # a tensor with static caches, whose keys run on behind the last query
+        and q_offset + q_length == kv_offset + kv_length
+    )
+    if not bidirectional and not causal:
+        whole: Tensor | None = sdpa_mask(
+            batch_size,
+            q_length,
+            kv_length,
+            q_offset,
+            kv_offset,
+            mask_function,
+            attention_mask,
+            allow_is_causal_skip=False,
+            allow_is_bidirectional_skip=False,
+            **others,
+        )
+        return whole
+    padding = prepare_padding_mask(attention_mask, kv_length, kv_offset)
+    if padding is None:
+        return None
+    padding = padding[:, kv_offset : kv_offset + kv_length]
+    if torch.compiler.is_compiling():  # a trace must not depend on the padding of one call
+        return padding if causal else padding[:, None, None]
+    lengths = padding.sum(-1, dtype=torch.int32)
+    if bool((lengths == kv_length).all()):
+        return None
+    if causal:
+        return padding
+    on_the_right = torch.arange(kv_length, device=padding.device) < lengths[:, None]
+    return lengths if torch.equal(on_the_right, padding) else padding[:, None, None]

@@ -1,0 +1,101 @@
+"""The sm80 family's device code, compiled for GPUs with NVRTC. It needs no GPU: what is held here is that it compiles,
+for which resources, and that nothing spills."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph import settings
+from dimorph.attention.kernels import attention_sm80
+
+ATTENTION = Path(at.__file__).parent
+CSRC = ATTENTION / "csrc"
+WINDOWED = at.compose(at.Causal, at.Window(1024, 0)).variant
+
+CASES = [
+    ((16, 16), "bfloat16", at.Plain),
+    ((64, 64), "bfloat16", at.Causal),
+    ((64, 64), "float16", at.SoftCap),
+    ((128, 128), "bfloat16", at.Plain),
+    ((128, 128), "bfloat16", at.Causal),
+    ((128, 128), "bfloat16", WINDOWED),
+    ((80, 48), "float16", at.Sinks),
+    ((256, 256), "bfloat16", at.Causal),
+]
+
+PLAN = """
+#include "sm80/plan.h"
+using namespace dimorph::attention;
+using namespace dimorph::attention::sm80;
+constexpr Config c = choose(128, 128, 90, false);
+constexpr Plan of(int batch, int queries, int keys, int heads, int kv_heads) {
+  Problem p{};
+  p.batch_size = batch, p.max_qo_len = queries, p.max_kv_len = keys;
+  p.num_qo_heads = heads, p.num_kv_heads = kv_heads;
+  return plan(c, p, int64_t{batch} * queries, 132);
+}
+// Many tiles: neither packed nor split.
+static_assert(of(1, 16384, 16384, 32, 32).grid == 128 * 32);
+static_assert(of(1, 16384, 16384, 32, 8).work.pack == 1 && of(1, 16384, 16384, 32, 8).work.splits == 1);
+static_assert(of(1, 16384, 16384, 32, 8).merge_grid == 0 && of(1, 16384, 16384, 32, 8).partial_out_size == 0);
+// Few queries: heads share tiles, keys are split, parts are merged.
+static_assert(of(1, 16, 8192, 32, 8).work.pack == 4 && of(1, 16, 8192, 32, 8).work.tiles == 1);
+static_assert(of(1, 16, 8192, 32, 8).work.splits == 33 && of(1, 16, 8192, 32, 8).grid == 8 * 33);
+static_assert(of(1, 16, 8192, 32, 8).merge_grid == 16 * 32 / 4);
+static_assert(of(1, 16, 8192, 32, 8).partial_out_size == 33 * 16 * 32 * 128);
+static_assert(of(1, 16, 8192, 32, 8).work.pack_reciprocal == 1u << 29);
+// No work, no keys.
+static_assert(of(0, 16, 16, 4, 4).grid == 0 && of(1, 0, 16, 4, 4).grid == 0);
+static_assert(of(1, 16, 0, 4, 4).work.splits == 1);
+// What two blocks an SM may hold, for every pair of head dims and either architecture.
+constexpr bool fits() {
+  for (int qk = 16; qk <= 256; qk += 16)
+    for (int vo = 16; vo <= 256; vo += 16)
+      for (int arch = 80; arch <= 90; arch += 10) {
+        const Config d = choose(qk, vo, arch, true);
+        const int most = arch == 80 ? 164 : 228;
+        if (d.shared_bytes() > (most - 1) * 1024 || d.rows() != 128) return false;
+      }
+  return true;
+}
+static_assert(fits());
+"""
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(("dims", "dtype", "variant"), CASES, ids=lambda value: getattr(value, "name", str(value)))
+def test_compiles_without_spills(
+    dims: tuple[int, int], dtype: str, variant: dm.Variant, arch: str, tmp_path: Path
+) -> None:
+    config = replace(settings.current(), store=tmp_path, arch=arch)
+    module = attention_sm80.load(policy="jit", settings=config, dtype=dtype, head_dims=dims, variant=variant)
+    (device,) = (found for line in module.resolutions if (found := line.artifact.meta.device))
+    assert not device.messages
+    assert set(device.kernels) == {"attention_forward", "attention_merge"}
+    for used in device.kernels.values():
+        assert (used["spill_stores"], used["spill_loads"]) == (0, 0)
+
+
+def test_a_wrong_hook_is_an_error_at_its_place(tmp_path: Path) -> None:
+    struct = "template <typename ParamsT>\nstruct Wrong {\n  DM_HD bool LogitsMask(int) { return true; }\n};\n"
+    (tmp_path / "wrong.h").write_text(f"#include <dimorph/attention/variants.h>\n{struct}")
+    wrong = dm.Variant("Wrong", header="wrong.h", root=tmp_path)
+    config = replace(settings.current(), store=tmp_path / "store", arch="sm_80")
+    with pytest.raises(dm.BuildError, match="LogitsMask"):
+        attention_sm80.load(policy="jit", settings=config, dtype="bfloat16", head_dims=(64, 64), variant=wrong)
+
+
+def test_plan(tmp_path: Path) -> None:
+    """Checked by the compiler: the plan is constexpr."""
+    source = tmp_path / "plan.cc"
+    source.write_text(PLAN)
+    includes = [f"-I{path}" for path in (CSRC, ATTENTION / "include", ATTENTION.parent / "include")]
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", *includes]
+    result = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
