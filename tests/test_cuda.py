@@ -20,7 +20,7 @@ from dimorph import driver, plan, settings
 from dimorph.aot import verify
 from dimorph.resolve import device_units
 from dimorph.settings import Settings
-from dimorph.toolchain import archs, cuda
+from dimorph.toolchain import archs, cuda, ptxas
 
 VALUES = {"dtype": "float16", "width": 1024}
 
@@ -93,7 +93,7 @@ def test_the_assemblers_advice_is_read() -> None:
         "ptxas info    : Used 168 registers, used 9 barriers, 8 bytes cumulative stack size, 1024 bytes smem\n"
         "ptxas warning : setmaxnreg ignored (C7508)\n"
     )
-    kernels, messages = cuda.report(output)
+    kernels, messages = ptxas.report(output)
     sizes = {"stack": 8, "spill_stores": 16, "spill_loads": 24}
     assert kernels == {"first": {**sizes, "registers": 168, "shared": 1024}}
     assert len(messages) == 2

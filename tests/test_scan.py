@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from compilers import read_by
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kernels import ALL, PICK
@@ -48,8 +49,8 @@ def _compiler_reads(root: Path, dirs: tuple[str, ...] = ("",)) -> list[str]:
     compiler = host.find(dimorph_settings.current())
     work = root / ".work"
     work.mkdir(exist_ok=True)
-    found = compiler.dependencies(
-        root / "a.cc", target=targets.runnable()[-1], work_dir=work, include_dirs=[root / name for name in dirs]
+    found = read_by(
+        compiler, root / "a.cc", work, target=targets.runnable()[-1], include_dirs=[root / name for name in dirs]
     )
     inside = [path for path in found if path.is_relative_to(root)]
     return sorted({os.path.normpath(os.path.relpath(path, root)) for path in inside})
@@ -194,10 +195,11 @@ def test_the_scan_covers_the_compilers_list_for_real_units(tmp_path: Path, kerne
         generated.mkdir()
         (generated / f"{kernel.name}_config.h").write_text(unit.header)
         (generated / "unit.cc").write_text(unit.text)
-        found = compiler.dependencies(
+        found = read_by(
+            compiler,
             generated / "unit.cc",
+            tmp_path,
             target=targets.runnable()[0],
-            work_dir=tmp_path,
             include_dirs=[generated, *unit.include_dirs],
             system_include_dirs=plan.system_include_dirs(),
         )

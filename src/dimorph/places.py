@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
@@ -71,6 +70,8 @@ def private_store(store: Store, error: Exception) -> Store:
                 RuntimeWarning,
                 stacklevel=2,
             )
+            import tempfile  # here, because few processes ever need it
+
             directory = tempfile.mkdtemp(prefix="dimorph-")
             atexit.register(_remove, directory, os.getpid())
             _fallback.append(Store(Path(directory) / "store"))

@@ -231,41 +231,6 @@ def _interpreter() -> str:
     return sys.executable
 
 
-# --- What the assembler says ---
-
-_PROPERTIES = re.compile(r"ptxas info\s*: (?:Function properties for|Compiling entry function '?)\s*([\w$.]+)")
-_SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-_USED = re.compile(r"ptxas info\s*: Used (\d+) registers(.*)")
-_SHARED = re.compile(r"(\d+)(?:\+\d+)? bytes smem")
-# Advice such as C7510, wgmma serialised; and anything else that is not only for information.
-_ADVICE = re.compile(
-    r"^(?:ptxas\s*(?:info|warning|error)?\s*[:,].*\(C7\d+\).*|ptxas warning.*|.*\bwarning #?\d*.*)$", re.M
-)
-
-
-def report(output: str) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """What a compile to machine code says of its kernels, and what it warns of.
-
-    Returns:
-        Kernel -> `registers` (a thread), and in bytes `stack`, `spill_stores`, `spill_loads` and `shared` (static); and
-        the warnings, the assembler's `C75..` advice among them.
-    """
-    kernels: dict[str, dict[str, int]] = {}
-    name = ""
-    for line in output.splitlines():
-        if match := _PROPERTIES.search(line):
-            name = match[1]
-        elif match := _SPILLS.search(line):
-            spills = dict(zip(("stack", "spill_stores", "spill_loads"), map(int, match.groups()), strict=True))
-            kernels.setdefault(name, {}).update(spills)
-        elif match := _USED.search(line):
-            shared = _SHARED.search(match[2])
-            used = {"registers": int(match[1]), "shared": int(shared[1]) if shared else 0}
-            kernels.setdefault(name, {}).update(used)
-    # Device functions that are not inlined have properties, but only kernels use registers of their own.
-    return {k: v for k, v in kernels.items() if "registers" in v}, [m[0].strip() for m in _ADVICE.finditer(output)]
-
-
 def describe(version: Version) -> str:
     """`13.0`."""
     return f"{version[0]}.{version[1]}"

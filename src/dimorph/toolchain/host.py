@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dimorph.errors import BuildError, ToolchainError
+from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
-from dimorph.toolchain import process
-from dimorph.toolchain.diagnostics import parse_make_rule
 from dimorph.toolchain.identity import Identity, identify
 from dimorph.toolchain.targets import Target
 
@@ -148,35 +146,6 @@ class HostToolchain:
             *_LINK,
             *extra_flags,
         ]
-
-    def dependencies(
-        self,
-        source: Path,
-        *,
-        target: Target,
-        work_dir: Path,
-        include_dirs: Sequence[Path] = (),
-        system_include_dirs: Sequence[Path] = (),
-        defines: Mapping[str, str] | None = None,
-        extra_flags: Sequence[str] = (),
-        timeout: float = 60.0,
-    ) -> list[Path]:
-        """Every file that the compiler reads for `source`, itself and system headers included.
-
-        Raises:
-            BuildError: the compiler refused the source.
-        """
-        front = self._front(target, include_dirs, system_include_dirs, defines, debug=False)
-        command = [*front, *extra_flags, "-w", "-M", str(source)]
-        done = process.run(command, timeout=timeout, cwd=work_dir, env=self.environment(work_dir))
-        if done.exit_code != 0:
-            raise BuildError(
-                f"{source}: its dependencies cannot be listed:\n{done.output}",
-                command=command,
-                exit_code=done.exit_code,
-                output=done.output,
-            )
-        return parse_make_rule(done.output)
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
         """The complete environment to compile in.

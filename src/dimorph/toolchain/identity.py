@@ -15,21 +15,12 @@ import json
 import logging
 import os
 import re
-import shlex
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from dimorph.errors import BuildError, ToolchainError
-from dimorph.toolchain import process
-from dimorph.toolchain.diagnostics import parse_make_rule
-
 _log = logging.getLogger("dimorph")
 _FORMAT = 2
-_SECONDS = 10.0  # for one small question
 _LARGE = 64_000_000  # bytes; no compiler of the host is that large in one file
 
 
@@ -64,99 +55,21 @@ def identify(command: Sequence[str], family: str, path: str, memo_dir: Path | No
         memo = memo_dir / f"{name}.json"
         if known := _recall(memo):
             return known
-    env = {"PATH": path, "LC_ALL": "C"}
-    files = [command[0], *_PARTS[family](command, path, env)]
+    from dimorph.toolchain import probe  # with all that starts processes, which a compiler known already does not need
+
+    files = [command[0], *probe.parts(command, family, path)]
     # Taken before the contents are read, so that a file replaced meanwhile does not match its own stamp.
     stamps = [_stamp(file) for file in files]
-    result = Identity(_hash(family, files), _describe(command, family, env))
+    result = Identity(_hash(family, files), probe.describe(command, family, path))
     if memo is not None:
         content = {"format": _FORMAT, "id": result.id, "description": result.description, "files": stamps}
         _remember(memo, content)
     return result
 
 
-def _gcc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    programs = [_program(command, name, path, env) for name in ("cc1plus", "as", "ld")]
-    if programs[0] is None:
-        raise ToolchainError(
-            f"{command[0]} has no C++ compiler behind it (cc1plus): install it, e.g. `apt-get install g++` "
-            "or `dnf install gcc-c++`"
-        )
-    return [program for program in programs if program] + _headers(command, env)
-
-
-def _clang_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    # The driver may be a script or a link; it says which binary it compiles with.
-    planned = _ask([*command, "-###", "-x", "c++", "-fsyntax-only", os.devnull], env)
-    backend = re.search(r'^ *"([^"\n]+)" "-cc1"', planned, re.M)
-    if backend is None:
-        raise ToolchainError(f"{command[0]} does not say what it compiles with: {planned.strip()[:300]}")
-    # The binary may be a shell around shared libraries, which hold the compiler; the loader lists them.
-    traced = {**env, "LD_TRACE_LOADED_OBJECTS": "1"}
-    loaded = process.run([backend[1]], timeout=_SECONDS, cwd=Path("/"), env=traced)
-    libraries = re.findall(r"^\s*lib(?:clang|LLVM)\S* => (/\S+)", loaded.output, re.M)
-    linker = _program(command, "ld", path, env)
-    return [backend[1], *libraries, *([linker] if linker else []), *_headers(command, env)]
-
-
-def _zig_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    # One binary holds compiler, assembler and linker, and comes together with its headers and libraries.
-    return []
-
-
-def _nvrtc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    return list(command[1:])
-
-
-def _nvcc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    # It preprocesses with the host's compiler.
-    host = shutil.which("g++", path=path)
-    return [*command[1:], *(_gcc_parts((host,), path, env) if host else ())]
-
-
-_PARTS = {
-    "gcc": _gcc_parts,
-    "clang": _clang_parts,
-    "zig": _zig_parts,
-    "nvrtc": _nvrtc_parts,
-    "nvcc": _nvcc_parts,
-}
-
-
-def _program(command: Sequence[str], name: str, path: str, env: Mapping[str, str]) -> str | None:
-    # The answer is a bare name where the driver leaves the search to PATH.
-    return shutil.which(_ask([*command, f"-print-prog-name={name}"], env).strip(), path=path)
-
-
-def _headers(command: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    # <cstddef> reaches the version headers of both libraries and little else.
-    rule = _ask([*command, "-M", "-x", "c++", "-include", "cstddef", os.devnull], env)
-    return [str(file) for file in parse_make_rule(rule) if str(file) != os.devnull]
-
-
-def _describe(command: Sequence[str], family: str, env: Mapping[str, str]) -> str:
-    if family == "zig":
-        return f"zig {_ask([command[0], 'version'], env).strip()}"
-    if family == "nvrtc":
-        # Its own library may not be named for the version; that of its built-in functions is.
-        return f"NVRTC {re.sub(r'.*builtins[.]so[.]', '', command[1])}"
-    if family == "nvcc":
-        return f"nvcc{_ask([command[0], '--version'], env).rpartition('release')[2].partition('Build')[0].rstrip()}"
-    return _ask([*command, "--version"], env).partition("\n")[0].strip()
-
-
-def _ask(command: Sequence[str], env: Mapping[str, str]) -> str:
-    # At the root, no file of the working directory can stand in for a header.
-    try:
-        answer = process.run(command, timeout=_SECONDS, cwd=Path("/"), env=env)
-    except BuildError as error:
-        raise ToolchainError(f"the compiler cannot be identified: {error}") from error
-    if answer.exit_code != 0:
-        raise ToolchainError(f"{shlex.join(command)} failed ({answer.exit_code}): {answer.output.strip()[:300]}")
-    return answer.output
-
-
 def _hash(family: str, files: Sequence[str]) -> str:
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
         digests = list(pool.map(_digest, files))
     whole = hashlib.sha256(f"{_FORMAT} {family} {len(files)}\n".encode())
@@ -200,6 +113,8 @@ def _recall(memo: Path) -> Identity | None:
 
 
 def _remember(memo: Path, content: Mapping[str, object]) -> None:
+    import tempfile
+
     try:
         for directory in reversed(memo.parents):
             directory.mkdir(mode=0o700, exist_ok=True)
