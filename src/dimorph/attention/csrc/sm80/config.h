@@ -37,23 +37,34 @@ struct Config {
     const int inputs = queries_at() + rows() * pitch_qk();
     return inputs > output_bytes() ? inputs : output_bytes();
   }
+  // Whether a multiprocessor with so much shared memory runs the blocks; the kernel has a few bytes of its own.
+  DIMORPH_HOST_DEVICE constexpr bool fits(int kilobytes) const {
+    return blocks * (shared_bytes() + keys + 1024) <= kilobytes * 1024;
+  }
 };
 
 DIMORPH_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
-// `arch` is what the device code is compiled for: 80, 90. `transforms`: the variant changes logits.
+// Shared memory of a multiprocessor, in KB; a block may have 1 KB less, which is what each block costs besides its own.
+DIMORPH_HOST_DEVICE constexpr int shared_kilobytes(int arch) {
+  return arch >= 90 ? 228 : arch == 80 || arch == 87 ? 164 : 100;
+}
+
+// `arch` is what the device code is compiled for: 80, 86, 90. `transforms`: the variant changes logits.
 DIMORPH_HOST_DEVICE constexpr Config choose(int dim_qk, int dim_vo, int arch, bool transforms) {
   Config c{dim_qk, dim_vo, 0, 0, 0, 0, 0};
-  const int shared = (arch >= 90 ? 228 : 164) * 1024;
+  const int shared = shared_kilobytes(arch);
   // Each row of a warp adds a use to the keys and values it reads from shared memory, which is the bound after the
   // tensor cores; 32 rows of more than 128 outputs do not fit the registers.
   c.m_tiles = dim_vo <= 128 ? 2 : 1;
   // Two blocks that wait at different times keep the tensor cores busy; with one, its eight warps must.
-  c.warps = dim_vo <= 128 ? 4 : 8;
+  c.warps = dim_vo <= 128 || shared < 164 ? 4 : 8;
   c.blocks = dim_vo <= 128 ? 2 : 1;
   // A tile costs some 350 cycles beside its products, so it is as large as shared memory and registers allow.
   c.keys = 64;
-  if (c.blocks * (c.shared_bytes() + 1024) > shared) c.keys = 32;
+  if (!c.fits(shared)) c.keys = 32;
+  if (!c.fits(shared)) c.blocks = 1;
+  if (!c.fits(shared)) c.keys = 16;
   // What registers are left after output and logits. Fewer loads pay less than loads ahead of their use.
   c.held = smaller(dim_qk / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
   return c;
