@@ -30,8 +30,10 @@ CASES = [
 ]
 
 PLAN = """
-#include "sm80/plan.h"
+#include "gpu/plan.h"
+#include "sm80/config.h"
 using namespace dimorph::attention;
+using namespace dimorph::attention::gpu;
 using namespace dimorph::attention::sm80;
 constexpr Config c = choose(128, 128, 90, false);
 constexpr Plan of(int batch, int queries, int keys, int heads, int kv_heads) {

@@ -4,7 +4,7 @@
 #include "attention_sm80_config.h"
 #include "describe.h"
 #include "launch.h"
-#include "sm80/plan.h"
+#include "sm80/steps.h"
 
 using dimorph::ConstTensor;
 using dimorph::Extra;

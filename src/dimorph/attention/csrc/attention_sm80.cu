@@ -10,18 +10,18 @@
 
 #include "sm80/ptx.h"
 
-#include "sm80/block.h"
+#include "gpu/block.h"
 
 #include "sm80/copy.h"
 
+#include "gpu/softmax.h"
+
 #include "sm80/multiply.h"
 
-#include "sm80/softmax.h"
+#include "gpu/nonfinite.h"
 
-#include "sm80/nonfinite.h"
-
-#include "sm80/epilogue.h"
+#include "gpu/epilogue.h"
 
 #include "sm80/forward.h"
 
-#include "sm80/merge.h"
+#include "gpu/merge.h"

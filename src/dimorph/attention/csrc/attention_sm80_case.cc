@@ -9,7 +9,7 @@
 
 #include "problem.h"
 
-#include "sm80/plan.h"
+#include "gpu/plan.h"
 
 #include "sm80/params.h"
 
@@ -18,18 +18,20 @@ namespace DIMORPH_CASE {
 void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
+  namespace gpu = dimorph::attention::gpu;
   namespace sm80 = dimorph::attention::sm80;
   const int32_t arch = dimorph::cuda::arch(launch.device),
                 multiprocessors = dimorph::cuda::multiprocessors(launch.device);
   const sm80::Config config = sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, arch, Traits::has_logits_transform);
-  sm80::Plan plan = sm80::plan(config, problem, launch.tokens, multiprocessors);
+  gpu::Plan plan = gpu::plan(config, problem, launch.tokens, multiprocessors);
   if (plan.partial_out_size + plan.partial_state_size > launch.workspace_size)
-    plan = sm80::plan(config, problem, launch.tokens, 0);  // without splits
+    plan = gpu::plan(config, problem, launch.tokens, 0);  // without splits
   if (plan.grid == 0) return;
 
   Params params;
   static_cast<dimorph::attention::Problem&>(params) = problem;
-  static_cast<sm80::Work&>(params) = plan.work;
+  static_cast<gpu::Work&>(params) = plan.work;
+  static_cast<sm80::Steps&>(params) = sm80::steps(config, problem);
   params.partial_out = launch.workspace;
   params.partial_state = launch.workspace + plan.partial_out_size;
   extra.device = launch.device;
@@ -43,7 +45,7 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   if (plan.merge_grid == 0) return;
   dimorph::cuda::Config merge;
   merge.grid.x = static_cast<unsigned>(plan.merge_grid);
-  merge.block.x = sm80::kMergeThreads;
+  merge.block.x = gpu::kMergeThreads;
   DIMORPH_LAUNCH(attention_merge, launch.device, merge, params);
 }
 

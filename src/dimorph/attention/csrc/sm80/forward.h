@@ -76,7 +76,10 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
     __syncthreads();
     auto key_run = key_copier.start(next, slot ^ 1, p.k_tile_bytes, p.k_step_bytes);
     auto value_run = value_copier.start(next, slot ^ 1, p.v_tile_bytes, p.v_step_bytes);
-    if (careful) set_aside(reinterpret_cast<uint4*>(shared + kConfig.values_at() + slot * kKeys * kPitchVO), aside);
+    if (careful) {
+      set_aside(shared + kConfig.values_at() + slot * kKeys * kPitchVO, aside, threadIdx.x / 32, kConfig.warps);
+      __syncthreads();
+    }
     if (found != TileClass::kSkip) {
       Logits s;
       // Copies go among the products: issued at once, they would block each other's address registers.
@@ -94,7 +97,11 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
           mask_logits(p, block, variant, s, warp_row, k0);
           find_maxima(max, s);
         }
-        if constexpr (Traits::use_softmax) raise_maxima(rows, out, max, unit);
+        if constexpr (Traits::use_softmax) {
+          float factors[kRows];
+          raise_maxima(rows, factors, max, unit);
+          rescale(out, factors);
+        }
         if (careful) add_aside(p, block, rows, out, s, aside, k0, unit);
       }
 #pragma unroll
@@ -122,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.blocks)
     attention_forward(const __grid_constant__ Params params) {
   extern __shared__ __align__(16) unsigned char shared[];
   Block block;
-  if (!find_block(params, block)) return;
+  if (!find_block(params, blockIdx.x, block)) return;
   Variant variant = dm::hooks::make<Variant>(params, block.batch);
   Softmax rows;
   Output out;

@@ -1,13 +1,9 @@
-// The two products, on matrices in shared memory and registers. A warp owns kM tiles of 16 rows.
+// The two products, on matrices in shared memory and registers.
 #pragma once
 
 namespace DIMORPH_CASE {
 
-constexpr int kM = kConfig.m_tiles;
-constexpr int kRows = 2 * kM;  // rows of which a thread holds elements: 8 apart
 constexpr int kHeld = kConfig.held;
-using Logits = float[kM][kKeys / 8][4];  // a thread's elements: rows (l / 4, l / 4 + 8), columns 2 (l % 4) + (0, 1)
-using Output = float[kM][HEAD_DIM_VO / 8][4];
 using Queries = uint32_t[kHeld > 0 ? kHeld : 1][kM][4];
 
 // Where in a 16x16 tile a thread's address for load_matrices points: rows first (queries and, transposed, values)...

@@ -1,11 +1,14 @@
 // What the sm80 family's kernels receive: the problem, the plan for it, and the variant's additional parameters.
 #pragma once
+#include "../gpu/work.h"
 #include "config.h"
-#include "work.h"
+#include "steps.h"
 
 namespace DIMORPH_CASE {
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>, dimorph::attention::sm80::Work {
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
+                dimorph::attention::gpu::Work,
+                dimorph::attention::sm80::Steps {
   ADDITIONAL_PARAMS_DECL
 };
 
@@ -20,5 +23,6 @@ constexpr int kArch = 90;  // nvcc's host pass, which only parses the kernels
 constexpr dimorph::attention::sm80::Config kConfig =
     dimorph::attention::sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
 constexpr int kKeys = kConfig.keys;
+constexpr int kM = kConfig.m_tiles;  // tiles of 16 rows a warp
 
 }  // namespace DIMORPH_CASE

@@ -5,26 +5,24 @@
 
 namespace DIMORPH_CASE {
 
-constexpr int kValueChunks = HEAD_DIM_VO / 8;
-
 // Whether one of the two elements is NaN or infinite.
 __device__ inline bool is_nonfinite(uint32_t pair) {
   constexpr uint32_t kExponent = kBfloat16 ? 0x7f80 : 0x7c00;
   return (pair & kExponent) == kExponent || (pair >> 16 & kExponent) == kExponent;
 }
 
-// In a tile of values: sets `aside` for the rows with a value that is not finite, and makes them 0.
-__device__ __noinline__ void set_aside(uint4* values, bool* aside) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+// In a tile of values: sets `aside` for the rows with a value that is not finite, and makes them 0. The rows are shared
+// among `warps`; all of them are to meet after it.
+__device__ __noinline__ void set_aside(unsigned char* values, bool* aside, int warp, int warps) {
+  const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int row = warp; row < kKeys; row += kConfig.warps) {
-    uint4& chunk = values[row * (kPitchVO / 16) + dm::math::min(lane, kValueChunks - 1)];
+  for (int row = warp; row < kKeys; row += warps) {
+    uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(row, dm::math::min(lane, kValueChunks - 1)));
     const bool found = is_nonfinite(chunk.x) || is_nonfinite(chunk.y) || is_nonfinite(chunk.z) || is_nonfinite(chunk.w);
     const bool any = __any_sync(0xffffffffu, found);
     if (any && lane < kValueChunks) chunk = uint4{0, 0, 0, 0};
     if (lane == 0) aside[row] = any;
   }
-  __syncthreads();
 }
 
 // Adds what was set aside among a tile's keys from k0 on; `s` are its logits.

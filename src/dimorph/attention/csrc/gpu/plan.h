@@ -1,13 +1,12 @@
-// How the host cuts one problem for the sm80 family: describe (problem.h) -> choose (config.h) -> plan -> launch. Pure
-// functions of numbers: no GPU, no allocation.
+// How the host cuts one problem for a GPU: describe (problem.h) -> choose (the family's config.h) -> plan -> launch.
+// Pure functions of numbers: no GPU, no allocation.
 #pragma once
 #include "../problem.h"
-#include "config.h"
 #include "work.h"
 
 namespace dimorph {
 namespace attention {
-namespace sm80 {
+namespace gpu {
 
 // One launch of attention_forward and, with more than one split, one of attention_merge after it.
 struct Plan {
@@ -26,6 +25,7 @@ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Heads that share keys share a tile's rows where that makes fewer tiles, that is where queries are few; up to a
 // million rows, so that the kernel's division by `pack` stays exact.
+template <typename Config>
 constexpr int choose_pack(const Config& c, int max_qo_len, int group) {
   const int64_t packed = int64_t{max_qo_len} * group;
   const bool fewer = divide_up(packed, c.rows()) < group * divide_up(max_qo_len, c.rows());
@@ -34,6 +34,7 @@ constexpr int choose_pack(const Config& c, int max_qo_len, int group) {
 
 // Keys are split where query tiles alone leave multiprocessors without work: into as many parts as fit at once, but of
 // at least 128 keys, which cost as much as writing and merging a part; 64 parts keep the merge short.
+template <typename Config>
 constexpr int choose_splits(const Config& c, int64_t blocks, int max_kv_len, int multiprocessors) {
   const int64_t room = blocks > 0 ? int64_t{multiprocessors} * c.blocks / blocks : 1, most = max_kv_len / 128;
   const int64_t splits = room < most ? room : most;
@@ -41,6 +42,7 @@ constexpr int choose_splits(const Config& c, int64_t blocks, int max_kv_len, int
 }
 
 // `tokens` are the queries of all sequences: batch_size * max_qo_len where they are dense.
+template <typename Config>
 constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int multiprocessors) {
   Plan result{};
   Work& work = result.work;
@@ -49,11 +51,6 @@ constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int
   work.tiles = static_cast<int32_t>(divide_up(int64_t{problem.max_qo_len} * work.pack, c.rows()));
   const int64_t blocks = int64_t{work.tiles} * (problem.num_qo_heads / work.pack) * problem.batch_size;
   work.splits = choose_splits(c, blocks, problem.max_kv_len, multiprocessors);
-  const auto bytes = [](int64_t elements) { return static_cast<uint32_t>(2 * elements); };
-  work.k_tile_bytes = bytes(problem.k_strides.row * c.keys);
-  work.k_step_bytes = bytes(problem.k_strides.row * c.rows_at_once(c.dim_qk));
-  work.v_tile_bytes = bytes(problem.v_strides.row * c.keys);
-  work.v_step_bytes = bytes(problem.v_strides.row * c.rows_at_once(c.dim_vo));
   work.rows = tokens * problem.num_qo_heads;
   result.grid = blocks * work.splits;
   result.threads = c.threads();
@@ -67,15 +64,6 @@ constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int
   return result;
 }
 
-// What the kernels ask of a tensor for their 16-byte accesses and 32-bit steps: null, or what does not fit.
-inline const char* misfit(const void* data, const Strides& strides) {
-  if (reinterpret_cast<uint64_t>(data) % 16 != 0) return "an address that is a multiple of 16";
-  if (strides.batch % 8 != 0 || strides.row % 8 != 0 || strides.head % 8 != 0)
-    return "strides that are multiples of 16 bytes";
-  if (strides.row < 0 || strides.row >= int64_t{1} << 24) return "rows at most 32 MiB apart";
-  return nullptr;
-}
-
-}  // namespace sm80
+}  // namespace gpu
 }  // namespace attention
 }  // namespace dimorph

@@ -28,11 +28,10 @@ __device__ __forceinline__ int64_t offset(const dimorph::attention::Strides& str
   return batch * strides.batch + row * strides.row + head * strides.head;
 }
 
-// The block of this thread block; false when its sequence has no such rows.
-__device__ inline bool find_block(const Params& p, Block& block) {
+// The block of that number; false when its sequence has no such rows.
+__device__ inline bool find_block(const Params& p, int index, Block& block) {
   // Long tiles first: under a causal mask the last queries see the most keys. Tiles of one head follow each other, so
   // that those at work together share its keys in the second-level cache.
-  int index = blockIdx.x;
   block.split = index % p.splits;
   index /= p.splits;
   const int tile = p.tiles - 1 - index % p.tiles;

@@ -1,4 +1,5 @@
-// Logits to weights: the variant's transform and mask, and the running softmax of a thread's rows.
+// Logits to weights: the variant's transform and mask, and the running softmax of a thread's rows. A warp owns kM tiles
+// of 16 rows, in the registers that matrix instructions leave them in.
 #pragma once
 
 namespace DIMORPH_CASE {
@@ -15,6 +16,11 @@ constexpr float kLowest = -3.402823466e38f;
 // A row's maximum may fall behind by this much, in units of log2: its weights then reach 2^8, which loses nothing, and
 // output and sum are rescaled hardly ever after the first keys. A hook that sees the maximum sees the true one.
 constexpr float kSlack = Traits::has_row_finalize ? 0.f : 8.f;
+
+constexpr int kRows = 2 * kM;  // rows of which a thread holds elements: 8 apart
+constexpr int kValueChunks = HEAD_DIM_VO / 8;
+using Logits = float[kM][kKeys / 8][4];  // a thread's elements: rows (l / 4, l / 4 + 8), columns 2 (l % 4) + (0, 1)
+using Output = float[kM][HEAD_DIM_VO / 8][4];
 
 struct Softmax {
   float max[kRows];  // units of log2
@@ -84,21 +90,26 @@ __device__ __forceinline__ bool outgrown(const Softmax& rows, const float (&max)
   return __any_sync(0xffffffffu, excess > kSlack);
 }
 
-// Raises the rows' maxima to those of the logits, and rescales what depends on them.
-__device__ __forceinline__ void raise_maxima(Softmax& rows, Output& out, const float (&max)[kRows], float unit) {
+// Raises the rows' maxima to those of the logits. The output is then to be rescaled by the factors.
+__device__ __forceinline__ void raise_maxima(Softmax& rows, float (&factors)[kRows], const float (&max)[kRows],
+                                             float unit) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     float top = fmaxf(max[r], shuffle_xor(max[r], 1));
     top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * unit, rows.max[r]);
-    const float factor = dm::math::exp2(rows.max[r] - top);
+    factors[r] = dm::math::exp2(rows.max[r] - top);
     rows.max[r] = top;
-    rows.sum[r] *= factor;
-#pragma unroll
-    for (int n = 0; n < HEAD_DIM_VO / 8; ++n) {
-      out[r / 2][n][r % 2 * 2] *= factor;
-      out[r / 2][n][r % 2 * 2 + 1] *= factor;
-    }
+    rows.sum[r] *= factors[r];
   }
+}
+
+__device__ __forceinline__ void rescale(Output& out, const float (&factors)[kRows]) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[m][n][e] *= factors[2 * m + e / 2];
 }
 
 // The weights of 16 keys, the i-th of the tile, as an operand of the product with the values.

@@ -1,10 +1,10 @@
-// How the work of one problem is cut: what plan() decides and the kernels follow.
+// How the work of one problem is cut: what plan() decides and the kernels of every GPU family follow.
 #pragma once
 #include <dimorph/ints.h>
 
 namespace dimorph {
 namespace attention {
-namespace sm80 {
+namespace gpu {
 
 struct Work {
   // Rows of a tile are queries of one head (pack 1), or of all heads that share a head of keys: row = query * pack +
@@ -13,13 +13,11 @@ struct Work {
   uint32_t pack_reciprocal;  // ceil(2^31 / pack)
   int32_t tiles;             // query tiles of the longest sequence and one head
   int32_t splits;            // parts of the keys; with more than one, attention_merge joins them
-  // Bytes from one tile of keys (values) to the next, and between the rows of a tile that one thread copies.
-  uint32_t k_tile_bytes, k_step_bytes, v_tile_bytes, v_step_bytes;
-  int64_t rows;          // queries of all sequences and heads
-  float* partial_out;    // [splits, rows, HEAD_DIM_VO], not normalised
-  float* partial_state;  // [splits, rows, 2]: maximum in units of log2, sum
+  int64_t rows;              // queries of all sequences and heads
+  float* partial_out;        // [splits, rows, HEAD_DIM_VO], not normalised
+  float* partial_state;      // [splits, rows, 2]: maximum in units of log2, sum
 };
 
-}  // namespace sm80
+}  // namespace gpu
 }  // namespace attention
 }  // namespace dimorph
