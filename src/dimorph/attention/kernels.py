@@ -63,3 +63,25 @@ attention_sm80 = dm.Kernel(
     root=_HERE / "csrc",
     include_dirs=("../include",),
 )
+
+# Compiled and tested without a GPU only: `attention` calls it once it has been measured on one.
+attention_sm90 = dm.Kernel(
+    name="attention_sm90",
+    entry="attention_sm90.cc",
+    case=("attention_sm90_case.cc",),
+    device=("attention_sm90.cu",),
+    archs=("sm_90a",),
+    functions=("attention",),
+    axes=(
+        dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
+        dm.tuple_axis(
+            "head_dims",
+            ("HEAD_DIM_QK", "HEAD_DIM_VO"),
+            [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)],
+            accepts=_head_dims,
+        ),
+        _variants(),
+    ),
+    root=_HERE / "csrc",
+    include_dirs=("../include",),
+)

@@ -8,6 +8,8 @@
 
 #include "sm80/params.h"
 
+#include "gpu/ptx.h"
+
 #include "sm80/ptx.h"
 
 #include "gpu/block.h"

@@ -41,7 +41,7 @@ __device__ __forceinline__ void store_partial(const Params& p, const Block& bloc
   }
 }
 
-// `shared` is the warp's own room for its rows, of which 8 elements lie where value_chunk() says.
+// `shared` is the warp's own room for its rows, of which 8 elements lie where output_chunk() says.
 __device__ __forceinline__ void store_output(const Params& p, const Block& block, Variant& variant, const Softmax& rows,
                                              Output& out, int warp_row, unsigned char* shared) {
 #pragma unroll
@@ -62,7 +62,7 @@ __device__ __forceinline__ void store_output(const Params& p, const Block& block
       for (int e = 0; e < 2; ++e)
         pair[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * normalise, block.batch, at.q,
                                               at.head, dim + e);
-      *reinterpret_cast<uint32_t*>(shared + value_chunk(thread_row(r), n) + thread_column() * 2) =
+      *reinterpret_cast<uint32_t*>(shared + output_chunk(thread_row(r), n) + thread_column() * 2) =
           pack(pair[0], pair[1]);
     }
   }
@@ -75,7 +75,7 @@ __device__ __forceinline__ void store_output(const Params& p, const Block& block
     if (warp_row + row > block.last_row) break;
     const Row at = row_at(p, block, warp_row + row);
     *reinterpret_cast<uint4*>(to + offset(p.out_strides, 0, at.q, at.head) + chunk * 8) =
-        *reinterpret_cast<const uint4*>(shared + value_chunk(row, chunk));
+        *reinterpret_cast<const uint4*>(shared + output_chunk(row, chunk));
   }
 }
 

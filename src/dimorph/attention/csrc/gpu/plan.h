@@ -29,7 +29,7 @@ template <typename Config>
 constexpr int choose_pack(const Config& c, int max_qo_len, int group) {
   const int64_t packed = int64_t{max_qo_len} * group;
   const bool fewer = divide_up(packed, c.rows()) < group * divide_up(max_qo_len, c.rows());
-  return fewer && packed <= 1 << 20 && group <= 1 << 9 ? group : 1;
+  return fewer && c.packs(group) && packed <= 1 << 20 && group <= 1 << 9 ? group : 1;
 }
 
 // Keys are split where query tiles alone leave multiprocessors without work: into as many parts as fit at once, but of

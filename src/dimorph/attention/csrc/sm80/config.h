@@ -22,6 +22,7 @@ struct Config {
   DIMORPH_HOST_DEVICE constexpr int warp_rows() const { return 16 * m_tiles; }
   DIMORPH_HOST_DEVICE constexpr int rows() const { return warp_rows() * warps; }
   DIMORPH_HOST_DEVICE constexpr int threads() const { return 32 * warps; }
+  DIMORPH_HOST_DEVICE constexpr bool packs(int) const { return true; }
   // Bytes from one row to the next in shared memory. An odd number of 16-byte chunks puts any 8 consecutive rows into
   // different banks, so matrices load without conflicts, for every head dim and at constant offsets from one address.
   DIMORPH_HOST_DEVICE constexpr int pitch_qk() const { return 2 * dim_qk + 16; }

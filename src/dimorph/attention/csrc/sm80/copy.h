@@ -5,8 +5,9 @@ namespace DIMORPH_CASE {
 
 constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
 
-// Where 8 elements of a row of values, or of a warp's output, lie.
+// Where 8 elements of a row lie: in a tile of values, and in a warp's output.
 __device__ __forceinline__ int value_chunk(int row, int chunk) { return row * kPitchVO + chunk * 16; }
+__device__ __forceinline__ int output_chunk(int row, int chunk) { return value_chunk(row, chunk); }
 
 // How the block's threads share the 16-byte chunks of `rows` rows of kDim elements: each keeps its column.
 template <int kDim>

@@ -3,16 +3,6 @@
 
 namespace DIMORPH_CASE {
 
-template <typename T>
-constexpr bool is_bfloat16 = false;
-template <>
-constexpr bool is_bfloat16<bfloat16> = true;
-constexpr bool kBfloat16 = is_bfloat16<DType>;
-
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
 // Copies 16 bytes to shared memory without waiting; zeros where `present` is false (nothing is read then).
 __device__ __forceinline__ void copy_async(uint32_t to, const void* from, bool present) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(present ? 16 : 0)
@@ -47,22 +37,6 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
-}
-
-// Two elements in one register, `low` at the lower address.
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  uint32_t result;
-  if constexpr (kBfloat16) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  } else {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  }
-  return result;
-}
-
-template <typename T>
-__device__ __forceinline__ T shuffle_xor(T value, int mask) {
-  return __shfl_xor_sync(0xffffffffu, value, mask);
 }
 
 }  // namespace DIMORPH_CASE

@@ -1,18 +1,20 @@
-"""The sm80 family's device code, compiled for GPUs with NVRTC. It needs no GPU: what is held here is that it compiles,
-for which resources, and that nothing spills."""
+"""The GPU families' device code, compiled with NVRTC. It needs no GPU: what is held here is that it compiles, that
+nothing spills, that no matrix instruction is serialised, and that both modes make the same machine code."""
 
 from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention.kernels import attention_sm80
+from dimorph.artifact import Artifact
+from dimorph.attention.kernels import attention_sm80, attention_sm90
 
 ATTENTION = Path(at.__file__).parent
 CSRC = ATTENTION / "csrc"
@@ -70,18 +72,50 @@ static_assert(fits());
 """
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_90"])
-@pytest.mark.parametrize(("dims", "dtype", "variant"), CASES, ids=lambda value: getattr(value, "name", str(value)))
+# Not yet good: output, logits and weights leave too few registers for the path of values that are not finite.
+SPILLS = pytest.mark.xfail(reason="head dim 256 of the sm90 family spills 40 bytes", strict=True)
+SM90_CASES = [
+    pytest.param((64, 64), "bfloat16", at.Causal),
+    pytest.param((96, 96), "float16", at.SoftCap),
+    pytest.param((128, 128), "bfloat16", at.Plain),
+    pytest.param((128, 128), "bfloat16", WINDOWED),
+    pytest.param((192, 128), "float16", at.FlashSigmoid),
+    pytest.param((256, 256), "bfloat16", at.Causal, marks=SPILLS),
+]
+
+
+def _device(kernel: dm.Kernel, arch: str, store: Path, values: dict[str, Any]) -> Artifact:
+    config = replace(settings.current(), store=store, arch=arch)
+    module = kernel.load(policy="jit", settings=config, **values)
+    (found,) = (line.artifact for line in module.resolutions if line.artifact.meta.device)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arch", "dims", "dtype", "variant"),
+    [pytest.param(attention_sm80, arch, *case) for arch in ("sm_80", "sm_86", "sm_90") for case in CASES]
+    + [pytest.param(attention_sm90, "sm_90a", *case.values, marks=case.marks) for case in SM90_CASES],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_compiles_without_spills(
-    dims: tuple[int, int], dtype: str, variant: dm.Variant, arch: str, tmp_path: Path
+    kernel: dm.Kernel, arch: str, dims: tuple[int, int], dtype: str, variant: dm.Variant, tmp_path: Path
 ) -> None:
-    config = replace(settings.current(), store=tmp_path, arch=arch)
-    module = attention_sm80.load(policy="jit", settings=config, dtype=dtype, head_dims=dims, variant=variant)
-    (device,) = (found for line in module.resolutions if (found := line.artifact.meta.device))
+    device = _device(kernel, arch, tmp_path, {"dtype": dtype, "head_dims": dims, "variant": variant}).meta.device
+    assert device
     assert not device.messages
     assert set(device.kernels) == {"attention_forward", "attention_merge"}
     for used in device.kernels.values():
         assert (used["spill_stores"], used["spill_loads"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("kernel", "arch"), [(attention_sm80, "sm_80"), (attention_sm90, "sm_90a")], ids=str)
+def test_both_modes_make_the_same_machine_code(kernel: dm.Kernel, arch: str, tmp_path: Path) -> None:
+    values = {"dtype": "float16", "head_dims": (64, 64), "variant": at.Causal}
+    ahead = kernel.build(tmp_path / "ahead", archs=[arch], **values)
+    (shipped,) = (artifact for artifact in ahead.artifacts if artifact.meta.device)
+    loaded = _device(kernel, arch, tmp_path / "store", values)
+    assert shipped.path != loaded.path
+    assert shipped.file.read_bytes() == loaded.file.read_bytes()
 
 
 def test_a_wrong_hook_is_an_error_at_its_place(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+// The entry of attention for GPU families: as attention.cc, for tensors of one GPU. Included by a family's entry, which
+// names it `family`, after its config header.
+#pragma once
+#include "../describe.h"
+#include "../launch.h"
+
+using dimorph::ConstTensor;
+using dimorph::Extra;
+using dimorph::Optional;
+using dimorph::Str;
+using dimorph::Tensor;
+using dimorph::attention::Launch;
+using dimorph::attention::Problem;
+using dimorph::attention::Strides;
+
+namespace {
+
+void check_fits(const ConstTensor& tensor, const Strides& strides, const char* name) {
+  const char* misfit = family::misfit(tensor.data(), strides);
+  DIMORPH_CHECK(!misfit, "attention: argument '%s': expected %s, as copies of 16 bytes need", name, misfit);
+}
+
+}  // namespace
+
+// What attention.cc computes. The longest lengths of ragged sequences are max_seqlen_q and max_seqlen_k; without them
+// as many as there are tokens are allowed for. `workspace`, float32, holds what is merged where keys are split among
+// blocks; without one, or with too small a one, they are not.
+void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, Optional<Tensor> lse,
+               Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, Optional<int64_t> max_seqlen_q,
+               Optional<int64_t> max_seqlen_k, Optional<Tensor> workspace, float sm_scale, Str variant, Extra extra) {
+  DIMORPH_CHECK(q.device().device_type == kDLCUDA, "attention: argument 'q': expected a tensor on a GPU");
+  const Problem problem =
+      dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, max_seqlen_q, max_seqlen_k);
+  check_fits(q, problem.q_strides, "q");
+  check_fits(k, problem.k_strides, "k");
+  check_fits(v, problem.v_strides, "v");
+  check_fits(out, problem.out_strides, "out");
+  Launch launch{};
+  launch.device = q.device();
+  launch.tokens = problem.cu_seqlens_q ? q.size(0) : q.size(0) * q.size(1);
+  launch.key_tokens = problem.cu_seqlens_k ? k.size(0) : k.size(0) * k.size(1);
+  if (workspace) {
+    dimorph::attention::check_device(*workspace, "workspace", q.device());
+    DIMORPH_CHECK_TYPE(workspace->dtype() == dimorph::data_type<float>() && workspace->contiguous(),
+                       "attention: argument 'workspace': expected a contiguous float32 tensor");
+    launch.workspace = workspace->data<float>();
+    launch.workspace_size = workspace->numel();
+  }
+  DISPATCH_dtype(q.dtype(), DType,
+                 DISPATCH_head_dims(
+                     q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
+                     DISPATCH_variant(variant, ATTENTION_VARIANT, DIMORPH_CALL(attention)(problem, launch, extra))));
+}

@@ -1,0 +1,75 @@
+// The warp that copies: queries once a block, then its tiles of keys and values, as slots become free.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+class Copier {
+ public:
+  __device__ Copier(const Params& p, unsigned char* shared, Signals& signals)
+      : p_(p), shared_(shared_address(shared)), signals_(signals) {}
+
+  // All lanes of the warp call it; one copies.
+  __device__ __forceinline__ void copy(const Block& block, Variant& variant) {
+    KeyTiles tiles(p_, block, variant);
+    int tile = tiles.first;
+    if (tile >= tiles.end) return;
+    load_keys(block, tile);
+    load_queries(block);
+    // Keys are a tile ahead: their product is wanted before that with the values.
+#pragma unroll 1
+    while (tile < tiles.end) {
+      const int next = tiles.next(tile + 1);
+      if (next < tiles.end) load_keys(block, next);
+      load_values(block, tile);
+      tile = next;
+    }
+  }
+
+ private:
+  const Params& p_;
+  uint32_t shared_;
+  Signals& signals_;
+  Position keys_, values_;
+  uint32_t queries_round_ = 0;
+
+  // Where a sequence begins in the tensors: ragged ones are one long sequence.
+  __device__ __forceinline__ int batch(const Block& block) const { return p_.cu_seqlens_q ? 0 : block.batch; }
+
+  __device__ __forceinline__ void load_queries(const Block& block) {
+    const uint32_t full = shared_address(&signals_.queries_full);
+    barrier_wait(shared_address(&signals_.queries_empty), queries_round_ ^ 1);
+    queries_round_ ^= 1;
+    if (threadIdx.x % 32 != 0) return;
+    barrier_announce(full, kConfig.query_bytes());
+    const int row = (p_.cu_seqlens_q ? p_.cu_seqlens_q[block.batch] : 0) + row_at(p_, block, block.row0).q;
+#pragma unroll 1
+    for (int c = 0; c < kConfig.columns(HEAD_DIM_QK); ++c)
+      load_box(shared_ + kConfig.queries_at() + c * kConfig.rows() * 128, p_.q_map, full, kOnce, c * 64, 0, row,
+               block.first_head / p_.pack, batch(block));
+  }
+
+  __device__ __forceinline__ void load_keys(const Block& block, int tile) {
+    const uint32_t full = shared_address(&signals_.keys_full[keys_.slot()]);
+    barrier_wait(shared_address(&signals_.keys_empty[keys_.slot()]), keys_.round() ^ 1);
+    load(block, tile, p_.k_map, full, kConfig.keys_at() + keys_.slot() * kConfig.key_bytes(), kConfig.key_bytes());
+    keys_.next();
+  }
+  __device__ __forceinline__ void load_values(const Block& block, int tile) {
+    const uint32_t full = shared_address(&signals_.values_full[values_.slot()]);
+    barrier_wait(shared_address(&signals_.values_empty[values_.slot()]), values_.round() ^ 1);
+    load(block, tile, p_.v_map, full, kConfig.values_at() + values_.slot() * kConfig.value_bytes(),
+         kConfig.value_bytes());
+    values_.next();
+  }
+  __device__ __forceinline__ void load(const Block& block, int tile, const TensorMap& map, uint32_t full, int to,
+                                       int bytes) {
+    if (threadIdx.x % 32 != 0) return;
+    barrier_announce(full, bytes);
+    const int row = (p_.cu_seqlens_k ? p_.cu_seqlens_k[block.batch] : 0) + tile * kKeys;
+#pragma unroll 1
+    for (int c = 0; c * kKeys * 128 < bytes; ++c)
+      load_box(shared_ + to + c * kKeys * 128, map, full, kKeep, c * 64, row, block.kv_head, batch(block));
+  }
+};
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,253 @@
+// The sm90 family's forward pass: one warp copies, warpgroups compute. The products of one tile run while the softmax of
+// the next is computed, and warpgroups take turns, so that one multiplies while the other does not (Shah et al. 2024,
+// https://arxiv.org/abs/2407.08608). Thread blocks stay and take blocks of work in turns.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+class Computer {
+ public:
+  __device__ Computer(const Params& p, unsigned char* shared, Signals& signals)
+      : p_(p),
+        shared_(shared),
+        signals_(signals),
+        unit_(logit_unit(p)),
+        warp_(__shfl_sync(0xffffffffu, threadIdx.x / 32, 0) - 4),
+        group_(warp_ / 4) {
+    if (group_ == kConfig.groups - 1) pass(kTurn, 256);
+  }
+
+  // One block of work. `careful`: keys whose values are not finite are set aside.
+  __device__ __forceinline__ void compute(const Block& block, Variant& variant, bool careful) {
+    const int warp_row = block.row0 + warp_ * kConfig.warp_rows();
+    KeyTiles tiles(p_, block, variant);
+    Softmax rows;
+    Output out;
+    start(block, variant, rows, out, warp_row);
+    if (tiles.first < tiles.end) {
+      barrier_wait(shared_address(&signals_.queries_full), queries_round_);
+      queries_round_ ^= 1;
+      transform_queries(variant);
+      run(block, variant, tiles, rows, out, warp_row, careful);
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      rows.sum[r] += shuffle_xor(rows.sum[r], 1);
+      rows.sum[r] += shuffle_xor(rows.sum[r], 2);
+    }
+    if (!careful && warp_row <= block.last_row && __any_sync(0xffffffffu, !all_finite(out))) signals_.again = 1;
+    if (p_.splits > 1) {
+      store_partial(p_, block, rows, out, warp_row);
+    } else {
+      // The output is put together where the queries were: no warp of the group reads them any more.
+      meet(kGroup + group_, 128);
+      store_output(p_, block, variant, rows, out, warp_row,
+                   shared_ + kConfig.queries_at() + warp_ * kConfig.warp_rows() * 128);
+      publish_writes();
+    }
+    __syncwarp();
+    if (tiles.first < tiles.end && threadIdx.x % 32 == 0) barrier_arrive(shared_address(&signals_.queries_empty));
+  }
+
+ private:
+  const Params& p_;
+  unsigned char* shared_;
+  Signals& signals_;
+  const float unit_;
+  const int warp_, group_;  // of those that compute
+  Position keys_, values_;
+  uint32_t queries_round_ = 0;
+
+  __device__ __forceinline__ void start(const Block& block, Variant& variant, Softmax& rows, Output& out,
+                                        int warp_row) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      dm::RowState<float> row{-dm::math::infinity, 0.f};
+      if constexpr (Traits::has_row_init) {
+        const Row at = row_at(p_, block, warp_row + thread_row(r));
+        if (block.split == 0) dm::hooks::row_init(variant, p_, row, block.batch, at.q, at.head);
+      }
+      rows.max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
+      rows.sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
+    }
+#pragma unroll
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[0][n][e] = 0.f;
+  }
+
+  // Changes the group's queries in shared memory as the variant asks and, for a negative scale, their sign.
+  __device__ __forceinline__ void transform_queries(Variant& variant) {
+    const bool negate = Traits::use_softmax && !Traits::has_logits_transform && p_.sm_scale < 0.f;
+    if (!Traits::has_query_transform && !negate) return;
+    const float sign = negate ? -1.f : 1.f;
+#pragma unroll 1
+    for (int i = threadIdx.x % 128; i < kConfig.columns(HEAD_DIM_QK) * 64 * 64; i += 128) {
+      DType& q = reinterpret_cast<DType*>(shared_ + kConfig.queries_at())[i / 4096 * (kConfig.rows() * 64) +
+                                                                         group_ * 4096 + i % 4096];
+      q = static_cast<DType>(dm::hooks::query_transform(variant, p_, static_cast<float>(q)) * sign);
+    }
+    publish_writes();
+    meet(kGroup + group_, 128);
+  }
+
+  __device__ __forceinline__ void begin_keys(Logits& s) {
+    barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());
+    multiply_begin();
+    multiply_keys(s, shared_address(shared_ + kConfig.queries_at() + group_ * 64 * 128),
+                  shared_address(shared_ + kConfig.keys_at() + keys_.slot() * kConfig.key_bytes()));
+    multiply_end();
+  }
+  __device__ __forceinline__ void begin_values(Output& out, Weights& weights) {
+    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());
+    multiply_begin();
+    multiply_values(out, weights,
+                    shared_address(shared_ + kConfig.values_at() + values_.slot() * kConfig.value_bytes()));
+    multiply_end();
+  }
+  __device__ __forceinline__ void end_keys(Logits& s) {
+    hold(s);
+    release(signals_.keys_empty[keys_.slot()]);
+    keys_.next();
+  }
+  __device__ __forceinline__ void end_values(Output& out, Weights& weights) {
+    multiply_wait<0>();
+    hold(out);
+    hold(weights);
+    release(signals_.values_empty[values_.slot()]);
+    values_.next();
+  }
+  __device__ __forceinline__ void release(uint64_t& empty) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&empty));
+  }
+
+  // Logits of the keys from k0 on, transformed and masked; whether the output is to be rescaled by the factors.
+  __device__ __forceinline__ bool prepare(const Block& block, Variant& variant, KeyTiles& tiles, Softmax& rows,
+                                          Logits& s, float (&factors)[kRows], int warp_row, int tile) {
+    const int k0 = tile * kKeys;
+    bool masked = k0 + kKeys > block.kv_len;
+    if (!tiles.full(tile)) {
+      const int q0 = row_at(p_, block, warp_row).q, q1 = row_at(p_, block, warp_row + kConfig.warp_rows() - 1).q + 1;
+      const int k1 = dm::math::min(k0 + kKeys, block.kv_len);
+      masked |= dm::hooks::classify_tile(variant, q0, q1, k0, k1) != TileClass::kFull;
+    }
+    transform_logits(p_, block, variant, s, warp_row, k0);
+    float max[kRows];
+    find_maxima(max, s);
+    // What most tiles do not need, behind one branch.
+    if (!masked && !outgrown(rows, max, unit_)) return false;
+    if (masked) {
+      mask_logits(p_, block, variant, s, warp_row, k0);
+      find_maxima(max, s);
+    }
+    if constexpr (Traits::use_softmax) raise_maxima(rows, factors, max, unit_);
+    return Traits::use_softmax;
+  }
+
+  __device__ __forceinline__ void weigh_all(Softmax& rows, Logits& s) const {
+    if constexpr (Traits::use_softmax) {
+      for_each_logit([&](int m, int n, int e, int r, int) {
+        s[m][n][e] = dm::math::exp2(s[m][n][e] * unit_ - rows.max[r]);
+        rows.sum[r] += s[m][n][e];
+      });
+    }
+  }
+  __device__ __forceinline__ void pack_all(Weights& weights, const Logits& s) const {
+#pragma unroll
+    for (int i = 0; i < kValueSteps; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        weights[i][j] = pack(s[0][2 * i + j / 2][j % 2 * 2], s[0][2 * i + j / 2][j % 2 * 2 + 1]);
+  }
+
+  // Takes keys with values that are not finite out of the tile, and adds them where they count.
+  __device__ __forceinline__ void set_aside_and_add(const Block& block, const Softmax& rows, Output& out,
+                                                    const Logits& s, int tile) {
+    const int slot = values_.slot();
+    barrier_wait(shared_address(&signals_.values_full[slot]), values_.round());
+    set_aside(shared_ + kConfig.values_at() + slot * kConfig.value_bytes(), signals_.aside[slot], warp_, kComputeWarps);
+    publish_writes();
+    meet(kCompute, kComputeThreads);
+    add_aside(p_, block, rows, out, s, signals_.aside[slot], tile * kKeys, unit_);
+  }
+
+  __device__ __forceinline__ void run(const Block& block, Variant& variant, KeyTiles& tiles, Softmax& rows,
+                                      Output& out, int warp_row, bool careful) {
+    Logits s;
+    Weights weights;
+    float factors[kRows];
+    int tile = tiles.first;
+    begin_keys(s);
+    multiply_wait<0>();
+    end_keys(s);
+    // The output is still 0.
+    prepare(block, variant, tiles, rows, s, factors, warp_row, tile);
+    if (careful) set_aside_and_add(block, rows, out, s, tile);
+    weigh_all(rows, s);
+    pack_all(weights, s);
+#pragma unroll 1
+    while ((tile = tiles.next(tile + 1)) < tiles.end) {
+      meet(kTurn + group_, 256);
+      begin_keys(s);
+      begin_values(out, weights);
+      pass(kTurn + (group_ + 1) % kConfig.groups, 256);
+      multiply_wait<1>();
+      end_keys(s);
+      bool raised = prepare(block, variant, tiles, rows, s, factors, warp_row, tile);
+      if (careful) {
+        end_values(out, weights);
+        if (raised) rescale(out, factors);
+        set_aside_and_add(block, rows, out, s, tile);
+        weigh_all(rows, s);
+      } else {
+        weigh_all(rows, s);
+        end_values(out, weights);
+        if (raised) rescale(out, factors);
+      }
+      pack_all(weights, s);
+    }
+    begin_values(out, weights);
+    end_values(out, weights);
+  }
+};
+
+extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
+    attention_forward(const __grid_constant__ Params params) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  Signals& signals = *reinterpret_cast<Signals*>(shared + kConfig.signals_at());
+  if (threadIdx.x == 0) init_signals(signals);
+  __syncthreads();
+  Block block;
+  bool careful = false;
+  if (threadIdx.x < 128) {
+    give_registers<kConfig.copy_registers()>();
+    if (threadIdx.x >= 32) return;
+    Copier copier(params, shared, signals);
+    for (;;) {
+      for (int n = 0, item; (item = item_of(n)) < params.items; ++n) {
+        if (!find_block(params, item, block)) continue;
+        Variant variant = dm::hooks::make<Variant>(params, block.batch);
+        copier.copy(block, variant);
+      }
+      meet(kAll, kComputeThreads + 32);
+      if (careful || !signals.again) break;
+      careful = true;
+    }
+  } else {
+    take_registers<kConfig.compute_registers()>();
+    Computer computer(params, shared, signals);
+    for (;;) {
+      for (int n = 0, item; (item = item_of(n)) < params.items; ++n) {
+        if (!find_block(params, item, block)) continue;
+        Variant variant = dm::hooks::make<Variant>(params, block.batch);
+        computer.compute(block, variant, careful);
+      }
+      meet(kAll, kComputeThreads + 32);
+      if (careful || !signals.again) break;
+      careful = true;
+    }
+  }
+}
+
+}  // namespace DIMORPH_CASE

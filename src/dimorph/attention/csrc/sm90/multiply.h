@@ -1,0 +1,35 @@
+// The two products of a warpgroup, by wgmma, and where their matrices lie in shared memory.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+constexpr int kValueSteps = kKeys / 16;
+using Weights = uint32_t[kValueSteps][4];
+
+// Where 8 elements of a row lie: in a tile of values, and in a warp's output.
+__device__ __forceinline__ int swizzled(int row, int chunk, int column_bytes) {
+  return chunk / 8 * column_bytes + row * 128 + (chunk ^ row) % 8 * 16;
+}
+__device__ __forceinline__ int value_chunk(int row, int chunk) { return swizzled(row, chunk, kKeys * 128); }
+__device__ __forceinline__ int output_chunk(int row, int chunk) { return swizzled(row, chunk, kConfig.rows() * 128); }
+
+// s = q k^T for a tile, begun. `queries` are the warpgroup's, at its first row.
+__device__ __forceinline__ void multiply_keys(Logits& s, uint32_t queries, uint32_t keys) {
+  auto& c = reinterpret_cast<float(&)[kKeys / 2]>(s);
+  const uint64_t a = matrix_at(queries, 0), b = matrix_at(keys, 0);
+#pragma unroll
+  for (int i = 0; i < HEAD_DIM_QK / 16; ++i)
+    Multiply<kKeys>::keys(c, advanced(a, i / 4 * kConfig.rows() * 128 + i % 4 * 32),
+                          advanced(b, i / 4 * kKeys * 128 + i % 4 * 32), i > 0);
+}
+
+// out += weights v for a tile, begun.
+__device__ __forceinline__ void multiply_values(Output& out, const Weights& weights, uint32_t values) {
+  auto& c = reinterpret_cast<float(&)[HEAD_DIM_VO / 2]>(out);
+  const uint64_t b = matrix_at(values, kKeys * 128);
+#pragma unroll
+  for (int i = 0; i < kValueSteps; ++i)
+    Multiply<HEAD_DIM_VO>::values(c, weights[i], advanced(b, i * 16 * 128));
+}
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,26 @@
+// What the sm90 family's kernels receive: the problem, the plan for it, how the copy engine finds queries, keys and
+// values, and the variant's additional parameters.
+#pragma once
+#include <dimorph/device.h>
+
+#include "../gpu/work.h"
+#include "config.h"
+
+namespace DIMORPH_CASE {
+
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>, dimorph::attention::gpu::Work {
+  dimorph::cuda::TensorMap q_map;         // [batch, heads / pack, queries, pack, dim]; ragged: batch 1, tokens
+  dimorph::cuda::TensorMap k_map, v_map;  // [batch, heads, keys, dim]; ragged: batch 1, tokens
+  int32_t items;                          // blocks of work: thread blocks take them in turns
+  ADDITIONAL_PARAMS_DECL
+};
+
+using Variant = ATTENTION_VARIANT<Params>;
+using Traits = dm::Traits<Variant>;
+
+constexpr dimorph::attention::sm90::Config kConfig = dimorph::attention::sm90::choose(
+    HEAD_DIM_QK, HEAD_DIM_VO, !Traits::has_logits_transform && !Traits::has_logits_mask);
+constexpr int kKeys = kConfig.keys;
+constexpr int kM = 1;  // tiles of 16 rows a warp
+
+}  // namespace DIMORPH_CASE

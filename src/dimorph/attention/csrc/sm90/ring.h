@@ -1,0 +1,51 @@
+// Tiles on their way from the warp that copies to the warpgroups that compute: what is in which slot, and who waits.
+#pragma once
+
+namespace DIMORPH_CASE {
+
+using dimorph::attention::sm90::kStages;
+
+constexpr int kComputeWarps = 4 * kConfig.groups, kComputeThreads = 32 * kComputeWarps;
+
+// Behind the tiles in shared memory.
+struct Signals {
+  uint64_t queries_full, queries_empty;
+  uint64_t keys_full[kStages], keys_empty[kStages];
+  uint64_t values_full[kStages], values_empty[kStages];
+  int32_t again;  // whether some output was not finite
+  bool aside[kStages][kKeys];
+};
+static_assert(sizeof(Signals) <= kConfig.shared_bytes() - kConfig.signals_at(), "room for the signals");
+
+// Counts the tiles that went through a ring of slots: in which slot the next is, and the parity of the round.
+struct Position {
+  uint32_t count = 0;
+  __device__ __forceinline__ uint32_t slot() const { return count % kStages; }
+  __device__ __forceinline__ uint32_t round() const { return count / kStages % 2; }
+  __device__ __forceinline__ void next() { ++count; }
+};
+
+// The numbered barriers. A warpgroup has its turn to multiply when the one before it has passed it on.
+constexpr int kTurn = 1, kGroup = kTurn + kConfig.groups, kCompute = kGroup + kConfig.groups, kAll = kCompute + 1;
+
+__device__ inline void init_signals(Signals& signals) {
+  barrier_init(shared_address(&signals.queries_full), 1);
+  barrier_init(shared_address(&signals.queries_empty), kComputeWarps);
+  for (int i = 0; i < kStages; ++i) {
+    barrier_init(shared_address(&signals.keys_full[i]), 1);
+    barrier_init(shared_address(&signals.keys_empty[i]), kComputeWarps);
+    barrier_init(shared_address(&signals.values_full[i]), 1);
+    barrier_init(shared_address(&signals.values_empty[i]), kComputeWarps);
+  }
+  signals.again = 0;
+  barrier_init_done();
+}
+
+// The number of the thread block's n-th block of work, which may be past the last. Every other turn goes backwards, so
+// that long and short blocks even out.
+__device__ __forceinline__ int item_of(int n) {
+  const int blocks = static_cast<int>(gridDim.x), mine = static_cast<int>(blockIdx.x);
+  return n * blocks + (n % 2 ? blocks - 1 - mine : mine);
+}
+
+}  // namespace DIMORPH_CASE
