@@ -30,7 +30,7 @@ def processor() -> str:
 def installed_versions() -> dict[str, str]:
     """Of what takes part, as far as it is installed."""
     found = {"python": platform.python_version()}
-    for name in ("dimorph", "apache-tvm-ffi", "torch", "numpy"):
+    for name in ("dimorph", "apache-tvm-ffi", "torch", "numpy", "flashinfer-python"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -90,22 +90,39 @@ def nanoseconds_each(call: Callable[..., object], *args: object, count: int = 20
 def python(code: str, *args: str, env: Mapping[str, str]) -> str:
     """Runs code in a fresh interpreter; what it printed."""
     command = [sys.executable, "-c", code, *args]
-    return subprocess.run(command, env=dict(env), check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(command, env=dict(env), check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"a new process ended with exit code {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout.strip()
 
 
 def write(name: str, rows: list[Row], bars: Mapping[str, str] | None = None) -> None:
     """Prints rows as a table and appends them to `results/<name>.jsonl`."""
-    print(f"\n{'bench':<26} {'cell':<66} {'ours':>11} {'unit':<6} peers (and their ratio to ours)")
-    for row in rows:
-        cell = ", ".join(f"{k}={v}" for k, v in row.cell.items())
-        faster = row.unit.endswith("/s")
-        ratios = ", ".join(
-            f"{peer} {value:.4g} ({row.ours / value if faster else value / row.ours:.2f}x)"
-            for peer, value in row.peers.items()
-        )
-        print(f"{row.bench:<26} {cell:<66} {row.ours:>11.4g} {row.unit:<6} {ratios}")
+    table(rows)
     for what, text in (bars or {}).items():
         print(f"  {what}: {text}")
+    append(name, rows)
+
+
+def table(rows: list[Row]) -> None:
+    print(f"\n{'bench':<26} {'cell':<66} {'ours':>11} {'unit':<6} peers (and their ratio to ours)")
+    for row in rows:
+        print(line(row))
+
+
+def line(row: Row) -> str:
+    """A row as text: a line of the table."""
+    cell = ", ".join(f"{k}={v}" for k, v in row.cell.items())
+    faster = row.unit.endswith("/s")
+    ratios = ", ".join(
+        f"{peer} {value:.4g} ({row.ours / value if faster else value / row.ours:.2f}x)"
+        for peer, value in row.peers.items()
+    )
+    return f"{row.bench:<26} {cell:<66} {row.ours:>11.4g} {row.unit:<6} {ratios}"
+
+
+def append(name: str, rows: list[Row]) -> None:
+    """To `results/<name>.jsonl`."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
         for row in rows:
