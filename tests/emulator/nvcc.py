@@ -1,0 +1,117 @@
+"""Compiles a CUDA source for the emulator: takes nvcc's command line, and makes a shared object with g++.
+
+python nvcc.py G++ FLAGS NVCC'S ARGUMENTS...
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_ASM = re.compile(rf"{_STRING}|\basm\b\s*(?:volatile\s*)?\(")
+_KERNEL = re.compile(r"__global__\s+void\s+(?:(__launch_bounds__)\s*\()?")
+_SHARED = re.compile(r"(extern\s+)?__shared__\s+(?:alignas\(\w+\)\s+)?([^;\[\]]*?)(\w+)\s*((?:\[[^;]*?\])*)\s*;")
+
+
+def main(compiler: str, flags: str, *arguments: str) -> int:
+    if arguments == ("--version",):
+        print("an emulator")
+        return 0
+    kept = [a for a in arguments if a.startswith(("-I", "-std="))]
+    arch = next(a for a in arguments if a.startswith("-gencode")).partition("code=sm_")[2].rstrip("af")
+    source, _, output = arguments[-3:]
+    first = [compiler, "-E", *kept, f"-DEMULATED_ARCH={arch}0", "-include", str(HERE / "device.h"), "-x", "c++", source]
+    read = subprocess.run(first, stdout=subprocess.PIPE, text=True, check=False)
+    if read.returncode:
+        return read.returncode
+    # Uninitialised variables hold a pattern, and the types of memory are what the access says, as on a GPU.
+    second = [compiler, "-x", "c++", "-fpreprocessed", *kept, *shlex.split(flags), "-fPIC", "-shared"]
+    second += ["-fvisibility=hidden", "-fno-strict-aliasing", "-ftrivial-auto-var-init=pattern", "-", "-o", output]
+    return subprocess.run(second, input=rewritten(read.stdout), text=True, check=False).returncode
+
+
+def rewritten(text: str) -> str:
+    """Preprocessed device code as C++, line by line."""
+    return _SHARED.sub(_shared, "".join(_kernels("".join(_statements(text)))))
+
+
+def _statements(text: str) -> Iterator[str]:
+    """The text with its asm statements made calls."""
+    done = 0
+    while match := _ASM.search(text, done):
+        yield text[done : match.start()]
+        done = match.end()
+        if match[0].startswith('"'):
+            yield match[0]
+            continue
+        done = _closing(text, match.end())
+        yield _statement(text[match.start() : done], text[match.end() : done - 1])
+    yield text[done:]
+
+
+def _statement(whole: str, inside: str) -> str:
+    template, *lists = _split(inside, ":")
+    operands = []
+    for kind, listed in zip(("output", "input"), lists, strict=False):  # then come clobbers; or less
+        for one in filter(str.strip, _split(listed, ",")):
+            expression = one.strip().partition("(")[2][:-1]
+            operands.append(f"::emulator::{kind}({' '.join(expression.split())})")
+    call = (
+        f"do {{ static const ::emulator::Instruction emulated({' '.join(template.split())}); "
+        f"::emulator::Operand operands[] = {{{', '.join([*operands, '{}'])}}}; emulated.run(operands); }} while (0)"
+    )
+    return call + "\n" * whole.count("\n")
+
+
+def _kernels(text: str) -> Iterator[str]:
+    """The text with each kernel declared and described before its definition."""
+    done = 0
+    while match := _KERNEL.search(text, done):
+        yield text[done : match.start()]
+        name = _closing(text, match.end()) if match[1] else match.end()
+        bounds = text[match.end() : name - 1] if match[1] else ""
+        done = _closing(text, text.index("(", name) + 1)
+        signature = text[name:done].strip()
+        identifier = signature.partition("(")[0].strip()
+        described = f'__attribute__((visibility("default"))) extern const ::emulator::Kernel emulated_{identifier}'
+        yield f'void {signature}; extern "C" {{ {described}; const ::emulator::Kernel emulated_{identifier} = '
+        yield f'::emulator::describe<{identifier}>({bounds}); }} extern "C" void {signature}'
+    yield text[done:]
+
+
+def _shared(match: re.Match[str]) -> str:
+    dynamic, kind, name, sizes = match.groups()
+    if dynamic:
+        return f"{kind.strip()}* const {name} = static_cast<{kind.strip()}*>(::emulator::dynamic_shared());"
+    return f"auto& {name} = ::emulator::shared_variable<{kind.strip()}{sizes}>([] {{}});"
+
+
+def _closing(text: str, start: int) -> int:
+    """Behind the bracket that closes the one before `start`."""
+    depth = 1
+    for match in re.compile(rf"{_STRING}|[()]").finditer(text, start):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.end()
+    raise ValueError(f"unbalanced brackets: {text[start : start + 80]}")
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split where the separator stands outside of brackets and strings."""
+    depth, parts, done = 0, [], 0
+    for match in re.compile(rf"{_STRING}|[()]|{separator}").finditer(text):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        if match[0] == separator and depth == 0:
+            parts.append(text[done : match.start()])
+            done = match.end()
+    return [*parts, text[done:]]
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
