@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from attention_check import check, failures
 from attention_configs import Specialization
-from emulated import HERE, SMALL, Emulated, Emulator, altered, missing, problems
+from emulated import HERE, SMALL, Emulated, Emulator, altered, long_problems, missing, problems
 from sanitized import ADDRESS
 
 from dimorph import driver
 from dimorph.attention import ops
+from dimorph.attention.kernels import attention_sm80, attention_sm90
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
@@ -23,8 +24,15 @@ CASES = [
     (Specialization("bfloat16", (192, 128), ("ALiBi", "Sinks")), "sm_80"),
     (Specialization("bfloat16", (256, 256), ("FlashSigmoid",)), "sm_90"),
     (Specialization("float16", (80, 48), ("Decay",)), "sm_80"),
+    (Specialization("bfloat16", (64, 64), ("Plain",)), "sm_90a"),
+    (Specialization("float16", (80, 48), ("Causal", "Window", "SoftCap")), "sm_90a"),
+    (Specialization("bfloat16", (192, 128), ("ALiBi", "Sinks")), "sm_90a"),
 ]
 
+WAIT_FOR_KEYS = "    barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());\n"
+WAIT_FOR_VALUES = (
+    "    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());\n    multiply_begin"
+)
 BARRIER = "    copy_wait();\n    __syncthreads();\n    auto key_run"
 # What is done to a source, and what is said then.
 FAULTS = {
@@ -64,6 +72,50 @@ FAULTS = {
     ),
 }
 
+SM90_FAULTS = {
+    "no waiting for keys": ("sm90/forward.h", WAIT_FOR_KEYS, "", "more arrivals than"),
+    "no waiting for values": ("sm90/forward.h", WAIT_FOR_VALUES, "    multiply_begin", "more arrivals than"),
+    "no waiting for the products": ("sm90/forward.h", "      multiply_wait<1>();\n", "", "out is off by"),
+    "a slot that is freed early": (
+        "sm90/forward.h",
+        "      multiply_wait<1>();\n      end_keys(s);\n",
+        "      release(signals_.keys_empty[keys_.slot()]);\n      meet(kCompute, kComputeThreads);\n"
+        "      for (int i = 0; i < 99; ++i) __syncwarp();\n      multiply_wait<1>();\n      hold(s);\n"
+        "      keys_.next();\n",
+        "out is off by",
+    ),
+    "a slot that is never freed": (
+        "sm90/forward.h",
+        "    release(signals_.values_empty[values_.slot()]);\n",
+        "",
+        r"deadlock: .*mbarrier.try_wait",
+    ),
+    "a turn that is not passed on": (
+        "sm90/forward.h",
+        "      pass(kTurn + (group_ + 1) % kConfig.groups, 256);\n",
+        "",
+        r"deadlock: .*barrier.cta.sync",
+    ),
+    "fewer bytes than come": (
+        "sm90/copy.h",
+        "barrier_announce(full, bytes);",
+        "barrier_announce(full, bytes - 16);",
+        "deadlock",
+    ),
+    "rows of other values": (
+        "sm90/multiply.h",
+        "advanced(b, i * 16 * 128)",
+        "advanced(b, i * 8 * 128)",
+        "out is off by",
+    ),
+    "keys where values lie": (
+        "sm90/forward.h",
+        "shared_address(shared_ + kConfig.values_at() + values_",
+        "shared_address(shared_ + kConfig.keys_at() + values_",
+        "out is off by",
+    ),
+}
+
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
@@ -76,20 +128,34 @@ def gpus(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("specialization", "arch"), CASES, ids=str)
-def test_problems(emulator: Emulator, store: Path, specialization: Specialization, arch: str) -> None:
+def test_problems(
+    emulator: Emulator, store: Path, monkeypatch: pytest.MonkeyPatch, specialization: Specialization, arch: str
+) -> None:
+    if arch == "sm_90a":
+        monkeypatch.setattr(ops, "attention_sm80", attention_sm90)
     failed = failures(Emulated(emulator, arch, store), problems(specialization))  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+def test_long_problems(emulator: Emulator, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "attention_sm80", attention_sm90)
+    attend = Emulated(emulator, "sm_90a", store, split=False)
+    failed = failures(attend, long_problems(SMALL))  # type: ignore[arg-type]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize(
+    ("arch", "fault"), [("sm_80", fault) for fault in FAULTS] + [("sm_90a", fault) for fault in SM90_FAULTS]
+)
 def test_a_planted_fault_is_noticed(
-    emulator: Emulator, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    emulator: Emulator, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, fault: str
 ) -> None:
-    file, old, new, said = FAULTS[fault]
-    monkeypatch.setattr(ops, "attention_sm80", altered(tmp_path, file, old, new))
-    attend = Emulated(emulator, "sm_80", store)
+    kernel, faults = (attention_sm90, SM90_FAULTS) if arch == "sm_90a" else (attention_sm80, FAULTS)
+    file, old, new, said = faults[fault]
+    monkeypatch.setattr(ops, "attention_sm80", altered(tmp_path, kernel, file, old, new))
+    attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
-        for config in problems(SMALL):
+        for config in long_problems(SMALL) if arch == "sm_90a" else problems(SMALL):
             check(attend, config)  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "runtime.h"
+#include "tensor_map.h"
 
 namespace {
 
@@ -124,7 +125,23 @@ Result primary_context(void** made, int device) {
   return 0;
 }
 Result exchange_capture_mode(int*) { return 0; }
-Result encode_tiled() { return failed(kInvalidValue, "the copy engine is not emulated"); }
+Result encode_tiled(void* encoded, int type, unsigned rank, void* base, const uint64_t* sizes, const uint64_t* strides,
+                    const unsigned* box, const unsigned*, int, int swizzle, int, int) {
+  constexpr int kHalf = 6, kBfloat16 = 9, kOver128Bytes = 3;
+  emulator::TensorMap map{emulator::kTensorMap, rank, static_cast<const char*>(base), {}, {}, {}};
+  bool good = (type == kHalf || type == kBfloat16) && swizzle == kOver128Bytes && rank >= 1 && rank <= 5 &&
+              box[0] == 64 && reinterpret_cast<uintptr_t>(base) % 16 == 0;
+  for (unsigned d = 0; good && d < rank; ++d) {
+    good = sizes[d] >= 1 && sizes[d] <= uint64_t{1} << 32 && box[d] >= 1 && box[d] <= 256 &&
+           (d == 0 || (strides[d - 1] % 16 == 0 && strides[d - 1] < uint64_t{1} << 40));
+    map.sizes[d] = static_cast<uint32_t>(sizes[d]);
+    map.box[d] = static_cast<uint16_t>(box[d]);
+    if (d > 0) map.strides[d - 1] = strides[d - 1];
+  }
+  if (!good) return failed(kInvalidValue, "not a tensor that the copy engine takes, or that is emulated");
+  memcpy(encoded, &map, sizeof map);
+  return 0;
+}
 
 const struct {
   const char* name;

@@ -2,10 +2,13 @@
 #include <dimorph/dtype.h>
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "runtime.h"
 
@@ -145,23 +148,56 @@ const struct {
     {"griddepcontrol.launch_dependents", nothing},
 };
 
+// The instructions of a text, without what only makes a loop of one that waits.
+std::vector<std::string> lines(const std::string& text) {
+  std::vector<std::string> result;
+  for (size_t at = 0, end; at < text.size(); at = end + 1) {
+    end = std::min(text.find_first_of(";\n", at), text.size());
+    const std::string line = text.substr(at, end - at);
+    const bool frame = line.empty() || line == "{" || line == "}" || line[0] == '@' || line[0] == '.';
+    if (!frame && line.back() != ':') result.push_back(line);
+  }
+  return result;
+}
+
 }  // namespace
 
 Instruction::Instruction(const char* text, const char* file, int line) : site_{text, file, line}, run_(unknown) {
-  std::string rest = text;
-  if (rest.find(';') != rest.size() - 1) return;  // several instructions
-  rest.pop_back();
+  std::string rest, predicate;
+  int predicate_of = -1;
+  for (const std::string& line : lines(text)) {
+    char name[32];
+    if (sscanf(line.c_str(), "setp.ne.b32 %31[^,], %%%d, 0", name, &predicate_of) == 2) {
+      predicate = name;
+    } else if (!rest.empty()) {
+      return;  // several instructions
+    } else {
+      rest = line;
+    }
+  }
+  if (rest.empty()) {
+    run_ = nothing;
+    return;
+  }
   const std::string name = rest.substr(0, rest.find(' '));
-  int count = 0;
   const auto end_of = [&](size_t from) { return std::min(rest.find_first_of(",]} ", from), rest.size()); };
   for (size_t at = name.size(); at < rest.size(); at = end_of(at) + 1) {
     at = rest.find_first_not_of(" ,[]{}", at);
     if (at == std::string::npos) break;
-    if (count == kMost || !strchr("%0123456789", rest[at])) return;
-    const bool literal = rest[at] != '%';
-    const int number = atoi(&rest[at + !literal]);
-    index_[count] = literal ? -1 : number;
-    literal_[count++] = number;
+    const std::string word = rest.substr(at, end_of(at) - at);
+    if (word == "_" || word == "done") continue;  // results that nobody reads, or the loop around alone
+    const bool literal = word[0] != '%' && word != predicate;
+    if (literal && !strchr("0123456789", word[0])) return;
+    const int number = word == predicate ? predicate_of : atoi(&word[!literal]);
+    index_.push_back(literal ? -1 : number);
+    literal_.push_back(number);
+    if (!literal) statement_count_ = std::max(statement_count_, number + 1);
+  }
+  name_ = name;
+  if (const Run found = find_hopper(name, count())) {
+    run_ = found;
+    site_.what = name_.c_str();
+    return;
   }
   for (const auto& one : kInstructions)
     if (name == one.name) {

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -47,9 +49,8 @@ Dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace {
 
 constexpr size_t kStack = 256 << 10, kGuard = 4 << 10;
-constexpr int kPoison = 0xff;  // NaN in every floating point type, -1 in integers
 
-enum class State { kReady, kInWarp, kAtBarrier, kEnded };
+enum class State { kReady, kInWarp, kAtBarrier, kWaiting, kEnded };
 
 struct Copy {
   void* to;
@@ -62,7 +63,11 @@ struct Thread {
   State state = State::kReady;
   Site site{};
   void* own = nullptr;
+  bool (*ready)(const void*) = nullptr;  // of a thread that waits
+  const void* awaited = nullptr;
   std::vector<Copy> copies;
+  std::vector<std::unique_ptr<WarpProduct>> products;
+  int groups = 0;  // of products, ended
   char* stack = nullptr;
   void* place = nullptr;  // of a thread that does not run
   void* fake_stack = nullptr;
@@ -91,6 +96,8 @@ struct Block {
   std::vector<int> arrived;  // in each warp
   std::vector<Shared> shared;
   Site barrier{};
+  std::vector<std::unique_ptr<BlockCopy>> copies;
+  Numbered numbered[16];
   int at_barrier = 0, ended = 0;
   bool vote = false, voted = false;
 };
@@ -169,6 +176,7 @@ __attribute__((no_sanitize("address"))) void enter() {
 #endif
   kernel->call(arguments);
   if (!current->copies.empty()) fail("a thread ended while copies were under way that it never waited for");
+  if (!current->products.empty()) fail("a thread ended while products were under way that it never waited for");
   current->state = State::kEnded;
   ++block->ended;
   if (block->at_barrier > 0 && block->at_barrier + block->ended == static_cast<int>(block->threads.size()))
@@ -199,6 +207,7 @@ bool run_warp(size_t first) {
     const unsigned scramble = dice(32);
     for (unsigned i = 0; i < 32 && error.empty(); ++i) {
       Thread& thread = block->threads[first + (i ^ scramble)];
+      if (thread.state == State::kWaiting && thread.ready(thread.awaited)) thread.state = State::kReady;
       if (thread.state != State::kReady) continue;
       resume(thread);
       moved = any = true;
@@ -244,8 +253,17 @@ void run_block(size_t shared_bytes) {
     for (size_t i = warps.size(); i > 1; --i) std::swap(warps[i - 1], warps[dice(i)]);
     bool moved = false;
     for (const size_t first : warps) moved |= run_warp(first);
-    if (!moved && error.empty()) error = standstill();
+    if (moved || !error.empty()) continue;
+    if (now.copies.empty()) {
+      error = standstill();
+    } else {
+      std::swap(now.copies[dice(now.copies.size())], now.copies.back());
+      const std::unique_ptr<BlockCopy> copy = std::move(now.copies.back());
+      now.copies.pop_back();
+      copy->land();
+    }
   }
+  if (error.empty() && !now.copies.empty()) error = "a block ended while copies were under way that nobody waited for";
 }
 
 }  // namespace
@@ -297,6 +315,52 @@ bool block_barrier(const Site& site, bool vote) {
   else
     suspend();
   return block->voted;
+}
+
+void wait_until(const Site& site, bool (*ready)(const void*), const void* what) {
+  if (ready(what)) return;
+  current->ready = ready;
+  current->awaited = what;
+  wait_at(site, State::kWaiting);
+  suspend();
+}
+
+Numbered& numbered_barrier(unsigned number) { return block->numbered[number]; }
+
+void start_block_copy(BlockCopy* copy) { block->copies.emplace_back(copy); }
+
+void start_product(WarpProduct* product) {
+  product->group = current->groups;
+  current->products.emplace_back(product);
+}
+bool is_summing(const void* sums) {
+  for (const auto& product : current->products)
+    if (product->sums == sums) return true;
+  return false;
+}
+void end_product_group() { ++current->groups; }
+void finish_products(const Site& site, int groups_left) {
+  Thread* self = current;
+  struct Wait {
+    Thread* thread;
+    int before;
+  } own{self, self->groups - groups_left};
+  warp_collective(site, ~0u, &own, [](void* const* brought) {
+    const auto lane = [&](int i) { return static_cast<const Wait*>(brought[i]); };
+    for (;;) {
+      WarpProduct* products[32];
+      int ready = 0;
+      for (int i = 0; i < 32; ++i) {
+        const auto& queue = lane(i)->thread->products;
+        products[i] = queue.empty() || queue.front()->group >= lane(i)->before ? nullptr : queue.front().get();
+        ready += products[i] != nullptr;
+      }
+      if (ready == 0) return;
+      if (ready < 32) fail("lanes of one warp have begun different products");
+      products[0]->compute(products);
+      for (int i = 0; i < 32; ++i) lane(i)->thread->products.erase(lane(i)->thread->products.begin());
+    }
+  });
 }
 
 void* dynamic_shared() { return block->shared.front().memory; }

@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <string>
+#include <vector>
+
 namespace emulator {
 
 struct Dim3 {
@@ -27,6 +30,15 @@ void warp_collective(const Site& site, unsigned mask, void* own, void (*whole)(v
 // Waits for all threads of the block that have not ended; whether one of them voted so.
 bool block_barrier(const Site& site, bool vote);
 
+// Waits until ready(what).
+void wait_until(const Site& site, bool (*ready)(const void* what), const void* what);
+// A numbered barrier of the block: how many have arrived of how many, and how often all have.
+struct Numbered {
+  unsigned arrived = 0, threads = 0, round = 0;
+};
+Numbered& numbered_barrier(unsigned number);
+
+constexpr int kPoison = 0xff;  // NaN in every floating point type, -1 in integers
 void* dynamic_shared();
 void* static_shared(const void* id, size_t bytes);  // id: of the declaration
 // Shared memory has addresses of 32 bits.
@@ -36,6 +48,25 @@ void* shared_pointer(uint32_t address, size_t bytes, const Site& site);
 // A copy of this thread that is under way: it lands when the thread waits, and until then poison lies in its place.
 void start_copy(void* to, const void* from, size_t bytes, size_t present);
 void land_copies();
+
+// A copy that the block has begun: it lands when nobody can go on without it.
+struct BlockCopy {
+  virtual ~BlockCopy() = default;
+  virtual void land() = 0;
+};
+void start_block_copy(BlockCopy* copy);
+
+// One lane's part of a matrix product that is under way: it is computed when its warp waits for its group.
+struct WarpProduct {
+  virtual ~WarpProduct() = default;
+  virtual void compute(WarpProduct* const* lanes) = 0;
+  const void* sums = nullptr;  // where they are
+  int group = 0;
+};
+void start_product(WarpProduct* product);
+bool is_summing(const void* sums);  // for a product that this thread has under way
+void end_product_group();
+void finish_products(const Site& site, int groups_left);
 
 // Of an asm statement.
 struct Operand {
@@ -73,14 +104,20 @@ class Instruction {
     __builtin_memcpy(operands[index_[i]].output, &value, sizeof value);
   }
   const Site& site() const { return site_; }
+  int count() const { return static_cast<int>(index_.size()); }
+  // The operands of its statement, to be kept.
+  std::vector<Operand> kept(const Operand* operands) const { return {operands, operands + statement_count_}; }
 
  private:
-  static constexpr int kMost = 16;
+  std::string name_;
   Site site_;
   void (*run_)(const Instruction&, Operand*);
-  int index_[kMost];  // among those of the statement; -1: a literal
-  int64_t literal_[kMost];
+  std::vector<int> index_;  // among those of the statement; -1: a literal
+  std::vector<int64_t> literal_;
+  int statement_count_ = 0;
 };
+using Run = void (*)(const Instruction&, Operand*);
+Run find_hopper(const std::string& name, int operand_count);  // null: there is none
 
 struct Kernel {
   void (*call)(void** args);

@@ -6,7 +6,12 @@ namespace DIMORPH_CASE {
 class Copier {
  public:
   __device__ Copier(const Params& p, unsigned char* shared, Signals& signals)
-      : p_(p), shared_(shared_address(shared)), signals_(signals) {}
+      : p_(p), shared_(shared_address(shared)), signals_(signals) {
+    if (threadIdx.x % 32 != 0) return;
+    prefetch_map(p.q_map);
+    prefetch_map(p.k_map);
+    prefetch_map(p.v_map);
+  }
 
   // All lanes of the warp call it; one copies.
   __device__ __forceinline__ void copy(const Block& block, Variant& variant) {
