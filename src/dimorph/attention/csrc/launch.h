@@ -8,7 +8,7 @@ namespace attention {
 struct Launch {
   Device device;
   int64_t tokens, key_tokens;  // queries, keys of all sequences
-  float* workspace;  // null where there is none
+  float* workspace;            // null where there is none
   int64_t workspace_size;
 };
 

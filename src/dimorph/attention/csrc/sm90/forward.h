@@ -1,6 +1,6 @@
-// The sm90 family's forward pass: one warp copies, warpgroups compute. The products of one tile run while the softmax of
-// the next is computed, and warpgroups take turns, so that one multiplies while the other does not (Shah et al. 2024,
-// https://arxiv.org/abs/2407.08608). Thread blocks stay and take blocks of work in turns.
+// The sm90 family's forward pass: one warp copies, warpgroups compute. The products of one tile run while the softmax
+// of the next is computed, and warpgroups take turns, so that one multiplies while the other does not (Shah et al.
+// 2024, https://arxiv.org/abs/2407.08608). Thread blocks stay and take blocks of work in turns.
 #pragma once
 
 namespace DIMORPH_CASE {
@@ -83,8 +83,8 @@ class Computer {
     const float sign = negate ? -1.f : 1.f;
 #pragma unroll 1
     for (int i = threadIdx.x % 128; i < kConfig.columns(HEAD_DIM_QK) * 64 * 64; i += 128) {
-      DType& q = reinterpret_cast<DType*>(shared_ + kConfig.queries_at())[i / 4096 * (kConfig.rows() * 64) +
-                                                                         group_ * 4096 + i % 4096];
+      DType& q = reinterpret_cast<DType*>(
+          shared_ + kConfig.queries_at())[i / 4096 * (kConfig.rows() * 64) + group_ * 4096 + i % 4096];
       q = static_cast<DType>(dm::hooks::query_transform(variant, p_, static_cast<float>(q)) * sign);
     }
     publish_writes();
@@ -172,8 +172,8 @@ class Computer {
     add_aside(p_, block, rows, out, s, signals_.aside[slot], tile * kKeys, unit_);
   }
 
-  __device__ __forceinline__ void run(const Block& block, Variant& variant, KeyTiles& tiles, Softmax& rows,
-                                      Output& out, int warp_row, bool careful) {
+  __device__ __forceinline__ void run(const Block& block, Variant& variant, KeyTiles& tiles, Softmax& rows, Output& out,
+                                      int warp_row, bool careful) {
     Logits s;
     Weights weights;
     float factors[kRows];

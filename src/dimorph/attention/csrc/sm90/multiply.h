@@ -15,7 +15,7 @@ __device__ __forceinline__ int output_chunk(int row, int chunk) { return swizzle
 
 // s = q k^T for a tile, begun. `queries` are the warpgroup's, at its first row.
 __device__ __forceinline__ void multiply_keys(Logits& s, uint32_t queries, uint32_t keys) {
-  auto& c = reinterpret_cast<float(&)[kKeys / 2]>(s);
+  auto& c = reinterpret_cast<float (&)[kKeys / 2]>(s);
   const uint64_t a = matrix_at(queries, 0), b = matrix_at(keys, 0);
 #pragma unroll
   for (int i = 0; i < HEAD_DIM_QK / 16; ++i)
@@ -25,11 +25,10 @@ __device__ __forceinline__ void multiply_keys(Logits& s, uint32_t queries, uint3
 
 // out += weights v for a tile, begun.
 __device__ __forceinline__ void multiply_values(Output& out, const Weights& weights, uint32_t values) {
-  auto& c = reinterpret_cast<float(&)[HEAD_DIM_VO / 2]>(out);
+  auto& c = reinterpret_cast<float (&)[HEAD_DIM_VO / 2]>(out);
   const uint64_t b = matrix_at(values, kKeys * 128);
 #pragma unroll
-  for (int i = 0; i < kValueSteps; ++i)
-    Multiply<HEAD_DIM_VO>::values(c, weights[i], advanced(b, i * 16 * 128));
+  for (int i = 0; i < kValueSteps; ++i) Multiply<HEAD_DIM_VO>::values(c, weights[i], advanced(b, i * 16 * 128));
 }
 
 }  // namespace DIMORPH_CASE

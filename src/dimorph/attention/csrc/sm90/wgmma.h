@@ -69,30 +69,34 @@ struct Multiply;
 #define DM_NAMES_128 DM_NAMES_120 ", %120, %121, %122, %123, %124, %125, %126, %127"
 #define DM_HELD_128(c) DM_HELD_120(c), DM_HELD(c, 120), DM_HELD(c, 124)
 
-#define DM_MULTIPLY(columns, count, n0, n1, n2, n3, n4)                                                            \
-  template <>                                                                                                          \
-  struct Multiply<columns> {                                                                                           \
-    __device__ __forceinline__ static void keys(float (&c)[count], uint64_t a, uint64_t b, bool add) {                 \
-      if constexpr (kBfloat16)                                                                                         \
-        asm volatile(DM_KEYS(#columns, "bf16", DM_NAMES_##count, #n0, #n1, #n2) : DM_HELD_##count(c)                   \
-                     : "l"(a), "l"(b), "r"(int{add}));                                                                 \
-      else                                                                                                             \
-        asm volatile(DM_KEYS(#columns, "f16", DM_NAMES_##count, #n0, #n1, #n2) : DM_HELD_##count(c)                    \
-                     : "l"(a), "l"(b), "r"(int{add}));                                                                 \
-    }                                                                                                                  \
-    __device__ __forceinline__ static void values(float (&c)[count], const uint32_t (&a)[4], uint64_t b) {             \
-      if constexpr (kBfloat16)                                                                                         \
-        asm volatile(DM_VALUES(#columns, "bf16", DM_NAMES_##count, #n0, #n1, #n2, #n3, #n4) : DM_HELD_##count(c)       \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                            \
-      else                                                                                                             \
-        asm volatile(DM_VALUES(#columns, "f16", DM_NAMES_##count, #n0, #n1, #n2, #n3, #n4) : DM_HELD_##count(c)        \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                            \
-    }                                                                                                                  \
+#define DM_MULTIPLY(columns, count, n0, n1, n2, n3, n4)                                                    \
+  template <>                                                                                              \
+  struct Multiply<columns> {                                                                               \
+    __device__ __forceinline__ static void keys(float (&c)[count], uint64_t a, uint64_t b, bool add) {     \
+      if constexpr (kBfloat16)                                                                             \
+        asm volatile(DM_KEYS(#columns, "bf16", DM_NAMES_##count, #n0, #n1, #n2)                            \
+                     : DM_HELD_##count(c)                                                                  \
+                     : "l"(a), "l"(b), "r"(int{add}));                                                     \
+      else                                                                                                 \
+        asm volatile(DM_KEYS(#columns, "f16", DM_NAMES_##count, #n0, #n1, #n2)                             \
+                     : DM_HELD_##count(c)                                                                  \
+                     : "l"(a), "l"(b), "r"(int{add}));                                                     \
+    }                                                                                                      \
+    __device__ __forceinline__ static void values(float (&c)[count], const uint32_t (&a)[4], uint64_t b) { \
+      if constexpr (kBfloat16)                                                                             \
+        asm volatile(DM_VALUES(#columns, "bf16", DM_NAMES_##count, #n0, #n1, #n2, #n3, #n4)                \
+                     : DM_HELD_##count(c)                                                                  \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                \
+      else                                                                                                 \
+        asm volatile(DM_VALUES(#columns, "f16", DM_NAMES_##count, #n0, #n1, #n2, #n3, #n4)                 \
+                     : DM_HELD_##count(c)                                                                  \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                \
+    }                                                                                                      \
   };
-#define DM_KEYS(columns, type, names, a, b, add)                                                               \
+#define DM_KEYS(columns, type, names, a, b, add)                                                                 \
   "{\n.reg .pred add;\nsetp.ne.b32 add, %" add ", 0;\nwgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type \
   "." type " {" names "}, %" a ", %" b ", add, 1, 1, 0, 0;\n}"
-#define DM_VALUES(columns, type, names, a0, a1, a2, a3, b)                                                 \
+#define DM_VALUES(columns, type, names, a0, a1, a2, a3, b)                                                     \
   "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type "." type " {" names "}, {%" a0 ", %" a1 ", %" a2 \
   ", %" a3 "}, %" b ", 1, 1, 1, 1;"
 DM_MULTIPLY(16, 8, 8, 9, 10, 11, 12)
