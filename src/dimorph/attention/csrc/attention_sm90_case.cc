@@ -5,19 +5,15 @@
 
 #include <dimorph/attention/variants.h>
 
-#include "launch.h"
-
 #include "problem.h"
-
-#include "gpu/plan.h"
-
-#include "sm90/boxes.h"
 
 #include "sm90/params.h"
 
-namespace DIMORPH_CASE {
+#include "gpu/case.h"
 
-void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
+#include "sm90/boxes.h"
+
+namespace DIMORPH_CASE {
 
 bool encode(const void* data, const dimorph::attention::sm90::Boxes& boxes, dimorph::cuda::TensorMap* map) {
   return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), boxes.rank, boxes.sizes,
@@ -26,19 +22,12 @@ bool encode(const void* data, const dimorph::attention::sm90::Boxes& boxes, dimo
 }
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
-  namespace gpu = dimorph::attention::gpu;
   namespace sm90 = dimorph::attention::sm90;
   const int32_t multiprocessors = dimorph::cuda::multiprocessors(launch.device);
-  gpu::Plan plan = gpu::plan(kConfig, problem, launch.tokens, multiprocessors);
-  if (plan.partial_out_size + plan.partial_state_size > launch.workspace_size)
-    plan = gpu::plan(kConfig, problem, launch.tokens, 0);  // without splits
+  const gpu::Plan plan = plan_for(kConfig, problem, launch, multiprocessors);
   if (plan.grid == 0) return;
-
   Params params;
-  static_cast<dimorph::attention::Problem&>(params) = problem;
-  static_cast<gpu::Work&>(params) = plan.work;
-  params.partial_out = launch.workspace;
-  params.partial_state = launch.workspace + plan.partial_out_size;
+  set_work(params, problem, launch, plan);
   params.items = static_cast<int32_t>(plan.grid);
   const int64_t queries = problem.cu_seqlens_q ? launch.tokens : problem.max_qo_len;
   const int64_t keys = problem.cu_seqlens_k ? launch.key_tokens : problem.max_kv_len;
@@ -49,19 +38,8 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   if (keys > 0 && !(encode(problem.q, q, &params.q_map) && encode(problem.k, k, &params.k_map) &&
                     encode(problem.v, v, &params.v_map)))
     return;
-  extra.device = launch.device;
-  if (!extra.apply(set_extra, params)) return;
-
-  dimorph::cuda::Config forward;
-  forward.grid.x = static_cast<unsigned>(plan.grid < multiprocessors ? plan.grid : multiprocessors);
-  forward.block.x = kConfig.threads();
-  forward.shared_bytes = kConfig.shared_bytes();
-  DIMORPH_LAUNCH(attention_forward, launch.device, forward, params);
-  if (plan.merge_grid == 0) return;
-  dimorph::cuda::Config merge;
-  merge.grid.x = static_cast<unsigned>(plan.merge_grid);
-  merge.block.x = gpu::kMergeThreads;
-  DIMORPH_LAUNCH(attention_merge, launch.device, merge, params);
+  const int64_t grid = plan.grid < multiprocessors ? plan.grid : multiprocessors;
+  launch_kernels(params, launch, plan, grid, kConfig.threads(), kConfig.shared_bytes(), extra);
 }
 
 }  // namespace DIMORPH_CASE

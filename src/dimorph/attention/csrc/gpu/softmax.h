@@ -47,6 +47,36 @@ __device__ __forceinline__ void find_rows(const Params& p, const Block& block, R
   for (int r = 0; r < kRows; ++r) rows[r] = row_at(p, block, warp_row + thread_row(r));
 }
 
+// Rows before their first key: as the variant starts them, with an output of 0.
+__device__ __forceinline__ void start_rows(const Params& p, const Block& block, Variant& variant, Softmax& rows,
+                                           Output& out, int warp_row) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    dm::RowState<float> row{-dm::math::infinity, 0.f};
+    if constexpr (Traits::has_row_init) {
+      const Row at = row_at(p, block, warp_row + thread_row(r));
+      if (block.split == 0) dm::hooks::row_init(variant, p, row, block.batch, at.q, at.head);
+    }
+    rows.max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
+    rows.sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
+  }
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[m][n][e] = 0.f;
+}
+
+// Adds up the sums of the four threads that share a row.
+__device__ __forceinline__ void finish_sums(Softmax& rows) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    rows.sum[r] += shuffle_xor(rows.sum[r], 1);
+    rows.sum[r] += shuffle_xor(rows.sum[r], 2);
+  }
+}
+
 // The variant's transform of the logits of the keys from k0 on.
 __device__ __forceinline__ void transform_logits(const Params& p, const Block& block, Variant& variant, Logits& s,
                                                  int warp_row, int k0) {

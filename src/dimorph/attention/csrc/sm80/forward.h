@@ -39,22 +39,7 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   load_queries(p, block, base + kConfig.queries_at());
   key_copier.start(tile, slot, p.k_tile_bytes, p.k_step_bytes).load(0, 1);
   value_copier.start(tile, slot, p.v_tile_bytes, p.v_step_bytes).load(0, 1);
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    dm::RowState<float> row{-dm::math::infinity, 0.f};
-    if constexpr (Traits::has_row_init) {
-      const Row at = row_at(p, block, warp_row + thread_row(r));
-      if (block.split == 0) dm::hooks::row_init(variant, p, row, block.batch, at.q, at.head);
-    }
-    rows.max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
-    rows.sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
-  }
-#pragma unroll
-  for (int m = 0; m < kM; ++m)
-#pragma unroll
-    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
-#pragma unroll
-      for (int e = 0; e < 4; ++e) out[m][n][e] = 0.f;
+  start_rows(p, block, variant, rows, out, warp_row);
   copy_wait();
   __syncthreads();
   transform_queries(p, variant, shared + kConfig.queries_at());
@@ -118,11 +103,7 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
     slot ^= 1;
   }
   copy_wait();  // the zeros of the tile past the last: what comes next uses the same memory
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    rows.sum[r] += shuffle_xor(rows.sum[r], 1);
-    rows.sum[r] += shuffle_xor(rows.sum[r], 2);
-  }
+  finish_sums(rows);
 }
 
 extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.blocks)

@@ -23,18 +23,14 @@ class Computer {
     KeyTiles tiles(p_, block, variant);
     Softmax rows;
     Output out;
-    start(block, variant, rows, out, warp_row);
+    start_rows(p_, block, variant, rows, out, warp_row);
     if (tiles.first < tiles.end) {
       barrier_wait(shared_address(&signals_.queries_full), queries_round_);
       queries_round_ ^= 1;
       transform_queries(variant);
       run(block, variant, tiles, rows, out, warp_row, careful);
     }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      rows.sum[r] += shuffle_xor(rows.sum[r], 1);
-      rows.sum[r] += shuffle_xor(rows.sum[r], 2);
-    }
+    finish_sums(rows);
     if (!careful && warp_row <= block.last_row && __any_sync(0xffffffffu, !all_finite(out))) signals_.again = 1;
     if (p_.splits > 1) {
       store_partial(p_, block, rows, out, warp_row);
@@ -57,24 +53,6 @@ class Computer {
   const int warp_, group_;  // of those that compute
   Position keys_, values_;
   uint32_t queries_round_ = 0;
-
-  __device__ __forceinline__ void start(const Block& block, Variant& variant, Softmax& rows, Output& out,
-                                        int warp_row) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      dm::RowState<float> row{-dm::math::infinity, 0.f};
-      if constexpr (Traits::has_row_init) {
-        const Row at = row_at(p_, block, warp_row + thread_row(r));
-        if (block.split == 0) dm::hooks::row_init(variant, p_, row, block.batch, at.q, at.head);
-      }
-      rows.max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
-      rows.sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
-    }
-#pragma unroll
-    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
-#pragma unroll
-      for (int e = 0; e < 4; ++e) out[0][n][e] = 0.f;
-  }
 
   // Changes the group's queries in shared memory as the variant asks and, for a negative scale, their sign.
   __device__ __forceinline__ void transform_queries(Variant& variant) {

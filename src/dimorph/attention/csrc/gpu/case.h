@@ -1,0 +1,48 @@
+// What the host's cases of all GPU families do: plan, fill the parameters, launch, merge.
+#pragma once
+#include <dimorph/cuda.h>
+
+#include "../launch.h"
+#include "plan.h"
+
+namespace DIMORPH_CASE {
+
+namespace gpu = dimorph::attention::gpu;
+
+inline void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
+
+// Without splits where the workspace is too small for them.
+template <typename Config>
+gpu::Plan plan_for(const Config& config, const dimorph::attention::Problem& problem,
+                   const dimorph::attention::Launch& launch, int multiprocessors) {
+  const gpu::Plan plan = gpu::plan(config, problem, launch.tokens, multiprocessors);
+  const bool fits = plan.partial_out_size + plan.partial_state_size <= launch.workspace_size;
+  return fits ? plan : gpu::plan(config, problem, launch.tokens, 0);
+}
+
+inline void set_work(Params& params, const dimorph::attention::Problem& problem,
+                     const dimorph::attention::Launch& launch, const gpu::Plan& plan) {
+  static_cast<dimorph::attention::Problem&>(params) = problem;
+  static_cast<gpu::Work&>(params) = plan.work;
+  params.partial_out = launch.workspace;
+  params.partial_state = launch.workspace + plan.partial_out_size;
+}
+
+// The variant's parameters come last: their tensors must lie on the launch's device.
+inline void launch_kernels(Params& params, const dimorph::attention::Launch& launch, const gpu::Plan& plan,
+                           int64_t grid, int threads, int shared_bytes, dimorph::Extra extra) {
+  extra.device = launch.device;
+  if (!extra.apply(set_extra, params)) return;
+  dimorph::cuda::Config forward;
+  forward.grid.x = static_cast<unsigned>(grid);
+  forward.block.x = threads;
+  forward.shared_bytes = shared_bytes;
+  DIMORPH_LAUNCH(attention_forward, launch.device, forward, params);
+  if (plan.merge_grid == 0) return;
+  dimorph::cuda::Config merge;
+  merge.grid.x = static_cast<unsigned>(plan.merge_grid);
+  merge.block.x = gpu::kMergeThreads;
+  DIMORPH_LAUNCH(attention_merge, launch.device, merge, params);
+}
+
+}  // namespace DIMORPH_CASE
