@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -256,7 +255,7 @@ def sync_directory(path: Path) -> None:
 
 
 def _temporary_name() -> str:
-    return f"{os.getpid()}-{secrets.token_hex(8)}.{_HOST}"
+    return f"{os.getpid()}-{os.urandom(8).hex()}.{_HOST}"
 
 
 def _erase(directory: Path) -> None:
