@@ -190,41 +190,39 @@ class Computer {
   }
 };
 
+// Calls each(block, variant, careful) for all blocks of work that are this thread block's; once more, carefully, if one
+// left an output that is not finite.
+template <typename F>
+__device__ __forceinline__ void for_each_block(const Params& p, const Signals& signals, F each) {
+  for (bool careful = false;; careful = true) {
+    for (int n = 0, item; (item = item_of(n)) < p.items; ++n) {
+      Block block;
+      if (!find_block(p, item, block)) continue;
+      Variant variant = dm::hooks::make<Variant>(p, block.batch);
+      each(block, variant, careful);
+    }
+    meet(kAll, kComputeThreads + 32);
+    if (careful || !signals.again) return;
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     attention_forward(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Signals& signals = *reinterpret_cast<Signals*>(shared + kConfig.signals_at());
   if (threadIdx.x == 0) init_signals(signals);
   __syncthreads();
-  Block block;
-  bool careful = false;
   if (threadIdx.x < 128) {
     give_registers<kConfig.copy_registers()>();
     if (threadIdx.x >= 32) return;
     Copier copier(params, shared, signals);
-    for (;;) {
-      for (int n = 0, item; (item = item_of(n)) < params.items; ++n) {
-        if (!find_block(params, item, block)) continue;
-        Variant variant = dm::hooks::make<Variant>(params, block.batch);
-        copier.copy(block, variant);
-      }
-      meet(kAll, kComputeThreads + 32);
-      if (careful || !signals.again) break;
-      careful = true;
-    }
+    for_each_block(params, signals, [&](const Block& block, Variant& variant, bool) { copier.copy(block, variant); });
   } else {
     take_registers<kConfig.compute_registers()>();
     Computer computer(params, shared, signals);
-    for (;;) {
-      for (int n = 0, item; (item = item_of(n)) < params.items; ++n) {
-        if (!find_block(params, item, block)) continue;
-        Variant variant = dm::hooks::make<Variant>(params, block.batch);
-        computer.compute(block, variant, careful);
-      }
-      meet(kAll, kComputeThreads + 32);
-      if (careful || !signals.again) break;
-      careful = true;
-    }
+    for_each_block(params, signals, [&](const Block& block, Variant& variant, bool careful) {
+      computer.compute(block, variant, careful);
+    });
   }
 }
 
