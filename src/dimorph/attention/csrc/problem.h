@@ -1,5 +1,6 @@
 // One attention problem as plain data: what the entry checked and every case of every family receives.
 #pragma once
+#include <dimorph/attention/host_device.h>
 #include <dimorph/ints.h>
 
 namespace dimorph {
@@ -27,12 +28,6 @@ struct Problem {
   float sm_scale;
 };
 
-#if defined(__CUDACC__)
-#define DIMORPH_HOST_DEVICE __host__ __device__
-#else
-#define DIMORPH_HOST_DEVICE
-#endif
-
 // What a variant may read: the problem, its element types, and the variant's additional parameters.
 template <typename DTypeQ_, typename DTypeKV_, typename DTypeO_>
 struct BaseParams : Problem {
@@ -41,22 +36,20 @@ struct BaseParams : Problem {
   using DTypeO = DTypeO_;
   using IdType = int32_t;
 
-  DIMORPH_HOST_DEVICE int get_qo_len(int batch_idx) const {
+  DM_HD int get_qo_len(int batch_idx) const {
     return cu_seqlens_q ? cu_seqlens_q[batch_idx + 1] - cu_seqlens_q[batch_idx] : max_qo_len;
   }
-  DIMORPH_HOST_DEVICE int get_kv_len(int batch_idx) const {
+  DM_HD int get_kv_len(int batch_idx) const {
     return cu_seqlens_k ? cu_seqlens_k[batch_idx + 1] - cu_seqlens_k[batch_idx] : max_kv_len;
   }
   // Tokens before the sequence's first, in a tensor that has one element a token.
-  DIMORPH_HOST_DEVICE int64_t get_qo_start(int batch_idx) const {
+  DM_HD int64_t get_qo_start(int batch_idx) const {
     return cu_seqlens_q ? cu_seqlens_q[batch_idx] : int64_t{batch_idx} * max_qo_len;
   }
-  DIMORPH_HOST_DEVICE int64_t get_kv_start(int batch_idx) const {
+  DM_HD int64_t get_kv_start(int batch_idx) const {
     return cu_seqlens_k ? cu_seqlens_k[batch_idx] : int64_t{batch_idx} * max_kv_len;
   }
 };
-
-#undef DIMORPH_HOST_DEVICE
 
 }  // namespace attention
 }  // namespace dimorph

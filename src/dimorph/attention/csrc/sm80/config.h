@@ -1,11 +1,7 @@
 // Tile sizes of the sm80 family, as pure functions of the head dims: the device code and the host's plan read the same.
 #pragma once
 
-#if defined(__CUDACC__)
-#define DIMORPH_HOST_DEVICE __host__ __device__
-#else
-#define DIMORPH_HOST_DEVICE
-#endif
+#include <dimorph/attention/host_device.h>
 
 namespace dimorph {
 namespace attention {
@@ -19,40 +15,36 @@ struct Config {
   int keys;    // a tile, whose logits are in registers at a time
   int held;    // parts of 16 along dim_qk whose queries stay in registers; the others are read again for each tile
 
-  DIMORPH_HOST_DEVICE constexpr int warp_rows() const { return 16 * m_tiles; }
-  DIMORPH_HOST_DEVICE constexpr int rows() const { return warp_rows() * warps; }
-  DIMORPH_HOST_DEVICE constexpr int threads() const { return 32 * warps; }
-  DIMORPH_HOST_DEVICE constexpr bool packs(int) const { return true; }
+  DM_HD constexpr int warp_rows() const { return 16 * m_tiles; }
+  DM_HD constexpr int rows() const { return warp_rows() * warps; }
+  DM_HD constexpr int threads() const { return 32 * warps; }
+  DM_HD constexpr bool packs(int) const { return true; }
   // Bytes from one row to the next in shared memory. An odd number of 16-byte chunks puts any 8 consecutive rows into
   // different banks, so matrices load without conflicts, for every head dim and at constant offsets from one address.
-  DIMORPH_HOST_DEVICE constexpr int pitch_qk() const { return 2 * dim_qk + 16; }
-  DIMORPH_HOST_DEVICE constexpr int pitch_vo() const { return 2 * dim_vo + 16; }
+  DM_HD constexpr int pitch_qk() const { return 2 * dim_qk + 16; }
+  DM_HD constexpr int pitch_vo() const { return 2 * dim_vo + 16; }
   // Rows that the block's threads copy at once, 16 bytes each.
-  DIMORPH_HOST_DEVICE constexpr int rows_at_once(int dim) const { return threads() / (dim / 8); }
+  DM_HD constexpr int rows_at_once(int dim) const { return threads() / (dim / 8); }
   // Shared memory: two tiles of keys, two of values, the queries; at last the output.
-  DIMORPH_HOST_DEVICE constexpr int keys_at() const { return 0; }
-  DIMORPH_HOST_DEVICE constexpr int values_at() const { return 2 * keys * pitch_qk(); }
-  DIMORPH_HOST_DEVICE constexpr int queries_at() const { return values_at() + 2 * keys * pitch_vo(); }
-  DIMORPH_HOST_DEVICE constexpr int output_bytes() const { return rows() * pitch_vo(); }
-  DIMORPH_HOST_DEVICE constexpr int shared_bytes() const {
+  DM_HD constexpr int keys_at() const { return 0; }
+  DM_HD constexpr int values_at() const { return 2 * keys * pitch_qk(); }
+  DM_HD constexpr int queries_at() const { return values_at() + 2 * keys * pitch_vo(); }
+  DM_HD constexpr int output_bytes() const { return rows() * pitch_vo(); }
+  DM_HD constexpr int shared_bytes() const {
     const int inputs = queries_at() + rows() * pitch_qk();
     return inputs > output_bytes() ? inputs : output_bytes();
   }
   // Whether a multiprocessor with so much shared memory runs the blocks; the kernel has a few bytes of its own.
-  DIMORPH_HOST_DEVICE constexpr bool fits(int kilobytes) const {
-    return blocks * (shared_bytes() + keys + 1024) <= kilobytes * 1024;
-  }
+  DM_HD constexpr bool fits(int kilobytes) const { return blocks * (shared_bytes() + keys + 1024) <= kilobytes * 1024; }
 };
 
-DIMORPH_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+DM_HD constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
 // Shared memory of a multiprocessor, in KB; a block may have 1 KB less, which is what each block costs besides its own.
-DIMORPH_HOST_DEVICE constexpr int shared_kilobytes(int arch) {
-  return arch >= 90 ? 228 : arch == 80 || arch == 87 ? 164 : 100;
-}
+DM_HD constexpr int shared_kilobytes(int arch) { return arch >= 90 ? 228 : arch == 80 || arch == 87 ? 164 : 100; }
 
 // `arch` is what the device code is compiled for: 80, 86, 90. `transforms`: the variant changes logits.
-DIMORPH_HOST_DEVICE constexpr Config choose(int dim_qk, int dim_vo, int arch, bool transforms) {
+DM_HD constexpr Config choose(int dim_qk, int dim_vo, int arch, bool transforms) {
   Config c{dim_qk, dim_vo, 0, 0, 0, 0, 0};
   const int shared = shared_kilobytes(arch);
   // Each row of a warp adds a use to the keys and values it reads from shared memory, which is the bound after the
@@ -70,8 +62,6 @@ DIMORPH_HOST_DEVICE constexpr Config choose(int dim_qk, int dim_vo, int arch, bo
   c.held = smaller(dim_qk / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
   return c;
 }
-
-#undef DIMORPH_HOST_DEVICE
 
 }  // namespace sm80
 }  // namespace attention

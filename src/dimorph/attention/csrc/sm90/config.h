@@ -1,11 +1,7 @@
 // Tile sizes of the sm90 family, as pure functions of the head dims: the device code and the host's plan read the same.
 #pragma once
 
-#if defined(__CUDACC__)
-#define DIMORPH_HOST_DEVICE __host__ __device__
-#else
-#define DIMORPH_HOST_DEVICE
-#endif
+#include <dimorph/attention/host_device.h>
 
 namespace dimorph {
 namespace attention {
@@ -21,30 +17,28 @@ struct Config {
   int keys;    // a tile
   int blocks;  // thread blocks an SM
 
-  DIMORPH_HOST_DEVICE constexpr int rows() const { return 64 * groups; }
+  DM_HD constexpr int rows() const { return 64 * groups; }
   // Whether rows of a tile may be queries of so many heads: a copy moves whole queries.
-  DIMORPH_HOST_DEVICE constexpr bool packs(int heads) const { return rows() % heads == 0; }
-  DIMORPH_HOST_DEVICE constexpr int warp_rows() const { return 16; }
-  DIMORPH_HOST_DEVICE constexpr int threads() const { return 128 * (groups + 1); }
+  DM_HD constexpr bool packs(int heads) const { return rows() % heads == 0; }
+  DM_HD constexpr int warp_rows() const { return 16; }
+  DM_HD constexpr int threads() const { return 128 * (groups + 1); }
   // Registers a thread: of the warpgroup that copies, of those that compute. All are 65536 at most.
-  DIMORPH_HOST_DEVICE constexpr int copy_registers() const { return groups == 3 ? 32 : 24; }
-  DIMORPH_HOST_DEVICE constexpr int compute_registers() const { return groups == 3 ? 160 : 240; }
-  DIMORPH_HOST_DEVICE static constexpr int columns(int dim) { return (dim + 63) / 64; }
-  DIMORPH_HOST_DEVICE constexpr int query_bytes() const { return rows() * columns(dim_qk) * 128; }
-  DIMORPH_HOST_DEVICE constexpr int key_bytes() const { return keys * columns(dim_qk) * 128; }
-  DIMORPH_HOST_DEVICE constexpr int value_bytes() const { return keys * columns(dim_vo) * 128; }
+  DM_HD constexpr int copy_registers() const { return groups == 3 ? 32 : 24; }
+  DM_HD constexpr int compute_registers() const { return groups == 3 ? 160 : 240; }
+  DM_HD static constexpr int columns(int dim) { return (dim + 63) / 64; }
+  DM_HD constexpr int query_bytes() const { return rows() * columns(dim_qk) * 128; }
+  DM_HD constexpr int key_bytes() const { return keys * columns(dim_qk) * 128; }
+  DM_HD constexpr int value_bytes() const { return keys * columns(dim_vo) * 128; }
   // Shared memory: the queries, where the output is put together at last; tiles of keys, of values; then Signals.
-  DIMORPH_HOST_DEVICE constexpr int queries_at() const { return 0; }
-  DIMORPH_HOST_DEVICE constexpr int keys_at() const {
-    return rows() * 128 * columns(dim_qk > dim_vo ? dim_qk : dim_vo);
-  }
-  DIMORPH_HOST_DEVICE constexpr int values_at() const { return keys_at() + kStages * key_bytes(); }
-  DIMORPH_HOST_DEVICE constexpr int signals_at() const { return values_at() + kStages * value_bytes(); }
-  DIMORPH_HOST_DEVICE constexpr int shared_bytes() const { return signals_at() + 128 + kStages * keys; }
+  DM_HD constexpr int queries_at() const { return 0; }
+  DM_HD constexpr int keys_at() const { return rows() * 128 * columns(dim_qk > dim_vo ? dim_qk : dim_vo); }
+  DM_HD constexpr int values_at() const { return keys_at() + kStages * key_bytes(); }
+  DM_HD constexpr int signals_at() const { return values_at() + kStages * value_bytes(); }
+  DM_HD constexpr int shared_bytes() const { return signals_at() + 128 + kStages * keys; }
 };
 
 // `plain`: the variant neither masks nor changes logits.
-DIMORPH_HOST_DEVICE constexpr Config choose(int dim_qk, int dim_vo, bool plain) {
+DM_HD constexpr Config choose(int dim_qk, int dim_vo, bool plain) {
   Config c{dim_qk, dim_vo, 0, 0, 1};
   // Each warpgroup reads all keys and values from shared memory; three share them where their registers suffice.
   c.groups = dim_vo <= 64 && dim_qk <= 64 ? 3 : 2;
@@ -57,8 +51,6 @@ DIMORPH_HOST_DEVICE constexpr Config choose(int dim_qk, int dim_vo, bool plain) 
   while (c.shared_bytes() > 227 * 1024) c.keys -= 16;
   return c;
 }
-
-#undef DIMORPH_HOST_DEVICE
 
 }  // namespace sm90
 }  // namespace attention

@@ -6,10 +6,8 @@
 
 #include <dimorph/ints.h>
 
-#if defined(__CUDACC__)  // NVRTC defines it too
-#define DM_HD __host__ __device__
-#else
-#define DM_HD
+#include "host_device.h"
+#if !defined(__CUDACC__)
 #include "simd.h"
 #endif
 

@@ -1,0 +1,8 @@
+// DM_HD marks what the host and the device run.
+#pragma once
+
+#if defined(__CUDACC__)  // NVRTC defines it too
+#define DM_HD __host__ __device__
+#else
+#define DM_HD
+#endif
