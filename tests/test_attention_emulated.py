@@ -29,7 +29,9 @@ CASES = [
     (Specialization("bfloat16", (192, 128), ("ALiBi", "Sinks")), "sm_90a"),
 ]
 
-WAIT_FOR_KEYS = "    barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());\n"
+WAIT_FOR_KEYS = (
+    "    barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());\n    multiply_begin"
+)
 WAIT_FOR_VALUES = (
     "    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());\n    multiply_begin"
 )
@@ -44,7 +46,6 @@ FAULTS = {
         "  // the zeros",
         "a thread ended while copies were under way",
     ),
-    "no barrier within a warp": ("gpu/epilogue.h", "  __syncwarp();\n", "", "out is off by"),
     "one slot for two tiles": ("sm80/copy.h", "to + slot * (kKeys * S::kPitch)", "to", "out is off by"),
     "halves swapped": (
         "gpu/ptx.h",
@@ -73,26 +74,26 @@ FAULTS = {
 }
 
 SM90_FAULTS = {
-    "no waiting for keys": ("sm90/forward.h", WAIT_FOR_KEYS, "", "more arrivals than"),
+    "no waiting for keys": ("sm90/forward.h", WAIT_FOR_KEYS, "    multiply_begin", "more arrivals than"),
     "no waiting for values": ("sm90/forward.h", WAIT_FOR_VALUES, "    multiply_begin", "more arrivals than"),
-    "no waiting for the products": ("sm90/forward.h", "      multiply_wait<1>();\n", "", "out is off by"),
+    "no waiting for the products": ("sm90/forward.h", "        multiply_wait<1>();\n", "", "out is off by"),
     "a slot that is freed early": (
         "sm90/forward.h",
-        "      multiply_wait<1>();\n      end_keys(s);\n",
-        "      release(signals_.keys_empty[keys_.slot()]);\n      meet(kCompute, kComputeThreads);\n"
-        "      for (int i = 0; i < 99; ++i) __syncwarp();\n      multiply_wait<1>();\n      hold(s);\n"
-        "      keys_.next();\n",
+        "        multiply_wait<1>();\n        end_keys(s);\n",
+        "        release(signals_.keys_empty[keys_.slot()]);\n"
+        "        for (int i = 0; i < 99; ++i) meet(kGroup + group_, 128);\n        multiply_wait<1>();\n        hold(s);\n"
+        "        keys_.next();\n",
         "out is off by",
     ),
     "a slot that is never freed": (
         "sm90/forward.h",
-        "    release(signals_.values_empty[values_.slot()]);\n",
-        "",
+        "    hold(weights);\n    release(signals_.values_empty[values_.slot()]);\n",
+        "    hold(weights);\n",
         r"deadlock: .*mbarrier.try_wait",
     ),
     "a turn that is not passed on": (
         "sm90/forward.h",
-        "      pass(kTurn + (group_ + 1) % kConfig.groups, 256);\n",
+        "        pass_turn();\n",
         "",
         r"deadlock: .*barrier.cta.sync",
     ),

@@ -26,6 +26,9 @@ using emulator::threadIdx;
 struct alignas(8) float2 {
   float x, y;
 };
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };

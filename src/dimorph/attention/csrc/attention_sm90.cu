@@ -30,6 +30,8 @@
 
 #include "sm90/copy.h"
 
+#include "sm90/scheduler.h"
+
 #include "sm90/forward.h"
 
 #include "gpu/merge.h"

@@ -28,7 +28,7 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   if (plan.grid == 0) return;
   Params params;
   set_work(params, problem, launch, plan);
-  params.items = static_cast<int32_t>(plan.grid);
+  static_cast<sm90::Order&>(params) = sm90::order(kConfig, problem, plan.work);
   const int64_t queries = problem.cu_seqlens_q ? launch.tokens : problem.max_qo_len;
   const int64_t keys = problem.cu_seqlens_k ? launch.key_tokens : problem.max_kv_len;
   const sm90::Boxes q = sm90::query_boxes(kConfig, problem, problem.q_strides, plan.work.pack, queries);

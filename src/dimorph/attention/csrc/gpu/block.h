@@ -10,7 +10,6 @@ struct Block {
   int row0, last_row;              // the tile's first row and the sequence's last
   int split;
   int qo_len, kv_len;
-  const DType *q, *k, *v;  // of the sequence; k and v of the head
 };
 
 // A row's query and head. Rows past the sequence's last repeat it, so that hooks never see an index out of range.
@@ -28,28 +27,31 @@ __device__ __forceinline__ int64_t offset(const dimorph::attention::Strides& str
   return batch * strides.batch + row * strides.row + head * strides.head;
 }
 
-// The block of that number; false when its sequence has no such rows.
-__device__ inline bool find_block(const Params& p, int index, Block& block) {
-  // Long tiles first: under a causal mask the last queries see the most keys. Tiles of one head follow each other, so
-  // that those at work together share its keys in the second-level cache.
-  block.split = index % p.splits;
-  index /= p.splits;
-  const int tile = p.tiles - 1 - index % p.tiles;
-  index /= p.tiles;
-  const int heads = p.num_qo_heads / p.pack, group = p.num_qo_heads / p.num_kv_heads;
-  block.batch = index / heads;
-  block.first_head = index % heads * p.pack;
+// The row of a tensor at which the block's sequence begins: ragged ones follow each other.
+__device__ __forceinline__ int first_query(const Params& p, const Block& block) {
+  return p.cu_seqlens_q ? p.cu_seqlens_q[block.batch] : 0;
+}
+__device__ __forceinline__ int first_key(const Params& p, const Block& block) {
+  return p.cu_seqlens_k ? p.cu_seqlens_k[block.batch] : 0;
+}
+// The first key (value) of the block's sequence and head.
+__device__ __forceinline__ const DType* keys_of(const Params& p, const Block& block) {
+  return static_cast<const DType*>(p.k) + offset(p.k_strides, block.batch, first_key(p, block), block.kv_head);
+}
+__device__ __forceinline__ const DType* values_of(const Params& p, const Block& block) {
+  return static_cast<const DType*>(p.v) + offset(p.v_strides, block.batch, first_key(p, block), block.kv_head);
+}
+
+// Everything about a block but its rows. `pack` counts the packs of heads of all sequences.
+__device__ inline void find_sequence(const Params& p, int pack, int split, Block& block) {
+  const int packs = p.num_qo_heads / p.pack, group = p.num_qo_heads / p.num_kv_heads;
+  block.split = split;
+  block.batch = pack / packs;
+  block.first_head = pack % packs * p.pack;
   block.kv_head = block.first_head / group;
-  block.qo_len = p.get_qo_len(block.batch);
-  block.kv_len = p.get_kv_len(block.batch);
-  block.row0 = tile * kConfig.rows();
+  block.qo_len = common(p.get_qo_len(block.batch));
+  block.kv_len = common(p.get_kv_len(block.batch));
   block.last_row = block.qo_len * p.pack - 1;
-  const int q_row = p.cu_seqlens_q ? p.cu_seqlens_q[block.batch] : 0;
-  const int k_row = p.cu_seqlens_k ? p.cu_seqlens_k[block.batch] : 0;
-  block.q = static_cast<const DType*>(p.q) + offset(p.q_strides, block.batch, q_row, 0);
-  block.k = static_cast<const DType*>(p.k) + offset(p.k_strides, block.batch, k_row, block.kv_head);
-  block.v = static_cast<const DType*>(p.v) + offset(p.v_strides, block.batch, k_row, block.kv_head);
-  return block.row0 <= block.last_row;
 }
 
 // The tiles of keys that some row of the block may see, in order. All lanes of a warp must call together: each

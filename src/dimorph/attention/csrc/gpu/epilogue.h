@@ -41,41 +41,39 @@ __device__ __forceinline__ void store_partial(const Params& p, const Block& bloc
   }
 }
 
-// `shared` is the warp's own room for its rows, of which 8 elements lie where output_chunk() says.
+// Neighbouring lanes exchange elements, so that those that share a row write 32 bytes of it at a time, a sector.
 __device__ __forceinline__ void store_output(const Params& p, const Block& block, Variant& variant, const Softmax& rows,
-                                             Output& out, int warp_row, unsigned char* shared) {
+                                             const Output& out, int warp_row) {
+  const int q_row = first_query(p, block);
+  const bool odd = threadIdx.x % 2;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int row = warp_row + thread_row(r);
     const Row at = row_at(p, block, row);
     float lse;
     const float normalise = normalisation(p, variant, block.batch, at, rows.max[r], rows.sum[r], lse);
-    if (p.lse && threadIdx.x % 4 == 0 && row <= block.last_row) {
-      const int q_row = p.cu_seqlens_q ? p.cu_seqlens_q[block.batch] : 0;
-      p.lse[offset(p.lse_strides, block.batch, q_row + at.q, at.head)] = lse;
-    }
+    uint32_t pairs[kValueChunks];
 #pragma unroll
-    for (int n = 0; n < HEAD_DIM_VO / 8; ++n) {
-      const int dim = n * 8 + thread_column();
-      float pair[2];
+    for (int n = 0; n < kValueChunks; ++n) {
+      float x[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e)
-        pair[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * normalise, block.batch, at.q,
-                                              at.head, dim + e);
-      *reinterpret_cast<uint32_t*>(shared + output_chunk(thread_row(r), n) + thread_column() * 2) =
-          pack(pair[0], pair[1]);
+        x[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * normalise, block.batch, at.q,
+                                           at.head, n * 8 + thread_column() + e);
+      pairs[n] = pack(x[0], x[1]);
     }
-  }
-  __syncwarp();
-  const int q_row = p.cu_seqlens_q ? p.cu_seqlens_q[block.batch] : 0;
-  DType* to = static_cast<DType*>(p.out) + offset(p.out_strides, block.batch, q_row, 0);
-#pragma unroll 1
-  for (int i = threadIdx.x % 32; i < kConfig.warp_rows() * kValueChunks; i += 32) {
-    const int row = i / kValueChunks, chunk = i % kValueChunks;
-    if (warp_row + row > block.last_row) break;
-    const Row at = row_at(p, block, warp_row + row);
-    *reinterpret_cast<uint4*>(to + offset(p.out_strides, 0, at.q, at.head) + chunk * 8) =
-        *reinterpret_cast<const uint4*>(shared + output_chunk(row, chunk));
+#pragma unroll
+    for (int n = 0; n < kValueChunks; n += 2) {
+      const uint32_t own = odd ? pairs[n + 1] : pairs[n], received = shuffle_xor(odd ? pairs[n] : pairs[n + 1], 1);
+      pairs[n] = odd ? received : own;
+      pairs[n + 1] = odd ? own : received;
+    }
+    if (row > block.last_row) continue;
+    DType* to = static_cast<DType*>(p.out) + offset(p.out_strides, block.batch, q_row + at.q, at.head) + odd * 8 +
+                threadIdx.x % 4 / 2 * 4;
+#pragma unroll
+    for (int n = 0; n < kValueChunks; n += 2) *reinterpret_cast<uint2*>(to + n * 8) = uint2{pairs[n], pairs[n + 1]};
+    if (p.lse && threadIdx.x % 4 == 0) p.lse[offset(p.lse_strides, block.batch, q_row + at.q, at.head)] = lse;
   }
 }
 

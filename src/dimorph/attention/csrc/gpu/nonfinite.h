@@ -31,7 +31,7 @@ __device__ __forceinline__ void add_aside(const Params& p, const Block& block, c
 #pragma unroll 1
   for (int c = 0; c < kKeys; ++c) {
     if (!aside[c]) continue;
-    const DType* v = block.v + (k0 + c) * p.v_strides.row + thread_column();
+    const DType* v = values_of(p, block) + (k0 + c) * p.v_strides.row + thread_column();
     float weights[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {

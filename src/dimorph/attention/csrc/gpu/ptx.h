@@ -24,6 +24,13 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
   return result;
 }
 
+// A value that all lanes of a warp have in common, so that the compiler knows it: it then keeps it and what follows
+// from it in registers of the warp, and branches on it are no place to wait for each other.
+template <typename T>
+__device__ __forceinline__ T common(T value) {
+  return __shfl_sync(0xffffffffu, value, 0);
+}
+
 template <typename T>
 __device__ __forceinline__ T shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);

@@ -31,7 +31,7 @@ struct Softmax {
 __device__ __forceinline__ int thread_row(int r) { return r * 8 + static_cast<int>(threadIdx.x % 32) / 4; }
 __device__ __forceinline__ int thread_column() { return threadIdx.x % 4 * 2; }
 
-// Calls f(m, n, e, row number, column) for each logit of the thread.
+// Calls f(m, n, e, row number, step) for each logit of the thread; its column is thread_column() + step.
 template <typename F>
 __device__ __forceinline__ void for_each_logit(F f) {
 #pragma unroll
@@ -39,7 +39,7 @@ __device__ __forceinline__ void for_each_logit(F f) {
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) f(m, n, e, 2 * m + e / 2, n * 8 + thread_column() + e % 2);
+      for (int e = 0; e < 4; ++e) f(m, n, e, 2 * m + e / 2, n * 8 + e % 2);
 }
 
 __device__ __forceinline__ void find_rows(const Params& p, const Block& block, Row (&rows)[kRows], int warp_row) {
@@ -84,10 +84,21 @@ __device__ __forceinline__ void transform_logits(const Params& p, const Block& b
     Row rows[kRows];
     find_rows(p, block, rows, warp_row);
     const float scale = Traits::use_softmax ? p.sm_scale : 1.f;
-    for_each_logit([&](int m, int n, int e, int r, int column) {
-      const int k = dm::math::min(k0 + column, block.kv_len - 1);
-      s[m][n][e] = dm::hooks::logits_transform(variant, p, s[m][n][e] * scale, block.batch, rows[r].q, k, rows[r].head,
-                                               block.kv_head);
+    const int first = k0 + thread_column(), last = block.kv_len - 1;
+    if constexpr (Traits::has_small_transform) {
+      float most = 0.f;
+      for_each_logit([&](int m, int n, int e, int, int) { most = fmaxf(most, fabsf(s[m][n][e])); });
+      if (!__any_sync(0xffffffffu, !dm::hooks::small_logits(variant, p, most * fabsf(scale)))) {
+        for_each_logit([&](int m, int n, int e, int r, int step) {
+          s[m][n][e] = dm::hooks::small_logits_transform(variant, p, s[m][n][e] * scale, block.batch, rows[r].q,
+                                                         dm::Index<1>{first, step, last}, rows[r].head, block.kv_head);
+        });
+        return;
+      }
+    }
+    for_each_logit([&](int m, int n, int e, int r, int step) {
+      s[m][n][e] = dm::hooks::logits_transform(variant, p, s[m][n][e] * scale, block.batch, rows[r].q,
+                                               dm::Index<1>{first, step, last}, rows[r].head, block.kv_head);
     });
   }
 }
@@ -97,10 +108,10 @@ __device__ __forceinline__ void mask_logits(const Params& p, const Block& block,
   Row rows[kRows];
   find_rows(p, block, rows, warp_row);
   const int last = block.kv_len - 1;
-  for_each_logit([&](int m, int n, int e, int r, int column) {
-    const int k = k0 + column;
-    const bool counts = dm::hooks::logits_mask<bool>(variant, p, block.batch, rows[r].q, dm::math::min(k, last),
-                                                     rows[r].head, block.kv_head);
+  for_each_logit([&](int m, int n, int e, int r, int step) {
+    const dm::Index<1> k{k0 + thread_column(), step, last};
+    const bool counts =
+        dm::hooks::logits_mask<bool>(variant, p, block.batch, rows[r].q, k, rows[r].head, block.kv_head);
     if (!counts || k > last) s[m][n][e] = Traits::use_softmax ? -dm::math::infinity : 0.f;
   });
 }

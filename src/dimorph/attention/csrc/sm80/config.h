@@ -25,15 +25,11 @@ struct Config {
   DM_HD constexpr int pitch_vo() const { return 2 * dim_vo + 16; }
   // Rows that the block's threads copy at once, 16 bytes each.
   DM_HD constexpr int rows_at_once(int dim) const { return threads() / (dim / 8); }
-  // Shared memory: two tiles of keys, two of values, the queries; at last the output.
+  // Shared memory: two tiles of keys, two of values, the queries.
   DM_HD constexpr int keys_at() const { return 0; }
   DM_HD constexpr int values_at() const { return 2 * keys * pitch_qk(); }
   DM_HD constexpr int queries_at() const { return values_at() + 2 * keys * pitch_vo(); }
-  DM_HD constexpr int output_bytes() const { return rows() * pitch_vo(); }
-  DM_HD constexpr int shared_bytes() const {
-    const int inputs = queries_at() + rows() * pitch_qk();
-    return inputs > output_bytes() ? inputs : output_bytes();
-  }
+  DM_HD constexpr int shared_bytes() const { return queries_at() + rows() * pitch_qk(); }
   // Whether a multiprocessor with so much shared memory runs the blocks; the kernel has a few bytes of its own.
   DM_HD constexpr bool fits(int kilobytes) const { return blocks * (shared_bytes() + keys + 1024) <= kilobytes * 1024; }
 };

@@ -5,9 +5,8 @@ namespace DIMORPH_CASE {
 
 constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
 
-// Where 8 elements of a row lie: in a tile of values, and in a warp's output.
+// Where 8 elements of a row of a tile of values lie.
 __device__ __forceinline__ int value_chunk(int row, int chunk) { return row * kPitchVO + chunk * 16; }
-__device__ __forceinline__ int output_chunk(int row, int chunk) { return value_chunk(row, chunk); }
 
 // How the block's threads share the 16-byte chunks of `rows` rows of kDim elements: each keeps its column.
 template <int kDim>
@@ -65,11 +64,12 @@ __device__ __forceinline__ void load_queries(const Params& p, const Block& block
   using S = Share<HEAD_DIM_QK>;
   const S share;
   if (share.idle()) return;
+  const DType* q = static_cast<const DType*>(p.q) + share.chunk * 8;
 #pragma unroll 1
   for (int row = share.row; row < kConfig.rows(); row += S::kRowsAtOnce) {
     const Row at = row_at(p, block, block.row0 + row);
     copy_async(to + row * kPitchQK + share.chunk * 16,
-               block.q + offset(p.q_strides, 0, at.q, at.head) + share.chunk * 8, true);
+               q + offset(p.q_strides, block.batch, first_query(p, block) + at.q, at.head), true);
   }
 }
 

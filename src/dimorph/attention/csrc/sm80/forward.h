@@ -31,8 +31,8 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
       base + kConfig.queries_at() + warp * kConfig.warp_rows() * kPitchQK + lane_rows_first(kPitchQK);
   const uint32_t keys = base + kConfig.keys_at() + lane_columns_first(kPitchQK);
   const uint32_t values = base + kConfig.values_at() + lane_rows_first(kPitchVO);
-  const Copier<HEAD_DIM_QK> key_copier(block.k, p.k_strides.row, block.kv_len, base + kConfig.keys_at());
-  const Copier<HEAD_DIM_VO> value_copier(block.v, p.v_strides.row, block.kv_len, base + kConfig.values_at());
+  const Copier<HEAD_DIM_QK> key_copier(keys_of(p, block), p.k_strides.row, block.kv_len, base + kConfig.keys_at());
+  const Copier<HEAD_DIM_VO> value_copier(values_of(p, block), p.v_strides.row, block.kv_len, base + kConfig.values_at());
 
   KeyTiles tiles(p, block, variant);
   int tile = tiles.first, slot = 0;
@@ -106,6 +106,16 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   finish_sums(rows);
 }
 
+// The block of that number; false when its sequence has no such rows.
+__device__ __forceinline__ bool find_block(const Params& p, int index, Block& block) {
+  // Long tiles first: under a causal mask the last queries see the most keys. Tiles of one head follow each other, so
+  // that those at work together share its keys in the second-level cache.
+  const int split = index % p.splits, tile = p.tiles - 1 - index / p.splits % p.tiles;
+  find_sequence(p, index / p.splits / p.tiles, split, block);
+  block.row0 = tile * kConfig.rows();
+  return block.row0 <= block.last_row;
+}
+
 extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.blocks)
     attention_forward(const __grid_constant__ Params params) {
   extern __shared__ __align__(16) unsigned char shared[];
@@ -121,11 +131,11 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.blocks)
     if (!again) break;
     careful = true;
   }
-  const int warp_offset = threadIdx.x / 32 * kConfig.warp_rows(), warp_row = block.row0 + warp_offset;
+  const int warp_row = block.row0 + threadIdx.x / 32 * kConfig.warp_rows();
   if (params.splits > 1)
     store_partial(params, block, rows, out, warp_row);
   else
-    store_output(params, block, variant, rows, out, warp_row, shared + warp_offset * kPitchVO);
+    store_output(params, block, variant, rows, out, warp_row);
 }
 
 }  // namespace DIMORPH_CASE

@@ -29,9 +29,9 @@ struct Config {
   DM_HD constexpr int query_bytes() const { return rows() * columns(dim_qk) * 128; }
   DM_HD constexpr int key_bytes() const { return keys * columns(dim_qk) * 128; }
   DM_HD constexpr int value_bytes() const { return keys * columns(dim_vo) * 128; }
-  // Shared memory: the queries, where the output is put together at last; tiles of keys, of values; then Signals.
+  // Shared memory: the queries; tiles of keys, of values; then Signals.
   DM_HD constexpr int queries_at() const { return 0; }
-  DM_HD constexpr int keys_at() const { return rows() * 128 * columns(dim_qk > dim_vo ? dim_qk : dim_vo); }
+  DM_HD constexpr int keys_at() const { return query_bytes(); }
   DM_HD constexpr int values_at() const { return keys_at() + kStages * key_bytes(); }
   DM_HD constexpr int signals_at() const { return values_at() + kStages * value_bytes(); }
   DM_HD constexpr int shared_bytes() const { return signals_at() + 128 + kStages * keys; }

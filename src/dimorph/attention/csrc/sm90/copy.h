@@ -46,7 +46,7 @@ class Copier {
     queries_round_ ^= 1;
     if (threadIdx.x % 32 != 0) return;
     barrier_announce(full, kConfig.query_bytes());
-    const int row = (p_.cu_seqlens_q ? p_.cu_seqlens_q[block.batch] : 0) + row_at(p_, block, block.row0).q;
+    const int row = first_query(p_, block) + row_at(p_, block, block.row0).q;
 #pragma unroll 1
     for (int c = 0; c < kConfig.columns(HEAD_DIM_QK); ++c)
       load_box(shared_ + kConfig.queries_at() + c * kConfig.rows() * 128, p_.q_map, full, kOnce, c * 64, 0, row,
@@ -70,7 +70,7 @@ class Copier {
                                        int bytes) {
     if (threadIdx.x % 32 != 0) return;
     barrier_announce(full, bytes);
-    const int row = (p_.cu_seqlens_k ? p_.cu_seqlens_k[block.batch] : 0) + tile * kKeys;
+    const int row = first_key(p_, block) + tile * kKeys;
 #pragma unroll 1
     for (int c = 0; c * kKeys * 128 < bytes; ++c)
       load_box(shared_ + to + c * kKeys * 128, map, full, kKeep, c * 64, row, block.kv_head, batch(block));

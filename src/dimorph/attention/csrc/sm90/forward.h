@@ -32,17 +32,10 @@ class Computer {
     }
     finish_sums(rows);
     if (!careful && warp_row <= block.last_row && __any_sync(0xffffffffu, !all_finite(out))) signals_.again = 1;
-    if (p_.splits > 1) {
+    if (p_.splits > 1)
       store_partial(p_, block, rows, out, warp_row);
-    } else {
-      // The output is put together where the queries were: no warp of the group reads them any more.
-      meet(kGroup + group_, 128);
-      store_output(p_, block, variant, rows, out, warp_row,
-                   shared_ + kConfig.queries_at() + warp_ * kConfig.warp_rows() * 128);
-      publish_writes();
-    }
-    __syncwarp();
-    if (tiles.first < tiles.end && threadIdx.x % 32 == 0) barrier_arrive(shared_address(&signals_.queries_empty));
+    else
+      store_output(p_, block, variant, rows, out, warp_row);
   }
 
  private:
@@ -76,20 +69,18 @@ class Computer {
                   shared_address(shared_ + kConfig.keys_at() + keys_.slot() * kConfig.key_bytes()));
     multiply_end();
   }
-  __device__ __forceinline__ void begin_values(Output& out, Weights& weights) {
-    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());
-    multiply_begin();
-    multiply_values(out, weights,
-                    shared_address(shared_ + kConfig.values_at() + values_.slot() * kConfig.value_bytes()));
-    multiply_end();
-  }
   __device__ __forceinline__ void end_keys(Logits& s) {
     hold(s);
     release(signals_.keys_empty[keys_.slot()]);
     keys_.next();
   }
+  __device__ __forceinline__ void begin_values(Output& out, const Weights& weights) {
+    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());
+    multiply_begin();
+    multiply_values(out, weights,
+                    shared_address(shared_ + kConfig.values_at() + values_.slot() * kConfig.value_bytes()));
+  }
   __device__ __forceinline__ void end_values(Output& out, Weights& weights) {
-    multiply_wait<0>();
     hold(out);
     hold(weights);
     release(signals_.values_empty[values_.slot()]);
@@ -100,16 +91,19 @@ class Computer {
     if (threadIdx.x % 32 == 0) barrier_arrive(shared_address(&empty));
   }
 
-  // Logits of the keys from k0 on, transformed and masked; whether the output is to be rescaled by the factors.
-  __device__ __forceinline__ bool prepare(const Block& block, Variant& variant, KeyTiles& tiles, Softmax& rows,
-                                          Logits& s, float (&factors)[kRows], int warp_row, int tile) {
+  // Whether some logit of the warp may not count.
+  __device__ __forceinline__ bool is_masked(const Block& block, Variant& variant, const KeyTiles& tiles, int warp_row,
+                                            int tile) const {
     const int k0 = tile * kKeys;
-    bool masked = k0 + kKeys > block.kv_len;
-    if (!tiles.full(tile)) {
-      const int q0 = row_at(p_, block, warp_row).q, q1 = row_at(p_, block, warp_row + kConfig.warp_rows() - 1).q + 1;
-      const int k1 = dm::math::min(k0 + kKeys, block.kv_len);
-      masked |= dm::hooks::classify_tile(variant, q0, q1, k0, k1) != TileClass::kFull;
-    }
+    if (k0 + kKeys > block.kv_len) return true;
+    if (tiles.full(tile)) return false;
+    const int q0 = row_at(p_, block, warp_row).q, q1 = row_at(p_, block, warp_row + kConfig.warp_rows() - 1).q + 1;
+    return dm::hooks::classify_tile(variant, q0, q1, k0, k0 + kKeys) != TileClass::kFull;
+  }
+
+  // Logits of the keys from k0 on, transformed and masked; whether the output is to be rescaled by the factors.
+  __device__ __forceinline__ bool prepare(const Block& block, Variant& variant, Softmax& rows, Logits& s,
+                                          float (&factors)[kRows], int warp_row, int k0, bool masked) {
     transform_logits(p_, block, variant, s, warp_row, k0);
     float max[kRows];
     find_maxima(max, s);
@@ -141,52 +135,97 @@ class Computer {
 
   // Takes keys with values that are not finite out of the tile, and adds them where they count.
   __device__ __forceinline__ void set_aside_and_add(const Block& block, const Softmax& rows, Output& out,
-                                                    const Logits& s, int tile) {
+                                                    const Logits& s, int k0) {
     const int slot = values_.slot();
     barrier_wait(shared_address(&signals_.values_full[slot]), values_.round());
     set_aside(shared_ + kConfig.values_at() + slot * kConfig.value_bytes(), signals_.aside[slot], warp_, kComputeWarps);
     publish_writes();
     meet(kCompute, kComputeThreads);
-    add_aside(p_, block, rows, out, s, signals_.aside[slot], tile * kKeys, unit_);
+    add_aside(p_, block, rows, out, s, signals_.aside[slot], k0, unit_);
   }
+
+  // Whether the group has nothing to do with a tile that the block as a whole needs. All take part in setting aside.
+  __device__ __forceinline__ bool skips(const Block& block, Variant& variant, const KeyTiles& tiles, int tile,
+                                        bool careful) const {
+    if (careful) return false;
+    const int row = block.row0 + group_ * 64, k0 = tile * kKeys;
+    if (row > block.last_row) return true;
+    if (tiles.full(tile)) return false;
+    const int q0 = row_at(p_, block, row).q, q1 = row_at(p_, block, row + 63).q + 1;
+    return dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kKeys, block.kv_len)) == TileClass::kSkip;
+  }
+  // Gives back a tile of keys and one of values that are not needed, in their turn.
+  __device__ __forceinline__ void pass_by() {
+    pass_turn();
+    barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());
+    release(signals_.keys_empty[keys_.slot()]);
+    keys_.next();
+    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());
+    release(signals_.values_empty[values_.slot()]);
+    values_.next();
+  }
+  __device__ __forceinline__ void take_turn() { meet(kTurn + group_, 256); }
+  __device__ __forceinline__ void pass_turn() { pass(kTurn + (group_ + 1) % kConfig.groups, 256); }
 
   __device__ __forceinline__ void run(const Block& block, Variant& variant, KeyTiles& tiles, Softmax& rows, Output& out,
                                       int warp_row, bool careful) {
-    Logits s;
-    Weights weights;
-    float factors[kRows];
     int tile = tiles.first;
-    begin_keys(s);
-    multiply_wait<0>();
-    end_keys(s);
-    // The output is still 0.
-    prepare(block, variant, tiles, rows, s, factors, warp_row, tile);
-    if (careful) set_aside_and_add(block, rows, out, s, tile);
-    weigh_all(rows, s);
-    pack_all(weights, s);
+    bool skip = skips(block, variant, tiles, tile, careful);
+    while (tile < tiles.end) {
+      Logits s;
+      Weights weights;
+      bool pending = false;  // whether weights of the tile before are to be multiplied with its values
 #pragma unroll 1
-    while ((tile = tiles.next(tile + 1)) < tiles.end) {
-      meet(kTurn + group_, 256);
-      begin_keys(s);
-      begin_values(out, weights);
-      pass(kTurn + (group_ + 1) % kConfig.groups, 256);
-      multiply_wait<1>();
-      end_keys(s);
-      bool raised = prepare(block, variant, tiles, rows, s, factors, warp_row, tile);
-      if (careful) {
-        end_values(out, weights);
+      while (!skip) {
+        const int k0 = tile * kKeys;
+        take_turn();
+        // Two groups in both cases, or products would be serialised. An empty one costs a product, so it has a branch.
+        if (pending) {
+          begin_keys(s);
+          begin_values(out, weights);
+          multiply_end();
+        } else {
+          begin_keys(s);
+          multiply_end();
+        }
+        pass_turn();
+        // While that is computed: what this tile and the next one are.
+        const bool masked = is_masked(block, variant, tiles, warp_row, tile);
+        tile = tiles.next(tile + 1);
+        skip = tile >= tiles.end || skips(block, variant, tiles, tile, careful);
+        multiply_wait<1>();
+        end_keys(s);
+        float factors[kRows];
+        const bool raised = prepare(block, variant, rows, s, factors, warp_row, k0, masked);
+        if (!careful) weigh_all(rows, s);
+        multiply_wait<0>();
+        if (pending) end_values(out, weights);
         if (raised) rescale(out, factors);
-        set_aside_and_add(block, rows, out, s, tile);
-        weigh_all(rows, s);
-      } else {
-        weigh_all(rows, s);
-        end_values(out, weights);
-        if (raised) rescale(out, factors);
+        if (careful) {
+          set_aside_and_add(block, rows, out, s, k0);
+          weigh_all(rows, s);
+        }
+        pack_all(weights, s);
+        pending = true;
       }
-      pack_all(weights, s);
+      if (tile >= tiles.end) release(signals_.queries_empty);
+      if (pending) {
+        begin_values(out, weights);
+        multiply_end();
+        multiply_wait<0>();
+        end_values(out, weights);
+      }
+      if (tile >= tiles.end) return;
+#pragma unroll 1
+      while (skip) {
+        take_turn();
+        pass_by();
+        tile = tiles.next(tile + 1);
+        if (tile >= tiles.end) break;
+        skip = skips(block, variant, tiles, tile, careful);
+      }
     }
-    begin_values(out, weights);
-    end_values(out, weights);
+    release(signals_.queries_empty);
   }
 };
 
@@ -195,9 +234,10 @@ class Computer {
 template <typename F>
 __device__ __forceinline__ void for_each_block(const Params& p, const Signals& signals, F each) {
   for (bool careful = false;; careful = true) {
-    for (int n = 0, item; (item = item_of(n)) < p.items; ++n) {
+    const Schedule schedule(p);
+    for (int number = schedule.first(); number < schedule.end(); number = schedule.next(number)) {
       Block block;
-      if (!find_block(p, item, block)) continue;
+      if (!schedule.find(number, block)) continue;
       Variant variant = dm::hooks::make<Variant>(p, block.batch);
       each(block, variant, careful);
     }

@@ -6,12 +6,10 @@ namespace DIMORPH_CASE {
 constexpr int kValueSteps = kKeys / 16;
 using Weights = uint32_t[kValueSteps][4];
 
-// Where 8 elements of a row lie: in a tile of values, and in a warp's output.
-__device__ __forceinline__ int swizzled(int row, int chunk, int column_bytes) {
-  return chunk / 8 * column_bytes + row * 128 + (chunk ^ row) % 8 * 16;
+// Where 8 elements of a row of a tile of values lie.
+__device__ __forceinline__ int value_chunk(int row, int chunk) {
+  return chunk / 8 * (kKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
 }
-__device__ __forceinline__ int value_chunk(int row, int chunk) { return swizzled(row, chunk, kKeys * 128); }
-__device__ __forceinline__ int output_chunk(int row, int chunk) { return swizzled(row, chunk, kConfig.rows() * 128); }
 
 // s = q k^T for a tile, begun. `queries` are the warpgroup's, at its first row.
 __device__ __forceinline__ void multiply_keys(Logits& s, uint32_t queries, uint32_t keys) {

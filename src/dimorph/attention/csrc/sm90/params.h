@@ -5,13 +5,15 @@
 
 #include "../gpu/work.h"
 #include "config.h"
+#include "order.h"
 
 namespace DIMORPH_CASE {
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>, dimorph::attention::gpu::Work {
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
+                dimorph::attention::gpu::Work,
+                dimorph::attention::sm90::Order {
   dimorph::cuda::TensorMap q_map;         // [batch, heads / pack, queries, pack, dim]; ragged: batch 1, tokens
   dimorph::cuda::TensorMap k_map, v_map;  // [batch, heads, keys, dim]; ragged: batch 1, tokens
-  int32_t items;                          // blocks of work: thread blocks take them in turns
   ADDITIONAL_PARAMS_DECL
 };
 

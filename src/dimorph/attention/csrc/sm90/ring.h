@@ -41,11 +41,4 @@ __device__ inline void init_signals(Signals& signals) {
   barrier_init_done();
 }
 
-// The number of the thread block's n-th block of work, which may be past the last. Every other turn goes backwards, so
-// that long and short blocks even out.
-__device__ __forceinline__ int item_of(int n) {
-  const int blocks = static_cast<int>(gridDim.x), mine = static_cast<int>(blockIdx.x);
-  return n * blocks + (n % 2 ? blocks - 1 - mine : mine);
-}
-
 }  // namespace DIMORPH_CASE

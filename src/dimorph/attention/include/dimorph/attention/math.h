@@ -7,7 +7,9 @@
 #include <dimorph/ints.h>
 
 #include "host_device.h"
-#if !defined(__CUDACC__)
+#if defined(__CUDACC__)
+#include "index.h"
+#else
 #include "simd.h"
 #endif
 

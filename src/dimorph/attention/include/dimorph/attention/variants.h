@@ -12,6 +12,9 @@
 //     template <typename T, typename QIdx, typename KVIdx>
 //     DM_HD T LogitsTransform(const ParamsT& params, T logits, int batch_idx, QIdx qo_idx, KVIdx kv_idx,
 //                             int qo_head_idx, int kv_head_idx);
+//     DM_HD bool SmallLogits(const ParamsT& params, float magnitude);  // whether logits up to that are small enough...
+//     template <...>                                 // ... for the same as LogitsTransform, and its arguments, in less
+//     DM_HD T SmallLogitsTransform(...);             // time: GPU kernels ask for many logits at once
 //     template <typename QIdx, typename KVIdx>
 //     DM_HD auto LogitsMask(const ParamsT& params, int batch_idx, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx,
 //                           int kv_head_idx);         // true where the key counts
@@ -26,7 +29,8 @@
 //
 // T is float, or a SIMD vector on the host. An index is int, or a SIMD vector of them: a hook that takes both indices
 // as templates and decides by dm::math::select runs on whole vectors; one written for scalars (`uint32_t qo_idx`) is
-// called lane by lane, which is right but slow. Indices count from the start of their sequence and are always in range.
+// called lane by lane, which is right but slow. On the device an index as a template is a dm::Index: an int to whoever
+// asks for one. Indices count from the start of their sequence; as ints they are always in range.
 //
 // What the numbers are: with softmax, logits are q.k * params.sm_scale, natural units; without, they are q.k as it
 // is, and the variant scales. OutputTransform sees the normalised output.
@@ -83,6 +87,7 @@ DM_HD T&& declval();
   };
 DM_HAS_MEMBER(QueryTransform)
 DM_HAS_MEMBER(LogitsTransform)
+DM_HAS_MEMBER(SmallLogitsTransform)
 DM_HAS_MEMBER(LogitsMask)
 DM_HAS_MEMBER(OutputTransform)
 DM_HAS_MEMBER(RowInit)
@@ -130,6 +135,7 @@ template <typename V>
 struct Traits {
   static constexpr bool has_query_transform = detail::HasQueryTransform<V>::value;
   static constexpr bool has_logits_transform = detail::HasLogitsTransform<V>::value;
+  static constexpr bool has_small_transform = detail::HasSmallLogitsTransform<V>::value;
   static constexpr bool has_logits_mask = detail::HasLogitsMask<V>::value;
   static constexpr bool has_output_transform = detail::HasOutputTransform<V>::value;
   static constexpr bool has_row_init = detail::HasRowInit<V>::value;
@@ -184,6 +190,25 @@ DM_HD inline T logits_transform(V& variant, const ParamsT& params, T logits, int
 #endif
   } else {
     return variant.LogitsTransform(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
+  }
+}
+
+// Whether small_logits_transform serves logits up to that magnitude.
+template <typename V, typename ParamsT>
+DM_HD inline bool small_logits(V& variant, const ParamsT& params, float magnitude) {
+  if constexpr (Traits<V>::has_small_transform) {
+    return variant.SmallLogits(params, magnitude);
+  } else {
+    return false;
+  }
+}
+template <typename V, typename ParamsT, typename T, typename QIdx, typename KVIdx>
+DM_HD inline T small_logits_transform(V& variant, const ParamsT& params, T logits, int batch_idx, QIdx qo_idx,
+                                      KVIdx kv_idx, int qo_head_idx, int kv_head_idx) {
+  if constexpr (Traits<V>::has_small_transform) {
+    return variant.SmallLogitsTransform(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
+  } else {
+    return logits;
   }
 }
 

@@ -17,6 +17,18 @@ struct FlashSigmoid {
   DM_HD T LogitsTransform(const ParamsT&, T logits, int, QIdx, KVIdx, int, int) {
     return math::sigmoid(logits * scale + bias);
   }
+
+  // With t = e^x <= 1/16, where nearly all weights are at that bias: t / (1 + t) as a minimax polynomial (1.6e-7).
+  DM_HD bool SmallLogits(const ParamsT&, float magnitude) {
+    return (magnitude * math::abs(scale) + bias) * math::log2e <= -4.f;
+  }
+  template <typename T, typename QIdx, typename KVIdx>
+  DM_HD T SmallLogitsTransform(const ParamsT&, T logits, int, QIdx, KVIdx, int, int) {
+    const T t = math::exp2(logits * (scale * math::log2e) + bias * math::log2e);
+    T series = t * -0.88932478980f + 0.99609202887f;
+    series = series * t - 0.99996016196f;
+    return t * (series * t + 1.f);
+  }
 };
 
 }  // namespace dm
