@@ -13,4 +13,7 @@ struct Decay {
   DM_HD T LogitsTransform(const ParamsT&, T logits, int, QIdx qo_idx, KVIdx kv_idx, int, int) {
     return logits - rate * dm::math::abs(dm::math::to_float(kv_idx - qo_idx - diagonal));
   }
+
+  // Optional: what a GPU kernel need not look for.
+  DM_HD float LogitsBound(const ParamsT&, float most, int) { return rate >= 0.f ? most : dm::math::infinity; }
 };

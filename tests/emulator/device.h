@@ -115,6 +115,7 @@ inline void __syncthreads(EMULATED_PLACE) { emulator::block_barrier(EMULATED_SIT
 inline int __syncthreads_or(int vote, EMULATED_PLACE) { return emulator::block_barrier(EMULATED_SITE, vote != 0); }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
 inline float __fdividef(float a, float b) { return a / b; }

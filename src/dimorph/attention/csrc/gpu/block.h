@@ -54,47 +54,38 @@ __device__ inline void find_sequence(const Params& p, int pack, int split, Block
   block.last_row = block.qo_len * p.pack - 1;
 }
 
-// The tiles of keys that some row of the block may see, in order. All lanes of a warp must call together: each
-// classifies one tile of 32.
+// The tiles of keys that some row of the block may see, the last keys first: there the largest logits of many variants
+// are, so that maxima hardly grow later. All lanes of a warp must call together: each classifies one tile of 32.
 class KeyTiles {
  public:
-  int first, end;
+  int first;  // negative: there is none
 
   __device__ KeyTiles(const Params& p, const Block& block, Variant& variant)
-      : first(0),
-        end((block.kv_len + kKeys - 1) / kKeys),
-        variant_(variant),
+      : variant_(variant),
         kv_len_(block.kv_len),
         q0_(row_at(p, block, block.row0).q),
-        q1_(row_at(p, block, block.row0 + kConfig.rows() - 1).q + 1) {
+        q1_(row_at(p, block, block.row0 + kConfig.rows() - 1).q + 1),
+        begin_(0),
+        end_((block.kv_len + kKeys - 1) / kKeys) {
+    int end = end_;
     if (p.splits > 1) {
-      int count = end;
+      int count = end_;
       if constexpr (kClassified) {
         count = 0;
 #pragma unroll 1
-        for (int t = 0; t < end; t += 32) count += __popc(window(t));
+        for (int w = 0; w * 32 < end_; ++w) count += __popc(window(w));
       }
       const int share = (count + p.splits - 1) / p.splits;
-      first = place(dm::math::min(block.split * share, count));
+      begin_ = place(dm::math::min(block.split * share, count));
       end = place(dm::math::min(block.split * share + share, count));
     }
-    first = next(first);
+    first = at_most(end - 1);
   }
 
-  // The first tile that counts from t on, or `end`.
-  __device__ __forceinline__ int next(int t) {
-    if constexpr (kClassified) {
-      if (t % 32 != 0 && counts_ >> t % 32 & 1) return t;  // nearly always
-      while (t < end) {
-        const uint32_t rest = window(t & ~31) >> (t & 31);
-        if (rest) return t + __ffs(rest) - 1;
-        t = (t | 31) + 1;
-      }
-    }
-    return dm::math::min(t, end);
-  }
+  // The one after t; negative: there is none.
+  __device__ __forceinline__ int after(int t) { return at_most(t - 1); }
 
-  // Whether the variant finds a tile that next() gave last full for the whole block.
+  // Whether the variant finds a tile that was given last full for the whole block.
   __device__ __forceinline__ bool full(int t) const {
     return kClassified ? full_ >> t % 32 & 1 : !Traits::has_logits_mask;
   }
@@ -102,37 +93,52 @@ class KeyTiles {
  private:
   static constexpr bool kClassified = dm::detail::Hasclassify_tile<Variant>::value;
   Variant& variant_;
-  int kv_len_, q0_, q1_;
-  int window_start_ = -1;
-  uint32_t counts_ = 0, full_ = 0;  // one bit for each of the 32 tiles from window_start_
+  int kv_len_, q0_, q1_, begin_, end_;
+  int window_ = -1;
+  uint32_t counts_ = 0, full_ = 0;  // one bit for each of the window's 32 tiles
 
-  __device__ uint32_t window(int t) {
-    if (t != window_start_) {
-      window_start_ = t;
-      const int mine = t + static_cast<int>(threadIdx.x % 32), k0 = mine * kKeys;
+  __device__ __forceinline__ int at_most(int t) {
+    if constexpr (kClassified) {
+      if (t >= begin_ && t / 32 == window_ && counts_ >> t % 32 & 1) return t;  // nearly always
+      while (t >= begin_) {
+        const uint32_t rest = window(t / 32) << (31 - t % 32);
+        if (rest) {
+          t -= __clz(static_cast<int>(rest));
+          break;
+        }
+        t = t / 32 * 32 - 1;
+      }
+    }
+    return t >= begin_ ? t : -1;
+  }
+
+  __device__ uint32_t window(int number) {
+    if (number != window_) {
+      window_ = number;
+      const int mine = number * 32 + static_cast<int>(threadIdx.x % 32), k0 = mine * kKeys;
       TileClass found = TileClass::kSkip;
-      if (mine < end) found = dm::hooks::classify_tile(variant_, q0_, q1_, k0, dm::math::min(k0 + kKeys, kv_len_));
+      if (mine < end_) found = dm::hooks::classify_tile(variant_, q0_, q1_, k0, dm::math::min(k0 + kKeys, kv_len_));
       counts_ = __ballot_sync(0xffffffffu, found != TileClass::kSkip);
       full_ = __ballot_sync(0xffffffffu, found == TileClass::kFull);
     }
     return counts_;
   }
 
-  // Where the tile number n of those that count is.
+  // Where the tile number n of those that count is, by their order in memory.
   __device__ int place(int n) {
     if constexpr (kClassified) {
 #pragma unroll 1
-      for (int t = 0; t < end; t += 32) {
-        uint32_t bits = window(t);
+      for (int w = 0; w * 32 < end_; ++w) {
+        uint32_t bits = window(w);
         const int count = __popc(bits);
         if (n < count) {
 #pragma unroll 1
           for (; n > 0; --n) bits &= bits - 1;
-          return t + __ffs(bits) - 1;
+          return w * 32 + __ffs(bits) - 1;
         }
         n -= count;
       }
-      return end;
+      return end_;
     } else {
       return n;
     }

@@ -11,6 +11,9 @@ __device__ __forceinline__ float logit_unit(const Params& p) {
   return dm::math::max(dm::math::abs(p.sm_scale), 1e-30f) * dm::math::log2e;
 }
 
+// What transforms see is multiplied with this.
+__device__ __forceinline__ float logit_scale(const Params& p) { return Traits::use_softmax ? p.sm_scale : 1.f; }
+
 // Where a maximum starts: finite, so that -inf minus it is -inf and not NaN.
 constexpr float kLowest = -3.402823466e38f;
 // A row's maximum may fall behind by this much, in units of log2: its weights then reach 2^8, which loses nothing, and
@@ -83,24 +86,47 @@ __device__ __forceinline__ void transform_logits(const Params& p, const Block& b
   if constexpr (Traits::has_logits_transform) {
     Row rows[kRows];
     find_rows(p, block, rows, warp_row);
-    const float scale = Traits::use_softmax ? p.sm_scale : 1.f;
-    const int first = k0 + thread_column(), last = block.kv_len - 1;
-    if constexpr (Traits::has_small_transform) {
-      float most = 0.f;
-      for_each_logit([&](int m, int n, int e, int, int) { most = fmaxf(most, fabsf(s[m][n][e])); });
-      if (!__any_sync(0xffffffffu, !dm::hooks::small_logits(variant, p, most * fabsf(scale)))) {
-        for_each_logit([&](int m, int n, int e, int r, int step) {
-          s[m][n][e] = dm::hooks::small_logits_transform(variant, p, s[m][n][e] * scale, block.batch, rows[r].q,
-                                                         dm::Index<1>{first, step, last}, rows[r].head, block.kv_head);
-        });
-        return;
-      }
-    }
     for_each_logit([&](int m, int n, int e, int r, int step) {
-      s[m][n][e] = dm::hooks::logits_transform(variant, p, s[m][n][e] * scale, block.batch, rows[r].q,
-                                               dm::Index<1>{first, step, last}, rows[r].head, block.kv_head);
+      const dm::Index<1> k{k0 + thread_column(), step, block.kv_len - 1};
+      s[m][n][e] = dm::hooks::logits_transform(variant, p, s[m][n][e] * logit_scale(p), block.batch, rows[r].q, k,
+                                               rows[r].head, block.kv_head);
     });
   }
+}
+
+// Whether there are logits that are transformed without a look at the results.
+constexpr bool kForesees =
+    Traits::has_logits_transform && (Traits::use_softmax ? Traits::has_logits_bound : Traits::has_small_transform);
+
+// Transforms them, where no row's maximum can be outgrown by what comes out, and where they are small if the variant
+// has a faster way then. False: it may be otherwise, and nothing was done.
+__device__ __forceinline__ bool transform_foreseen(const Params& p, const Block& block, Variant& variant,
+                                                   const Softmax& rows, Logits& s, int warp_row, int k0) {
+  if constexpr (!kForesees) return false;
+  float most[kRows] = {};
+  for_each_logit([&](int m, int n, int e, int r, int) { most[r] = fmaxf(most[r], fabsf(s[m][n][e])); });
+  Row at[kRows];
+  find_rows(p, block, at, warp_row);
+  bool foreseen = true;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    most[r] *= fabsf(logit_scale(p));
+    if constexpr (Traits::has_small_transform) foreseen &= dm::hooks::small_logits(variant, p, most[r]);
+    if constexpr (Traits::use_softmax) {
+      const float bound = dm::hooks::logits_bound(variant, p, most[r], at[r].head) * dm::math::log2e;
+      foreseen &= bound - rows.max[r] <= kSlack;
+    }
+  }
+  if (__any_sync(0xffffffffu, !foreseen)) return false;
+  for_each_logit([&](int m, int n, int e, int r, int step) {
+    const dm::Index<1> k{k0 + thread_column(), step, block.kv_len - 1};
+    const float x = s[m][n][e] * logit_scale(p);
+    if constexpr (Traits::has_small_transform)
+      s[m][n][e] = dm::hooks::small_logits_transform(variant, p, x, block.batch, at[r].q, k, at[r].head, block.kv_head);
+    else
+      s[m][n][e] = dm::hooks::logits_transform(variant, p, x, block.batch, at[r].q, k, at[r].head, block.kv_head);
+  });
+  return true;
 }
 
 __device__ __forceinline__ void mask_logits(const Params& p, const Block& block, Variant& variant, Logits& s,

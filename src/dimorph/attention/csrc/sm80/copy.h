@@ -43,7 +43,7 @@ struct Copier {
     int left;
     uint32_t step_bytes;
 
-    // The i-th of `parts`. Rows past the sequence's last become 0, and so does a tile past the last.
+    // The i-th of `parts`. Rows past the sequence's last become 0.
     __device__ __forceinline__ void load(int i, int parts) {
       const S share;
 #pragma unroll
@@ -54,9 +54,11 @@ struct Copier {
       }
     }
   };
+  // A negative tile, which is none, is one of zeros.
   __device__ __forceinline__ Run start(int tile, int slot, uint32_t tile_bytes, uint32_t step_bytes) const {
-    return {from + static_cast<uint64_t>(static_cast<uint32_t>(tile)) * tile_bytes, to + slot * (kKeys * S::kPitch),
-            rows - tile * kKeys, step_bytes};
+    const uint32_t there = dm::math::max(tile, 0);
+    return {from + static_cast<uint64_t>(there) * tile_bytes, to + slot * (kKeys * S::kPitch),
+            tile < 0 ? 0 : rows - tile * kKeys, step_bytes};
   }
 };
 

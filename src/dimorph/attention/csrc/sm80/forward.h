@@ -32,7 +32,8 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   const uint32_t keys = base + kConfig.keys_at() + lane_columns_first(kPitchQK);
   const uint32_t values = base + kConfig.values_at() + lane_rows_first(kPitchVO);
   const Copier<HEAD_DIM_QK> key_copier(keys_of(p, block), p.k_strides.row, block.kv_len, base + kConfig.keys_at());
-  const Copier<HEAD_DIM_VO> value_copier(values_of(p, block), p.v_strides.row, block.kv_len, base + kConfig.values_at());
+  const Copier<HEAD_DIM_VO> value_copier(values_of(p, block), p.v_strides.row, block.kv_len,
+                                         base + kConfig.values_at());
 
   KeyTiles tiles(p, block, variant);
   int tile = tiles.first, slot = 0;
@@ -48,14 +49,14 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   for (int i = 0; i < kHeld; ++i) load_query_part(held[i], queries, i);
 
 #pragma unroll 1
-  while (tile < tiles.end) {
+  while (tile >= 0) {
     const int k0 = tile * kKeys;
     TileClass found = TileClass::kFull;
     if (warp_row > block.last_row)
       found = TileClass::kSkip;
     else if (!tiles.full(tile))
       found = dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kKeys, block.kv_len));
-    const int next = tiles.next(tile + 1);
+    const int next = tiles.after(tile);
     // The tile is there for all after this, and nobody still reads the other slot.
     copy_wait();
     __syncthreads();
@@ -72,12 +73,15 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
         key_run.load(i, kQueryParts);
         value_run.load(i, kQueryParts);
       });
-      transform_logits(p, block, variant, s, warp_row, k0);
-      float max[kRows];
-      find_maxima(max, s);
       const bool masked = found == TileClass::kPartial || k0 + kKeys > block.kv_len;
+      const bool foreseen = !masked && !careful && transform_foreseen(p, block, variant, rows, s, warp_row, k0);
+      float max[kRows];
+      if (!foreseen) {
+        transform_logits(p, block, variant, s, warp_row, k0);
+        find_maxima(max, s);
+      }
       // What most tiles do not need, behind one branch.
-      if (masked || careful || outgrown(rows, max, unit)) {
+      if (!foreseen && (masked || careful || outgrown(rows, max, unit))) {
         if (masked) {
           mask_logits(p, block, variant, s, warp_row, k0);
           find_maxima(max, s);
@@ -102,7 +106,7 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
     tile = next;
     slot ^= 1;
   }
-  copy_wait();  // the zeros of the tile past the last: what comes next uses the same memory
+  copy_wait();  // the zeros of no tile: what comes next uses the same memory
   finish_sums(rows);
 }
 

@@ -17,14 +17,14 @@ class Copier {
   __device__ __forceinline__ void copy(const Block& block, Variant& variant) {
     KeyTiles tiles(p_, block, variant);
     int tile = tiles.first;
-    if (tile >= tiles.end) return;
+    if (tile < 0) return;
     load_keys(block, tile);
     load_queries(block);
     // Keys are a tile ahead: their product is wanted before that with the values.
 #pragma unroll 1
-    while (tile < tiles.end) {
-      const int next = tiles.next(tile + 1);
-      if (next < tiles.end) load_keys(block, next);
+    while (tile >= 0) {
+      const int next = tiles.after(tile);
+      if (next >= 0) load_keys(block, next);
       load_values(block, tile);
       tile = next;
     }

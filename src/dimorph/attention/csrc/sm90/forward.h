@@ -24,7 +24,7 @@ class Computer {
     Softmax rows;
     Output out;
     start_rows(p_, block, variant, rows, out, warp_row);
-    if (tiles.first < tiles.end) {
+    if (tiles.first >= 0) {
       barrier_wait(shared_address(&signals_.queries_full), queries_round_);
       queries_round_ ^= 1;
       transform_queries(variant);
@@ -171,7 +171,7 @@ class Computer {
                                       int warp_row, bool careful) {
     int tile = tiles.first;
     bool skip = skips(block, variant, tiles, tile, careful);
-    while (tile < tiles.end) {
+    while (tile >= 0) {
       Logits s;
       Weights weights;
       bool pending = false;  // whether weights of the tile before are to be multiplied with its values
@@ -180,24 +180,28 @@ class Computer {
         const int k0 = tile * kKeys;
         take_turn();
         // Two groups in both cases, or products would be serialised. An empty one costs a product, so it has a branch.
+        begin_keys(s);
         if (pending) {
-          begin_keys(s);
           begin_values(out, weights);
           multiply_end();
         } else {
-          begin_keys(s);
           multiply_end();
         }
         pass_turn();
         // While that is computed: what this tile and the next one are.
         const bool masked = is_masked(block, variant, tiles, warp_row, tile);
-        tile = tiles.next(tile + 1);
-        skip = tile >= tiles.end || skips(block, variant, tiles, tile, careful);
+        tile = tiles.after(tile);
+        skip = tile < 0 || skips(block, variant, tiles, tile, careful);
         multiply_wait<1>();
         end_keys(s);
         float factors[kRows];
-        const bool raised = prepare(block, variant, rows, s, factors, warp_row, k0, masked);
-        if (!careful) weigh_all(rows, s);
+        bool raised = false;
+        if (!masked && !careful && transform_foreseen(p_, block, variant, rows, s, warp_row, k0)) {
+          weigh_all(rows, s);  // here too, so that it is woven into the transform
+        } else {
+          raised = prepare(block, variant, rows, s, factors, warp_row, k0, masked);
+          if (!careful) weigh_all(rows, s);
+        }
         multiply_wait<0>();
         if (pending) end_values(out, weights);
         if (raised) rescale(out, factors);
@@ -208,20 +212,20 @@ class Computer {
         pack_all(weights, s);
         pending = true;
       }
-      if (tile >= tiles.end) release(signals_.queries_empty);
+      if (tile < 0) release(signals_.queries_empty);
       if (pending) {
         begin_values(out, weights);
         multiply_end();
         multiply_wait<0>();
         end_values(out, weights);
       }
-      if (tile >= tiles.end) return;
+      if (tile < 0) return;
 #pragma unroll 1
       while (skip) {
         take_turn();
         pass_by();
-        tile = tiles.next(tile + 1);
-        if (tile >= tiles.end) break;
+        tile = tiles.after(tile);
+        if (tile < 0) break;
         skip = skips(block, variant, tiles, tile, careful);
       }
     }

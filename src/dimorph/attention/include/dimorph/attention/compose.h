@@ -27,6 +27,10 @@ struct Compose {
     logits = hooks::logits_transform(first, params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
     return hooks::logits_transform(rest, params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
   }
+  DM_HD float LogitsBound(const ParamsT& params, float most, int qo_head_idx) {
+    most = hooks::logits_bound(first, params, most, qo_head_idx);
+    return hooks::logits_bound(rest, params, most, qo_head_idx);
+  }
   // Of the first that transforms; those after it see what it leaves.
   DM_HD bool SmallLogits(const ParamsT& params, float magnitude) {
     if constexpr (Traits<First>::has_logits_transform) {
@@ -90,8 +94,8 @@ struct Traits<Compose<ParamsT, First, Second, Rest...>> {
  public:
   static constexpr bool has_query_transform = A::has_query_transform || B::has_query_transform;
   static constexpr bool has_logits_transform = A::has_logits_transform || B::has_logits_transform;
-  static constexpr bool has_small_transform =
-      A::has_logits_transform ? A::has_small_transform : B::has_small_transform;
+  static constexpr bool has_logits_bound = A::has_logits_bound && B::has_logits_bound;
+  static constexpr bool has_small_transform = A::has_logits_transform ? A::has_small_transform : B::has_small_transform;
   static constexpr bool has_logits_mask = A::has_logits_mask || B::has_logits_mask;
   static constexpr bool has_output_transform = A::has_output_transform || B::has_output_transform;
   static constexpr bool has_row_init = A::has_row_init || B::has_row_init;

@@ -45,14 +45,14 @@ template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type>
 DM_HD constexpr Index<-kSign> operator-(T a, Index<kSign> b) {
   return {a - b.base, -b.step, a - b.last};
 }
-#define DM_COMPARE(op)                                                                    \
-  template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type>          \
-  DM_HD constexpr bool operator op(Index<kSign> a, T b) {                                 \
-    return a.base - b op - a.step;                                                        \
-  }                                                                                       \
-  template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type>          \
-  DM_HD constexpr bool operator op(T a, Index<kSign> b) {                                 \
-    return b.step op a - b.base;                                                          \
+#define DM_COMPARE(op)                                                           \
+  template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type> \
+  DM_HD constexpr bool operator op(Index<kSign> a, T b) {                        \
+    return a.base - b op - a.step;                                               \
+  }                                                                              \
+  template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type> \
+  DM_HD constexpr bool operator op(T a, Index<kSign> b) {                        \
+    return b.step op a - b.base;                                                 \
   }
 DM_COMPARE(<)
 DM_COMPARE(<=)

@@ -12,6 +12,11 @@
 //     template <typename T, typename QIdx, typename KVIdx>
 //     DM_HD T LogitsTransform(const ParamsT& params, T logits, int batch_idx, QIdx qo_idx, KVIdx kv_idx,
 //                             int qo_head_idx, int kv_head_idx);
+//     DM_HD float LogitsBound(const ParamsT& params, float most, int qo_head_idx);     // what no transformed logit
+//     exceeds
+//                                                    // if none is above `most`; infinity: not known. With it, GPU
+//                                                    kernels
+//                                                    // need not look for the largest result of each tile
 //     DM_HD bool SmallLogits(const ParamsT& params, float magnitude);  // whether logits up to that are small enough...
 //     template <...>                                 // ... for the same as LogitsTransform, and its arguments, in less
 //     DM_HD T SmallLogitsTransform(...);             // time: GPU kernels ask for many logits at once
@@ -87,6 +92,7 @@ DM_HD T&& declval();
   };
 DM_HAS_MEMBER(QueryTransform)
 DM_HAS_MEMBER(LogitsTransform)
+DM_HAS_MEMBER(LogitsBound)
 DM_HAS_MEMBER(SmallLogitsTransform)
 DM_HAS_MEMBER(LogitsMask)
 DM_HAS_MEMBER(OutputTransform)
@@ -135,6 +141,7 @@ template <typename V>
 struct Traits {
   static constexpr bool has_query_transform = detail::HasQueryTransform<V>::value;
   static constexpr bool has_logits_transform = detail::HasLogitsTransform<V>::value;
+  static constexpr bool has_logits_bound = !has_logits_transform || detail::HasLogitsBound<V>::value;
   static constexpr bool has_small_transform = detail::HasSmallLogitsTransform<V>::value;
   static constexpr bool has_logits_mask = detail::HasLogitsMask<V>::value;
   static constexpr bool has_output_transform = detail::HasOutputTransform<V>::value;
@@ -190,6 +197,18 @@ DM_HD inline T logits_transform(V& variant, const ParamsT& params, T logits, int
 #endif
   } else {
     return variant.LogitsTransform(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
+  }
+}
+
+// What no transformed logit exceeds if none is above `most`; infinity where that is not known.
+template <typename V, typename ParamsT>
+DM_HD inline float logits_bound(V& variant, const ParamsT& params, float most, int qo_head_idx) {
+  if constexpr (!Traits<V>::has_logits_transform) {
+    return most;
+  } else if constexpr (Traits<V>::has_logits_bound) {
+    return variant.LogitsBound(params, most, qo_head_idx);
+  } else {
+    return math::infinity;
   }
 }
 

@@ -17,6 +17,10 @@ struct ALiBi {
   DM_HD T LogitsTransform(const ParamsT& params, T logits, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {
     return logits - params.alibi_slopes[qo_head_idx] * math::abs(math::to_float(kv_idx - qo_idx - shift));
   }
+
+  DM_HD float LogitsBound(const ParamsT& params, float most, int qo_head_idx) {
+    return params.alibi_slopes[qo_head_idx] >= 0.f ? most : math::infinity;
+  }
 };
 
 }  // namespace dm
