@@ -108,6 +108,12 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, EMULATED_PLACE) {
 inline int __any_sync(unsigned mask, bool vote, EMULATED_PLACE) {
   return emulator::ballot(EMULATED_SITE, mask, vote) != 0;
 }
+inline unsigned __reduce_or_sync(unsigned mask, unsigned value, EMULATED_PLACE) {
+  unsigned all = 0;
+  for (int bit = 0; bit < 32; ++bit)
+    all |= static_cast<unsigned>(emulator::ballot(EMULATED_SITE, mask, value >> bit & 1) != 0) << bit;
+  return all;
+}
 inline void __syncwarp(unsigned mask = ~0u, EMULATED_PLACE) {
   emulator::warp_collective(EMULATED_SITE, mask, nullptr, [](void* const*) {});
 }

@@ -28,9 +28,9 @@
 
 #include "sm90/ring.h"
 
-#include "sm90/copy.h"
-
 #include "sm90/scheduler.h"
+
+#include "sm90/copy.h"
 
 #include "sm90/forward.h"
 

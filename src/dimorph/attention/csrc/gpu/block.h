@@ -7,12 +7,12 @@ using dm::TileClass;
 
 struct Block {
   int batch, kv_head, first_head;  // row r is of head first_head + r % pack
-  int row0, last_row;              // the tile's first row and the sequence's last
+  int row0, last_row;              // the tile's first row and its last
   int split;
   int qo_len, kv_len;
 };
 
-// A row's query and head. Rows past the sequence's last repeat it, so that hooks never see an index out of range.
+// A row's query and head. Rows past the tile's last repeat it, so that hooks never see an index out of range.
 struct Row {
   int q, head;
 };
@@ -51,7 +51,18 @@ __device__ inline void find_sequence(const Params& p, int pack, int split, Block
   block.kv_head = block.first_head / group;
   block.qo_len = common(p.get_qo_len(block.batch));
   block.kv_len = common(p.get_kv_len(block.batch));
-  block.last_row = block.qo_len * p.pack - 1;
+}
+
+__device__ __forceinline__ int tiles_of(const Params& p, int qo_len) {
+  return (qo_len * p.pack + kConfig.rows() - 1) / kConfig.rows();
+}
+
+// The block's rows, of a tile that there is. The last tile ends where the rows do: if one has fewer rows, it is the
+// first, to which a causal mask leaves the fewest keys.
+__device__ __forceinline__ void find_rows_of_tile(const Params& p, int tile, Block& block) {
+  const int from_end = tiles_of(p, block.qo_len) - 1 - tile;
+  block.last_row = block.qo_len * p.pack - 1 - from_end * kConfig.rows();
+  block.row0 = dm::math::max(0, block.last_row + 1 - kConfig.rows());
 }
 
 // The tiles of keys that some row of the block may see, the last keys first: there the largest logits of many variants

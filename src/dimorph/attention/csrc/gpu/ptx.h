@@ -24,11 +24,10 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
   return result;
 }
 
-// A value that all lanes of a warp have in common, so that the compiler knows it: it then keeps it and what follows
-// from it in registers of the warp, and branches on it are no place to wait for each other.
-template <typename T>
-__device__ __forceinline__ T common(T value) {
-  return __shfl_sync(0xffffffffu, value, 0);
+// A number that all lanes of a warp have in common, said so that the compiler knows it: it then keeps it and what
+// follows from it in registers of the warp, and branches on it are no place to wait for each other.
+__device__ __forceinline__ int common(int value) {
+  return static_cast<int>(__reduce_or_sync(0xffffffffu, static_cast<unsigned>(value)));
 }
 
 template <typename T>

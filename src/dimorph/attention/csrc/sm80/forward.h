@@ -116,8 +116,9 @@ __device__ __forceinline__ bool find_block(const Params& p, int index, Block& bl
   // that those at work together share its keys in the second-level cache.
   const int split = index % p.splits, tile = p.tiles - 1 - index / p.splits % p.tiles;
   find_sequence(p, index / p.splits / p.tiles, split, block);
-  block.row0 = tile * kConfig.rows();
-  return block.row0 <= block.last_row;
+  if (tile >= tiles_of(p, block.qo_len)) return false;
+  find_rows_of_tile(p, tile, block);
+  return true;
 }
 
 extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.blocks)

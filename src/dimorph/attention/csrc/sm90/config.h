@@ -34,7 +34,7 @@ struct Config {
   DM_HD constexpr int keys_at() const { return query_bytes(); }
   DM_HD constexpr int values_at() const { return keys_at() + kStages * key_bytes(); }
   DM_HD constexpr int signals_at() const { return values_at() + kStages * value_bytes(); }
-  DM_HD constexpr int shared_bytes() const { return signals_at() + 128 + kStages * keys; }
+  DM_HD constexpr int shared_bytes() const { return signals_at() + 256 + kStages * keys; }
 };
 
 // `plain`: the variant neither masks nor changes logits.

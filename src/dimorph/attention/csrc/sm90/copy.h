@@ -1,4 +1,5 @@
-// The warp that copies: queries once a block, then its tiles of keys and values, as slots become free.
+// The warp that copies: finds blocks of work, says which they are, and copies their queries and then their tiles of
+// keys and values, as slots become free.
 #pragma once
 
 namespace DIMORPH_CASE {
@@ -14,6 +15,30 @@ class Copier {
   }
 
   // All lanes of the warp call it; one copies.
+  __device__ __forceinline__ void copy_all() {
+    Schedule schedule(p_);
+    for (int number = schedule.first(); number < schedule.end(); number = schedule.next(number)) {
+      Block block;
+      if (!schedule.find(number, block)) continue;
+      announce(block);
+      Variant variant = dm::hooks::make<Variant>(p_, block.batch);
+      copy(block, variant);
+    }
+    Block none{};
+    none.batch = -1;
+    announce(none);
+  }
+
+ private:
+  __device__ __forceinline__ void announce(const Block& block) {
+    barrier_wait(shared_address(&signals_.blocks_empty[blocks_.slot()]), blocks_.round() ^ 1);
+    if (threadIdx.x % 32 == 0) {
+      signals_.blocks[blocks_.slot()] = block;
+      barrier_arrive(shared_address(&signals_.blocks_full[blocks_.slot()]));
+    }
+    blocks_.next();
+  }
+
   __device__ __forceinline__ void copy(const Block& block, Variant& variant) {
     KeyTiles tiles(p_, block, variant);
     int tile = tiles.first;
@@ -30,11 +55,10 @@ class Copier {
     }
   }
 
- private:
   const Params& p_;
   uint32_t shared_;
   Signals& signals_;
-  Position keys_, values_;
+  Position keys_, values_, blocks_;
   uint32_t queries_round_ = 0;
 
   // Where a sequence begins in the tensors: ragged ones are one long sequence.

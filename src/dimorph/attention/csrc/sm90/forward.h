@@ -17,7 +17,18 @@ class Computer {
     if (group_ == kConfig.groups - 1) pass(kTurn, 256);
   }
 
-  // One block of work. `careful`: keys whose values are not finite are set aside.
+  // The next block of work; false: there are no more.
+  __device__ __forceinline__ bool receive(Block& block) {
+    barrier_wait(shared_address(&signals_.blocks_full[blocks_.slot()]), blocks_.round());
+    const Block& there = signals_.blocks[blocks_.slot()];
+    block = {common(there.batch),    common(there.kv_head), common(there.first_head), common(there.row0),
+             common(there.last_row), common(there.split),   common(there.qo_len),     common(there.kv_len)};
+    release(signals_.blocks_empty[blocks_.slot()]);
+    blocks_.next();
+    return block.batch >= 0;
+  }
+
+  // Computes it. `careful`: keys whose values are not finite are set aside.
   __device__ __forceinline__ void compute(const Block& block, Variant& variant, bool careful) {
     const int warp_row = block.row0 + warp_ * kConfig.warp_rows();
     KeyTiles tiles(p_, block, variant);
@@ -44,7 +55,7 @@ class Computer {
   Signals& signals_;
   const float unit_;
   const int warp_, group_;  // of those that compute
-  Position keys_, values_;
+  Position keys_, values_, blocks_;
   uint32_t queries_round_ = 0;
 
   // Changes the group's queries in shared memory as the variant asks and, for a negative scale, their sign.
@@ -233,40 +244,37 @@ class Computer {
   }
 };
 
-// Calls each(block, variant, careful) for all blocks of work that are this thread block's; once more, carefully, if one
-// left an output that is not finite.
-template <typename F>
-__device__ __forceinline__ void for_each_block(const Params& p, const Signals& signals, F each) {
-  for (bool careful = false;; careful = true) {
-    const Schedule schedule(p);
-    for (int number = schedule.first(); number < schedule.end(); number = schedule.next(number)) {
-      Block block;
-      if (!schedule.find(number, block)) continue;
-      Variant variant = dm::hooks::make<Variant>(p, block.batch);
-      each(block, variant, careful);
-    }
-    meet(kAll, kComputeThreads + 32);
-    if (careful || !signals.again) return;
-  }
-}
-
 extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     attention_forward(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) unsigned char shared[];
   Signals& signals = *reinterpret_cast<Signals*>(shared + kConfig.signals_at());
   if (threadIdx.x == 0) init_signals(signals);
   __syncthreads();
+  // All blocks of work; once more, carefully, if one left an output that is not finite.
   if (threadIdx.x < 128) {
     give_registers<kConfig.copy_registers()>();
     if (threadIdx.x >= 32) return;
     Copier copier(params, shared, signals);
-    for_each_block(params, signals, [&](const Block& block, Variant& variant, bool) { copier.copy(block, variant); });
+    for (bool careful = false;; careful = true) {
+      copier.copy_all();
+      meet(kAll, kComputeThreads + 32);
+      if (careful || !signals.again) return;
+    }
   } else {
     take_registers<kConfig.compute_registers()>();
     Computer computer(params, shared, signals);
-    for_each_block(params, signals, [&](const Block& block, Variant& variant, bool careful) {
-      computer.compute(block, variant, careful);
-    });
+    // A bound that all threads have in common makes the loop one that the warp goes through together.
+    const int most = 2 * params.pairs;
+    for (bool careful = false;; careful = true) {
+      for (int i = 0; i <= most; ++i) {
+        Block block;
+        if (!computer.receive(block)) break;
+        Variant variant = dm::hooks::make<Variant>(params, block.batch);
+        computer.compute(block, variant, careful);
+      }
+      meet(kAll, kComputeThreads + 32);
+      if (careful || !signals.again) return;
+    }
   }
 }
 

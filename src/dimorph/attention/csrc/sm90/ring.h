@@ -1,4 +1,5 @@
-// Tiles on their way from the warp that copies to the warpgroups that compute: what is in which slot, and who waits.
+// Blocks of work and tiles on their way from the warp that copies to the warpgroups that compute: what is in which
+// slot, and who waits.
 #pragma once
 
 namespace DIMORPH_CASE {
@@ -12,12 +13,14 @@ struct Signals {
   uint64_t queries_full, queries_empty;
   uint64_t keys_full[kStages], keys_empty[kStages];
   uint64_t values_full[kStages], values_empty[kStages];
-  int32_t again;  // whether some output was not finite
+  uint64_t blocks_full[kStages], blocks_empty[kStages];
+  Block blocks[kStages];  // of a negative sequence: there are no more
+  int32_t again;          // whether some output was not finite
   bool aside[kStages][kKeys];
 };
 static_assert(sizeof(Signals) <= kConfig.shared_bytes() - kConfig.signals_at(), "room for the signals");
 
-// Counts the tiles that went through a ring of slots: in which slot the next is, and the parity of the round.
+// Counts what went through a ring of slots: in which slot the next is, and the parity of the round.
 struct Position {
   uint32_t count = 0;
   __device__ __forceinline__ uint32_t slot() const { return count % kStages; }
@@ -36,6 +39,8 @@ __device__ inline void init_signals(Signals& signals) {
     barrier_init(shared_address(&signals.keys_empty[i]), kComputeWarps);
     barrier_init(shared_address(&signals.values_full[i]), 1);
     barrier_init(shared_address(&signals.values_empty[i]), kComputeWarps);
+    barrier_init(shared_address(&signals.blocks_full[i]), 1);
+    barrier_init(shared_address(&signals.blocks_empty[i]), kComputeWarps);
   }
   signals.again = 0;
   barrier_init_done();

@@ -1,12 +1,23 @@
-// The blocks of work that a thread block takes, one after the other, in the order that order.h describes.
+// The blocks of work that a thread block takes, one after the other, in the order that order.h describes. All lanes of
+// a warp must call together.
 #pragma once
 
 namespace DIMORPH_CASE {
 
 class Schedule {
  public:
-  __device__ explicit Schedule(const Params& p)
-      : p_(p), whole_(p.pairs / static_cast<int>(gridDim.x) * static_cast<int>(gridDim.x)), left_(p.pairs - whole_) {}
+  __device__ explicit Schedule(const Params& p) : p_(p) {
+    const int blocks = static_cast<int>(gridDim.x);
+    int pairs = p.pairs;
+    if (p.cu_seqlens_q) {
+      pairs = 0;
+#pragma unroll 1
+      for (int batch = 0; batch < p.batch_size; batch += 32) pairs += count_pairs(batch);
+      batch_ = -1;
+    }
+    whole_ = pairs / blocks * blocks;
+    left_ = pairs - whole_;
+  }
 
   // Numbers of blocks: from first() on, every next(), before end().
   __device__ __forceinline__ int first() const { return static_cast<int>(blockIdx.x); }
@@ -17,7 +28,7 @@ class Schedule {
   __device__ __forceinline__ int next(int number) const { return number + static_cast<int>(gridDim.x); }
 
   // The block of that number; false where there is none.
-  __device__ __forceinline__ bool find(int number, Block& block) const {
+  __device__ __forceinline__ bool find(int number, Block& block) {
     // Rounds in which every thread block has a pair: its first tile in one, its second in the next. Then what is left,
     // the longest first, dealt out forth and back: the longer halves of the pairs, and the shorter ones from the end.
     const int blocks = static_cast<int>(gridDim.x), mine = static_cast<int>(blockIdx.x);
@@ -30,18 +41,59 @@ class Schedule {
       half = i >= left_;
       pair = there ? whole_ + (half ? 2 * left_ - 1 - i : i) : 0;
     }
-    const int group_pairs = p_.group * ((p_.tiles + 1) / 2), group = pair / group_pairs, rest = pair % group_pairs;
-    const int size = dm::math::min(p_.group, p_.units - group * p_.group), rank = rest / size;
-    const int unit = common(group * p_.group + rest % size);
+    int unit, rank;
+    if (p_.cu_seqlens_q) {
+      find_ragged(pair, unit, rank);
+    } else {
+      const int group_pairs = p_.group * ((p_.tiles + 1) / 2), group = pair / group_pairs, rest = pair % group_pairs;
+      const int size = dm::math::min(p_.group, p_.units - group * p_.group);
+      rank = rest / size;
+      unit = group * p_.group + rest % size;
+    }
+    unit = common(unit);
     find_sequence(p_, unit / p_.splits, unit % p_.splits, block);
-    const int tiles = (block.last_row + kConfig.rows()) / kConfig.rows();
-    block.row0 = common((half ? rank : tiles - 1 - rank) * kConfig.rows());
-    return common(there && 2 * rank + half < tiles);
+    const int tiles = tiles_of(p_, block.qo_len);
+    there = common(there && 2 * rank + half < tiles);
+    if (there) find_rows_of_tile(p_, common(half ? rank : tiles - 1 - rank), block);
+    return there;
   }
 
  private:
   const Params& p_;
-  const int whole_, left_;
+  int whole_, left_;  // pairs: in rounds that every thread block takes part in, and after them
+  // Ragged: of the 32 sequences from batch_ on, pairs before them and, for this lane's sequence, up to its end.
+  int batch_ = -1, before_ = 0, up_to_ = 0;
+
+  // Pairs of 32 sequences.
+  __device__ __forceinline__ int count_pairs(int batch) {
+    const int lane = threadIdx.x % 32, units = p_.units / p_.batch_size;
+    batch_ = batch;
+    up_to_ = batch + lane < p_.batch_size ? units * ((tiles_of(p_, p_.get_qo_len(batch + lane)) + 1) / 2) : 0;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_sync(0xffffffffu, up_to_, lane - step);
+      if (lane >= step) up_to_ += other;
+    }
+    return __shfl_sync(0xffffffffu, up_to_, 31);
+  }
+
+  // A pair's unit, and how many pairs of its sequence are more unequal.
+  __device__ __forceinline__ void find_ragged(int pair, int& unit, int& rank) {
+    const int units = p_.units / p_.batch_size;
+    if (batch_ < 0 || pair < before_) {
+      before_ = 0;
+      count_pairs(0);
+    }
+#pragma unroll 1
+    for (int there; pair - before_ >= (there = __shfl_sync(0xffffffffu, up_to_, 31)) && batch_ + 32 < p_.batch_size;) {
+      before_ += there;
+      count_pairs(batch_ + 32);
+    }
+    const int rest = pair - before_, lane = __popc(__ballot_sync(0xffffffffu, up_to_ <= rest));
+    const int in_sequence = rest - (lane > 0 ? __shfl_sync(0xffffffffu, up_to_, lane - 1) : 0);
+    rank = in_sequence / units;
+    unit = (batch_ + dm::math::min(lane, 31)) * units + in_sequence % units;
+  }
 };
 
 }  // namespace DIMORPH_CASE
