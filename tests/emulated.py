@@ -109,7 +109,8 @@ class Emulated:
     def __init__(self, emulator: Emulator, arch: str, store: Path, *, split: bool = True) -> None:
         self._split = split
         config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=store)
-        self._attend = at.Attention(policy="jit", settings=config)
+        family = "sm90" if arch.endswith("a") else "sm80"
+        self._attend = at.Attention(policy="jit", settings=config, family=family)
         self._gpu = [*GPUS].index(arch.rstrip("a"))
 
     def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.Bound, **options: Any) -> Any:
@@ -186,7 +187,7 @@ def main(directory: Path, *alteration: str) -> None:
     # The host's part is for other tests: sanitized, it takes longest to compile.
     os.environ.pop("DIMORPH_CXXFLAGS")
     for kernel in (attention_sm80, altered(directory, attention_sm80, *alteration)):
-        ops.attention_sm80 = kernel  # type: ignore[attr-defined]
+        ops.GPU_FAMILIES["sm80"] = kernel
         attend = Emulated(emulator, "sm_80", directory / "store")
         found = failures(attend, problems(SMALL))  # type: ignore[arg-type]
         print("\n".join(found))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attention_check import check, failures
 from attention_configs import Specialization
-from emulated import HERE, SMALL, Emulated, Emulator, altered, long_problems, missing, problems
+from emulated import HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems
 from sanitized import ADDRESS
 
-from dimorph import driver
+import dimorph as dm
+from dimorph import attention as at
+from dimorph import driver, settings
 from dimorph.attention import ops
-from dimorph.attention.kernels import attention_sm80, attention_sm90
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
@@ -81,8 +84,8 @@ SM90_FAULTS = {
         "sm90/forward.h",
         "        multiply_wait<1>();\n        end_keys(s);\n",
         "        release(signals_.keys_empty[keys_.slot()]);\n"
-        "        for (int i = 0; i < 99; ++i) meet(kGroup + group_, 128);\n        multiply_wait<1>();\n        hold(s);\n"
-        "        keys_.next();\n",
+        "        for (int i = 0; i < 99; ++i) meet(kGroup + group_, 128);\n"
+        "        multiply_wait<1>();\n        hold(s);\n        keys_.next();\n",
         "out is off by",
     ),
     "a slot that is never freed": (
@@ -129,17 +132,25 @@ def gpus(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("specialization", "arch"), CASES, ids=str)
-def test_problems(
-    emulator: Emulator, store: Path, monkeypatch: pytest.MonkeyPatch, specialization: Specialization, arch: str
-) -> None:
-    if arch == "sm_90a":
-        monkeypatch.setattr(ops, "attention_sm80", attention_sm90)
+def test_problems(emulator: Emulator, store: Path, specialization: Specialization, arch: str) -> None:
     failed = failures(Emulated(emulator, arch, store), problems(specialization))  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
 
 
-def test_long_problems(emulator: Emulator, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "attention_sm80", attention_sm90)
+def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Emulator, store: Path) -> None:
+    config = replace(settings.current(), nvcc=str(emulator.nvcc), store=store)
+    q = np.zeros((1, 1, 1, 32), np.float16)
+    assert [ops.best_family(OnGpu(q, gpu)) for gpu in (0, 1)] == ["sm80", "sm90"]
+    # Nothing is built, and nothing may be: what is missing is named by the family that all GPUs run.
+    with pytest.raises(dm.MissingSpecialization, match="attention_sm80"):
+        at.Attention(policy="aot", settings=config)(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
+    with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
+        at.Attention(policy="aot", settings=config, family="sm90")(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
+    with pytest.raises(ValueError, match="argument 'family': expected 'sm80' or 'sm90', got 'sm70'"):
+        at.Attention(family="sm70")
+
+
+def test_long_problems(emulator: Emulator, store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", store, split=False)
     failed = failures(attend, long_problems(SMALL))  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
@@ -151,9 +162,9 @@ def test_long_problems(emulator: Emulator, store: Path, monkeypatch: pytest.Monk
 def test_a_planted_fault_is_noticed(
     emulator: Emulator, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, fault: str
 ) -> None:
-    kernel, faults = (attention_sm90, SM90_FAULTS) if arch == "sm_90a" else (attention_sm80, FAULTS)
+    family, faults = ("sm90", SM90_FAULTS) if arch == "sm_90a" else ("sm80", FAULTS)
     file, old, new, said = faults[fault]
-    monkeypatch.setattr(ops, "attention_sm80", altered(tmp_path, kernel, file, old, new))
+    monkeypatch.setitem(ops.GPU_FAMILIES, family, altered(tmp_path, ops.GPU_FAMILIES[family], file, old, new))
     attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
         for config in long_problems(SMALL) if arch == "sm_90a" else problems(SMALL):

@@ -4,6 +4,7 @@ Importing this module touches no file, starts no process and creates no GPU cont
 """
 
 from dimorph.axes import Axis, dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_slot
+from dimorph.driver import gpus
 from dimorph.errors import (
     ArtifactCorrupt,
     BuildError,
@@ -50,6 +51,7 @@ __all__ = [
     "dtype_axis",
     "enum_axis",
     "flag_axis",
+    "gpus",
     "int_axis",
     "scalar",
     "tensor",

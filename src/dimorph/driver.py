@@ -59,6 +59,12 @@ def find() -> Driver | None:
     return Driver((version.value // 1000, version.value % 1000 // 10), gpus, address or 0) if gpus else None
 
 
+def gpus() -> tuple[Capability, ...]:
+    """The compute capability, (major, minor), of each GPU this process sees, by its ordinal. Creates no context."""
+    found = find()
+    return found.gpus if found else ()
+
+
 def is_capturing(stream: int) -> bool:
     """Whether a stream's work is being captured into a CUDA graph.
 

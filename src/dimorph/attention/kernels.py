@@ -64,7 +64,6 @@ attention_sm80 = dm.Kernel(
     include_dirs=("../include",),
 )
 
-# `attention` does not call it before it has been measured: so far it has run in the emulator of the tests alone.
 attention_sm90 = dm.Kernel(
     name="attention_sm90",
     entry="attention_sm90.cc",

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import attention_cpu, attention_sm80
+from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
 from dimorph.attention.variants import Plain
 
 _DLPACK_CUDA = 2
+GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 _MOST_MULTIPROCESSORS = 160
 
 
@@ -21,11 +22,18 @@ class Attention:
 
     Args:
         policy, settings: as for `dimorph.Kernel.load`.
+        family: which kernels a GPU runs: "sm80" (8.0 and everything later) or "sm90" (9.0 alone). Default: the best for
+            each GPU, of which there is something where nothing may be compiled.
     """
 
-    def __init__(self, *, policy: str | None = None, settings: dm.Settings | None = None) -> None:
+    def __init__(
+        self, *, policy: str | None = None, settings: dm.Settings | None = None, family: str | None = None
+    ) -> None:
+        if family not in (None, *GPU_FAMILIES):
+            raise ValueError(f"Attention: argument 'family': expected 'sm80' or 'sm90', got {family!r}")
         self._policy = policy
         self._settings = settings
+        self._family = family
         self._modules: dict[tuple[object, ...], dm.Module] = {}
         # The same by name: hashing a variant takes longer than a call. Holds the variant that had the name last.
         self._functions: dict[tuple[object, ...], tuple[dm.Variant, Callable[..., Any]]] = {}
@@ -104,9 +112,13 @@ class Attention:
                 check_no_grad(q, k, v, variant, args)
         gpu = _on_gpu(q)
         shape, dim_vo = _rows(q, "q"), _rows(v, "v")[-1]
-        # None: there is no such choice on a GPU.
-        few = None if gpu else few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
-        key = (q.dtype, shape[-1], dim_vo, few, variant.name)
+        # The family of kernels on a GPU; whether queries are few on the CPU.
+        kind: str | bool
+        if gpu:
+            kind = self._family or best_family(q)
+        else:
+            kind = few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
+        key = (q.dtype, shape[-1], dim_vo, kind, variant.name)
         found = self._functions.get(key)
         if found is None or found[0] is not variant:
             found = self._functions[key] = variant, self._load(*key[:4], variant).attention
@@ -132,22 +144,27 @@ class Attention:
         return [line for module in self._modules.values() for line in module.resolutions]
 
     def _load(
-        self, dtype: object, head_dim_qk: int, head_dim_vo: int, few: bool | None, variant: dm.Variant
+        self, dtype: object, head_dim_qk: int, head_dim_vo: int, kind: str | bool, variant: dm.Variant
     ) -> dm.Module:
-        key = (dtype, head_dim_qk, head_dim_vo, few, variant)
-        kernel, values = (attention_sm80, {}) if few is None else (attention_cpu, {"few_queries": few})
+        key = (dtype, head_dim_qk, head_dim_vo, kind, variant)
+        values: dict[str, Any] = {"dtype": dtype, "head_dims": (head_dim_qk, head_dim_vo), "variant": variant}
         with self._lock:
             module = self._modules.get(key)
             if module is None:
-                module = self._modules[key] = kernel.load(
-                    policy=self._policy,
-                    settings=self._settings,
-                    dtype=dtype,
-                    head_dims=(head_dim_qk, head_dim_vo),
-                    variant=variant,
-                    **values,
-                )
+                module = self._modules[key] = self._load_kind(kind, values)
         return module
+
+    def _load_kind(self, kind: str | bool, values: dict[str, Any]) -> dm.Module:
+        options: dict[str, Any] = {"policy": self._policy, "settings": self._settings}
+        if isinstance(kind, bool):
+            return attention_cpu.load(**options, **values, few_queries=kind)
+        try:
+            return GPU_FAMILIES[kind].load(**options, **values)
+        except dm.MissingSpecialization:
+            # Nothing may be compiled: what was built for every GPU serves too, and says what is missing otherwise.
+            if self._family or kind == "sm80":
+                raise
+            return attention_sm80.load(**options, **values)
 
 
 attention = Attention()
@@ -194,6 +211,14 @@ def _on_gpu(array: Any) -> bool:
     if cuda is None and hasattr(array, "__dlpack_device__"):
         cuda = array.__dlpack_device__()[0] == _DLPACK_CUDA
     return bool(cuda)
+
+
+def best_family(array: Any) -> str:
+    """The family of kernels for the GPU that an array lies on."""
+    gpus, gpu = dm.gpus(), 0
+    if len(gpus) != 1:
+        gpu = array.get_device() if hasattr(array, "get_device") else array.__dlpack_device__()[1]
+    return "sm90" if gpu < len(gpus) and gpus[gpu] == (9, 0) else "sm80"
 
 
 def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
