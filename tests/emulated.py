@@ -76,6 +76,21 @@ class Emulator:
         return cls(nvcc, driver.Driver(CUDA, tuple(GPUS.values()), address or 0))
 
 
+def patched_capsule(array: Array, gpu: int, memory: int | None = None) -> object:
+    """The array's DLPack capsule, as one on a GPU, and at another address there if it is given."""
+    is_bfloat16 = array.dtype == DTYPES["bfloat16"]
+    plain: Any = array.view(np.uint16) if is_bfloat16 else array
+    capsule: object = plain.__dlpack__()
+    tensor = _pointer(capsule, b"dltensor")
+    if memory is not None:
+        ctypes.c_uint64.from_address(tensor).value = memory
+    ctypes.c_int32.from_address(tensor + _DEVICE).value = _KDLCUDA
+    ctypes.c_int32.from_address(tensor + _DEVICE + 4).value = gpu
+    if is_bfloat16:
+        ctypes.c_uint8.from_address(tensor + _DTYPE).value = _KDLBFLOAT
+    return capsule
+
+
 class OnGpu:
     """An array that says it lies on a GPU."""
 
@@ -89,15 +104,7 @@ class OnGpu:
         return _KDLCUDA, self.gpu
 
     def __dlpack__(self, stream: object = None) -> object:
-        is_bfloat16 = self.dtype == DTYPES["bfloat16"]
-        plain: Any = self.array.view(np.uint16) if is_bfloat16 else self.array
-        capsule = plain.__dlpack__()
-        tensor = _pointer(capsule, b"dltensor")
-        ctypes.c_int32.from_address(tensor + _DEVICE).value = _KDLCUDA
-        ctypes.c_int32.from_address(tensor + _DEVICE + 4).value = self.gpu
-        if is_bfloat16:
-            ctypes.c_uint8.from_address(tensor + _DTYPE).value = _KDLBFLOAT
-        return capsule
+        return patched_capsule(self.array, self.gpu)
 
 
 class Emulated:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ torch: Any = pytest.importorskip("torch", reason="torch is not installed")
 if driver.find() is None or not torch.cuda.is_available():
     pytest.skip("no NVIDIA GPU with a driver, or a torch without CUDA", allow_module_level=True)
 
+FAMILIES = ["sm80", "sm90"] if torch.cuda.get_device_capability() == (9, 0) else ["sm80"]
 NUMBER = int(os.environ.get("ATTENTION_ROUND", "0"))
 CHUNKS = 20
 CONFIGS = [
@@ -71,18 +75,35 @@ def to_numpy(tensor: Any, dtype: Any) -> Array:
     return np.asarray(tensor.numpy())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_25_random_problems(chunk: int, shared_directory: Path) -> None:
+def test_25_random_problems(chunk: int, family: str, shared_directory: Path) -> None:
     config = replace(settings.current(), store=shared_directory / "random-attention-gpu")
     size = len(CONFIGS) // CHUNKS
     problems = CONFIGS[chunk * size : (chunk + 1) * size]
-    failed = failures(OnGpu(at.Attention(policy="jit", settings=config)), problems)  # type: ignore[arg-type]
+    attend = OnGpu(at.Attention(policy="jit", settings=config, family=family))
+    failed = failures(attend, problems)  # type: ignore[arg-type]
     assert not failed, f"{len(failed)} of {size} failed:\n" + "\n".join(failed)
 
 
-@pytest.fixture
-def attend(warm_store: Path) -> at.Attention:
-    return at.Attention()
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
+def test_sanitizers_find_nothing(tool: str, family: str, warm_store: Path) -> None:
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    here = Path(__file__).parent
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, str(here / "gpu_arrays.py"), family]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert "problems, 0 failed" in done.stdout
+    clean = "RACECHECK SUMMARY: 0 hazards" if tool == "racecheck" else "ERROR SUMMARY: 0 errors"
+    assert clean in done.stdout, done.stdout[-2000:]
+
+
+@pytest.fixture(params=FAMILIES)
+def attend(warm_store: Path, request: pytest.FixtureRequest) -> at.Attention:
+    return at.Attention(family=request.param)
 
 
 def inputs(queries: int = 200, keys: int = 300, dim: int = 64) -> list[Any]:

@@ -159,9 +159,12 @@ class Dispatcher:
             function = wider.function(name)
 
         def call_on_stream(*args: Any, stream: Any = None) -> Any:
-            if stream is None and "cupy" not in modules:
-                return call(*args)
-            return streams.call(call, args, stream)
+            if stream is not None or "cupy" in modules:
+                return streams.call(call, args, stream)
+            try:  # as in `call`, which would be one more call
+                return function(*args)
+            except BufferError:
+                return again(args)
 
         made: Any = call_on_stream if self.unit.kernel.device else call
         made.rebind = rebind

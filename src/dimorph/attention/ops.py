@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections.abc import Callable, Sequence
+from sys import modules
 from typing import Any
 
 import dimorph as dm
 from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
 from dimorph.attention.variants import Plain
 
+_Bound = dm.Bound
 _DLPACK_CUDA = 2
 GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 _MOST_MULTIPROCESSORS = 160
@@ -39,7 +40,7 @@ class Attention:
         self._functions: dict[tuple[object, ...], tuple[dm.Variant, Callable[..., Any]]] = {}
         self._lock = threading.Lock()
 
-    def __call__(
+    def __call__(  # noqa: PLR0912 (every call's path, in one piece)
         self,
         q: Any,
         k: Any,
@@ -94,15 +95,15 @@ class Attention:
             RuntimeError: a tensor requires grad and grad mode is on: there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
+        # On the path of every call, so it asks for as little as possible, and once.
         args: tuple[Any, ...] = ()
-        if isinstance(variant, dm.Bound):
+        if isinstance(variant, _Bound):
             args = variant.args
             variant = variant.variant
         elif variant.params:
             args = variant().args
-        if hasattr(q, "requires_grad"):
-            import torch
-
+        torch = modules.get("torch")
+        if torch is not None and hasattr(q, "requires_grad"):
             if torch.compiler.is_compiling() and self is attention:
                 from dimorph.attention.torch import traced
 
@@ -110,15 +111,16 @@ class Attention:
                 return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
             if torch.is_grad_enabled():
                 check_no_grad(q, k, v, variant, args)
-        gpu = _on_gpu(q)
         shape, dim_vo = _rows(q, "q"), _rows(v, "v")[-1]
+        dim = shape[-1]
+        gpu = q.is_cuda if hasattr(q, "is_cuda") else _on_gpu(q)
         # The family of kernels on a GPU; whether queries are few on the CPU.
         kind: str | bool
         if gpu:
             kind = self._family or best_family(q)
         else:
             kind = few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
-        key = (q.dtype, shape[-1], dim_vo, kind, variant.name)
+        key = (q.dtype, dim, dim_vo, kind, variant.name)
         found = self._functions.get(key)
         if found is None or found[0] is not variant:
             found = self._functions[key] = variant, self._load(*key[:4], variant).attention
@@ -127,16 +129,19 @@ class Attention:
             out = _empty(q, (*shape[:-1], dim_vo), None)
         if lse is None and return_lse:
             lse = _empty(q, tuple(shape[:-1]), "float32")
-        factor = shape[-1] ** -0.5 if scale is None else scale
-        if not gpu:
-            function(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, factor, variant.name, *args)
-            return (out, lse) if return_lse else out
-        size = 0 if workspace is not None else workspace_size(shape, dim_vo)
-        if size:
-            workspace = _empty(q, (size,), "float32")
-        offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-        options = {} if stream is None else {"stream": stream}
-        function(q, k, v, out, lse, *offsets, workspace, factor, variant.name, *args, **options)
+        rest = (dim**-0.5 if scale is None else scale, variant.name, *args)
+        if gpu:
+            if workspace is None and (size := workspace_size(shape, dim_vo)):
+                workspace = _empty(q, (size,), "float32")
+            rest = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, workspace, *rest)
+        else:
+            if stream is not None:
+                raise ValueError("attention: argument 'stream': expected none, as 'q' is not on a GPU")
+            rest = (cu_seqlens_q, cu_seqlens_k, *rest)
+        if stream is None:
+            function(q, k, v, out, lse, *rest)
+        else:
+            function(q, k, v, out, lse, *rest, stream=stream)
         return (out, lse) if return_lse else out
 
     def resolutions(self) -> list[dm.Resolution]:
@@ -207,10 +212,7 @@ def _rows(array: Any, name: str) -> tuple[int, ...]:
 
 
 def _on_gpu(array: Any) -> bool:
-    cuda = getattr(array, "is_cuda", None)  # torch
-    if cuda is None and hasattr(array, "__dlpack_device__"):
-        cuda = array.__dlpack_device__()[0] == _DLPACK_CUDA
-    return bool(cuda)
+    return hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] == _DLPACK_CUDA
 
 
 def best_family(array: Any) -> str:
@@ -227,7 +229,7 @@ def _empty(like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
         import torch
 
         return like.new_empty(shape, dtype=getattr(torch, dtype) if dtype else None)
-    cupy = sys.modules.get("cupy")
+    cupy = modules.get("cupy")
     if cupy is not None and isinstance(like, cupy.ndarray):
         with like.device:
             return cupy.empty(shape, dtype or like.dtype)

@@ -23,7 +23,7 @@ struct Config {
   DM_HD constexpr int warp_rows() const { return 16; }
   DM_HD constexpr int threads() const { return 128 * (groups + 1); }
   // Registers a thread: of the warpgroup that copies, of those that compute. All are 65536 at most.
-  DM_HD constexpr int copy_registers() const { return groups == 3 ? 32 : 24; }
+  DM_HD constexpr int copy_registers() const { return 32; }
   DM_HD constexpr int compute_registers() const { return groups == 3 ? 160 : 240; }
   DM_HD static constexpr int columns(int dim) { return (dim + 63) / 64; }
   DM_HD constexpr int query_bytes() const { return rows() * columns(dim_qk) * 128; }

@@ -263,10 +263,9 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
   } else {
     take_registers<kConfig.compute_registers()>();
     Computer computer(params, shared, signals);
-    // A bound that all threads have in common makes the loop one that the warp goes through together.
-    const int most = 2 * params.pairs;
     for (bool careful = false;; careful = true) {
-      for (int i = 0; i <= most; ++i) {
+      // A bound that all threads have in common makes the loop one that the warp goes through together.
+      for (int i = 0; i <= 2 * params.pairs; ++i) {
         Block block;
         if (!computer.receive(block)) break;
         Variant variant = dm::hooks::make<Variant>(params, block.batch);
