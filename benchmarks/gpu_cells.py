@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,15 @@ from rows import Row, interleaved, nanoseconds_each, python, seconds
 
 import dimorph as dm
 from dimorph import attention as at
+from dimorph import settings
 
 HERE = Path(__file__).parent
 USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=HERE.parent / "examples" / "variant")
 HEADS = {64: 32, 128: 32, 256: 16}
-FAMILY = {"family": "sm80"}
+REPLAYED = 10  # calls in a graph
+# Those that this GPU runs; `attention` itself takes the first.
+FAMILIES = ("sm90", "sm80") if torch.cuda.get_device_capability() == (9, 0) else ("sm80",)
+ATTEND = {family: at.Attention(family=family) for family in FAMILIES}
 
 
 def inputs(batch: int, seq: int, heads: int, dim: int) -> list[Any]:
@@ -49,17 +55,18 @@ def compare(calls: Mapping[str, Call], repeats: int = 9) -> dict[str, float]:
     return interleaved({name: lambda call=call: milliseconds(call) for name, call in calls.items()}, repeats)
 
 
-def ours(q: Any, k: Any, v: Any, variant: Any, formula: Formula) -> Call:
+def ours(family: str, q: Any, k: Any, v: Any, variant: Any, formula: Formula) -> Call:
     """A call that writes to the same output each time, checked here and on a small problem with large logits."""
-    few = inputs(2, 333, *q.shape[2:])
+    attend, few = ATTEND[family], inputs(2, 333, *q.shape[2:])
     few[0] *= LOUD
-    check(formula, *few, at.attention(*few, variant=variant))
+    check(formula, *few, attend(*few, variant=variant))
     out = torch.empty_like(q)
-    check(formula, q, k, v, at.attention(q, k, v, variant=variant, out=out))
-    return lambda: at.attention(q, k, v, variant=variant, out=out)
+    check(formula, q, k, v, attend(q, k, v, variant=variant, out=out))
+    return lambda: attend(q, k, v, variant=variant, out=out)
 
 
 def prefill(peers: Sequence[str]) -> Iterator[Row]:
+    """A row for the best family of this GPU, and one for the sm80 family, beside the peers of its generation."""
     for dim in (128, 64, 256):
         for seq in (1024, 4096, 16384):
             for mask, variant, formula, share in (("full", at.Plain, PLAIN, 1.0), ("causal", at.Causal, CAUSAL, 0.5)):
@@ -71,12 +78,16 @@ def prefill(peers: Sequence[str]) -> Iterator[Row]:
                     for name in names
                     if name in peers
                 }
-                calls = {"ours": ours(*problem, variant, formula)}
+                calls = {family: ours(family, *problem, variant, formula) for family in FAMILIES}
                 took = compare(calls | gpu_peers.usable(makers, formula, problem, f"prefill {dim} {seq} {mask}"))
                 work = 4 * batch * seq * seq * heads * dim * share / 1e9
                 rates = {name: work / value for name, value in took.items()}
+                mine = {family: rates.pop(family) for family in FAMILIES}
                 cell = {"dtype": "bfloat16", "head_dim": dim, "heads": heads, "seq": seq, "batch": batch, "mask": mask}
-                yield Row("gpu/prefill/sm80_family", cell, "TFLOP/s", rates.pop("ours"), rates)
+                if "sm90" in mine:
+                    yield Row("gpu/prefill", cell, "TFLOP/s", mine["sm90"], rates)
+                older = {name: rate for name, rate in rates.items() if name in ("torch_flash2", "flashinfer_fa2")}
+                yield Row("gpu/prefill/sm80_family", cell, "TFLOP/s", mine["sm80"], older)
 
 
 def soft_cap(cap: float) -> Callable[..., Any]:
@@ -160,16 +171,19 @@ def variants(peers: Sequence[str]) -> Iterator[Row]:
         base, own, own_share = ("causal", at.Causal, 0.5) if "causal" in name else ("plain", at.Plain, 1.0)
         problem = inputs(1, seq, heads, dim)
         makers = {peer: make for peer, make in variant_makers(name, bound, formula).items() if peer in peers}
-        calls = {
-            "ours": ours(*problem, bound, formula),
-            "own": ours(*problem, own, CAUSAL if base == "causal" else PLAIN),
-        }
+        calls = {}
+        for family in FAMILIES:
+            calls[family] = ours(family, *problem, bound, formula)
+            calls[f"own {family}"] = ours(family, *problem, own, CAUSAL if base == "causal" else PLAIN)
         took = compare(calls | gpu_peers.usable(makers, formula, problem, name))
         work = 4 * seq * seq * heads * dim / 1e9
-        rates = {f"own {base}": work * own_share / took.pop("own")}
-        rates |= {subject: work * share / value for subject, value in took.items()}
         cell = {"dtype": "bfloat16", "head_dim": dim, "heads": heads, "seq": seq, "batch": 1, "variant": name}
-        yield Row("gpu/prefill/variants", cell | FAMILY, "TFLOP/s", rates.pop("ours"), rates)
+        mine = {family: work * share / took.pop(family) for family in FAMILIES}
+        owns = {family: work * own_share / took.pop(f"own {family}") for family in FAMILIES}
+        rates = {subject: work * share / value for subject, value in took.items()}
+        for family in FAMILIES:
+            beside = {f"own {base}": owns[family], **rates}
+            yield Row("gpu/prefill/variants", cell | {"family": family}, "TFLOP/s", mine[family], beside)
 
 
 def small(peers: Sequence[str]) -> Iterator[Row]:
@@ -191,22 +205,22 @@ def small(peers: Sequence[str]) -> Iterator[Row]:
     makers |= {
         name: lambda q, k, v, name=name: gpu_peers.flashinfer_batch(name, q, k, v, CAUSAL) for name in flashinfer
     }
-    check(CAUSAL, q, k, v, at.attention(q, k, v, variant=at.Causal))
-    calls = {"ours": lambda: at.attention(q, k, v, variant=at.Causal)}
-    took = compare(calls | gpu_peers.usable(makers, CAUSAL, (q, k, v), "small"))
-    times = {name: value * 1e3 for name, value in took.items()}
-    cell = shared | {"batch": 1, "q": 128, "kv": 4096, "mask": "causal"} | FAMILY
-    yield Row("gpu/prefill/small", cell, "us", times.pop("ours"), times)
+    calls: dict[str, Call] = {}
+    for family, attend in ATTEND.items():
+        check(CAUSAL, q, k, v, attend(q, k, v, variant=at.Causal))
+        calls[family] = lambda attend=attend: attend(q, k, v, variant=at.Causal)
+    yield from small_rows(
+        shared | {"batch": 1, "q": 128, "kv": 4096, "mask": "causal"},
+        compare(replayed(calls | gpu_peers.usable(makers, CAUSAL, (q, k, v), "small"))),
+    )
 
     lengths = np.random.default_rng(0).integers(1, 701, 32)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     offsets = torch.tensor(starts, dtype=torch.int32, device="cuda")
     flat = [torch.randn(starts[-1], heads, 128, device="cuda", dtype=torch.bfloat16) for heads in (32, 8, 8)]
 
-    def ragged() -> Any:
-        longest = int(lengths.max())
-        ends = {"cu_seqlens_q": offsets, "cu_seqlens_k": offsets, "max_seqlen_q": longest, "max_seqlen_k": longest}
-        return at.attention(*flat, variant=at.Causal, **ends)
+    longest = int(lengths.max())
+    ends = {"cu_seqlens_q": offsets, "cu_seqlens_k": offsets, "max_seqlen_q": longest, "max_seqlen_k": longest}
 
     def checked(call: Call, slack: float) -> Call:
         out = call()
@@ -214,20 +228,44 @@ def small(peers: Sequence[str]) -> Iterator[Row]:
             check(CAUSAL, *(x[None, start:end] for x in flat), out[None, start:end], slack)
         return call
 
-    calls = {"ours": checked(ragged, 1.0)}
+    calls = {
+        family: checked(lambda attend=attend: attend(*flat, variant=at.Causal, **ends), 1.0)
+        for family, attend in ATTEND.items()
+    }
     for name in flashinfer:
         make = lambda name=name: gpu_peers.flashinfer_ragged(name, flat, (offsets, offsets), CAUSAL)  # noqa: E731
         found = gpu_peers.attempt(name, "ragged", lambda make=make: checked(make(), gpu_peers.SLACK))
         calls |= {name: found} if found else {}
-    times = {name: value * 1e3 for name, value in compare(calls).items()}
     what = "32 sequences, lengths numpy default_rng(0).integers(1, 701, 32)"
-    cell = shared | {"ragged": what, "mask": "causal"} | FAMILY
-    yield Row("gpu/prefill/small", cell, "us", times.pop("ours"), times)
+    yield from small_rows(shared | {"ragged": what, "mask": "causal"}, compare(replayed(calls)))
+
+
+def small_rows(cell: dict[str, Any], took: dict[str, float]) -> Iterator[Row]:
+    times = {name: value * 1e3 / REPLAYED for name, value in took.items()}
+    mine = {family: times.pop(family) for family in FAMILIES}
+    for family in FAMILIES:
+        yield Row("gpu/prefill/small", cell | {"family": family}, "us", mine[family], times)
+
+
+def replayed(calls: Mapping[str, Call]) -> dict[str, Call]:
+    """Graphs of REPLAYED calls each, so that what the host takes for a call does not count."""
+
+    def captured(call: Call) -> Call:
+        call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(REPLAYED):
+                call()
+        return graph.replay
+
+    made = {name: gpu_peers.attempt(name, "graphs", lambda call=call: captured(call)) for name, call in calls.items()}
+    return {name: call for name, call in made.items() if call}
 
 
 def call(peers: Sequence[str]) -> Iterator[Row]:
     q, k, v = inputs(1, 64, 2, 64)
-    out, workspace = torch.empty_like(q), torch.empty(10_000_000, device="cuda")
+    out, v_sum, workspace = torch.empty_like(q), torch.empty_like(q), torch.empty(10_000_000, device="cuda")
     theirs = [x.transpose(1, 2) for x in (q, k, v)]
 
     def host_us(one: Call) -> float:
@@ -238,6 +276,7 @@ def call(peers: Sequence[str]) -> Iterator[Row]:
         subjects = {
             "ours": lambda: at.attention(q, k, v, out=out, workspace=workspace),
             "torch": lambda: torch.nn.functional.scaled_dot_product_attention(*theirs),
+            "torch.add": lambda: torch.add(q, k, out=v_sum),
         }
         took = interleaved({name: lambda one=one: host_us(one) for name, one in subjects.items()}, 5)
     check(PLAIN, q, k, v, out)
@@ -256,15 +295,16 @@ NAMED: dict[str, Callable[[], tuple[dm.Bound, Formula]]] = {
 }
 
 
-def first_call(name: str, dim: int) -> float:
-    """Seconds from the call to its result, in a process that has imported what there is and has a GPU context."""
+def first_call(name: str, dim: int, family: str, store: str) -> float:
+    """Seconds from the call to its result, with that store, in a process that has a GPU context."""
     problem = inputs(1, 256, 4, dim)
     variant, formula = NAMED[name]()
+    attend = at.Attention(family=family, policy="jit", settings=replace(settings.current(), store=Path(store)))
     found = []
     torch.cuda.synchronize()
 
     def once() -> None:
-        found.append(at.attention(*problem, variant=variant))
+        found.append(attend(*problem, variant=variant))
         torch.cuda.synchronize()
 
     took = seconds(once)
@@ -272,36 +312,46 @@ def first_call(name: str, dim: int) -> float:
     return took
 
 
-def in_new_process(name: str, dim: int, store: str) -> float:
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import gpu_cells\n"
-    code += "print(gpu_cells.first_call(sys.argv[1], int(sys.argv[2])))"
-    env = {**os.environ, "DIMORPH_STORE": store, "DIMORPH_POLICY": "jit", "CUDA_CACHE_PATH": f"{store}/cuda"}
-    return float(python(code, name, str(dim), env=env).splitlines()[-1])
+def first_calls(dim: int, family: str, times: int = 3) -> dict[str, float]:
+    """The median for each variant, every time from an empty store."""
+
+    def from_nothing(name: str) -> float:
+        with tempfile.TemporaryDirectory() as empty:
+            return first_call(name, dim, family, empty)
+
+    return {name: statistics.median(from_nothing(name) for _ in range(times)) for name in NAMED}
+
+
+def in_new_process(expression: str, cache: str) -> Any:
+    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import gpu_cells, json\nprint(json.dumps({expression}))"
+    return json.loads(python(code, env={**os.environ, "CUDA_CACHE_PATH": cache}).splitlines()[-1])
 
 
 def cold(peers: Sequence[str]) -> Iterator[Row]:
-    """From nothing cached to the first result, always in a new process; and with the store that such a call left."""
-
-    def from_nothing(name: str, dim: int) -> float:
-        with tempfile.TemporaryDirectory() as empty:
-            return in_new_process(name, dim, empty)
-
-    for dim in (64, 128, 256):
-        theirs = {
-            peer: gpu_peers.attempt(peer, f"cold {dim}", lambda p=peer, d=dim: gpu_peers.flashinfer_first_call(p, d))
-            for peer in FLASHINFER
-            if peer in peers
-        }
-        for name in NAMED:
-            took = statistics.median(from_nothing(name, dim) for _ in range(3))
-            cell = {"dtype": "bfloat16", "head_dim": dim, **FAMILY, "variant": name}
-            same = {peer: value for peer, value in theirs.items() if value and name in ("plain", "causal")}
-            yield Row("gpu/cold_jit/attention", cell, "s", took, same)
-    with tempfile.TemporaryDirectory() as store:
-        in_new_process("causal", 128, store)
-        took = statistics.median(in_new_process("causal", 128, store) for _ in range(5))
-    what = "new process, first call of attention to its result, beyond imports and the context"
-    yield Row("gpu/store_hit", {"what": what, "head_dim": 128, "variant": "causal", **FAMILY}, "s", took)
+    """From nothing cached to the first result, in a new process; and with the store that such a call left."""
+    for dim in (128, 64, 256):
+        for family in FAMILIES:
+            with tempfile.TemporaryDirectory() as cache:
+                took = in_new_process(f"gpu_cells.first_calls({dim}, {family!r})", cache)
+            peer = {"sm90": "flashinfer_fa3", "sm80": "flashinfer_fa2"}[family]
+            theirs = {}
+            if peer in peers:
+                # FlashInfer's own full and causal masks, which it compiles together.
+                value = gpu_peers.attempt(
+                    peer, f"cold {dim}", lambda p=peer, d=dim: gpu_peers.flashinfer_first_call(p, d)
+                )
+                theirs = {peer: value} if value else {}
+            for name in NAMED:
+                cell = {"dtype": "bfloat16", "head_dim": dim, "family": family, "variant": name}
+                yield Row("gpu/cold_jit/attention", cell, "s", took[name], theirs)
+    for family in FAMILIES:
+        with tempfile.TemporaryDirectory() as store:
+            hit = f"gpu_cells.first_call('causal', 128, {family!r}, {store!r})"
+            in_new_process(hit, store)
+            took = statistics.median(in_new_process(hit, store) for _ in range(3))
+        what = "new process, first call of attention to its result, beyond imports and the context"
+        cell = {"what": what, "head_dim": 128, "variant": "causal", "family": family}
+        yield Row("gpu/store_hit", cell, "s", took)
 
 
 PARTS = {"prefill": prefill, "variants": variants, "small": small, "call": call, "cold": cold}

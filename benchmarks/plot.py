@@ -12,14 +12,14 @@ import matplotlib as mpl
 from matplotlib import pyplot
 from rows import RESULTS
 
-BENCH = "gpu/prefill/sm80_family"
+BENCH = "gpu/prefill"
 OUT = RESULTS.parents[1] / "docs" / "prefill.svg"
 SUBJECTS = {
-    "ours": ("Dimorph, sm80 family", "#1b6ca8"),
-    "torch_flash2": ("torch flash", "#b8b8b8"),
+    "ours": ("Dimorph", "#1b6ca8"),
+    "cudnn": ("cuDNN", "#e0a040"),
+    "flashinfer_fa3": ("FlashInfer fa3", "#3c8c5a"),
     "flashinfer_fa2": ("FlashInfer fa2", "#8fbc8f"),
-    "flashinfer_fa3": ("FlashInfer fa3 (Hopper's own instructions)", "#3c8c5a"),
-    "cudnn": ("cuDNN (Hopper's own instructions)", "#e0a040"),
+    "torch_flash2": ("torch flash", "#b8b8b8"),
 }
 
 
