@@ -83,8 +83,8 @@ class Attend:
     def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.Bound, **options: Any) -> Any:
         given = {name: options.pop(name, None) for name in ("out", "lse")}
         moved = {name: self._moved(value) for name, value in options.items()}
-        out = OnGpu(self._driver, np.empty((*q.shape[:-1], v.shape[-1]), q.dtype), filled=False)
-        lse = OnGpu(self._driver, np.empty(q.shape[:-1], np.float32), filled=False)
+        out = self._place(given["out"], (*q.shape[:-1], v.shape[-1]), q.dtype)
+        lse = self._place(given["lse"], q.shape[:-1], np.float32)
         size = at.workspace_size(q.shape, v.shape[-1])
         moved |= {"out": out, "workspace": OnGpu(self._driver, np.empty(size, np.float32), filled=False)}
         if options.get("return_lse"):
@@ -99,6 +99,10 @@ class Attend:
                 result = given[name]
             results.append(result)
         return tuple(results) if options.get("return_lse") else results[0]
+
+    def _place(self, given: Array | None, shape: tuple[int, ...], dtype: Any) -> OnGpu:
+        empty = np.empty(shape, dtype) if given is None else given
+        return OnGpu(self._driver, empty, filled=given is not None)
 
     def _moved(self, value: Any) -> Any:
         return OnGpu(self._driver, value) if isinstance(value, np.ndarray) else value

@@ -20,6 +20,7 @@ __device__ __noinline__ void set_aside(unsigned char* values, bool* aside, int w
     uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(row, dm::math::min(lane, kValueChunks - 1)));
     const bool found = is_nonfinite(chunk.x) || is_nonfinite(chunk.y) || is_nonfinite(chunk.z) || is_nonfinite(chunk.w);
     const bool any = __any_sync(0xffffffffu, found);
+    __syncwarp();  // some chunks are read by several lanes
     if (any && lane < kValueChunks) chunk = uint4{0, 0, 0, 0};
     if (lane == 0) aside[row] = any;
   }

@@ -22,9 +22,14 @@ struct Config {
   DM_HD constexpr bool packs(int heads) const { return rows() % heads == 0; }
   DM_HD constexpr int warp_rows() const { return 16; }
   DM_HD constexpr int threads() const { return 128 * (groups + 1); }
-  // Registers a thread: of the warpgroup that copies, of those that compute. All are 65536 at most.
-  DM_HD constexpr int copy_registers() const { return 32; }
+  // Registers a thread: at the start, then of the warpgroup that copies and of those that compute. They are no more
+  // than at the start, or those that want more wait for ever.
+  DM_HD constexpr int start_registers() const { return 65536 / threads() / 8 * 8; }
+  DM_HD constexpr int copy_registers() const { return groups == 3 ? 32 : 24; }
   DM_HD constexpr int compute_registers() const { return groups == 3 ? 160 : 240; }
+  DM_HD constexpr bool registers_suffice() const {
+    return copy_registers() + groups * compute_registers() <= (groups + 1) * start_registers();
+  }
   DM_HD static constexpr int columns(int dim) { return (dim + 63) / 64; }
   DM_HD constexpr int query_bytes() const { return rows() * columns(dim_qk) * 128; }
   DM_HD constexpr int key_bytes() const { return keys * columns(dim_qk) * 128; }

@@ -43,14 +43,15 @@ class Copier {
     KeyTiles tiles(p_, block, variant);
     int tile = tiles.first;
     if (tile < 0) return;
-    load_keys(block, tile);
+    load_keys(block, tile, tiles_);
     load_queries(block);
     // Keys are a tile ahead: their product is wanted before that with the values.
 #pragma unroll 1
     while (tile >= 0) {
       const int next = tiles.after(tile);
-      if (next >= 0) load_keys(block, next);
-      load_values(block, tile);
+      if (next >= 0) load_keys(block, next, tiles_.following());
+      load_values(block, tile, tiles_);
+      tiles_.next();
       tile = next;
     }
   }
@@ -58,7 +59,7 @@ class Copier {
   const Params& p_;
   uint32_t shared_;
   Signals& signals_;
-  Position keys_, values_, blocks_;
+  Position tiles_, blocks_;
   uint32_t queries_round_ = 0;
 
   // Where a sequence begins in the tensors: ragged ones are one long sequence.
@@ -77,18 +78,15 @@ class Copier {
                block.first_head / p_.pack, batch(block));
   }
 
-  __device__ __forceinline__ void load_keys(const Block& block, int tile) {
-    const uint32_t full = shared_address(&signals_.keys_full[keys_.slot()]);
-    barrier_wait(shared_address(&signals_.keys_empty[keys_.slot()]), keys_.round() ^ 1);
-    load(block, tile, p_.k_map, full, kConfig.keys_at() + keys_.slot() * kConfig.key_bytes(), kConfig.key_bytes());
-    keys_.next();
+  __device__ __forceinline__ void load_keys(const Block& block, int tile, Position at) {
+    const uint32_t full = shared_address(&signals_.keys_full[at.slot()]);
+    barrier_wait(shared_address(&signals_.keys_empty[at.slot()]), at.round() ^ 1);
+    load(block, tile, p_.k_map, full, kConfig.keys_at() + at.slot() * kConfig.key_bytes(), kConfig.key_bytes());
   }
-  __device__ __forceinline__ void load_values(const Block& block, int tile) {
-    const uint32_t full = shared_address(&signals_.values_full[values_.slot()]);
-    barrier_wait(shared_address(&signals_.values_empty[values_.slot()]), values_.round() ^ 1);
-    load(block, tile, p_.v_map, full, kConfig.values_at() + values_.slot() * kConfig.value_bytes(),
-         kConfig.value_bytes());
-    values_.next();
+  __device__ __forceinline__ void load_values(const Block& block, int tile, Position at) {
+    const uint32_t full = shared_address(&signals_.values_full[at.slot()]);
+    barrier_wait(shared_address(&signals_.values_empty[at.slot()]), at.round() ^ 1);
+    load(block, tile, p_.v_map, full, kConfig.values_at() + at.slot() * kConfig.value_bytes(), kConfig.value_bytes());
   }
   __device__ __forceinline__ void load(const Block& block, int tile, const TensorMap& map, uint32_t full, int to,
                                        int bytes) {

@@ -255,24 +255,24 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     give_registers<kConfig.copy_registers()>();
     if (threadIdx.x >= 32) return;
     Copier copier(params, shared, signals);
-    for (bool careful = false;; careful = true) {
+    for (int careful = 0; careful < 2; ++careful) {
       copier.copy_all();
       meet(kAll, kComputeThreads + 32);
-      if (careful || !signals.again) return;
+      if (!signals.again) return;
     }
   } else {
     take_registers<kConfig.compute_registers()>();
     Computer computer(params, shared, signals);
-    for (bool careful = false;; careful = true) {
+    for (int careful = 0; careful < 2; ++careful) {
       // A bound that all threads have in common makes the loop one that the warp goes through together.
       for (int i = 0; i <= 2 * params.pairs; ++i) {
         Block block;
         if (!computer.receive(block)) break;
         Variant variant = dm::hooks::make<Variant>(params, block.batch);
-        computer.compute(block, variant, careful);
+        computer.compute(block, variant, careful != 0);
       }
       meet(kAll, kComputeThreads + 32);
-      if (careful || !signals.again) return;
+      if (!signals.again) return;
     }
   }
 }

@@ -22,6 +22,7 @@ using Traits = dm::Traits<Variant>;
 
 constexpr dimorph::attention::sm90::Config kConfig = dimorph::attention::sm90::choose(
     HEAD_DIM_QK, HEAD_DIM_VO, !Traits::has_logits_transform && !Traits::has_logits_mask);
+static_assert(kConfig.registers_suffice(), "registers are moved, not made");
 constexpr int kKeys = kConfig.keys;
 constexpr int kM = 1;  // tiles of 16 rows a warp
 

@@ -26,6 +26,7 @@ struct Position {
   __device__ __forceinline__ uint32_t slot() const { return count % kStages; }
   __device__ __forceinline__ uint32_t round() const { return count / kStages % 2; }
   __device__ __forceinline__ void next() { ++count; }
+  __device__ __forceinline__ Position following() const { return {count + 1}; }
 };
 
 // The numbered barriers. A warpgroup has its turn to multiply when the one before it has passed it on.
