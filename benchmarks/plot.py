@@ -37,6 +37,8 @@ def main() -> None:
     # Text stays text and ids do not change: equal rows make an equal file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "prefill", "font.size": 9})
     rows = last_rows()
+    if not rows:
+        raise SystemExit(f"no rows of {BENCH} are kept: run attention_gpu.py prefill")
     dims = sorted({row["cell"]["head_dim"] for row in rows})
     figure, axes = pyplot.subplots(len(dims), 1, figsize=(9, 2.6 * len(dims)), sharey=True, layout="constrained")
     for axis, dim in zip(axes, dims, strict=True):

@@ -52,7 +52,7 @@ DM_HD constexpr Index<-kSign> operator-(T a, Index<kSign> b) {
   }                                                                              \
   template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type> \
   DM_HD constexpr bool operator op(T a, Index<kSign> b) {                        \
-    return b.step op a - b.base;                                                 \
+    return a - b.base op b.step;                                                 \
   }
 DM_COMPARE(<)
 DM_COMPARE(<=)
