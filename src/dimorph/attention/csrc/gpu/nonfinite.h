@@ -26,9 +26,10 @@ __device__ __noinline__ void set_aside(unsigned char* values, bool* aside, int w
   }
 }
 
-// Adds what was set aside among a tile's keys from k0 on; `s` are its logits.
-__device__ __forceinline__ void add_aside(const Params& p, const Block& block, const Softmax& rows, Output& out,
-                                          const Logits& s, const bool* aside, int k0, float unit) {
+// Adds what was set aside among a tile's keys from k0 on. weigh(x, r) is the weight of the element x of `s` in row r.
+template <typename F>
+__device__ __forceinline__ void add_aside(const Params& p, const Block& block, Output& out, const Logits& s,
+                                          const bool* aside, int k0, F weigh) {
 #pragma unroll 1
   for (int c = 0; c < kKeys; ++c) {
     if (!aside[c]) continue;
@@ -43,7 +44,7 @@ __device__ __forceinline__ void add_aside(const Params& p, const Block& block, c
         x = n == c / 8 ? own : x;
       }
       x = __shfl_sync(0xffffffffu, x, c % 8 / 2, 4);
-      weights[r] = Traits::use_softmax ? dm::math::exp2(x * unit - rows.max[r]) : x;
+      weights[r] = weigh(x, r);
     }
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n)

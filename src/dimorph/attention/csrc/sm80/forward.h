@@ -91,7 +91,9 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
           raise_maxima(rows, factors, max, unit);
           rescale(out, factors);
         }
-        if (careful) add_aside(p, block, rows, out, s, aside, k0, unit);
+        if (careful)
+          add_aside(p, block, out, s, aside, k0,
+                    [&](float x, int r) { return Traits::use_softmax ? dm::math::exp2(x * unit - rows.max[r]) : x; });
       }
 #pragma unroll
       for (int i = 0; i < kKeys / 16; ++i) {

@@ -144,15 +144,14 @@ class Computer {
         weights[i][j] = pack(s[0][2 * i + j / 2][j % 2 * 2], s[0][2 * i + j / 2][j % 2 * 2 + 1]);
   }
 
-  // Takes keys with values that are not finite out of the tile, and adds them where they count.
-  __device__ __forceinline__ void set_aside_and_add(const Block& block, const Softmax& rows, Output& out,
-                                                    const Logits& s, int k0) {
+  // Takes keys with values that are not finite out of the tile, and adds them where they count; `s` are weights.
+  __device__ __forceinline__ void set_aside_and_add(const Block& block, Output& out, const Logits& s, int k0) {
     const int slot = values_.slot();
     barrier_wait(shared_address(&signals_.values_full[slot]), values_.round());
     set_aside(shared_ + kConfig.values_at() + slot * kConfig.value_bytes(), signals_.aside[slot], warp_, kComputeWarps);
     publish_writes();
     meet(kCompute, kComputeThreads);
-    add_aside(p_, block, rows, out, s, signals_.aside[slot], k0, unit_);
+    add_aside(p_, block, out, s, signals_.aside[slot], k0, [](float x, int) { return x; });
   }
 
   // Whether the group has nothing to do with a tile that the block as a whole needs. All take part in setting aside.
@@ -211,15 +210,12 @@ class Computer {
           weigh_all(rows, s);  // here too, so that it is woven into the transform
         } else {
           raised = prepare(block, variant, rows, s, factors, warp_row, k0, masked);
-          if (!careful) weigh_all(rows, s);
+          weigh_all(rows, s);
         }
         multiply_wait<0>();
         if (pending) end_values(out, weights);
         if (raised) rescale(out, factors);
-        if (careful) {
-          set_aside_and_add(block, rows, out, s, k0);
-          weigh_all(rows, s);
-        }
+        if (careful) set_aside_and_add(block, out, s, k0);
         pack_all(weights, s);
         pending = true;
       }
