@@ -144,11 +144,19 @@ def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Em
     config = replace(settings.current(), nvcc=str(emulator.nvcc), store=store)
     q = np.zeros((1, 1, 1, 32), np.float16)
     assert [ops.best_family(OnGpu(q, gpu)) for gpu in (0, 1)] == ["sm80", "sm90"]
-    # Nothing is built, and nothing may be: what is missing is named by the family that all GPUs run.
-    with pytest.raises(dm.MissingSpecialization, match="attention_sm80"):
+    # Nothing is built, and nothing may be.
+    with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
         at.Attention(policy="aot", settings=config)(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
     with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
         at.Attention(policy="aot", settings=config, family="sm90")(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
+    # Where something else is named to be compiled for, the family that can be is taken.
+    out = np.full((1, 1, 1, 32), np.nan, np.float16)
+    named = at.Attention(policy="jit", settings=replace(config, arch="sm_90"))
+    named(*[OnGpu(q, 1)] * 3, out=OnGpu(out, 1), workspace=OnGpu(np.zeros(1, np.float32), 1))
+    assert (out == 0).all()
+    assert "attention_sm80" in {line.artifact.meta.kernel for line in named.resolutions()}
+    with pytest.raises(ValueError, match="argument 'out': expected an array to write to, as 'stream' is given"):
+        named(*[OnGpu(q, 1)] * 3, stream=0)
     with pytest.raises(ValueError, match="argument 'family': expected 'sm80' or 'sm90', got 'sm70'"):
         at.Attention(family="sm70")
 

@@ -33,7 +33,13 @@ int main() {
       SAME(float(k) == float(plain) && dm::math::to_float(5 - k) == float(5 - plain));
       // Whatever else is done with it, is done with the int.
       SAME(k * 3 == kept * 3 && k % 4 == kept % 4 && k - k == 0 && int64_t{1} + k == 1 + int64_t{kept});
+      dm::Index<1> moved = k;
+      moved += 7;
+      moved -= 3;
+      SAME(int(moved) == kept + 4 && dm::math::select(true, k, 3) == kept && dm::math::select(true, 3, k) == 3);
       if (plain > last) continue;  // what comparisons say there does not count
+      constexpr int least = -2147483647 - 1, most = 2147483647;
+      SAME(k <= most && k >= least && least < k && !(most <= k) && k - 100 <= most && 100 - k >= least && k != most);
       for (int other = -4; other < 14; ++other) {
         SAME((k < other) == (plain < other) && (k <= other) == (plain <= other) && (k > other) == (plain > other));
         SAME((k >= other) == (plain >= other) && (k == other) == (plain == other) && (k != other) == (plain != other));

@@ -62,8 +62,8 @@ class Attention:
 
         Any array that speaks DLPack serves (NumPy, torch, CuPy, ...), on the CPU or on an NVIDIA GPU of 8.0 or later,
         without a copy. Strides are free as long as the last dimension is contiguous; on a GPU they are multiples of 16
-        bytes, as addresses are. Logits and sums are float32 whatever the dtype. A GPU call runs on the caller's current
-        stream and waits for nothing.
+        bytes, as addresses are, and on one of 9.0 not negative. Logits and sums are float32 whatever the dtype. A GPU
+        call runs on the caller's current stream and waits for nothing.
 
         Args:
             q: [batch, queries, heads, head_dim_qk], or ragged: [tokens, heads, head_dim_qk]. float32 (on the
@@ -85,7 +85,9 @@ class Attention:
             workspace: on a GPU, a float32 array of `workspace_size(...)` elements for the parts of few queries, whose
                 keys are split among blocks; default: a new one of q's kind. With `out` and this one nothing is
                 allocated.
-            stream: on a GPU, another stream to run on: a raw handle, or a stream of torch, CuPy or cuda-python.
+            stream: on a GPU, another stream to run on: a raw handle, or a stream of torch, CuPy or cuda-python. Give
+                `out` then (and `lse`), and `workspace` where keys are to be split: what is made here is made for the
+                current stream.
 
         Returns:
             out, or (out, lse). A query that sees no key has output 0 and lse -inf.
@@ -125,13 +127,16 @@ class Attention:
         if found is None or found[0] is not variant:
             found = self._functions[key] = variant, self._load(*key[:4], variant).attention
         function = found[1]
+        if stream is not None and (out is None or (return_lse and lse is None)):
+            name = "out" if out is None else "lse"
+            raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
         if out is None:
             out = _empty(q, (*shape[:-1], dim_vo), None)
         if lse is None and return_lse:
             lse = _empty(q, tuple(shape[:-1]), "float32")
         rest = (dim**-0.5 if scale is None else scale, variant.name, *args)
         if gpu:
-            if workspace is None and (size := workspace_size(shape, dim_vo)):
+            if workspace is None and stream is None and (size := workspace_size(shape, dim_vo)):
                 workspace = _empty(q, (size,), "float32")
             rest = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, workspace, *rest)
         else:
@@ -165,11 +170,14 @@ class Attention:
             return attention_cpu.load(**options, **values, few_queries=kind)
         try:
             return GPU_FAMILIES[kind].load(**options, **values)
-        except dm.MissingSpecialization:
-            # Nothing may be compiled: what was built for every GPU serves too, and says what is missing otherwise.
+        except (dm.MissingSpecialization, dm.DeclarationError) as error:
+            # Nothing may be compiled, or nothing for this GPU's own architecture: the family of all GPUs may be there.
             if self._family or kind == "sm80":
                 raise
-            return attention_sm80.load(**options, **values)
+            try:
+                return attention_sm80.load(**options, **values)
+            except (dm.MissingSpecialization, dm.DeclarationError):
+                raise error from None
 
 
 attention = Attention()

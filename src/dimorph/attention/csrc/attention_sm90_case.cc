@@ -15,10 +15,11 @@
 
 namespace DIMORPH_CASE {
 
-bool encode(const void* data, const dimorph::attention::sm90::Boxes& boxes, dimorph::cuda::TensorMap* map) {
+bool encode(const void* data, const dimorph::attention::sm90::Boxes& boxes, dimorph::Device device,
+            dimorph::cuda::TensorMap* map) {
   return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), boxes.rank, boxes.sizes,
                                       boxes.strides, boxes.box, dimorph::cuda::Swizzle::bytes_128},
-                                     map);
+                                     device, map);
 }
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
@@ -35,8 +36,9 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   const sm90::Boxes k = sm90::key_boxes(kConfig, problem, problem.k_strides, HEAD_DIM_QK, keys);
   const sm90::Boxes v = sm90::key_boxes(kConfig, problem, problem.v_strides, HEAD_DIM_VO, keys);
   // Without keys there is nothing to describe, and nothing is copied.
-  if (keys > 0 && !(encode(problem.q, q, &params.q_map) && encode(problem.k, k, &params.k_map) &&
-                    encode(problem.v, v, &params.v_map)))
+  if (keys > 0 &&
+      !(encode(problem.q, q, launch.device, &params.q_map) && encode(problem.k, k, launch.device, &params.k_map) &&
+        encode(problem.v, v, launch.device, &params.v_map)))
     return;
   const int64_t grid = plan.grid < multiprocessors ? plan.grid : multiprocessors;
   launch_kernels(params, launch, plan, grid, kConfig.threads(), kConfig.shared_bytes(), extra);

@@ -339,11 +339,17 @@ struct Tiles {
   Promotion promotion = Promotion::bytes_256;
 };
 
-// Describes tiles for the copy engine; what lies outside the tensor is read as zeros. False when the driver refuses
-// it; the error is the call's.
-inline bool encode_tiled(const Tiles& tiles, TensorMap* map) {
+// Describes tiles in a GPU's memory for its copy engine; what lies outside the tensor is read as zeros. False when the
+// driver refuses it; the error is the call's.
+inline bool encode_tiled(const Tiles& tiles, Device device, TensorMap* map) {
   const detail::Driver* driver = detail::driver();
   if (!driver) return false;
+  const int32_t gpu = device.device_id;
+  if (gpu < 0 || gpu >= kMostGpus)
+    return dimorph::detail::fail(detail::case_sink(), ErrorKind::runtime, "GPU %d: expected one of the first %d", gpu,
+                                 kMostGpus);
+  const detail::InContext context(*driver, gpu);
+  if (context.result != 0) return detail::failed(context.result, "making the context of its GPU current", "");
   int32_t type = -1;
   const DataType t = tiles.dtype;
   const int32_t log_bytes = t.bits == 8 ? 0 : t.bits == 16 ? 1 : t.bits == 32 ? 2 : 3;

@@ -34,7 +34,7 @@ inline void launch_kernels(Params& params, const dimorph::attention::Launch& lau
   extra.device = launch.device;
   if (!extra.apply(set_extra, params)) return;
   dimorph::cuda::Config forward;
-  forward.grid.x = static_cast<unsigned>(grid);
+  forward.grid.x = grid <= 0x7fffffff ? static_cast<unsigned>(grid) : ~0u;  // more is refused, not cut off
   forward.block.x = threads;
   forward.shared_bytes = shared_bytes;
   DIMORPH_LAUNCH(attention_forward, launch.device, forward, params);

@@ -260,8 +260,8 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     take_registers<kConfig.compute_registers()>();
     Computer computer(params, shared, signals);
     for (int careful = 0; careful < 2; ++careful) {
-      // A bound that all threads have in common makes the loop one that the warp goes through together.
-      for (int i = 0; i <= 2 * params.pairs; ++i) {
+      // A bound that all threads have in common, never reached, makes it a loop that the warp goes through together.
+      for (int i = 0; i < 0x7fffffff; ++i) {
         Block block;
         if (!computer.receive(block)) break;
         Variant variant = dm::hooks::make<Variant>(params, block.batch);

@@ -27,7 +27,21 @@ struct Index {
     return (kSign > 0) == (value < last) ? value : last;
   }
   DM_HD explicit operator float() const { return static_cast<float>(base) + static_cast<float>(step); }
+  DM_HD constexpr Index& operator+=(int b) {
+    base += b;
+    last += b;
+    return *this;
+  }
+  DM_HD constexpr Index& operator-=(int b) { return *this += -b; }
 };
+
+namespace detail {
+// What an index is compared with, so near that their difference is an int: indices themselves are nearer.
+DM_HD constexpr int near(int b) {
+  constexpr int far = (1 << 30) - 1;
+  return b < -far ? -far : b < far ? b : far;
+}
+}  // namespace detail
 
 template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type>
 DM_HD constexpr Index<kSign> operator+(Index<kSign> a, T b) {
@@ -48,11 +62,11 @@ DM_HD constexpr Index<-kSign> operator-(T a, Index<kSign> b) {
 #define DM_COMPARE(op)                                                           \
   template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type> \
   DM_HD constexpr bool operator op(Index<kSign> a, T b) {                        \
-    return a.base - b op - a.step;                                               \
+    return a.base - detail::near(b) op - a.step;                                 \
   }                                                                              \
   template <int kSign, typename T, typename = typename detail::OnlyInt<T>::type> \
   DM_HD constexpr bool operator op(T a, Index<kSign> b) {                        \
-    return a - b.base op b.step;                                                 \
+    return detail::near(a) - b.base op b.step;                                   \
   }
 DM_COMPARE(<)
 DM_COMPARE(<=)
@@ -63,6 +77,14 @@ DM_COMPARE(!=)
 #undef DM_COMPARE
 
 namespace math {
+template <int kSign>
+DM_HD inline int select(bool condition, Index<kSign> yes, int no) {
+  return condition ? static_cast<int>(yes) : no;
+}
+template <int kSign>
+DM_HD inline int select(bool condition, int yes, Index<kSign> no) {
+  return condition ? yes : static_cast<int>(no);
+}
 template <int kSign>
 DM_HD inline float to_float(Index<kSign> a) {
   return static_cast<float>(a);

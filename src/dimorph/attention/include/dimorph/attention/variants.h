@@ -194,6 +194,10 @@ DM_HD inline T logits_transform(V& variant, const ParamsT& params, T logits, int
       return variant.LogitsTransform(params, lane(logits, i), batch_idx, lane(qo_idx, i), lane(kv_idx, i), qo_head_idx,
                                      kv_head_idx);
     });
+#else
+  } else if constexpr (!detail::CanLogitsTransform<V, ParamsT, T, QIdx, KVIdx>::value) {
+    return variant.LogitsTransform(params, logits, batch_idx, qo_idx, static_cast<int>(kv_idx), qo_head_idx,
+                                   kv_head_idx);
 #endif
   } else {
     return variant.LogitsTransform(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
@@ -242,6 +246,9 @@ DM_HD inline Mask logits_mask(V& variant, const ParamsT& params, int batch_idx, 
     return lanewise<Mask>([&](int i) {
       return variant.LogitsMask(params, batch_idx, lane(qo_idx, i), lane(kv_idx, i), qo_head_idx, kv_head_idx);
     });
+#else
+  } else if constexpr (!detail::CanLogitsMask<V, ParamsT, float, QIdx, KVIdx>::value) {
+    return variant.LogitsMask(params, batch_idx, qo_idx, static_cast<int>(kv_idx), qo_head_idx, kv_head_idx);
 #endif
   } else {
     return variant.LogitsMask(params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx);
