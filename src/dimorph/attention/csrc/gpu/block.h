@@ -44,11 +44,10 @@ __device__ __forceinline__ const DType* values_of(const Params& p, const Block& 
 
 // Everything about a block but its rows. `pack` counts the packs of heads of all sequences.
 __device__ inline void find_sequence(const Params& p, int pack, int split, Block& block) {
-  const int packs = p.num_qo_heads / p.pack, group = p.num_qo_heads / p.num_kv_heads;
   block.split = split;
-  block.batch = pack / packs;
-  block.first_head = pack % packs * p.pack;
-  block.kv_head = block.first_head / group;
+  block.batch = pack / p.packs;
+  block.first_head = (pack - block.batch * p.packs) * p.pack;
+  block.kv_head = block.first_head / p.sharing;
   block.qo_len = common(p.get_qo_len(block.batch));
   block.kv_len = common(p.get_kv_len(block.batch));
 }
@@ -65,94 +64,87 @@ __device__ __forceinline__ void find_rows_of_tile(const Params& p, int tile, Blo
   block.row0 = dm::math::max(0, block.last_row + 1 - kConfig.rows());
 }
 
-// The tiles of keys that some row of the block may see, the last keys first: there the largest logits of many variants
-// are, so that maxima hardly grow later. All lanes of a warp must call together: each classifies one tile of 32.
+// A tile of keys, by its number; whether the variant finds that all of it counts for the whole block.
+struct KeyTile {
+  int code = -1;  // 2 * number + full; negative: there is none
+
+  __device__ __forceinline__ bool there() const { return code >= 0; }
+  __device__ __forceinline__ int number() const { return code >> 1; }
+  __device__ __forceinline__ int first_key() const { return number() * kKeys; }
+  __device__ __forceinline__ bool full() const { return code & 1; }
+};
+
+// The tiles of keys that some row of the block may see, one after the other, the last keys first: there the largest
+// logits of many variants are, so that maxima hardly grow later. All lanes of a warp must call together: each
+// classifies one tile of 32.
 class KeyTiles {
  public:
-  int first;  // negative: there is none
-
   __device__ KeyTiles(const Params& p, const Block& block, Variant& variant)
       : variant_(variant),
         kv_len_(block.kv_len),
         q0_(row_at(p, block, block.row0).q),
-        q1_(row_at(p, block, block.row0 + kConfig.rows() - 1).q + 1),
-        begin_(0),
-        end_((block.kv_len + kKeys - 1) / kKeys) {
-    int end = end_;
-    if (p.splits > 1) {
-      int count = end_;
-      if constexpr (kClassified) {
-        count = 0;
+        q1_(row_at(p, block, block.row0 + kConfig.rows() - 1).q + 1) {
+    const int all = (block.kv_len + kKeys - 1) / kKeys;
+    window_ = kClassified ? (all + 31) / 32 : all;
+    if (p.splits == 1) return;
+    int count = all;
+    if constexpr (kClassified) {
+      count = 0;
 #pragma unroll 1
-        for (int w = 0; w * 32 < end_; ++w) count += __popc(window(w));
+      for (int w = 0; w < window_; ++w) {
+        look(w);
+        count += __popc(counts_);
       }
-      const int share = (count + p.splits - 1) / p.splits;
-      begin_ = place(dm::math::min(block.split * share, count));
-      end = place(dm::math::min(block.split * share + share, count));
+      counts_ = 0;
     }
-    first = at_most(end - 1);
+    const int share = (count + p.splits - 1) / p.splits;
+    passed_by_ = dm::math::min(block.split * share, count);
+    left_ = dm::math::min(share, count - passed_by_);
+    if constexpr (!kClassified) window_ -= passed_by_;
   }
 
-  // The one after t; negative: there is none.
-  __device__ __forceinline__ int after(int t) { return at_most(t - 1); }
-
-  // Whether the variant finds a tile that was given last full for the whole block.
-  __device__ __forceinline__ bool full(int t) const {
-    return kClassified ? full_ >> t % 32 & 1 : !Traits::has_logits_mask;
+  __device__ __forceinline__ KeyTile next() {
+    if (left_ == 0) return {};
+    if constexpr (kClassified) {
+#pragma unroll 1
+      while (counts_ == 0) {
+        if (window_ == 0) return {};
+        look(--window_);
+        const int count = __popc(counts_);
+        if (count > passed_by_) break;
+        passed_by_ -= count;
+        counts_ = 0;
+      }
+#pragma unroll 1
+      for (; passed_by_ > 0; --passed_by_) counts_ ^= 1u << last();
+      const int bit = last();
+      counts_ ^= 1u << bit;
+      --left_;
+      return {2 * (window_ * 32 + bit) + static_cast<int>(full_ >> bit & 1)};
+    } else {
+      if (window_ == 0) return {};
+      --left_;
+      return {2 * --window_ + !Traits::has_logits_mask};
+    }
   }
 
  private:
   static constexpr bool kClassified = dm::detail::Hasclassify_tile<Variant>::value;
   Variant& variant_;
-  int kv_len_, q0_, q1_, begin_, end_;
-  int window_ = -1;
-  uint32_t counts_ = 0, full_ = 0;  // one bit for each of the window's 32 tiles
+  const int kv_len_, q0_, q1_;
+  int window_;                      // the one looked at last, of 32 tiles; without classification, a tile
+  uint32_t counts_ = 0, full_ = 0;  // one bit for each of its tiles: it is still to come; it is full
+  int passed_by_ = 0;               // tiles to come that are of other splits
+  int left_ = 0x7fffffff;           // tiles to come, at most
 
-  __device__ __forceinline__ int at_most(int t) {
-    if constexpr (kClassified) {
-      if (t >= begin_ && t / 32 == window_ && counts_ >> t % 32 & 1) return t;  // nearly always
-      while (t >= begin_) {
-        const uint32_t rest = window(t / 32) << (31 - t % 32);
-        if (rest) {
-          t -= __clz(static_cast<int>(rest));
-          break;
-        }
-        t = t / 32 * 32 - 1;
-      }
-    }
-    return t >= begin_ ? t : -1;
-  }
+  __device__ __forceinline__ int last() const { return 31 - __clz(static_cast<int>(counts_)); }
 
-  __device__ uint32_t window(int number) {
-    if (number != window_) {
-      window_ = number;
-      const int mine = number * 32 + static_cast<int>(threadIdx.x % 32), k0 = mine * kKeys;
-      TileClass found = TileClass::kSkip;
-      if (mine < end_) found = dm::hooks::classify_tile(variant_, q0_, q1_, k0, dm::math::min(k0 + kKeys, kv_len_));
-      counts_ = __ballot_sync(0xffffffffu, found != TileClass::kSkip);
-      full_ = __ballot_sync(0xffffffffu, found == TileClass::kFull);
-    }
-    return counts_;
-  }
-
-  // Where the tile number n of those that count is, by their order in memory.
-  __device__ int place(int n) {
-    if constexpr (kClassified) {
-#pragma unroll 1
-      for (int w = 0; w * 32 < end_; ++w) {
-        uint32_t bits = window(w);
-        const int count = __popc(bits);
-        if (n < count) {
-#pragma unroll 1
-          for (; n > 0; --n) bits &= bits - 1;
-          return w * 32 + __ffs(bits) - 1;
-        }
-        n -= count;
-      }
-      return end_;
-    } else {
-      return n;
-    }
+  __device__ __forceinline__ void look(int window) {
+    const int k0 = (window * 32 + static_cast<int>(threadIdx.x % 32)) * kKeys;
+    TileClass found = TileClass::kSkip;
+    if (k0 < kv_len_) found = dm::hooks::classify_tile(variant_, q0_, q1_, k0, dm::math::min(k0 + kKeys, kv_len_));
+    counts_ = __ballot_sync(0xffffffffu, found != TileClass::kSkip);
+    full_ = __ballot_sync(0xffffffffu, found == TileClass::kFull);
   }
 };
 

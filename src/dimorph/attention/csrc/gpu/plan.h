@@ -46,10 +46,12 @@ template <typename Config>
 constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int multiprocessors) {
   Plan result{};
   Work& work = result.work;
-  work.pack = choose_pack(c, problem.max_qo_len, problem.num_qo_heads / problem.num_kv_heads);
+  work.sharing = problem.num_qo_heads / problem.num_kv_heads;
+  work.pack = choose_pack(c, problem.max_qo_len, work.sharing);
   work.pack_reciprocal = static_cast<uint32_t>(divide_up(int64_t{1} << 31, work.pack));
+  work.packs = problem.num_qo_heads / work.pack;
   work.tiles = static_cast<int32_t>(divide_up(int64_t{problem.max_qo_len} * work.pack, c.rows()));
-  const int64_t blocks = int64_t{work.tiles} * (problem.num_qo_heads / work.pack) * problem.batch_size;
+  const int64_t blocks = int64_t{work.tiles} * work.packs * problem.batch_size;
   work.splits = choose_splits(c, blocks, problem.max_kv_len, multiprocessors);
   work.rows = tokens * problem.num_qo_heads;
   result.grid = blocks * work.splits;

@@ -11,6 +11,8 @@ struct Work {
   // head.
   int32_t pack;
   uint32_t pack_reciprocal;  // ceil(2^31 / pack)
+  int32_t packs;             // of a sequence
+  int32_t sharing;           // heads that share a head of keys
   int32_t tiles;             // query tiles of the longest sequence and one head
   int32_t splits;            // parts of the keys; with more than one, attention_merge joins them
   int64_t rows;              // queries of all sequences and heads

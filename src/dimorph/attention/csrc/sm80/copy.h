@@ -54,11 +54,11 @@ struct Copier {
       }
     }
   };
-  // A negative tile, which is none, is one of zeros.
-  __device__ __forceinline__ Run start(int tile, int slot, uint32_t tile_bytes, uint32_t step_bytes) const {
-    const uint32_t there = dm::math::max(tile, 0);
-    return {from + static_cast<uint64_t>(there) * tile_bytes, to + slot * (kKeys * S::kPitch),
-            tile < 0 ? 0 : rows - tile * kKeys, step_bytes};
+  // Where there is no tile, one of zeros.
+  __device__ __forceinline__ Run start(KeyTile tile, int slot, uint32_t tile_bytes, uint32_t step_bytes) const {
+    const uint32_t number = tile.there() ? tile.number() : 0;
+    return {from + static_cast<uint64_t>(number) * tile_bytes, to + slot * (kKeys * S::kPitch),
+            tile.there() ? rows - tile.first_key() : 0, step_bytes};
   }
 };
 

@@ -36,7 +36,8 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
                                          base + kConfig.values_at());
 
   KeyTiles tiles(p, block, variant);
-  int tile = tiles.first, slot = 0;
+  KeyTile tile = tiles.next();
+  int slot = 0;
   load_queries(p, block, base + kConfig.queries_at());
   key_copier.start(tile, slot, p.k_tile_bytes, p.k_step_bytes).load(0, 1);
   value_copier.start(tile, slot, p.v_tile_bytes, p.v_step_bytes).load(0, 1);
@@ -49,14 +50,14 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   for (int i = 0; i < kHeld; ++i) load_query_part(held[i], queries, i);
 
 #pragma unroll 1
-  while (tile >= 0) {
-    const int k0 = tile * kKeys;
+  while (tile.there()) {
+    const int k0 = tile.first_key();
     TileClass found = TileClass::kFull;
     if (warp_row > block.last_row)
       found = TileClass::kSkip;
-    else if (!tiles.full(tile))
+    else if (!tile.full())
       found = dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kKeys, block.kv_len));
-    const int next = tiles.after(tile);
+    const KeyTile next = tiles.next();
     // The tile is there for all after this, and nobody still reads the other slot.
     copy_wait();
     __syncthreads();

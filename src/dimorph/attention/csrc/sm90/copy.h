@@ -17,41 +17,44 @@ class Copier {
   // All lanes of the warp call it; one copies.
   __device__ __forceinline__ void copy_all() {
     Schedule schedule(p_);
-    for (int number = schedule.first(); number < schedule.end(); number = schedule.next(number)) {
+    for (int round = 0; round < schedule.rounds(); ++round) {
       Block block;
-      if (!schedule.find(number, block)) continue;
-      announce(block);
-      Variant variant = dm::hooks::make<Variant>(p_, block.batch);
-      copy(block, variant);
+      if (schedule.find(round, block)) copy(block);
     }
     Block none{};
     none.batch = -1;
-    announce(none);
+    announce(none, {});
   }
 
  private:
-  __device__ __forceinline__ void announce(const Block& block) {
-    barrier_wait(shared_address(&signals_.blocks_empty[blocks_.slot()]), blocks_.round() ^ 1);
+  __device__ __forceinline__ void announce(const Block& block, KeyTile first) {
+    const uint32_t slot = blocks_.slot();
+    barrier_wait(shared_address(&signals_.blocks_empty[slot]), blocks_.round() ^ 1);
     if (threadIdx.x % 32 == 0) {
-      signals_.blocks[blocks_.slot()] = block;
-      barrier_arrive(shared_address(&signals_.blocks_full[blocks_.slot()]));
+      signals_.blocks[slot] = block;
+      signals_.first[slot] = first;
+      barrier_arrive(shared_address(&signals_.blocks_full[slot]));
     }
     blocks_.next();
   }
 
-  __device__ __forceinline__ void copy(const Block& block, Variant& variant) {
+  // One loop, in which each step is found once: the block is announced with its first tile, keys with the tile after
+  // theirs, and values are copied after the keys of the next tile, because the product with those is wanted before.
+  __device__ __forceinline__ void copy(const Block& block) {
+    Variant variant = dm::hooks::make<Variant>(p_, block.batch);
     KeyTiles tiles(p_, block, variant);
-    int tile = tiles.first;
-    if (tile < 0) return;
-    load_keys(block, tile, tiles_);
-    load_queries(block);
-    // Keys are a tile ahead: their product is wanted before that with the values.
+    const int first_row = first_key(p_, block);
+    KeyTile before, tile;
 #pragma unroll 1
-    while (tile >= 0) {
-      const int next = tiles.after(tile);
-      if (next >= 0) load_keys(block, next, tiles_.following());
-      load_values(block, tile, tiles_);
-      tiles_.next();
+    for (bool announced = false;; announced = true) {
+      const KeyTile next = tiles.next();
+      if (!announced) announce(block, next);
+      if (tile.there()) load_keys(block, first_row + tile.first_key(), next);
+      if (tile.there() && !before.there()) load_queries(block);
+      if (before.there()) load_values(block, first_row + before.first_key());
+      if (tile.there()) tiles_.next();
+      if (announced && !tile.there()) return;
+      before = tile;
       tile = next;
     }
   }
@@ -78,21 +81,23 @@ class Copier {
                block.first_head / p_.pack, batch(block));
   }
 
-  __device__ __forceinline__ void load_keys(const Block& block, int tile, Position at) {
-    const uint32_t full = shared_address(&signals_.keys_full[at.slot()]);
-    barrier_wait(shared_address(&signals_.keys_empty[at.slot()]), at.round() ^ 1);
-    load(block, tile, p_.k_map, full, kConfig.keys_at() + at.slot() * kConfig.key_bytes(), kConfig.key_bytes());
-  }
-  __device__ __forceinline__ void load_values(const Block& block, int tile, Position at) {
-    const uint32_t full = shared_address(&signals_.values_full[at.slot()]);
-    barrier_wait(shared_address(&signals_.values_empty[at.slot()]), at.round() ^ 1);
-    load(block, tile, p_.v_map, full, kConfig.values_at() + at.slot() * kConfig.value_bytes(), kConfig.value_bytes());
-  }
-  __device__ __forceinline__ void load(const Block& block, int tile, const TensorMap& map, uint32_t full, int to,
-                                       int bytes) {
+  __device__ __forceinline__ void load_keys(const Block& block, int row, KeyTile next) {
+    const uint32_t slot = tiles_.slot(), full = shared_address(&signals_.keys_full[slot]);
+    barrier_wait(shared_address(&signals_.keys_empty[slot]), tiles_.round() ^ 1);
     if (threadIdx.x % 32 != 0) return;
+    signals_.next[slot] = next;
+    load(block, row, p_.k_map, full, kConfig.keys_at() + slot * kConfig.key_bytes(), kConfig.key_bytes());
+  }
+  __device__ __forceinline__ void load_values(const Block& block, int row) {
+    const Position at = tiles_.before();
+    const uint32_t slot = at.slot(), full = shared_address(&signals_.values_full[slot]);
+    barrier_wait(shared_address(&signals_.values_empty[slot]), at.round() ^ 1);
+    if (threadIdx.x % 32 != 0) return;
+    load(block, row, p_.v_map, full, kConfig.values_at() + slot * kConfig.value_bytes(), kConfig.value_bytes());
+  }
+  __device__ __forceinline__ void load(const Block& block, int row, const TensorMap& map, uint32_t full, int to,
+                                       int bytes) {
     barrier_announce(full, bytes);
-    const int row = first_key(p_, block) + tile * kKeys;
 #pragma unroll 1
     for (int c = 0; c * kKeys * 128 < bytes; ++c)
       load_box(shared_ + to + c * kKeys * 128, map, full, kKeep, c * 64, row, block.kv_head, batch(block));

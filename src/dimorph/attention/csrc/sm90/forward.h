@@ -17,29 +17,29 @@ class Computer {
     if (group_ == kConfig.groups - 1) pass(kTurn, 256);
   }
 
-  // The next block of work; false: there are no more.
-  __device__ __forceinline__ bool receive(Block& block) {
+  // The next block of work and its first tile of keys; false: there are no more.
+  __device__ __forceinline__ bool receive(Block& block, KeyTile& first) {
     barrier_wait(shared_address(&signals_.blocks_full[blocks_.slot()]), blocks_.round());
     const Block& there = signals_.blocks[blocks_.slot()];
     block = {common(there.batch),    common(there.kv_head), common(there.first_head), common(there.row0),
              common(there.last_row), common(there.split),   common(there.qo_len),     common(there.kv_len)};
+    first = {common(signals_.first[blocks_.slot()].code)};
     release(signals_.blocks_empty[blocks_.slot()]);
     blocks_.next();
     return block.batch >= 0;
   }
 
   // Computes it. `careful`: keys whose values are not finite are set aside.
-  __device__ __forceinline__ void compute(const Block& block, Variant& variant, bool careful) {
+  __device__ __forceinline__ void compute(const Block& block, KeyTile first, Variant& variant, bool careful) {
     const int warp_row = block.row0 + warp_ * kConfig.warp_rows();
-    KeyTiles tiles(p_, block, variant);
     Softmax rows;
     Output out;
     start_rows(p_, block, variant, rows, out, warp_row);
-    if (tiles.first >= 0) {
+    if (first.there()) {
       barrier_wait(shared_address(&signals_.queries_full), queries_round_);
       queries_round_ ^= 1;
       transform_queries(variant);
-      run(block, variant, tiles, rows, out, warp_row, careful);
+      run(block, first, variant, rows, out, warp_row, careful);
     }
     finish_sums(rows);
     if (!careful && warp_row <= block.last_row && __any_sync(0xffffffffu, !all_finite(out))) signals_.again = 1;
@@ -103,11 +103,10 @@ class Computer {
   }
 
   // Whether some logit of the warp may not count.
-  __device__ __forceinline__ bool is_masked(const Block& block, Variant& variant, const KeyTiles& tiles, int warp_row,
-                                            int tile) const {
-    const int k0 = tile * kKeys;
+  __device__ __forceinline__ bool is_masked(const Block& block, Variant& variant, KeyTile tile, int warp_row) const {
+    const int k0 = tile.first_key();
     if (k0 + kKeys > block.kv_len) return true;
-    if (tiles.full(tile)) return false;
+    if (tile.full()) return false;
     const int q0 = row_at(p_, block, warp_row).q, q1 = row_at(p_, block, warp_row + kConfig.warp_rows() - 1).q + 1;
     return dm::hooks::classify_tile(variant, q0, q1, k0, k0 + kKeys) != TileClass::kFull;
   }
@@ -155,39 +154,41 @@ class Computer {
   }
 
   // Whether the group has nothing to do with a tile that the block as a whole needs. All take part in setting aside.
-  __device__ __forceinline__ bool skips(const Block& block, Variant& variant, const KeyTiles& tiles, int tile,
-                                        bool careful) const {
+  __device__ __forceinline__ bool skips(const Block& block, Variant& variant, KeyTile tile, bool careful) const {
     if (careful) return false;
-    const int row = block.row0 + group_ * 64, k0 = tile * kKeys;
+    const int row = block.row0 + group_ * 64, k0 = tile.first_key();
     if (row > block.last_row) return true;
-    if (tiles.full(tile)) return false;
+    if (tile.full()) return false;
     const int q0 = row_at(p_, block, row).q, q1 = row_at(p_, block, row + 63).q + 1;
     return dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kKeys, block.kv_len)) == TileClass::kSkip;
   }
-  // Gives back a tile of keys and one of values that are not needed, in their turn.
-  __device__ __forceinline__ void pass_by() {
+  // The tile after that whose keys are there.
+  __device__ __forceinline__ KeyTile next_tile() const { return {common(signals_.next[keys_.slot()].code)}; }
+  // Gives back a tile of keys and one of values that are not needed, in their turn. Returns the tile after it.
+  __device__ __forceinline__ KeyTile pass_by() {
     pass_turn();
     barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());
+    const KeyTile next = next_tile();
     release(signals_.keys_empty[keys_.slot()]);
     keys_.next();
     barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());
     release(signals_.values_empty[values_.slot()]);
     values_.next();
+    return next;
   }
   __device__ __forceinline__ void take_turn() { meet(kTurn + group_, 256); }
   __device__ __forceinline__ void pass_turn() { pass(kTurn + (group_ + 1) % kConfig.groups, 256); }
 
-  __device__ __forceinline__ void run(const Block& block, Variant& variant, KeyTiles& tiles, Softmax& rows, Output& out,
+  __device__ __forceinline__ void run(const Block& block, KeyTile tile, Variant& variant, Softmax& rows, Output& out,
                                       int warp_row, bool careful) {
-    int tile = tiles.first;
-    bool skip = skips(block, variant, tiles, tile, careful);
-    while (tile >= 0) {
+    bool skip = skips(block, variant, tile, careful);
+    while (tile.there()) {
       Logits s;
       Weights weights;
       bool pending = false;  // whether weights of the tile before are to be multiplied with its values
 #pragma unroll 1
       while (!skip) {
-        const int k0 = tile * kKeys;
+        const int k0 = tile.first_key();
         take_turn();
         // Two groups in both cases, or products would be serialised. An empty one costs a product, so it has a branch.
         begin_keys(s);
@@ -199,9 +200,9 @@ class Computer {
         }
         pass_turn();
         // While that is computed: what this tile and the next one are.
-        const bool masked = is_masked(block, variant, tiles, warp_row, tile);
-        tile = tiles.after(tile);
-        skip = tile < 0 || skips(block, variant, tiles, tile, careful);
+        const bool masked = is_masked(block, variant, tile, warp_row);
+        tile = next_tile();
+        skip = !tile.there() || skips(block, variant, tile, careful);
         multiply_wait<1>();
         end_keys(s);
         float factors[kRows];
@@ -219,21 +220,20 @@ class Computer {
         pack_all(weights, s);
         pending = true;
       }
-      if (tile < 0) release(signals_.queries_empty);
+      if (!tile.there()) release(signals_.queries_empty);
       if (pending) {
         begin_values(out, weights);
         multiply_end();
         multiply_wait<0>();
         end_values(out, weights);
       }
-      if (tile < 0) return;
+      if (!tile.there()) return;
 #pragma unroll 1
       while (skip) {
         take_turn();
-        pass_by();
-        tile = tiles.after(tile);
-        if (tile < 0) break;
-        skip = skips(block, variant, tiles, tile, careful);
+        tile = pass_by();
+        if (!tile.there()) break;
+        skip = skips(block, variant, tile, careful);
       }
     }
     release(signals_.queries_empty);
@@ -263,9 +263,10 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
       // A bound that all threads have in common, never reached, makes it a loop that the warp goes through together.
       for (int i = 0; i < 0x7fffffff; ++i) {
         Block block;
-        if (!computer.receive(block)) break;
+        KeyTile first;
+        if (!computer.receive(block, first)) break;
         Variant variant = dm::hooks::make<Variant>(params, block.batch);
-        computer.compute(block, variant, careful != 0);
+        computer.compute(block, first, variant, careful != 0);
       }
       meet(kAll, kComputeThreads + 32);
       if (!signals.again) return;

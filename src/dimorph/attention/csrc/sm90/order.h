@@ -20,9 +20,8 @@ constexpr Order order(const Config& c, const Problem& p, const gpu::Work& work) 
   constexpr int64_t kCacheBytes = 12 << 20;  // half of what is near a multiprocessor
   const int64_t bytes = 2 * int64_t{p.max_kv_len} * (c.dim_qk + c.dim_vo);
   const int64_t heads = bytes < kCacheBytes ? kCacheBytes / (bytes > 0 ? bytes : 1) : 1;
-  const int64_t sharing = p.num_qo_heads / p.num_kv_heads / work.pack * work.splits;  // units of one head of keys
-  const int64_t units = int64_t{p.batch_size} * (p.num_qo_heads / work.pack) * work.splits;
-  const int64_t group = heads * (sharing > 0 ? sharing : 1);
+  const int64_t units = int64_t{p.batch_size} * work.packs * work.splits;
+  const int64_t group = heads * (work.sharing / work.pack) * work.splits;
   return {static_cast<int32_t>(units), static_cast<int32_t>(group < units ? group : units),
           static_cast<int32_t>(units * gpu::divide_up(work.tiles, 2))};
 }

@@ -14,8 +14,10 @@ struct Signals {
   uint64_t keys_full[kStages], keys_empty[kStages];
   uint64_t values_full[kStages], values_empty[kStages];
   uint64_t blocks_full[kStages], blocks_empty[kStages];
-  Block blocks[kStages];  // of a negative sequence: there are no more
-  int32_t again;          // whether some output was not finite
+  Block blocks[kStages];   // of a negative sequence: there are no more
+  KeyTile first[kStages];  // tile of a block
+  KeyTile next[kStages];   // after that in the slot for keys
+  int32_t again;           // whether some output was not finite
   bool aside[kStages][kKeys];
 };
 static_assert(sizeof(Signals) <= kConfig.shared_bytes() - kConfig.signals_at(), "room for the signals");
@@ -26,7 +28,7 @@ struct Position {
   __device__ __forceinline__ uint32_t slot() const { return count % kStages; }
   __device__ __forceinline__ uint32_t round() const { return count / kStages % 2; }
   __device__ __forceinline__ void next() { ++count; }
-  __device__ __forceinline__ Position following() const { return {count + 1}; }
+  __device__ __forceinline__ Position before() const { return {count - 1}; }
 };
 
 // The numbered barriers. A warpgroup has its turn to multiply when the one before it has passed it on.

@@ -13,45 +13,41 @@ class Schedule {
       pairs = 0;
 #pragma unroll 1
       for (int batch = 0; batch < p.batch_size; batch += 32) pairs += count_pairs(batch);
-      batch_ = -1;
     }
-    whole_ = pairs / blocks * blocks;
-    left_ = pairs - whole_;
+    whole_ = pairs / blocks;
+    left_ = pairs - whole_ * blocks;
   }
 
-  // Numbers of blocks: from first() on, every next(), before end().
-  __device__ __forceinline__ int first() const { return static_cast<int>(blockIdx.x); }
-  __device__ __forceinline__ int end() const {
-    const int blocks = static_cast<int>(gridDim.x);
-    return 2 * whole_ + (2 * left_ + blocks - 1) / blocks * blocks;
+  // In each round every thread block has a block of work at most.
+  __device__ __forceinline__ int rounds() const {
+    return 2 * whole_ + (left_ > 0) + (2 * left_ > static_cast<int>(gridDim.x));
   }
-  __device__ __forceinline__ int next(int number) const { return number + static_cast<int>(gridDim.x); }
 
-  // The block of that number; false where there is none.
-  __device__ __forceinline__ bool find(int number, Block& block) {
+  // That of this thread block; false where there is none.
+  __device__ __forceinline__ bool find(int round, Block& block) {
     // Rounds in which every thread block has a pair: its first tile in one, its second in the next. Then what is left,
     // the longest first, dealt out forth and back: the longer halves of the pairs, and the shorter ones from the end.
     const int blocks = static_cast<int>(gridDim.x), mine = static_cast<int>(blockIdx.x);
-    const int round = number / blocks;
     int half = round % 2, pair = round / 2 * blocks + mine;
     bool there = true;
-    if (number >= 2 * whole_) {
-      const int i = round * blocks - 2 * whole_ + (half ? blocks - 1 - mine : mine);
+    if (round >= 2 * whole_) {
+      const int i = half ? 2 * blocks - 1 - mine : mine;
       there = i < 2 * left_;
       half = i >= left_;
-      pair = there ? whole_ + (half ? 2 * left_ - 1 - i : i) : 0;
+      pair = whole_ * blocks + (there ? half ? 2 * left_ - 1 - i : i : 0);
     }
     int unit, rank;
     if (p_.cu_seqlens_q) {
       find_ragged(pair, unit, rank);
     } else {
-      const int group_pairs = p_.group * ((p_.tiles + 1) / 2), group = pair / group_pairs, rest = pair % group_pairs;
-      const int size = dm::math::min(p_.group, p_.units - group * p_.group);
+      const int group_pairs = p_.group * ((p_.tiles + 1) / 2), group = pair / group_pairs;
+      const int rest = pair - group * group_pairs, size = dm::math::min(p_.group, p_.units - group * p_.group);
       rank = rest / size;
-      unit = group * p_.group + rest % size;
+      unit = group * p_.group + rest - rank * size;
     }
     unit = common(unit);
-    find_sequence(p_, unit / p_.splits, unit % p_.splits, block);
+    const int pack = unit / p_.splits;
+    find_sequence(p_, pack, unit - pack * p_.splits, block);
     const int tiles = tiles_of(p_, block.qo_len);
     there = common(there && 2 * rank + half < tiles);
     if (there) find_rows_of_tile(p_, common(half ? rank : tiles - 1 - rank), block);
@@ -60,16 +56,16 @@ class Schedule {
 
  private:
   const Params& p_;
-  int whole_, left_;  // pairs: in rounds that every thread block takes part in, and after them
-  // Ragged: of the 32 sequences from batch_ on, pairs before them and, for this lane's sequence, up to its end.
-  int batch_ = -1, before_ = 0, up_to_ = 0;
+  int whole_, left_;  // pairs that every thread block has, and those left over
+  // Ragged: of the 32 sequences from batch_ on, pairs before them, their pairs and, for this lane's, those up to its
+  // end.
+  int batch_ = -32, before_ = 0, pairs_ = 0, up_to_ = 0;
 
   // Pairs of 32 sequences.
   __device__ __forceinline__ int count_pairs(int batch) {
     const int lane = threadIdx.x % 32, units = p_.units / p_.batch_size;
-    batch_ = batch;
     up_to_ = batch + lane < p_.batch_size ? units * ((tiles_of(p_, p_.get_qo_len(batch + lane)) + 1) / 2) : 0;
-#pragma unroll
+#pragma unroll 1
     for (int step = 1; step < 32; step *= 2) {
       const int other = __shfl_sync(0xffffffffu, up_to_, lane - step);
       if (lane >= step) up_to_ += other;
@@ -80,19 +76,17 @@ class Schedule {
   // A pair's unit, and how many pairs of its sequence are more unequal.
   __device__ __forceinline__ void find_ragged(int pair, int& unit, int& rank) {
     const int units = p_.units / p_.batch_size;
-    if (batch_ < 0 || pair < before_) {
-      before_ = 0;
-      count_pairs(0);
-    }
+    if (pair < before_) batch_ = -32, before_ = pairs_ = 0;
 #pragma unroll 1
-    for (int there; pair - before_ >= (there = __shfl_sync(0xffffffffu, up_to_, 31)) && batch_ + 32 < p_.batch_size;) {
-      before_ += there;
-      count_pairs(batch_ + 32);
+    while (batch_ < 0 || (pair - before_ >= pairs_ && batch_ + 32 < p_.batch_size)) {
+      before_ += pairs_;
+      batch_ += 32;
+      pairs_ = count_pairs(batch_);
     }
     const int rest = pair - before_, lane = __popc(__ballot_sync(0xffffffffu, up_to_ <= rest));
     const int in_sequence = rest - (lane > 0 ? __shfl_sync(0xffffffffu, up_to_, lane - 1) : 0);
     rank = in_sequence / units;
-    unit = (batch_ + dm::math::min(lane, 31)) * units + in_sequence % units;
+    unit = (batch_ + dm::math::min(lane, 31)) * units + in_sequence - rank * units;
   }
 };
 
