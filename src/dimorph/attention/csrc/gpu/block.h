@@ -5,6 +5,11 @@ namespace DIMORPH_CASE {
 
 using dm::TileClass;
 
+// Rounded down, of numbers that are not negative and that the warp has in common.
+__device__ __forceinline__ int divide(int a, int b) {
+  return common(static_cast<uint32_t>(a) / static_cast<uint32_t>(b));
+}
+
 struct Block {
   int batch, kv_head, first_head;  // row r is of head first_head + r % pack
   int row0, last_row;              // the tile's first row and its last
@@ -45,9 +50,9 @@ __device__ __forceinline__ const DType* values_of(const Params& p, const Block& 
 // Everything about a block but its rows. `pack` counts the packs of heads of all sequences.
 __device__ inline void find_sequence(const Params& p, int pack, int split, Block& block) {
   block.split = split;
-  block.batch = pack / p.packs;
+  block.batch = divide(pack, p.packs);
   block.first_head = (pack - block.batch * p.packs) * p.pack;
-  block.kv_head = block.first_head / p.sharing;
+  block.kv_head = divide(block.first_head, p.sharing);
   block.qo_len = common(p.get_qo_len(block.batch));
   block.kv_len = common(p.get_kv_len(block.batch));
 }
@@ -79,11 +84,9 @@ struct KeyTile {
 // classifies one tile of 32.
 class KeyTiles {
  public:
-  __device__ KeyTiles(const Params& p, const Block& block, Variant& variant)
-      : variant_(variant),
-        kv_len_(block.kv_len),
-        q0_(row_at(p, block, block.row0).q),
-        q1_(row_at(p, block, block.row0 + kConfig.rows() - 1).q + 1) {
+  static constexpr bool kClassified = dm::detail::Hasclassify_tile<Variant>::value;
+
+  __device__ KeyTiles(const Params& p, const Block& block, Variant& variant) : p_(p), block_(block), variant_(variant) {
     const int all = (block.kv_len + kKeys - 1) / kKeys;
     window_ = kClassified ? (all + 31) / 32 : all;
     if (p.splits == 1) return;
@@ -128,10 +131,13 @@ class KeyTiles {
     }
   }
 
+  // The number of the last tile to come, where all count.
+  __device__ __forceinline__ int last_number() const { return dm::math::max(0, window_ - left_); }
+
  private:
-  static constexpr bool kClassified = dm::detail::Hasclassify_tile<Variant>::value;
+  const Params& p_;
+  const Block& block_;
   Variant& variant_;
-  const int kv_len_, q0_, q1_;
   int window_;                      // the one looked at last, of 32 tiles; without classification, a tile
   uint32_t counts_ = 0, full_ = 0;  // one bit for each of its tiles: it is still to come; it is full
   int passed_by_ = 0;               // tiles to come that are of other splits
@@ -141,8 +147,10 @@ class KeyTiles {
 
   __device__ __forceinline__ void look(int window) {
     const int k0 = (window * 32 + static_cast<int>(threadIdx.x % 32)) * kKeys;
+    const int q0 = row_at(p_, block_, block_.row0).q, q1 = row_at(p_, block_, block_.row0 + kConfig.rows() - 1).q + 1;
     TileClass found = TileClass::kSkip;
-    if (k0 < kv_len_) found = dm::hooks::classify_tile(variant_, q0_, q1_, k0, dm::math::min(k0 + kKeys, kv_len_));
+    if (k0 < block_.kv_len)
+      found = dm::hooks::classify_tile(variant_, q0, q1, k0, dm::math::min(k0 + kKeys, block_.kv_len));
     counts_ = __ballot_sync(0xffffffffu, found != TileClass::kSkip);
     full_ = __ballot_sync(0xffffffffu, found == TileClass::kFull);
   }

@@ -41,11 +41,11 @@ __device__ __forceinline__ void store_partial(const Params& p, const Block& bloc
   }
 }
 
-// Neighbouring lanes exchange elements, so that those that share a row write 32 bytes of it at a time, a sector.
+// Normalises and transforms the output; place(row, at, pairs) stores what the thread has of a row: neighbouring
+// elements in pairs, each 8 columns from the one before.
+template <typename F>
 __device__ __forceinline__ void store_output(const Params& p, const Block& block, Variant& variant, const Softmax& rows,
-                                             const Output& out, int warp_row) {
-  const int q_row = first_query(p, block);
-  const bool odd = threadIdx.x % 2;
+                                             const Output& out, int warp_row, F place) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int row = warp_row + thread_row(r);
@@ -62,19 +62,14 @@ __device__ __forceinline__ void store_output(const Params& p, const Block& block
                                            at.head, n * 8 + thread_column() + e);
       pairs[n] = pack(x[0], x[1]);
     }
-#pragma unroll
-    for (int n = 0; n < kValueChunks; n += 2) {
-      const uint32_t own = odd ? pairs[n + 1] : pairs[n], received = shuffle_xor(odd ? pairs[n] : pairs[n + 1], 1);
-      pairs[n] = odd ? received : own;
-      pairs[n + 1] = odd ? own : received;
-    }
-    if (row > block.last_row) continue;
-    DType* to = static_cast<DType*>(p.out) + offset(p.out_strides, block.batch, q_row + at.q, at.head) + odd * 8 +
-                threadIdx.x % 4 / 2 * 4;
-#pragma unroll
-    for (int n = 0; n < kValueChunks; n += 2) *reinterpret_cast<uint2*>(to + n * 8) = uint2{pairs[n], pairs[n + 1]};
-    if (p.lse && threadIdx.x % 4 == 0) p.lse[offset(p.lse_strides, block.batch, q_row + at.q, at.head)] = lse;
+    place(row, at, pairs);
+    if (p.lse && row <= block.last_row && threadIdx.x % 4 == 0)
+      p.lse[offset(p.lse_strides, block.batch, first_query(p, block) + at.q, at.head)] = lse;
   }
+}
+
+__device__ __forceinline__ DType* output_of(const Params& p, const Block& block, Row at) {
+  return static_cast<DType*>(p.out) + offset(p.out_strides, block.batch, first_query(p, block) + at.q, at.head);
 }
 
 }  // namespace DIMORPH_CASE

@@ -25,7 +25,6 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   const float unit = logit_unit(p);
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   const int warp_row = block.row0 + warp * kConfig.warp_rows();
-  const int q0 = row_at(p, block, warp_row).q, q1 = row_at(p, block, warp_row + kConfig.warp_rows() - 1).q + 1;
   const uint32_t base = shared_address(shared);
   const uint32_t queries =
       base + kConfig.queries_at() + warp * kConfig.warp_rows() * kPitchQK + lane_rows_first(kPitchQK);
@@ -56,7 +55,9 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
     if (warp_row > block.last_row)
       found = TileClass::kSkip;
     else if (!tile.full())
-      found = dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kKeys, block.kv_len));
+      found = dm::hooks::classify_tile(variant, row_at(p, block, warp_row).q,
+                                       row_at(p, block, warp_row + kConfig.warp_rows() - 1).q + 1, k0,
+                                       dm::math::min(k0 + kKeys, block.kv_len));
     const KeyTile next = tiles.next();
     // The tile is there for all after this, and nobody still reads the other slot.
     copy_wait();
@@ -113,12 +114,34 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   finish_sums(rows);
 }
 
+// Stores the warp's output by way of shared memory, of which all of the block is free: 16 bytes at a time.
+__device__ __forceinline__ void store_by_rows(const Params& p, const Block& block, Variant& variant,
+                                              const Softmax& rows, const Output& out, int warp_row,
+                                              unsigned char* shared) {
+  static_assert(kConfig.rows() * kPitchVO <= kConfig.shared_bytes(), "room for the output");
+  unsigned char* mine = shared + (warp_row - block.row0) * kPitchVO;
+  store_output(p, block, variant, rows, out, warp_row, [&](int row, Row, const uint32_t (&pairs)[kValueChunks]) {
+    uint32_t* to = reinterpret_cast<uint32_t*>(mine + (row - warp_row) * kPitchVO + thread_column() * 2);
+#pragma unroll
+    for (int n = 0; n < kValueChunks; ++n) to[n * 4] = pairs[n];
+  });
+  __syncwarp();
+#pragma unroll 4
+  for (int i = threadIdx.x % 32; i < kConfig.warp_rows() * kValueChunks; i += 32) {
+    const int row = i / kValueChunks, chunk = i % kValueChunks;
+    if (warp_row + row <= block.last_row)
+      *reinterpret_cast<uint4*>(output_of(p, block, row_at(p, block, warp_row + row)) + chunk * 8) =
+          *reinterpret_cast<const uint4*>(mine + row * kPitchVO + chunk * 16);
+  }
+}
+
 // The block of that number; false when its sequence has no such rows.
 __device__ __forceinline__ bool find_block(const Params& p, int index, Block& block) {
   // Long tiles first: under a causal mask the last queries see the most keys. Tiles of one head follow each other, so
   // that those at work together share its keys in the second-level cache.
-  const int split = index % p.splits, tile = p.tiles - 1 - index / p.splits % p.tiles;
-  find_sequence(p, index / p.splits / p.tiles, split, block);
+  const int unit = divide(index, p.splits), pack = divide(unit, p.tiles);
+  const int tile = p.tiles - 1 - (unit - pack * p.tiles);
+  find_sequence(p, pack, index - unit * p.splits, block);
   if (tile >= tiles_of(p, block.qo_len)) return false;
   find_rows_of_tile(p, tile, block);
   return true;
@@ -143,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.blocks)
   if (params.splits > 1)
     store_partial(params, block, rows, out, warp_row);
   else
-    store_output(params, block, variant, rows, out, warp_row);
+    store_by_rows(params, block, variant, rows, out, warp_row, shared);
 }
 
 }  // namespace DIMORPH_CASE

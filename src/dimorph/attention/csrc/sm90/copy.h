@@ -23,16 +23,17 @@ class Copier {
     }
     Block none{};
     none.batch = -1;
-    announce(none, {});
+    announce(none, {}, 0);
   }
 
  private:
-  __device__ __forceinline__ void announce(const Block& block, KeyTile first) {
+  __device__ __forceinline__ void announce(const Block& block, KeyTile first, int last) {
     const uint32_t slot = blocks_.slot();
     barrier_wait(shared_address(&signals_.blocks_empty[slot]), blocks_.round() ^ 1);
     if (threadIdx.x % 32 == 0) {
       signals_.blocks[slot] = block;
       signals_.first[slot] = first;
+      if constexpr (!KeyTiles::kClassified) signals_.last[slot] = last;
       barrier_arrive(shared_address(&signals_.blocks_full[slot]));
     }
     blocks_.next();
@@ -48,7 +49,7 @@ class Copier {
 #pragma unroll 1
     for (bool announced = false;; announced = true) {
       const KeyTile next = tiles.next();
-      if (!announced) announce(block, next);
+      if (!announced) announce(block, next, tiles.last_number());
       if (tile.there()) load_keys(block, first_row + tile.first_key(), next);
       if (tile.there() && !before.there()) load_queries(block);
       if (before.there()) load_values(block, first_row + before.first_key());
@@ -85,7 +86,7 @@ class Copier {
     const uint32_t slot = tiles_.slot(), full = shared_address(&signals_.keys_full[slot]);
     barrier_wait(shared_address(&signals_.keys_empty[slot]), tiles_.round() ^ 1);
     if (threadIdx.x % 32 != 0) return;
-    signals_.next[slot] = next;
+    if constexpr (KeyTiles::kClassified) signals_.next[slot] = next;
     load(block, row, p_.k_map, full, kConfig.keys_at() + slot * kConfig.key_bytes(), kConfig.key_bytes());
   }
   __device__ __forceinline__ void load_values(const Block& block, int row) {

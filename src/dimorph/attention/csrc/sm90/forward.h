@@ -24,6 +24,7 @@ class Computer {
     block = {common(there.batch),    common(there.kv_head), common(there.first_head), common(there.row0),
              common(there.last_row), common(there.split),   common(there.qo_len),     common(there.kv_len)};
     first = {common(signals_.first[blocks_.slot()].code)};
+    if constexpr (!KeyTiles::kClassified) last_tile_ = common(signals_.last[blocks_.slot()]);
     release(signals_.blocks_empty[blocks_.slot()]);
     blocks_.next();
     return block.batch >= 0;
@@ -46,7 +47,8 @@ class Computer {
     if (p_.splits > 1)
       store_partial(p_, block, rows, out, warp_row);
     else
-      store_output(p_, block, variant, rows, out, warp_row);
+      store_output(p_, block, variant, rows, out, warp_row,
+                   [&](int row, Row at, uint32_t (&pairs)[kValueChunks]) { store_row(block, row, at, pairs); });
   }
 
  private:
@@ -57,6 +59,23 @@ class Computer {
   const int warp_, group_;  // of those that compute
   Position keys_, values_, blocks_;
   uint32_t queries_round_ = 0;
+  int last_tile_ = 0;
+
+  // Neighbouring lanes exchange elements, so that those that share a row write 32 bytes of it at a time, a sector. By
+  // way of shared memory it takes longer: there is room only where the next queries are to come.
+  __device__ __forceinline__ void store_row(const Block& block, int row, Row at, uint32_t (&pairs)[kValueChunks]) {
+    const bool odd = threadIdx.x % 2;
+#pragma unroll
+    for (int n = 0; n < kValueChunks; n += 2) {
+      const uint32_t own = odd ? pairs[n + 1] : pairs[n], received = shuffle_xor(odd ? pairs[n] : pairs[n + 1], 1);
+      pairs[n] = odd ? received : own;
+      pairs[n + 1] = odd ? own : received;
+    }
+    if (row > block.last_row) return;
+    DType* to = output_of(p_, block, at) + odd * 8 + threadIdx.x % 4 / 2 * 4;
+#pragma unroll
+    for (int n = 0; n < kValueChunks; n += 2) *reinterpret_cast<uint2*>(to + n * 8) = uint2{pairs[n], pairs[n + 1]};
+  }
 
   // Changes the group's queries in shared memory as the variant asks and, for a negative scale, their sign.
   __device__ __forceinline__ void transform_queries(Variant& variant) {
@@ -162,13 +181,16 @@ class Computer {
     const int q0 = row_at(p_, block, row).q, q1 = row_at(p_, block, row + 63).q + 1;
     return dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kKeys, block.kv_len)) == TileClass::kSkip;
   }
-  // The tile after that whose keys are there.
-  __device__ __forceinline__ KeyTile next_tile() const { return {common(signals_.next[keys_.slot()].code)}; }
+  // The tile after one whose keys are there.
+  __device__ __forceinline__ KeyTile after(KeyTile tile) const {
+    if constexpr (KeyTiles::kClassified) return {common(signals_.next[keys_.slot()].code)};
+    return tile.number() > last_tile_ ? KeyTile{tile.code - 2} : KeyTile{};
+  }
   // Gives back a tile of keys and one of values that are not needed, in their turn. Returns the tile after it.
-  __device__ __forceinline__ KeyTile pass_by() {
+  __device__ __forceinline__ KeyTile pass_by(KeyTile tile) {
     pass_turn();
     barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());
-    const KeyTile next = next_tile();
+    const KeyTile next = after(tile);
     release(signals_.keys_empty[keys_.slot()]);
     keys_.next();
     barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());
@@ -201,7 +223,7 @@ class Computer {
         pass_turn();
         // While that is computed: what this tile and the next one are.
         const bool masked = is_masked(block, variant, tile, warp_row);
-        tile = next_tile();
+        tile = after(tile);
         skip = !tile.there() || skips(block, variant, tile, careful);
         multiply_wait<1>();
         end_keys(s);
@@ -231,7 +253,7 @@ class Computer {
 #pragma unroll 1
       while (skip) {
         take_turn();
-        tile = pass_by();
+        tile = pass_by(tile);
         if (!tile.there()) break;
         skip = skips(block, variant, tile, careful);
       }

@@ -16,7 +16,8 @@ struct Signals {
   uint64_t blocks_full[kStages], blocks_empty[kStages];
   Block blocks[kStages];   // of a negative sequence: there are no more
   KeyTile first[kStages];  // tile of a block
-  KeyTile next[kStages];   // after that in the slot for keys
+  int32_t last[kStages];   // tile's number, where all count
+  KeyTile next[kStages];   // tile after that in the slot for keys, where not all count
   int32_t again;           // whether some output was not finite
   bool aside[kStages][kKeys];
 };

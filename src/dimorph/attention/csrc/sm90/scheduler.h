@@ -14,7 +14,7 @@ class Schedule {
 #pragma unroll 1
       for (int batch = 0; batch < p.batch_size; batch += 32) pairs += count_pairs(batch);
     }
-    whole_ = pairs / blocks;
+    whole_ = divide(pairs, blocks);
     left_ = pairs - whole_ * blocks;
   }
 
@@ -40,13 +40,13 @@ class Schedule {
     if (p_.cu_seqlens_q) {
       find_ragged(pair, unit, rank);
     } else {
-      const int group_pairs = p_.group * ((p_.tiles + 1) / 2), group = pair / group_pairs;
+      const int group_pairs = p_.group * ((p_.tiles + 1) / 2), group = divide(pair, group_pairs);
       const int rest = pair - group * group_pairs, size = dm::math::min(p_.group, p_.units - group * p_.group);
-      rank = rest / size;
+      rank = divide(rest, size);
       unit = group * p_.group + rest - rank * size;
     }
     unit = common(unit);
-    const int pack = unit / p_.splits;
+    const int pack = divide(unit, p_.splits);
     find_sequence(p_, pack, unit - pack * p_.splits, block);
     const int tiles = tiles_of(p_, block.qo_len);
     there = common(there && 2 * rank + half < tiles);
@@ -63,7 +63,7 @@ class Schedule {
 
   // Pairs of 32 sequences.
   __device__ __forceinline__ int count_pairs(int batch) {
-    const int lane = threadIdx.x % 32, units = p_.units / p_.batch_size;
+    const int lane = threadIdx.x % 32, units = p_.packs * p_.splits;
     up_to_ = batch + lane < p_.batch_size ? units * ((tiles_of(p_, p_.get_qo_len(batch + lane)) + 1) / 2) : 0;
 #pragma unroll 1
     for (int step = 1; step < 32; step *= 2) {
@@ -75,7 +75,7 @@ class Schedule {
 
   // A pair's unit, and how many pairs of its sequence are more unequal.
   __device__ __forceinline__ void find_ragged(int pair, int& unit, int& rank) {
-    const int units = p_.units / p_.batch_size;
+    const int units = p_.packs * p_.splits;
     if (pair < before_) batch_ = -32, before_ = pairs_ = 0;
 #pragma unroll 1
     while (batch_ < 0 || (pair - before_ >= pairs_ && batch_ + 32 < p_.batch_size)) {
@@ -85,7 +85,7 @@ class Schedule {
     }
     const int rest = pair - before_, lane = __popc(__ballot_sync(0xffffffffu, up_to_ <= rest));
     const int in_sequence = rest - (lane > 0 ? __shfl_sync(0xffffffffu, up_to_, lane - 1) : 0);
-    rank = in_sequence / units;
+    rank = divide(in_sequence, units);
     unit = (batch_ + dm::math::min(lane, 31)) * units + in_sequence - rank * units;
   }
 };
