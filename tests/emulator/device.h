@@ -114,6 +114,12 @@ inline unsigned __reduce_or_sync(unsigned mask, unsigned value, EMULATED_PLACE) 
     all |= static_cast<unsigned>(emulator::ballot(EMULATED_SITE, mask, value >> bit & 1) != 0) << bit;
   return all;
 }
+inline unsigned __reduce_add_sync(unsigned mask, unsigned value, EMULATED_PLACE) {
+  unsigned sum = 0;
+  for (int bit = 0; bit < 32; ++bit)
+    sum += static_cast<unsigned>(__builtin_popcount(emulator::ballot(EMULATED_SITE, mask, value >> bit & 1))) << bit;
+  return sum;
+}
 inline void __syncwarp(unsigned mask = ~0u, EMULATED_PLACE) {
   emulator::warp_collective(EMULATED_SITE, mask, nullptr, [](void* const*) {});
 }

@@ -94,19 +94,17 @@ __device__ __forceinline__ void transform_logits(const Params& p, const Block& b
   }
 }
 
-// Whether there are logits that are transformed without a look at the results.
+// Whether there are logits that are transformed without a look at the results, each of them when it is weighed.
 constexpr bool kForesees =
     Traits::has_logits_transform && (Traits::use_softmax ? Traits::has_logits_bound : Traits::has_small_transform);
 
-// Transforms them, where no row's maximum can be outgrown by what comes out, and where they are small if the variant
-// has a faster way then. False: it may be otherwise, and nothing was done.
-__device__ __forceinline__ bool transform_foreseen(const Params& p, const Block& block, Variant& variant,
-                                                   const Softmax& rows, Logits& s, int warp_row, int k0) {
+// Whether the logits are such: no row's maximum can be outgrown by what comes out, and they are small, if the variant
+// has a faster way then.
+__device__ __forceinline__ bool foresees(const Params& p, Variant& variant, const Softmax& rows, const Logits& s,
+                                         const Row (&at)[kRows]) {
   if constexpr (!kForesees) return false;
   float most[kRows] = {};
   for_each_logit([&](int m, int n, int e, int r, int) { most[r] = fmaxf(most[r], fabsf(s[m][n][e])); });
-  Row at[kRows];
-  find_rows(p, block, at, warp_row);
   bool foreseen = true;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -117,16 +115,17 @@ __device__ __forceinline__ bool transform_foreseen(const Params& p, const Block&
       foreseen &= bound - rows.max[r] <= kSlack;
     }
   }
-  if (__any_sync(0xffffffffu, !foreseen)) return false;
-  for_each_logit([&](int m, int n, int e, int r, int step) {
-    const dm::Index<1> k{k0 + thread_column(), step, block.kv_len - 1};
-    const float x = s[m][n][e] * logit_scale(p);
-    if constexpr (Traits::has_small_transform)
-      s[m][n][e] = dm::hooks::small_logits_transform(variant, p, x, block.batch, at[r].q, k, at[r].head, block.kv_head);
-    else
-      s[m][n][e] = dm::hooks::logits_transform(variant, p, x, block.batch, at[r].q, k, at[r].head, block.kv_head);
-  });
-  return true;
+  return !__any_sync(0xffffffffu, !foreseen);
+}
+
+// The transform of one of them; its key is k0 + thread_column() + step.
+__device__ __forceinline__ float transform_foreseen(const Params& p, const Block& block, Variant& variant, float logit,
+                                                    Row at, int k0, int step) {
+  const dm::Index<1> k{k0 + thread_column(), step, block.kv_len - 1};
+  const float x = logit * logit_scale(p);
+  if constexpr (Traits::has_small_transform)
+    return dm::hooks::small_logits_transform(variant, p, x, block.batch, at.q, k, at.head, block.kv_head);
+  return dm::hooks::logits_transform(variant, p, x, block.batch, at.q, k, at.head, block.kv_head);
 }
 
 __device__ __forceinline__ void mask_logits(const Params& p, const Block& block, Variant& variant, Logits& s,

@@ -76,7 +76,10 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
         value_run.load(i, kQueryParts);
       });
       const bool masked = found == TileClass::kPartial || k0 + kKeys > block.kv_len;
-      const bool foreseen = !masked && !careful && transform_foreseen(p, block, variant, rows, s, warp_row, k0);
+      Row at[kRows];
+      if constexpr (kForesees) find_rows(p, block, at, warp_row);
+      // The maxima go among the products, so they are found where they are not needed, too.
+      const bool foreseen = foresees(p, variant, rows, s, at) & !masked & !careful;
       float max[kRows];
       if (!foreseen) {
         transform_logits(p, block, variant, s, warp_row, k0);
@@ -96,6 +99,11 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
         if (careful)
           add_aside(p, block, out, s, aside, k0,
                     [&](float x, int r) { return Traits::use_softmax ? dm::math::exp2(x * unit - rows.max[r]) : x; });
+      }
+      if (foreseen) {
+        for_each_logit([&](int m, int n, int e, int r, int step) {
+          s[m][n][e] = transform_foreseen(p, block, variant, s[m][n][e], at[r], k0, step);
+        });
       }
 #pragma unroll
       for (int i = 0; i < kKeys / 16; ++i) {

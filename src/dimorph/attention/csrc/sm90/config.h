@@ -13,9 +13,10 @@ constexpr int kStages = 2;  // tiles of keys, and of values, in shared memory at
 // the matrix instructions do it.
 struct Config {
   int dim_qk, dim_vo;
-  int groups;  // warpgroups that compute, of 64 query rows each; one more copies
-  int keys;    // a tile
-  int blocks;  // thread blocks an SM
+  int groups;        // warpgroups that compute, of 64 query rows each; one more copies
+  int keys;          // a tile
+  int blocks;        // thread blocks an SM
+  int query_stages;  // tiles of queries in shared memory at a time
 
   DM_HD constexpr int rows() const { return 64 * groups; }
   // Whether rows of a tile may be queries of so many heads: a copy moves whole queries.
@@ -34,9 +35,9 @@ struct Config {
   DM_HD constexpr int query_bytes() const { return rows() * columns(dim_qk) * 128; }
   DM_HD constexpr int key_bytes() const { return keys * columns(dim_qk) * 128; }
   DM_HD constexpr int value_bytes() const { return keys * columns(dim_vo) * 128; }
-  // Shared memory: the queries; tiles of keys, of values; then Signals.
+  // Shared memory: tiles of queries; of keys, of values; then Signals.
   DM_HD constexpr int queries_at() const { return 0; }
-  DM_HD constexpr int keys_at() const { return query_bytes(); }
+  DM_HD constexpr int keys_at() const { return query_stages * query_bytes(); }
   DM_HD constexpr int values_at() const { return keys_at() + kStages * key_bytes(); }
   DM_HD constexpr int signals_at() const { return values_at() + kStages * value_bytes(); }
   DM_HD constexpr int shared_bytes() const { return signals_at() + 256 + kStages * keys; }
@@ -44,7 +45,7 @@ struct Config {
 
 // `plain`: the variant neither masks nor changes logits.
 DM_HD constexpr Config choose(int dim_qk, int dim_vo, bool plain) {
-  Config c{dim_qk, dim_vo, 0, 0, 1};
+  Config c{dim_qk, dim_vo, 0, 0, 1, 1};
   // Each warpgroup reads all keys and values from shared memory; three share them where their registers suffice.
   c.groups = dim_vo <= 64 && dim_qk <= 64 ? 3 : 2;
   // A thread holds a logit for every two keys, half as many weights and half a row of output. Masks cost registers, and
@@ -53,7 +54,10 @@ DM_HD constexpr Config choose(int dim_qk, int dim_vo, bool plain) {
   const int most = plain && c.groups == 2 ? 176 : 128;
   c.keys = (registers - dim_vo / 2) * 4 / 3 / 16 * 16;
   if (c.keys > most) c.keys = most;
-  while (c.shared_bytes() > 227 * 1024) c.keys -= 16;
+  constexpr int kMost = 227 * 1024;
+  while (c.shared_bytes() > kMost) c.keys -= 16;
+  // With the next queries there, a warpgroup goes on while another one is not done with its block of work.
+  if (c.shared_bytes() + c.query_bytes() <= kMost) c.query_stages = 2;
   return c;
 }
 

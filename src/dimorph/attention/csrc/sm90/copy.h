@@ -63,23 +63,23 @@ class Copier {
   const Params& p_;
   uint32_t shared_;
   Signals& signals_;
-  Position tiles_, blocks_;
-  uint32_t queries_round_ = 0;
+  Position<kStages> tiles_, blocks_;
+  Position<kConfig.query_stages> queries_;
 
   // Where a sequence begins in the tensors: ragged ones are one long sequence.
   __device__ __forceinline__ int batch(const Block& block) const { return p_.cu_seqlens_q ? 0 : block.batch; }
 
   __device__ __forceinline__ void load_queries(const Block& block) {
-    const uint32_t full = shared_address(&signals_.queries_full);
-    barrier_wait(shared_address(&signals_.queries_empty), queries_round_ ^ 1);
-    queries_round_ ^= 1;
+    const uint32_t slot = queries_.slot(), full = shared_address(&signals_.queries_full[slot]);
+    barrier_wait(shared_address(&signals_.queries_empty[slot]), queries_.round() ^ 1);
+    queries_.next();
     if (threadIdx.x % 32 != 0) return;
     barrier_announce(full, kConfig.query_bytes());
     const int row = first_query(p_, block) + row_at(p_, block, block.row0).q;
 #pragma unroll 1
     for (int c = 0; c < kConfig.columns(HEAD_DIM_QK); ++c)
-      load_box(shared_ + kConfig.queries_at() + c * kConfig.rows() * 128, p_.q_map, full, kOnce, c * 64, 0, row,
-               block.first_head / p_.pack, batch(block));
+      load_box(shared_ + kConfig.queries_at() + slot * kConfig.query_bytes() + c * kConfig.rows() * 128, p_.q_map, full,
+               kOnce, c * 64, 0, row, block.first_head / p_.pack, batch(block));
   }
 
   __device__ __forceinline__ void load_keys(const Block& block, int row, KeyTile next) {
@@ -90,7 +90,7 @@ class Copier {
     load(block, row, p_.k_map, full, kConfig.keys_at() + slot * kConfig.key_bytes(), kConfig.key_bytes());
   }
   __device__ __forceinline__ void load_values(const Block& block, int row) {
-    const Position at = tiles_.before();
+    const Position<kStages> at = tiles_.before();
     const uint32_t slot = at.slot(), full = shared_address(&signals_.values_full[slot]);
     barrier_wait(shared_address(&signals_.values_empty[slot]), at.round() ^ 1);
     if (threadIdx.x % 32 != 0) return;

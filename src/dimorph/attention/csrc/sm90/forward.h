@@ -37,8 +37,7 @@ class Computer {
     Output out;
     start_rows(p_, block, variant, rows, out, warp_row);
     if (first.there()) {
-      barrier_wait(shared_address(&signals_.queries_full), queries_round_);
-      queries_round_ ^= 1;
+      barrier_wait(shared_address(&signals_.queries_full[queries_.slot()]), queries_.round());
       transform_queries(variant);
       run(block, first, variant, rows, out, warp_row, careful);
     }
@@ -57,8 +56,8 @@ class Computer {
   Signals& signals_;
   const float unit_;
   const int warp_, group_;  // of those that compute
-  Position keys_, values_, blocks_;
-  uint32_t queries_round_ = 0;
+  Position<kStages> keys_, values_, blocks_;
+  Position<kConfig.query_stages> queries_;
   int last_tile_ = 0;
 
   // Neighbouring lanes exchange elements, so that those that share a row write 32 bytes of it at a time, a sector. By
@@ -84,18 +83,26 @@ class Computer {
     const float sign = negate ? -1.f : 1.f;
 #pragma unroll 1
     for (int i = threadIdx.x % 128; i < kConfig.columns(HEAD_DIM_QK) * 64 * 64; i += 128) {
-      DType& q = reinterpret_cast<DType*>(
-          shared_ + kConfig.queries_at())[i / 4096 * (kConfig.rows() * 64) + group_ * 4096 + i % 4096];
+      DType& q =
+          reinterpret_cast<DType*>(shared_ + queries_at())[i / 4096 * (kConfig.rows() * 64) + group_ * 4096 + i % 4096];
       q = static_cast<DType>(dm::hooks::query_transform(variant, p_, static_cast<float>(q)) * sign);
     }
     publish_writes();
     meet(kGroup + group_, 128);
   }
 
+  __device__ __forceinline__ uint32_t queries_at() const {
+    return kConfig.queries_at() + queries_.slot() * kConfig.query_bytes();
+  }
+  __device__ __forceinline__ void release_queries() {
+    release(signals_.queries_empty[queries_.slot()]);
+    queries_.next();
+  }
+
   __device__ __forceinline__ void begin_keys(Logits& s) {
     barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());
     multiply_begin();
-    multiply_keys(s, shared_address(shared_ + kConfig.queries_at() + group_ * 64 * 128),
+    multiply_keys(s, shared_address(shared_ + queries_at() + group_ * 64 * 128),
                   shared_address(shared_ + kConfig.keys_at() + keys_.slot() * kConfig.key_bytes()));
     multiply_end();
   }
@@ -134,24 +141,20 @@ class Computer {
   __device__ __forceinline__ bool prepare(const Block& block, Variant& variant, Softmax& rows, Logits& s,
                                           float (&factors)[kRows], int warp_row, int k0, bool masked) {
     transform_logits(p_, block, variant, s, warp_row, k0);
+    if (masked) mask_logits(p_, block, variant, s, warp_row, k0);
     float max[kRows];
     find_maxima(max, s);
     // What most tiles do not need, behind one branch.
     if (!masked && !outgrown(rows, max, unit_)) return false;
-    if (masked) {
-      mask_logits(p_, block, variant, s, warp_row, k0);
-      find_maxima(max, s);
-    }
     if constexpr (Traits::use_softmax) raise_maxima(rows, factors, max, unit_);
     return Traits::use_softmax;
   }
 
-  __device__ __forceinline__ void weigh_all(Softmax& rows, Logits& s) const {
+  // From a logit of the row r to its weight.
+  __device__ __forceinline__ void weigh(Softmax& rows, float& x, int r) const {
     if constexpr (Traits::use_softmax) {
-      for_each_logit([&](int m, int n, int e, int r, int) {
-        s[m][n][e] = dm::math::exp2(s[m][n][e] * unit_ - rows.max[r]);
-        rows.sum[r] += s[m][n][e];
-      });
+      x = dm::math::exp2(x * unit_ - rows.max[r]);
+      rows.sum[r] += x;
     }
   }
   __device__ __forceinline__ void pack_all(Weights& weights, const Logits& s) const {
@@ -229,20 +232,26 @@ class Computer {
         end_keys(s);
         float factors[kRows];
         bool raised = false;
-        if (!masked && !careful && transform_foreseen(p_, block, variant, rows, s, warp_row, k0)) {
-          weigh_all(rows, s);  // here too, so that it is woven into the transform
+        Row at[kRows];
+        if constexpr (kForesees) find_rows(p_, block, at, warp_row);
+        if (!masked && !careful && foresees(p_, variant, rows, s, at)) {
+          // Each logit by itself, so that transforms go among the exponentials.
+          for_each_logit([&](int m, int n, int e, int r, int step) {
+            s[m][n][e] = transform_foreseen(p_, block, variant, s[m][n][e], at[r], k0, step);
+            weigh(rows, s[m][n][e], r);
+          });
         } else {
           raised = prepare(block, variant, rows, s, factors, warp_row, k0, masked);
-          weigh_all(rows, s);
+          for_each_logit([&](int m, int n, int e, int r, int) { weigh(rows, s[m][n][e], r); });
         }
         multiply_wait<0>();
         if (pending) end_values(out, weights);
-        if (raised) rescale(out, factors);
+        if (raised && pending) rescale(out, factors);  // it is 0 before the first tile
         if (careful) set_aside_and_add(block, out, s, k0);
         pack_all(weights, s);
         pending = true;
       }
-      if (!tile.there()) release(signals_.queries_empty);
+      if (!tile.there()) release_queries();
       if (pending) {
         begin_values(out, weights);
         multiply_end();
@@ -258,7 +267,7 @@ class Computer {
         skip = skips(block, variant, tile, careful);
       }
     }
-    release(signals_.queries_empty);
+    release_queries();
   }
 };
 

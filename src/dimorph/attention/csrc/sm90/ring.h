@@ -10,7 +10,7 @@ constexpr int kComputeWarps = 4 * kConfig.groups, kComputeThreads = 32 * kComput
 
 // Behind the tiles in shared memory.
 struct Signals {
-  uint64_t queries_full, queries_empty;
+  uint64_t queries_full[kConfig.query_stages], queries_empty[kConfig.query_stages];
   uint64_t keys_full[kStages], keys_empty[kStages];
   uint64_t values_full[kStages], values_empty[kStages];
   uint64_t blocks_full[kStages], blocks_empty[kStages];
@@ -24,10 +24,11 @@ struct Signals {
 static_assert(sizeof(Signals) <= kConfig.shared_bytes() - kConfig.signals_at(), "room for the signals");
 
 // Counts what went through a ring of slots: in which slot the next is, and the parity of the round.
+template <int kSlots>
 struct Position {
   uint32_t count = 0;
-  __device__ __forceinline__ uint32_t slot() const { return count % kStages; }
-  __device__ __forceinline__ uint32_t round() const { return count / kStages % 2; }
+  __device__ __forceinline__ uint32_t slot() const { return count % kSlots; }
+  __device__ __forceinline__ uint32_t round() const { return count / kSlots % 2; }
   __device__ __forceinline__ void next() { ++count; }
   __device__ __forceinline__ Position before() const { return {count - 1}; }
 };
@@ -36,8 +37,10 @@ struct Position {
 constexpr int kTurn = 1, kGroup = kTurn + kConfig.groups, kCompute = kGroup + kConfig.groups, kAll = kCompute + 1;
 
 __device__ inline void init_signals(Signals& signals) {
-  barrier_init(shared_address(&signals.queries_full), 1);
-  barrier_init(shared_address(&signals.queries_empty), kComputeWarps);
+  for (int i = 0; i < kConfig.query_stages; ++i) {
+    barrier_init(shared_address(&signals.queries_full[i]), 1);
+    barrier_init(shared_address(&signals.queries_empty[i]), kComputeWarps);
+  }
   for (int i = 0; i < kStages; ++i) {
     barrier_init(shared_address(&signals.keys_full[i]), 1);
     barrier_init(shared_address(&signals.keys_empty[i]), kComputeWarps);

@@ -12,7 +12,8 @@ class Schedule {
     if (p.cu_seqlens_q) {
       pairs = 0;
 #pragma unroll 1
-      for (int batch = 0; batch < p.batch_size; batch += 32) pairs += count_pairs(batch);
+      for (int batch = 0; batch < p.batch_size; batch += 32)
+        pairs += static_cast<int>(__reduce_add_sync(0xffffffffu, pairs_of(batch + lane())));
     }
     whole_ = divide(pairs, blocks);
     left_ = pairs - whole_ * blocks;
@@ -28,7 +29,8 @@ class Schedule {
     // Rounds in which every thread block has a pair: its first tile in one, its second in the next. Then what is left,
     // the longest first, dealt out forth and back: the longer halves of the pairs, and the shorter ones from the end.
     const int blocks = static_cast<int>(gridDim.x), mine = static_cast<int>(blockIdx.x);
-    int half = round % 2, pair = round / 2 * blocks + mine;
+    const int turn = round / 2;
+    int half = round % 2, pair = turn * blocks + (turn % 2 ? blocks - 1 - mine : mine);
     bool there = true;
     if (round >= 2 * whole_) {
       const int i = half ? 2 * blocks - 1 - mine : mine;
@@ -57,20 +59,36 @@ class Schedule {
  private:
   const Params& p_;
   int whole_, left_;  // pairs that every thread block has, and those left over
-  // Ragged: of the 32 sequences from batch_ on, pairs before them, their pairs and, for this lane's, those up to its
-  // end.
-  int batch_ = -32, before_ = 0, pairs_ = 0, up_to_ = 0;
+  // Ragged: of the 32 sequences from batch_ on, pairs before them and their pairs. The longest comes first, so that the
+  // thread blocks have pairs that are alike in a round; this lane's sequence, and the pairs up to its end.
+  int batch_ = -32, before_ = 0, pairs_ = 0, sequence_ = 0, up_to_ = 0;
 
-  // Pairs of 32 sequences.
-  __device__ __forceinline__ int count_pairs(int batch) {
-    const int lane = threadIdx.x % 32, units = p_.packs * p_.splits;
-    up_to_ = batch + lane < p_.batch_size ? units * ((tiles_of(p_, p_.get_qo_len(batch + lane)) + 1) / 2) : 0;
+  __device__ static __forceinline__ int lane() { return threadIdx.x % 32; }
+
+  __device__ __forceinline__ uint32_t pairs_of(int sequence) const {
+    if (sequence >= p_.batch_size) return 0;
+    return p_.packs * p_.splits * ((tiles_of(p_, p_.get_qo_len(sequence)) + 1) / 2);
+  }
+
+  // Sorts the sequences from batch_ on and counts their pairs.
+  __device__ __forceinline__ void look() {
+    const int length = batch_ + lane() < p_.batch_size ? p_.get_kv_len(batch_ + lane()) : -1;
+    int place = 0;
+#pragma unroll 1
+    for (int i = 0; i < 32; ++i) {
+      const int other = __shfl_sync(0xffffffffu, length, i);
+      place += other > length || (other == length && i < lane());
+    }
+#pragma unroll 1
+    for (int i = 0; i < 32; ++i)
+      if (__shfl_sync(0xffffffffu, place, i) == lane()) sequence_ = batch_ + i;
+    up_to_ = static_cast<int>(pairs_of(sequence_));
 #pragma unroll 1
     for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_sync(0xffffffffu, up_to_, lane - step);
-      if (lane >= step) up_to_ += other;
+      const int other = __shfl_sync(0xffffffffu, up_to_, lane() - step);
+      if (lane() >= step) up_to_ += other;
     }
-    return __shfl_sync(0xffffffffu, up_to_, 31);
+    pairs_ = __shfl_sync(0xffffffffu, up_to_, 31);
   }
 
   // A pair's unit, and how many pairs of its sequence are more unequal.
@@ -81,12 +99,12 @@ class Schedule {
     while (batch_ < 0 || (pair - before_ >= pairs_ && batch_ + 32 < p_.batch_size)) {
       before_ += pairs_;
       batch_ += 32;
-      pairs_ = count_pairs(batch_);
+      look();
     }
-    const int rest = pair - before_, lane = __popc(__ballot_sync(0xffffffffu, up_to_ <= rest));
-    const int in_sequence = rest - (lane > 0 ? __shfl_sync(0xffffffffu, up_to_, lane - 1) : 0);
+    const int rest = pair - before_, place = __popc(__ballot_sync(0xffffffffu, up_to_ <= rest));
+    const int in_sequence = rest - (place > 0 ? __shfl_sync(0xffffffffu, up_to_, place - 1) : 0);
     rank = divide(in_sequence, units);
-    unit = (batch_ + dm::math::min(lane, 31)) * units + in_sequence - rank * units;
+    unit = __shfl_sync(0xffffffffu, sequence_, dm::math::min(place, 31)) * units + in_sequence - rank * units;
   }
 };
 
