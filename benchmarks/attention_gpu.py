@@ -4,8 +4,8 @@ python benchmarks/attention_gpu.py [PART ...] [--peers NAME,...]
 
 Parts: prefill, variants, small, call, cold, and prebuilt, which needs neither a GPU nor torch; default: all. Peers:
 torch_flash2, cudnn, flashinfer_fa2, flashinfer_fa3, flex; default: those that are installed. FlashInfer compiles at
-first use, fa2 a quarter and fa3 a whole minute for each head_dim and variant: with both, all parts take about 25
-minutes, and without them 7.
+first use, fa2 a quarter and fa3 a whole minute for each head_dim and variant: with both, all parts take about 20
+minutes; without them, or with modules that it has already, 5.
 
 Rates count the logits that a mask leaves. Subjects take turns; each sample is a few calls between two events. Rows are
 kept when a part ends; the table comes last, and the plot where matplotlib is installed (else: plot.py).

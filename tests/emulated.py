@@ -171,7 +171,8 @@ def problems(specialization: Specialization) -> list[Config]:
 
 def long_problems(specialization: Specialization) -> list[Config]:
     """Many tiles of keys one after the other, and more blocks of work than a GPU of 9.0 has multiprocessors."""
-    shapes = Shape((130,), (700,), 2, 2, ragged=False), Shape((5,) * 140, (70,) * 140, 1, 1, ragged=True)
+    queries, keys = (tuple(i * step % most + 1 for i in range(140)) for step, most in ((37, 150), (29, 120)))
+    shapes = Shape((130,), (700,), 2, 2, ragged=False), Shape(queries, keys, 1, 1, ragged=True)
     layouts = dict.fromkeys(("q", "k", "v", "out", "lse"), "contiguous")
     return [Config(9, specialization, shape, None, (0, 0), layouts, True, "given", "") for shape in shapes]
 

@@ -16,6 +16,7 @@ _Bound = dm.Bound
 _DLPACK_CUDA = 2
 GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 _MOST_MULTIPROCESSORS = 160
+_GPUS = tuple(f"gpu {ordinal}" for ordinal in range(64))
 
 
 class Attention:
@@ -106,7 +107,7 @@ class Attention:
             args = variant().args
         torch = modules.get("torch")
         if torch is not None and hasattr(q, "requires_grad"):
-            if torch.compiler.is_compiling() and self is attention:
+            if self is attention and torch.compiler.is_compiling():
                 from dimorph.attention.torch import traced
 
                 offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
@@ -116,16 +117,17 @@ class Attention:
         shape, dim_vo = _rows(q, "q"), _rows(v, "v")[-1]
         dim = shape[-1]
         gpu = q.is_cuda if hasattr(q, "is_cuda") else _on_gpu(q)
-        # The family of kernels on a GPU; whether queries are few on the CPU.
-        kind: str | bool
+        # What decides on a kernel besides: on a GPU, which one it is; on the CPU, whether queries are few.
+        place: str | bool
         if gpu:
-            kind = self._family or best_family(q)
+            place = _GPUS[q.get_device() if hasattr(q, "get_device") else q.__dlpack_device__()[1]]
         else:
-            kind = few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
-        key = (q.dtype, dim, dim_vo, kind, variant.name)
+            place = few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
+        key = (q.dtype, dim, dim_vo, place, variant.name)
         found = self._functions.get(key)
         if found is None or found[0] is not variant:
-            found = self._functions[key] = variant, self._load(*key[:4], variant).attention
+            kind = (self._family or best_family(q)) if gpu else place
+            found = self._functions[key] = variant, self._load(q.dtype, dim, dim_vo, kind, variant).attention
         function = found[1]
         if stream is not None and (out is None or (return_lse and lse is None)):
             name = "out" if out is None else "lse"
