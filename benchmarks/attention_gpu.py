@@ -7,8 +7,8 @@ torch_flash2, cudnn, flashinfer_fa2, flashinfer_fa3, flex; default: those that a
 first use, fa2 a quarter and fa3 a whole minute for each head_dim and variant: with both, all parts take about 20
 minutes; without them, or with modules that it has already, 5.
 
-Rates count the logits that a mask leaves. Subjects take turns; each sample is a few calls between two events. Rows are
-kept when a part ends; the table comes last, and the plot where matplotlib is installed (else: plot.py).
+Rates count the logits that a mask leaves. Subjects take turns; each sample is a few calls between two events. Each row
+is kept as it comes; the table comes last, and the plot where matplotlib is installed (else: plot.py).
 """
 
 from __future__ import annotations
@@ -49,19 +49,18 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"expected parts of {', '.join(PARTS)}, got {', '.join(unknown)}")
-    everything, failed = [], []
+    rows: list[Row] = []
+    failed = []
     for part in args.parts or PARTS:
-        rows: list[Row] = []
         try:
             for row in measure(part, args.peers):
                 print(line(row), flush=True)
+                append("attention_gpu", [row])
                 rows.append(row)
         except Exception:  # the other parts are worth having; the exit code tells
             traceback.print_exc()
             failed.append(part)
-        append("attention_gpu", rows)
-        everything += rows
-    table(everything)
+    table(rows)
     if find_spec("matplotlib"):
         import plot
 

@@ -110,10 +110,13 @@ class Attend:
 
 def main(family: str) -> int:
     attend = Attend(Driver(), family)
-    configs = [config for one in SPECIALIZATIONS for config in problems(one)]
-    failed = failures(attend, configs)  # type: ignore[arg-type]
-    print("\n".join(failed))
-    print(f"{len(configs)} problems, {len(failed)} failed")
+    count = failed = 0
+    for specialization in SPECIALIZATIONS:
+        configs = problems(specialization)
+        found = failures(attend, configs)  # type: ignore[arg-type]
+        print("\n".join([*found, f"{len(configs)} of {specialization}"]), flush=True)
+        count, failed = count + len(configs), failed + len(found)
+    print(f"{count} problems, {failed} failed")
     return 1 if failed else 0
 
 
