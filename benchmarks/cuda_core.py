@@ -70,7 +70,7 @@ def cold(repeats: int) -> Row:
 
     found = interleaved({name: lambda name=name: run(name) for name in COLD}, repeats)
     ours = found.pop("ours")
-    return device_row("gpu/cold_jit/function", {"function": "add a scalar to one float32 CUDA array"}, "s", ours, found)
+    return device_row("gpu/cold_jit/function", {"function": "add a scalar to one float32 array"}, "s", ours, found)
 
 
 def store_hit(repeats: int) -> Row:

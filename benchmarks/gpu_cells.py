@@ -15,6 +15,7 @@ from typing import Any
 import gpu_peers
 import numpy as np
 import torch
+import tvm_ffi  # noqa: F401 (what a first call takes is beyond it)
 from gpu_check import CAUSAL, LOUD, PLAIN, Formula, check
 from gpu_peers import FLASHINFER, TORCH, Call
 from rows import Row, interleaved, nanoseconds_each, python, seconds
@@ -26,6 +27,7 @@ from dimorph import settings
 HERE = Path(__file__).parent
 USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=HERE.parent / "examples" / "variant")
 HEADS = {64: 32, 128: 32, 256: 16}
+OLDER = ("torch_flash2", "flashinfer_fa2")  # peers of the sm80 family's generation
 REPLAYED = 10  # calls in a graph
 # Those that this GPU runs; `attention` itself takes the first.
 FAMILIES = ("sm90", "sm80") if torch.cuda.get_device_capability() == (9, 0) else ("sm80",)
@@ -65,6 +67,11 @@ def ours(family: str, q: Any, k: Any, v: Any, variant: Any, formula: Formula) ->
     return lambda: attend(q, k, v, variant=variant, out=out)
 
 
+def bench(name: str, family: str) -> str:
+    """Where a family's rows belong: the best one's has the bench's own name."""
+    return name if family == FAMILIES[0] else f"{name}/{family}_family"
+
+
 def prefill(peers: Sequence[str]) -> Iterator[Row]:
     """A row for the best family of this GPU, and one for the sm80 family, beside the peers of its generation."""
     for dim in (128, 64, 256):
@@ -84,10 +91,9 @@ def prefill(peers: Sequence[str]) -> Iterator[Row]:
                 rates = {name: work / value for name, value in took.items()}
                 mine = {family: rates.pop(family) for family in FAMILIES}
                 cell = {"dtype": "bfloat16", "head_dim": dim, "heads": heads, "seq": seq, "batch": batch, "mask": mask}
-                if "sm90" in mine:
-                    yield Row("gpu/prefill", cell, "TFLOP/s", mine["sm90"], rates)
-                older = {name: rate for name, rate in rates.items() if name in ("torch_flash2", "flashinfer_fa2")}
-                yield Row("gpu/prefill/sm80_family", cell, "TFLOP/s", mine["sm80"], older)
+                for family in FAMILIES:
+                    beside = rates if family == FAMILIES[0] else {name: rates[name] for name in OLDER if name in rates}
+                    yield Row(bench("gpu/prefill", family), cell, "TFLOP/s", mine[family], beside)
 
 
 def soft_cap(cap: float) -> Callable[..., Any]:
@@ -183,7 +189,7 @@ def variants(peers: Sequence[str]) -> Iterator[Row]:
         rates = {subject: work * share / value for subject, value in took.items()}
         for family in FAMILIES:
             beside = {f"own {base}": owns[family], **rates}
-            yield Row("gpu/prefill/variants", cell | {"family": family}, "TFLOP/s", mine[family], beside)
+            yield Row(bench("gpu/prefill/variants", family), cell, "TFLOP/s", mine[family], beside)
 
 
 def small(peers: Sequence[str]) -> Iterator[Row]:
@@ -244,7 +250,7 @@ def small_rows(cell: dict[str, Any], took: dict[str, float]) -> Iterator[Row]:
     times = {name: value * 1e3 / REPLAYED for name, value in took.items()}
     mine = {family: times.pop(family) for family in FAMILIES}
     for family in FAMILIES:
-        yield Row("gpu/prefill/small", cell | {"family": family}, "us", mine[family], times)
+        yield Row(bench("gpu/prefill/small", family), cell, "us", mine[family], times)
 
 
 def replayed(calls: Mapping[str, Call]) -> dict[str, Call]:

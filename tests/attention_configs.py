@@ -38,7 +38,21 @@ DECAY = dm.Variant(
     params=(dm.scalar("rate"),),
     root=Path(__file__).parent.parent / "examples" / "variant",
 )
+FIRST_AND_WINDOW = dm.Variant(
+    "FirstAndWindow",
+    header="first_and_window.h",
+    params=(dm.scalar("first_keys", "int32"), dm.scalar("left", "int32")),
+    root=Path(__file__).parent / "variants",
+)
+
+
+def _first_and_window(x: Array, b: int, i: Array, j: Array, first_keys: int, left: int) -> Array:
+    distance = j - (i + x.shape[-1] - x.shape[-2])
+    return np.where((distance <= 0) & ((distance >= -left) | (j < first_keys)), x, -np.inf)
+
+
 RULES = reference.RULES | {
+    "FirstAndWindow": _first_and_window,
     "Decay": lambda x, b, i, j, rate: x - rate * np.abs(j - (i + x.shape[-1] - x.shape[-2])),
 }
 
@@ -133,6 +147,9 @@ PARTS: dict[str, Callable[[Generator, Shape], Part]] = {
     "PackedMask": functools.partial(_mask, packed=True),
     "Bias": _bias,
     "Decay": lambda rng, shape: _same(DECAY(float(rng.uniform(0.0, 0.06)))),
+    "FirstAndWindow": lambda rng, shape: _same(
+        FIRST_AND_WINDOW(int(rng.integers(0, 80)), int(rng.choice([0, 20, 100, 200])))
+    ),
     # Last, also in a composition: what comes after it would no longer change logits, but weights.
     "FlashSigmoid": lambda rng, shape: _same(
         at.FlashSigmoid(float(rng.uniform(0.02, 0.06)), float(rng.uniform(-5.0, 0.0)))

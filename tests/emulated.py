@@ -33,6 +33,7 @@ HERE = Path(__file__).parent / "emulator"
 CUDA = (12, 8)
 GPUS = {"sm_80": (8, 0), "sm_90": (9, 0)}
 SMALL = Specialization("bfloat16", (32, 32), ("Causal",))
+APART = Specialization("bfloat16", (32, 32), ("FirstAndWindow",))
 _KDLCUDA, _KDLBFLOAT = 2, 4
 # In DLPack's DLTensor {data, device type, device id, ndim, dtype ...}.
 _DEVICE, _DTYPE = 8, 20

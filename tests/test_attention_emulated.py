@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from attention_check import check, failures
 from attention_configs import Specialization
-from emulated import HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems
+from emulated import APART, HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems
 from sanitized import ADDRESS
 
 import dimorph as dm
@@ -58,8 +58,8 @@ FAULTS = {
     ),
     "too little shared memory": (
         "sm80/config.h",
-        "queries_at() + rows() * pitch_qk();",
-        "queries_at() + rows() * pitch_qk() - 32;",
+        "queries_at() + rows() * pitch_qk(),",
+        "queries_at() + rows() * pitch_qk() - 32,",
         "is outside of the [0-9]+ bytes of shared memory",
     ),
     "lanes apart": (
@@ -108,6 +108,12 @@ SM90_FAULTS = {
         "barrier_announce(full, bytes);",
         "barrier_announce(full, bytes - 16);",
         "deadlock",
+    ),
+    "an output that is not rescaled after tiles were left out": (
+        "sm90/forward.h",
+        "if (raised) rescale",
+        "if (raised && pending) rescale",
+        "out is off by",
     ),
     "rows of other values": (
         "sm90/multiply.h",
@@ -163,7 +169,7 @@ def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Em
 
 def test_long_problems(emulator: Emulator, store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", store, split=False)
-    failed = failures(attend, long_problems(SMALL))  # type: ignore[arg-type]
+    failed = failures(attend, [*long_problems(SMALL), *long_problems(APART)])  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
 
 
@@ -178,7 +184,7 @@ def test_a_planted_fault_is_noticed(
     monkeypatch.setitem(ops.GPU_FAMILIES, family, altered(tmp_path, ops.GPU_FAMILIES[family], file, old, new))
     attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
-        for config in long_problems(SMALL) if arch == "sm_90a" else problems(SMALL):
+        for config in [*long_problems(SMALL), *long_problems(APART)] if arch == "sm_90a" else problems(SMALL):
             check(attend, config)  # type: ignore[arg-type]
 
 

@@ -64,12 +64,13 @@ static_assert(of(0, 16, 16, 4, 4).grid == 0 && of(1, 0, 16, 4, 4).grid == 0);
 static_assert(of(1, 16, 0, 4, 4).work.splits == 1);
 // Every pair of head dims runs on every architecture: a block has 1 KB less than its multiprocessor.
 constexpr bool fits() {
-  const int archs[] = {80, 86, 87, 89, 90}, most[] = {163, 99, 163, 99, 227};
+  const int archs[] = {80, 86, 87, 89, 90, 120}, most[] = {163, 99, 163, 99, 227, 99};
   for (int qk = 16; qk <= 256; qk += 16)
     for (int vo = 16; vo <= 256; vo += 16)
-      for (int i = 0; i < 5; ++i) {
+      for (int i = 0; i < 6; ++i) {
         const Config d = choose(qk, vo, archs[i], true);
         if (d.shared_bytes() + d.keys > most[i] * 1024 || d.rows() > 128) return false;
+        if (d.rows() * d.pitch_vo() > d.shared_bytes()) return false;
       }
   return true;
 }

@@ -156,12 +156,23 @@ def _mentions(content: bytes) -> tuple[Mention, ...]:
     # Without a block comment, what stands before an include in its line is all that a comment can hide.
     plain = without_comments(raw) if "/*" in raw else raw
     for pattern, text in ((_INCLUDE, plain), (_INCLUDE_LIKE, raw)):
-        for match in pattern.finditer("\n".join(line for line in text.splitlines() if _WORD.search(line))):
+        for match in pattern.finditer("\n".join(_telling_lines(text))):
             if name := match["quoted"] or match["angled"]:
                 found[Mention(name, bool(match["quoted"]), every=match["how"] == "include_next")] = None
             elif pattern is _INCLUDE:
                 found[Mention(match["computed"].strip(), computed=True)] = None
     return tuple(found)
+
+
+def _telling_lines(text: str) -> Iterator[str]:
+    """The lines that may include something. Few do, so words are looked for and not lines."""
+    text = "\n".join(text.splitlines())
+    end = -1
+    for word in _WORD.finditer(text):
+        if word.start() > end:
+            start, end = text.rfind("\n", 0, word.start()) + 1, text.find("\n", word.start())
+            end = len(text) if end < 0 else end
+            yield text[start:end]
 
 
 def parameter_list(text: str, function: str) -> str | None:

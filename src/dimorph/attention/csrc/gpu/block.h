@@ -146,10 +146,12 @@ class KeyTiles {
   __device__ __forceinline__ int last() const { return 31 - __clz(static_cast<int>(counts_)); }
 
   __device__ __forceinline__ void look(int window) {
-    const int k0 = (window * 32 + static_cast<int>(threadIdx.x % 32)) * kKeys;
+    // Tiles that there are not may begin past what an int holds.
+    const uint32_t first = (window * 32u + threadIdx.x % 32) * kKeys;
     const int q0 = row_at(p_, block_, block_.row0).q, q1 = row_at(p_, block_, block_.row0 + kConfig.rows() - 1).q + 1;
     TileClass found = TileClass::kSkip;
-    if (k0 < block_.kv_len)
+    const int k0 = static_cast<int>(first);
+    if (first < static_cast<uint32_t>(block_.kv_len))
       found = dm::hooks::classify_tile(variant_, q0, q1, k0, dm::math::min(k0 + kKeys, block_.kv_len));
     counts_ = __ballot_sync(0xffffffffu, found != TileClass::kSkip);
     full_ = __ballot_sync(0xffffffffu, found == TileClass::kFull);

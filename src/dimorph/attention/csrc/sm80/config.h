@@ -7,6 +7,9 @@ namespace dimorph {
 namespace attention {
 namespace sm80 {
 
+DM_HD constexpr int smaller(int a, int b) { return a < b ? a : b; }
+DM_HD constexpr int larger(int a, int b) { return a < b ? b : a; }
+
 struct Config {
   int dim_qk, dim_vo;
   int m_tiles;  // tiles of 16 query rows a warp
@@ -25,19 +28,19 @@ struct Config {
   DM_HD constexpr int pitch_vo() const { return 2 * dim_vo + 16; }
   // Rows that the block's threads copy at once, 16 bytes each.
   DM_HD constexpr int rows_at_once(int dim) const { return threads() / (dim / 8); }
-  // Shared memory: two tiles of keys, two of values, the queries.
+  // Shared memory: two tiles of keys, two of values, the queries; at last the output.
   DM_HD constexpr int keys_at() const { return 0; }
   DM_HD constexpr int values_at() const { return 2 * keys * pitch_qk(); }
   DM_HD constexpr int queries_at() const { return values_at() + 2 * keys * pitch_vo(); }
-  DM_HD constexpr int shared_bytes() const { return queries_at() + rows() * pitch_qk(); }
+  DM_HD constexpr int shared_bytes() const { return larger(queries_at() + rows() * pitch_qk(), rows() * pitch_vo()); }
   // Whether a multiprocessor with so much shared memory runs the blocks; the kernel has a few bytes of its own.
   DM_HD constexpr bool fits(int kilobytes) const { return blocks * (shared_bytes() + keys + 1024) <= kilobytes * 1024; }
 };
 
-DM_HD constexpr int smaller(int a, int b) { return a < b ? a : b; }
-
 // Shared memory of a multiprocessor, in KB; a block may have 1 KB less, which is what each block costs besides its own.
-DM_HD constexpr int shared_kilobytes(int arch) { return arch >= 90 ? 228 : arch == 80 || arch == 87 ? 164 : 100; }
+DM_HD constexpr int shared_kilobytes(int arch) {
+  return arch >= 90 && arch < 120 ? 228 : arch == 80 || arch == 87 ? 164 : 100;
+}
 
 // `arch` is what the device code is compiled for: 80, 86, 90. `transforms`: the variant changes logits.
 DM_HD constexpr Config choose(int dim_qk, int dim_vo, int arch, bool transforms) {

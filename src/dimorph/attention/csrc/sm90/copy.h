@@ -49,6 +49,7 @@ class Copier {
 #pragma unroll 1
     for (bool announced = false;; announced = true) {
       const KeyTile next = tiles.next();
+      __syncwarp();  // barriers know only two rounds apart, so no lane may fall behind
       if (!announced) announce(block, next, tiles.last_number());
       if (tile.there()) load_keys(block, first_row + tile.first_key(), next);
       if (tile.there() && !before.there()) load_queries(block);

@@ -246,7 +246,7 @@ class Computer {
         }
         multiply_wait<0>();
         if (pending) end_values(out, weights);
-        if (raised && pending) rescale(out, factors);  // it is 0 before the first tile
+        if (raised) rescale(out, factors);
         if (careful) set_aside_and_add(block, out, s, k0);
         pack_all(weights, s);
         pending = true;
