@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_helpers import (
@@ -167,6 +170,40 @@ def test_processes_exclude_each_other(store: Store, tmp_path: Path) -> None:
         result_of(child)
     assert counter.read_text() == "160"
     assert tree(store.root / "locks") == []
+
+
+def test_a_fork_while_a_lock_is_opened_leaves_the_child_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system has opened the file, and the thread that asked does not know yet."""
+    path, opened = tmp_path / "lock", threading.Event()
+
+    class SlowOs:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        def open(self, *args: Any) -> int:
+            fd = os.open(*args)
+            opened.set()
+            time.sleep(0.3)
+            return fd
+
+    def child() -> bool:
+        signal.alarm(20)  # a dead lock must end
+        monkeypatch.setattr(locks, "os", os)
+        time.sleep(0.6)
+        fd = locks.acquire(path, wait=True)
+        locks.release(path, fd)
+        return fd is not None
+
+    monkeypatch.setattr(locks, "os", SlowOs())
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(locks.acquire, path, wait=True)
+        opened.wait()
+        started = start_child(child)
+        time.sleep(0.9)  # the child waits for the lock by now
+        locks.release(path, holding.result())
+        assert result_of(started)
 
 
 def test_waiting_is_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIN
 """What flock says on file systems without locks, e.g. Lustre mounted without them."""
 
 _held: set[int] = set()
+# Held while a descriptor is open and not in `_held`, and while this process forks: a child knows them all.
+_changing = threading.Lock()
 
 
 def _drop_inherited() -> None:
@@ -20,9 +23,10 @@ def _drop_inherited() -> None:
     for fd in _held:
         os.close(fd)
     _held.clear()
+    _changing.release()
 
 
-os.register_at_fork(after_in_child=_drop_inherited)
+os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_drop_inherited)
 
 
 def acquire(path: Path, *, wait: bool) -> int | None:
@@ -35,8 +39,9 @@ def acquire(path: Path, *, wait: bool) -> int | None:
         OSError: the file cannot be made or locked; an errno of `UNSUPPORTED`: this file system has no locks.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        _held.add(fd)
+        with _changing:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            _held.add(fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(path, fd):
@@ -84,5 +89,6 @@ def _is_at(path: Path, fd: int) -> bool:
 
 
 def _close(fd: int) -> None:
-    _held.discard(fd)
-    os.close(fd)
+    with _changing:
+        _held.discard(fd)
+        os.close(fd)
