@@ -170,12 +170,16 @@ def problems(specialization: Specialization) -> list[Config]:
     return configs
 
 
-def long_problems(specialization: Specialization) -> list[Config]:
+def long_problems() -> list[Config]:
     """Many tiles of keys one after the other, and more blocks of work than a GPU of 9.0 has multiprocessors."""
     queries, keys = (tuple(i * step % most + 1 for i in range(140)) for step, most in ((37, 150), (29, 120)))
     shapes = Shape((130,), (700,), 2, 2, ragged=False), Shape(queries, keys, 1, 1, ragged=True)
     layouts = dict.fromkeys(("q", "k", "v", "out", "lse"), "contiguous")
-    return [Config(9, specialization, shape, None, (0, 0), layouts, True, "given", "") for shape in shapes]
+    return [
+        Config(9, specialization, shape, None, (0, 0), layouts, True, "given", "")
+        for specialization in (SMALL, APART)
+        for shape in shapes
+    ]
 
 
 def altered(directory: Path, kernel: dm.Kernel, file: str, old: str, new: str) -> dm.Kernel:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from attention_check import check, failures
 from attention_configs import Specialization
-from emulated import APART, HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems
+from emulated import HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems
 from sanitized import ADDRESS
 
 import dimorph as dm
@@ -169,7 +169,7 @@ def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Em
 
 def test_long_problems(emulator: Emulator, store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", store, split=False)
-    failed = failures(attend, [*long_problems(SMALL), *long_problems(APART)])  # type: ignore[arg-type]
+    failed = failures(attend, long_problems())  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
 
 
@@ -184,7 +184,7 @@ def test_a_planted_fault_is_noticed(
     monkeypatch.setitem(ops.GPU_FAMILIES, family, altered(tmp_path, ops.GPU_FAMILIES[family], file, old, new))
     attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
-        for config in [*long_problems(SMALL), *long_problems(APART)] if arch == "sm_90a" else problems(SMALL):
+        for config in long_problems() if arch == "sm_90a" else problems(SMALL):
             check(attend, config)  # type: ignore[arg-type]
 
 

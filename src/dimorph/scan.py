@@ -154,9 +154,10 @@ def _mentions(content: bytes) -> tuple[Mention, ...]:
     raw = _SPLICE.sub("", content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
     found: dict[Mention, None] = {}
     # Without a block comment, what stands before an include in its line is all that a comment can hide.
-    plain = without_comments(raw) if "/*" in raw else raw
-    for pattern, text in ((_INCLUDE, plain), (_INCLUDE_LIKE, raw)):
-        for match in pattern.finditer("\n".join(_telling_lines(text))):
+    telling = _telling_lines(raw)
+    plain = _telling_lines(without_comments(raw)) if "/*" in raw else telling
+    for pattern, lines in ((_INCLUDE, plain), (_INCLUDE_LIKE, telling)):
+        for match in pattern.finditer(lines):
             if name := match["quoted"] or match["angled"]:
                 found[Mention(name, bool(match["quoted"]), every=match["how"] == "include_next")] = None
             elif pattern is _INCLUDE:
@@ -164,15 +165,16 @@ def _mentions(content: bytes) -> tuple[Mention, ...]:
     return tuple(found)
 
 
-def _telling_lines(text: str) -> Iterator[str]:
+def _telling_lines(text: str) -> str:
     """The lines that may include something. Few do, so words are looked for and not lines."""
     text = "\n".join(text.splitlines())
-    end = -1
+    found, end = [], -1
     for word in _WORD.finditer(text):
         if word.start() > end:
             start, end = text.rfind("\n", 0, word.start()) + 1, text.find("\n", word.start())
             end = len(text) if end < 0 else end
-            yield text[start:end]
+            found.append(text[start:end])
+    return "\n".join(found)
 
 
 def parameter_list(text: str, function: str) -> str | None:

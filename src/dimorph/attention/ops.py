@@ -16,7 +16,6 @@ _Bound = dm.Bound
 _DLPACK_CUDA = 2
 GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 _MOST_MULTIPROCESSORS = 160
-_GPUS = tuple(f"gpu {ordinal}" for ordinal in range(64))
 
 
 class Attention:
@@ -117,16 +116,12 @@ class Attention:
         shape, dim_vo = _rows(q, "q"), _rows(v, "v")[-1]
         dim = shape[-1]
         gpu = q.is_cuda if hasattr(q, "is_cuda") else _on_gpu(q)
-        # What decides on a kernel besides: on a GPU, which one it is; on the CPU, whether queries are few.
-        place: str | bool
-        if gpu:
-            place = _GPUS[q.get_device() if hasattr(q, "get_device") else q.__dlpack_device__()[1]]
-        else:
-            place = few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
+        # What decides on a kernel besides: on a GPU, which one it is (negative); on the CPU, whether queries are few.
+        place = ~_ordinal(q) if gpu else few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
         key = (q.dtype, dim, dim_vo, place, variant.name)
         found = self._functions.get(key)
         if found is None or found[0] is not variant:
-            kind = (self._family or best_family(q)) if gpu else place
+            kind = (self._family or best_family(q)) if gpu else bool(place)
             found = self._functions[key] = variant, self._load(q.dtype, dim, dim_vo, kind, variant).attention
         function = found[1]
         if stream is not None and (out is None or (return_lse and lse is None)):
@@ -225,11 +220,15 @@ def _on_gpu(array: Any) -> bool:
     return hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] == _DLPACK_CUDA
 
 
+def _ordinal(array: Any) -> int:
+    """Which GPU an array lies on."""
+    found: int = array.get_device() if hasattr(array, "get_device") else array.__dlpack_device__()[1]
+    return found
+
+
 def best_family(array: Any) -> str:
     """The family of kernels for the GPU that an array lies on."""
-    gpus, gpu = dm.gpus(), 0
-    if len(gpus) != 1:
-        gpu = array.get_device() if hasattr(array, "get_device") else array.__dlpack_device__()[1]
+    gpus, gpu = dm.gpus(), _ordinal(array)
     return "sm90" if gpu < len(gpus) and gpus[gpu] == (9, 0) else "sm80"
 
 

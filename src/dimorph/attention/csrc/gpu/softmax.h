@@ -178,6 +178,11 @@ __device__ __forceinline__ void rescale(Output& out, const float (&factors)[kRow
       for (int e = 0; e < 4; ++e) out[m][n][e] *= factors[2 * m + e / 2];
 }
 
+// What a logit of the row r weighs.
+__device__ __forceinline__ float weight(const Softmax& rows, float x, int r, float unit) {
+  return Traits::use_softmax ? dm::math::exp2(x * unit - rows.max[r]) : x;
+}
+
 // The weights of 16 keys, the i-th of the tile, as an operand of the product with the values.
 __device__ __forceinline__ void weigh(Softmax& rows, const Logits& s, uint32_t (&weights)[kM][4], int i, float unit) {
 #pragma unroll
@@ -185,10 +190,9 @@ __device__ __forceinline__ void weigh(Softmax& rows, const Logits& s, uint32_t (
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int r = 2 * m + j % 2;
-      float low = s[m][2 * i + j / 2][j % 2 * 2], high = s[m][2 * i + j / 2][j % 2 * 2 + 1];
+      const float low = weight(rows, s[m][2 * i + j / 2][j % 2 * 2], r, unit);
+      const float high = weight(rows, s[m][2 * i + j / 2][j % 2 * 2 + 1], r, unit);
       if constexpr (Traits::use_softmax) {
-        low = dm::math::exp2(low * unit - rows.max[r]);
-        high = dm::math::exp2(high * unit - rows.max[r]);
         rows.sum[r] += low;
         rows.sum[r] += high;
       }

@@ -96,9 +96,7 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
           raise_maxima(rows, factors, max, unit);
           rescale(out, factors);
         }
-        if (careful)
-          add_aside(p, block, out, s, aside, k0,
-                    [&](float x, int r) { return Traits::use_softmax ? dm::math::exp2(x * unit - rows.max[r]) : x; });
+        if (careful) add_aside(p, block, out, s, aside, k0, [&](float x, int r) { return weight(rows, x, r, unit); });
       }
       if (foreseen) {
         for_each_logit([&](int m, int n, int e, int r, int step) {

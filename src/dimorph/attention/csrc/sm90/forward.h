@@ -150,12 +150,9 @@ class Computer {
     return Traits::use_softmax;
   }
 
-  // From a logit of the row r to its weight.
   __device__ __forceinline__ void weigh(Softmax& rows, float& x, int r) const {
-    if constexpr (Traits::use_softmax) {
-      x = dm::math::exp2(x * unit_ - rows.max[r]);
-      rows.sum[r] += x;
-    }
+    x = weight(rows, x, r, unit_);
+    if constexpr (Traits::use_softmax) rows.sum[r] += x;
   }
   __device__ __forceinline__ void pack_all(Weights& weights, const Logits& s) const {
 #pragma unroll
