@@ -34,6 +34,7 @@ CUDA = (12, 8)
 GPUS = {"sm_80": (8, 0), "sm_90": (9, 0)}
 SMALL = Specialization("bfloat16", (32, 32), ("Causal",))
 APART = Specialization("bfloat16", (32, 32), ("FirstAndWindow",))
+WITHOUT_SOFTMAX = Specialization("float16", (80, 48), ("FlashSigmoid",))
 _KDLCUDA, _KDLBFLOAT = 2, 4
 # In DLPack's DLTensor {data, device type, device id, ndim, dtype ...}.
 _DEVICE, _DTYPE = 8, 20
@@ -172,12 +173,12 @@ def problems(specialization: Specialization) -> list[Config]:
 
 def long_problems() -> list[Config]:
     """Many tiles of keys one after the other, and more blocks of work than a GPU of 9.0 has multiprocessors."""
-    queries, keys = (tuple(i * step % most + 1 for i in range(140)) for step, most in ((37, 150), (29, 120)))
+    queries, keys = (tuple(i * step % most for i in range(140)) for step, most in ((37, 151), (29, 121)))
     shapes = Shape((130,), (700,), 2, 2, ragged=False), Shape(queries, keys, 1, 1, ragged=True)
     layouts = dict.fromkeys(("q", "k", "v", "out", "lse"), "contiguous")
     return [
         Config(9, specialization, shape, None, (0, 0), layouts, True, "given", "")
-        for specialization in (SMALL, APART)
+        for specialization in (SMALL, APART, WITHOUT_SOFTMAX)
         for shape in shapes
     ]
 

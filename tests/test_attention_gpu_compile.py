@@ -78,15 +78,16 @@ static_assert(fits());
 """
 
 
-# Not yet good: output, logits and weights leave too few registers for the path of values that are not finite.
-SPILLS = pytest.mark.xfail(reason="head dim 256 of the sm90 family spills some 80 bytes", strict=True)
+# Not yet good: one register too many.
+SPILLS = pytest.mark.xfail(reason="head dim 256 of the sm90 family spills 4 bytes where nothing is masked", strict=True)
 SM90_CASES = [
     pytest.param((64, 64), "bfloat16", at.Causal),
     pytest.param((96, 96), "float16", at.SoftCap),
     pytest.param((128, 128), "bfloat16", at.Plain),
     pytest.param((128, 128), "bfloat16", WINDOWED),
     pytest.param((192, 128), "float16", at.FlashSigmoid),
-    pytest.param((256, 256), "bfloat16", at.Causal, marks=SPILLS),
+    pytest.param((256, 256), "bfloat16", at.Causal),
+    pytest.param((256, 256), "bfloat16", at.Plain, marks=SPILLS),
 ]
 
 

@@ -15,6 +15,7 @@ struct Block {
   int row0, last_row;              // the tile's first row and its last
   int split;
   int qo_len, kv_len;
+  int first_query;  // the row of a tensor at which the sequence's queries begin: ragged ones follow each other
 };
 
 // A row's query and head. Rows past the tile's last repeat it, so that hooks never see an index out of range.
@@ -32,10 +33,7 @@ __device__ __forceinline__ int64_t offset(const dimorph::attention::Strides& str
   return batch * strides.batch + row * strides.row + head * strides.head;
 }
 
-// The row of a tensor at which the block's sequence begins: ragged ones follow each other.
-__device__ __forceinline__ int first_query(const Params& p, const Block& block) {
-  return p.cu_seqlens_q ? p.cu_seqlens_q[block.batch] : 0;
-}
+// The row of a tensor at which the sequence's keys begin.
 __device__ __forceinline__ int first_key(const Params& p, const Block& block) {
   return p.cu_seqlens_k ? p.cu_seqlens_k[block.batch] : 0;
 }
@@ -53,6 +51,7 @@ __device__ inline void find_sequence(const Params& p, int pack, int split, Block
   block.batch = divide(pack, p.packs);
   block.first_head = (pack - block.batch * p.packs) * p.pack;
   block.kv_head = divide(block.first_head, p.sharing);
+  block.first_query = common(p.cu_seqlens_q ? p.cu_seqlens_q[block.batch] : 0);
   block.qo_len = common(p.get_qo_len(block.batch));
   block.kv_len = common(p.get_kv_len(block.batch));
 }

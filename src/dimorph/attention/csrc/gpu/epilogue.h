@@ -41,35 +41,45 @@ __device__ __forceinline__ void store_partial(const Params& p, const Block& bloc
   }
 }
 
-// Normalises and transforms the output; place(row, at, pairs) stores what the thread has of a row: neighbouring
-// elements in pairs, each 8 columns from the one before.
-template <typename F>
-__device__ __forceinline__ void store_output(const Params& p, const Block& block, Variant& variant, const Softmax& rows,
-                                             const Output& out, int warp_row, F place) {
+// What the rows' output is multiplied with at last. Stores their log-sum-exp.
+__device__ __forceinline__ void normalise(const Params& p, const Block& block, Variant& variant, const Softmax& rows,
+                                          float (&factors)[kRows], int warp_row) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int row = warp_row + thread_row(r);
     const Row at = row_at(p, block, row);
     float lse;
-    const float normalise = normalisation(p, variant, block.batch, at, rows.max[r], rows.sum[r], lse);
+    factors[r] = normalisation(p, variant, block.batch, at, rows.max[r], rows.sum[r], lse);
+    if (p.lse && row <= block.last_row && threadIdx.x % 4 == 0)
+      p.lse[offset(p.lse_strides, block.batch, block.first_query + at.q, at.head)] = lse;
+  }
+}
+
+// Multiplies the output with the factors and transforms it; place(row, at, pairs) stores what the thread has of a row:
+// neighbouring elements in pairs, each 8 columns from the one before.
+template <typename F>
+__device__ __forceinline__ void store_output(const Params& p, const Block& block, Variant& variant,
+                                             const float (&factors)[kRows], const Output& out, int warp_row, F place) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int row = warp_row + thread_row(r);
+    const Row at = row_at(p, block, row);
     uint32_t pairs[kValueChunks];
 #pragma unroll
     for (int n = 0; n < kValueChunks; ++n) {
       float x[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e)
-        x[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * normalise, block.batch, at.q,
+        x[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * factors[r], block.batch, at.q,
                                            at.head, n * 8 + thread_column() + e);
       pairs[n] = pack(x[0], x[1]);
     }
     place(row, at, pairs);
-    if (p.lse && row <= block.last_row && threadIdx.x % 4 == 0)
-      p.lse[offset(p.lse_strides, block.batch, first_query(p, block) + at.q, at.head)] = lse;
   }
 }
 
 __device__ __forceinline__ DType* output_of(const Params& p, const Block& block, Row at) {
-  return static_cast<DType*>(p.out) + offset(p.out_strides, block.batch, first_query(p, block) + at.q, at.head);
+  return static_cast<DType*>(p.out) + offset(p.out_strides, block.batch, block.first_query + at.q, at.head);
 }
 
 }  // namespace DIMORPH_CASE

@@ -47,26 +47,29 @@ __device__ __forceinline__ void add_aside(const Params& p, const Block& block, O
       weights[r] = weigh(x, r);
     }
 #pragma unroll
-    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+    for (int n = 0; n < HEAD_DIM_VO / 8; ++n) {
+      DType pair[2];
+      *reinterpret_cast<uint32_t*>(pair) = *reinterpret_cast<const uint32_t*>(v + n * 8);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const float value = static_cast<float>(v[n * 8 + e]);
+        const float value = static_cast<float>(pair[e]);
 #pragma unroll
         for (int r = 0; r < kRows; ++r)
           if (weights[r] != 0.f) out[r / 2][n][r % 2 * 2 + e] += weights[r] * value;
       }
+    }
   }
 }
 
 __device__ __forceinline__ bool all_finite(const Output& out) {
-  float zero = 0.f;
+  float zero[4] = {};  // sums that do not wait for each other
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) zero += out[m][n][e] * 0.f;
-  return zero == 0.f;
+      for (int e = 0; e < 4; ++e) zero[e] += out[m][n][e] * 0.f;
+  return zero[0] + zero[1] + zero[2] + zero[3] == 0.f;
 }
 
 }  // namespace DIMORPH_CASE

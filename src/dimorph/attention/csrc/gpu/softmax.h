@@ -50,9 +50,9 @@ __device__ __forceinline__ void find_rows(const Params& p, const Block& block, R
   for (int r = 0; r < kRows; ++r) rows[r] = row_at(p, block, warp_row + thread_row(r));
 }
 
-// Rows before their first key: as the variant starts them, with an output of 0.
+// Rows before their first key, as the variant starts them.
 __device__ __forceinline__ void start_rows(const Params& p, const Block& block, Variant& variant, Softmax& rows,
-                                           Output& out, int warp_row) {
+                                           int warp_row) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     dm::RowState<float> row{-dm::math::infinity, 0.f};
@@ -63,6 +63,9 @@ __device__ __forceinline__ void start_rows(const Params& p, const Block& block, 
     rows.max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
     rows.sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
   }
+}
+
+__device__ __forceinline__ void clear(Output& out) {
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll

@@ -71,7 +71,7 @@ __device__ __forceinline__ void load_queries(const Params& p, const Block& block
   for (int row = share.row; row < kConfig.rows(); row += S::kRowsAtOnce) {
     const Row at = row_at(p, block, block.row0 + row);
     copy_async(to + row * kPitchQK + share.chunk * 16,
-               q + offset(p.q_strides, block.batch, first_query(p, block) + at.q, at.head), true);
+               q + offset(p.q_strides, block.batch, block.first_query + at.q, at.head), true);
   }
 }
 

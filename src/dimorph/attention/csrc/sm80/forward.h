@@ -40,7 +40,8 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   load_queries(p, block, base + kConfig.queries_at());
   key_copier.start(tile, slot, p.k_tile_bytes, p.k_step_bytes).load(0, 1);
   value_copier.start(tile, slot, p.v_tile_bytes, p.v_step_bytes).load(0, 1);
-  start_rows(p, block, variant, rows, out, warp_row);
+  start_rows(p, block, variant, rows, warp_row);
+  clear(out);
   copy_wait();
   __syncthreads();
   transform_queries(p, variant, shared + kConfig.queries_at());
@@ -126,7 +127,9 @@ __device__ __forceinline__ void store_by_rows(const Params& p, const Block& bloc
                                               unsigned char* shared) {
   static_assert(kConfig.rows() * kPitchVO <= kConfig.shared_bytes(), "room for the output");
   unsigned char* mine = shared + (warp_row - block.row0) * kPitchVO;
-  store_output(p, block, variant, rows, out, warp_row, [&](int row, Row, const uint32_t (&pairs)[kValueChunks]) {
+  float factors[kRows];
+  normalise(p, block, variant, rows, factors, warp_row);
+  store_output(p, block, variant, factors, out, warp_row, [&](int row, Row, const uint32_t (&pairs)[kValueChunks]) {
     uint32_t* to = reinterpret_cast<uint32_t*>(mine + (row - warp_row) * kPitchVO + thread_column() * 2);
 #pragma unroll
     for (int n = 0; n < kValueChunks; ++n) to[n * 4] = pairs[n];

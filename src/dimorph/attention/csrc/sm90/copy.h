@@ -22,7 +22,7 @@ class Copier {
       if (schedule.find(round, block)) copy(block);
     }
     Block none{};
-    none.batch = -1;
+    none.last_row = -1;
     announce(none, {}, 0);
   }
 
@@ -51,8 +51,11 @@ class Copier {
       const KeyTile next = tiles.next();
       __syncwarp();  // barriers know only two rounds apart, so no lane may fall behind
       if (!announced) announce(block, next, tiles.last_number());
+      // Room that is only the queries' own is free long before there is some for keys.
+      const bool queries = tile.there() && !before.there();
+      if (kConfig.query_stages > 1 && queries) load_queries(block);
       if (tile.there()) load_keys(block, first_row + tile.first_key(), next);
-      if (tile.there() && !before.there()) load_queries(block);
+      if (kConfig.query_stages == 1 && queries) load_queries(block);
       if (before.there()) load_values(block, first_row + before.first_key());
       if (tile.there()) tiles_.next();
       if (announced && !tile.there()) return;
@@ -76,7 +79,7 @@ class Copier {
     queries_.next();
     if (threadIdx.x % 32 != 0) return;
     barrier_announce(full, kConfig.query_bytes());
-    const int row = first_query(p_, block) + row_at(p_, block, block.row0).q;
+    const int row = block.first_query + row_at(p_, block, block.row0).q;
 #pragma unroll 1
     for (int c = 0; c < kConfig.columns(HEAD_DIM_QK); ++c)
       load_box(shared_ + kConfig.queries_at() + slot * kConfig.query_bytes() + c * kConfig.rows() * 128, p_.q_map, full,

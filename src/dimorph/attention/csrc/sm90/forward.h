@@ -17,37 +17,40 @@ class Computer {
     if (group_ == kConfig.groups - 1) pass(kTurn, 256);
   }
 
-  // The next block of work and its first tile of keys; false: there are no more.
-  __device__ __forceinline__ bool receive(Block& block, KeyTile& first) {
-    barrier_wait(shared_address(&signals_.blocks_full[blocks_.slot()]), blocks_.round());
-    const Block& there = signals_.blocks[blocks_.slot()];
-    block = {common(there.batch),    common(there.kv_head), common(there.first_head), common(there.row0),
-             common(there.last_row), common(there.split),   common(there.qo_len),     common(there.kv_len)};
-    first = {common(signals_.first[blocks_.slot()].code)};
-    if constexpr (!KeyTiles::kClassified) last_tile_ = common(signals_.last[blocks_.slot()]);
-    release(signals_.blocks_empty[blocks_.slot()]);
-    blocks_.next();
-    return block.batch >= 0;
-  }
-
-  // Computes it. `careful`: keys whose values are not finite are set aside.
-  __device__ __forceinline__ void compute(const Block& block, KeyTile first, Variant& variant, bool careful) {
-    const int warp_row = block.row0 + warp_ * kConfig.warp_rows();
-    Softmax rows;
-    Output out;
-    start_rows(p_, block, variant, rows, out, warp_row);
-    if (first.there()) {
-      barrier_wait(shared_address(&signals_.queries_full[queries_.slot()]), queries_.round());
-      transform_queries(variant);
-      run(block, first, variant, rows, out, warp_row, careful);
+  // Computes all blocks of work. `careful`: keys whose values are not finite are set aside.
+  __device__ __forceinline__ void compute_all(bool careful) {
+    Block block;
+    KeyTile first;
+    bool there = receive(block, first);
+    while (there) {
+      Variant variant = dm::hooks::make<Variant>(p_, block.batch);
+      const int warp_row = block.row0 + warp_ * kConfig.warp_rows();
+      Softmax rows;
+      Output out;
+      Weights weights;
+      start_rows(p_, block, variant, rows, warp_row);
+      clear(out);
+      bool pending = false;  // whether the last product with values is under way
+      if (first.there()) {
+        barrier_wait(shared_address(&signals_.queries_full[queries_.slot()]), queries_.round());
+        transform_queries(variant);
+        pending = run(block, first, variant, rows, out, weights, warp_row, careful);
+      }
+      // While that is computed: what comes next, and all of the output but itself.
+      const Block ended = block;
+      there = receive(block, first);
+      finish_sums(rows);
+      float factors[kRows];
+      if (p_.splits == 1) normalise(p_, ended, variant, rows, factors, warp_row);
+      multiply_wait<0>();
+      if (pending) end_values(out, weights);
+      if (!careful && warp_row <= ended.last_row && __any_sync(0xffffffffu, !all_finite(out))) signals_.again = 1;
+      if (p_.splits > 1)
+        store_partial(p_, ended, rows, out, warp_row);
+      else
+        store_output(p_, ended, variant, factors, out, warp_row,
+                     [&](int row, Row at, uint32_t (&pairs)[kValueChunks]) { store_row(ended, row, at, pairs); });
     }
-    finish_sums(rows);
-    if (!careful && warp_row <= block.last_row && __any_sync(0xffffffffu, !all_finite(out))) signals_.again = 1;
-    if (p_.splits > 1)
-      store_partial(p_, block, rows, out, warp_row);
-    else
-      store_output(p_, block, variant, rows, out, warp_row,
-                   [&](int row, Row at, uint32_t (&pairs)[kValueChunks]) { store_row(block, row, at, pairs); });
   }
 
  private:
@@ -59,6 +62,18 @@ class Computer {
   Position<kStages> keys_, values_, blocks_;
   Position<kConfig.query_stages> queries_;
   int last_tile_ = 0;
+
+  // The next block of work and its first tile of keys; false: there are no more.
+  __device__ __forceinline__ bool receive(Block& block, KeyTile& first) {
+    const uint32_t slot = blocks_.slot();
+    barrier_wait(shared_address(&signals_.blocks_full[slot]), blocks_.round());
+    block = signals_.blocks[slot];
+    first = signals_.first[slot];
+    if constexpr (!KeyTiles::kClassified) last_tile_ = signals_.last[slot];
+    release(signals_.blocks_empty[slot]);
+    blocks_.next();
+    return block.last_row >= 0;
+  }
 
   // Neighbouring lanes exchange elements, so that those that share a row write 32 bytes of it at a time, a sector. By
   // way of shared memory it takes longer: there is room only where the next queries are to come.
@@ -183,7 +198,7 @@ class Computer {
   }
   // The tile after one whose keys are there.
   __device__ __forceinline__ KeyTile after(KeyTile tile) const {
-    if constexpr (KeyTiles::kClassified) return {common(signals_.next[keys_.slot()].code)};
+    if constexpr (KeyTiles::kClassified) return signals_.next[keys_.slot()];
     return tile.number() > last_tile_ ? KeyTile{tile.code - 2} : KeyTile{};
   }
   // Gives back a tile of keys and one of values that are not needed, in their turn. Returns the tile after it.
@@ -201,12 +216,12 @@ class Computer {
   __device__ __forceinline__ void take_turn() { meet(kTurn + group_, 256); }
   __device__ __forceinline__ void pass_turn() { pass(kTurn + (group_ + 1) % kConfig.groups, 256); }
 
-  __device__ __forceinline__ void run(const Block& block, KeyTile tile, Variant& variant, Softmax& rows, Output& out,
-                                      int warp_row, bool careful) {
+  // The block's tiles. Returns whether the last product with values is under way.
+  __device__ __forceinline__ bool run(const Block& block, KeyTile tile, Variant& variant, Softmax& rows, Output& out,
+                                      Weights& weights, int warp_row, bool careful) {
     bool skip = skips(block, variant, tile, careful);
     while (tile.there()) {
       Logits s;
-      Weights weights;
       bool pending = false;  // whether weights of the tile before are to be multiplied with its values
 #pragma unroll 1
       while (!skip) {
@@ -252,10 +267,11 @@ class Computer {
       if (pending) {
         begin_values(out, weights);
         multiply_end();
+        if (!tile.there()) return true;
         multiply_wait<0>();
         end_values(out, weights);
       }
-      if (!tile.there()) return;
+      if (!tile.there()) return false;
 #pragma unroll 1
       while (skip) {
         take_turn();
@@ -265,6 +281,7 @@ class Computer {
       }
     }
     release_queries();
+    return false;
   }
 };
 
@@ -288,14 +305,7 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     take_registers<kConfig.compute_registers()>();
     Computer computer(params, shared, signals);
     for (int careful = 0; careful < 2; ++careful) {
-      // A bound that all threads have in common, never reached, makes it a loop that the warp goes through together.
-      for (int i = 0; i < 0x7fffffff; ++i) {
-        Block block;
-        KeyTile first;
-        if (!computer.receive(block, first)) break;
-        Variant variant = dm::hooks::make<Variant>(params, block.batch);
-        computer.compute(block, first, variant, careful != 0);
-      }
+      computer.compute_all(careful != 0);
       meet(kAll, kComputeThreads + 32);
       if (!signals.again) return;
     }

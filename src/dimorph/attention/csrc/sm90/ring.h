@@ -14,7 +14,7 @@ struct Signals {
   uint64_t keys_full[kStages], keys_empty[kStages];
   uint64_t values_full[kStages], values_empty[kStages];
   uint64_t blocks_full[kStages], blocks_empty[kStages];
-  Block blocks[kStages];   // of a negative sequence: there are no more
+  Block blocks[kStages];   // without rows: there are no more
   KeyTile first[kStages];  // tile of a block
   int32_t last[kStages];   // tile's number, where all count
   KeyTile next[kStages];   // tile after that in the slot for keys, where not all count
