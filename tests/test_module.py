@@ -150,7 +150,7 @@ def test_a_forked_child_calls_and_loads_what_its_parent_has(copy_of: Callable[..
     assert [module.pick(1, 2), module.pick(60, 1)] == [1002, 60001]
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.03, 0.08])
+@pytest.mark.parametrize("delay", [0.0, 0.004, 0.0055, 0.007, 0.03, 0.08])
 def test_a_fork_while_another_thread_builds_leaves_a_child_that_works(
     copy_of: Callable[..., dm.Kernel], delay: float
 ) -> None:

@@ -16,6 +16,11 @@ from pathlib import Path
 
 from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
 
+# Held while a command is started, and while this process forks: starting waits for the end of a pipe, which a child
+# forked in the middle of it would keep open.
+_starting = threading.Lock()
+os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+
 # How drivers report that a program they started was ended by a signal: g++ since 9, g++ before, clang.
 _SIGNALLED = (
     re.compile(r"^\S+: [a-z ]*error: (?P<what>[A-Z][\w ]*) signal terminated program (?P<who>\S+)", re.M),
@@ -129,15 +134,16 @@ def run(
     # A file in memory, not a pipe: it never fills up, and nobody who outlives the command holds it open.
     with os.fdopen(os.memfd_create("output"), "w+b") as output:
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=cwd,
-                env=dict(env),
-                start_new_session=True,
-            )
+            with _starting:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    env=dict(env),
+                    start_new_session=True,
+                )
         except OSError as error:
             raise ToolchainError(
                 f"process.run: cannot start {command[0]!r} (working directory {cwd}): {error}"
