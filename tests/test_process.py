@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from store_helpers import result_of, start_child
 
 from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
 from dimorph.toolchain import process
@@ -174,6 +176,30 @@ def test_a_real_compiler_out_of_memory_is_told_apart(tmp_path: Path) -> None:
 def test_a_command_that_cannot_be_started_is_named() -> None:
     with pytest.raises(ToolchainError, match="cannot start '/no/such/compiler'"):
         process.run(["/no/such/compiler"], timeout=1, cwd=None, env={})
+
+
+def test_a_fork_while_a_command_is_started_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe is there by whose end the start is told of its success, and the command has not been started yet."""
+    pipe, opened, main = os.pipe, threading.Event(), threading.get_ident()
+
+    def slow_pipe() -> tuple[int, int]:
+        ends = pipe()
+        if threading.get_ident() != main:
+            opened.set()
+            time.sleep(0.3)
+        return ends
+
+    def child() -> bool:
+        time.sleep(5)
+        return True
+
+    monkeypatch.setattr(os, "pipe", slow_pipe)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(_sh, "echo done")
+        assert opened.wait(30)
+        forked = start_child(child)
+        assert running.result(timeout=3).output == "done\n"
+        assert result_of(forked)
 
 
 def test_runs_side_by_side_in_threads() -> None:

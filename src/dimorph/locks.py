@@ -14,8 +14,8 @@ UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIN
 """What flock says on file systems without locks, e.g. Lustre mounted without them."""
 
 _held: set[int] = set()
-# Held while a descriptor is open and not in `_held`, and while this process forks: a child knows them all.
-_changing = threading.Lock()
+no_fork = threading.Lock()
+"""Held while this process has descriptors that a forked child could not know of, and would keep open; forks wait."""
 
 
 def _drop_inherited() -> None:
@@ -23,10 +23,10 @@ def _drop_inherited() -> None:
     for fd in _held:
         os.close(fd)
     _held.clear()
-    _changing.release()
+    no_fork.release()
 
 
-os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_drop_inherited)
+os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_drop_inherited)
 
 
 def acquire(path: Path, *, wait: bool) -> int | None:
@@ -39,7 +39,7 @@ def acquire(path: Path, *, wait: bool) -> int | None:
         OSError: the file cannot be made or locked; an errno of `UNSUPPORTED`: this file system has no locks.
     """
     while True:
-        with _changing:
+        with no_fork:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             _held.add(fd)
         try:
@@ -89,6 +89,6 @@ def _is_at(path: Path, fd: int) -> bool:
 
 
 def _close(fd: int) -> None:
-    with _changing:
+    with no_fork:
         _held.discard(fd)
         os.close(fd)

@@ -15,11 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
-
-# Held while a command is started, and while this process forks: starting waits for the end of a pipe, which a child
-# forked in the middle of it would keep open.
-_starting = threading.Lock()
-os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+from dimorph.locks import no_fork
 
 # How drivers report that a program they started was ended by a signal: g++ since 9, g++ before, clang.
 _SIGNALLED = (
@@ -134,7 +130,8 @@ def run(
     # A file in memory, not a pipe: it never fills up, and nobody who outlives the command holds it open.
     with os.fdopen(os.memfd_create("output"), "w+b") as output:
         try:
-            with _starting:
+            # Starting waits for the end of a pipe.
+            with no_fork:
                 process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,

@@ -63,7 +63,8 @@ class Computer {
   Position<kConfig.query_stages> queries_;
   int last_tile_ = 0;
 
-  // The next block of work and its first tile of keys; false: there are no more.
+  // The next block of work and its first tile of keys; false: there are no more. What lies at an address that the warp
+  // has in common is known to be common, too.
   __device__ __forceinline__ bool receive(Block& block, KeyTile& first) {
     const uint32_t slot = blocks_.slot();
     barrier_wait(shared_address(&signals_.blocks_full[slot]), blocks_.round());
