@@ -126,6 +126,8 @@ inline void __syncwarp(unsigned mask = ~0u, EMULATED_PLACE) {
 inline void __syncthreads(EMULATED_PLACE) { emulator::block_barrier(EMULATED_SITE, false); }
 inline int __syncthreads_or(int vote, EMULATED_PLACE) { return emulator::block_barrier(EMULATED_SITE, vote != 0); }
 
+inline int atomicOr(int* place, int bits) { return std::exchange(*place, *place | bits); }
+
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }

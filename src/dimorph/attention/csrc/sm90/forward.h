@@ -44,7 +44,7 @@ class Computer {
       if (p_.splits == 1) normalise(p_, ended, variant, rows, factors, warp_row);
       multiply_wait<0>();
       if (pending) end_values(out, weights);
-      if (!careful && warp_row <= ended.last_row && __any_sync(0xffffffffu, !all_finite(out))) signals_.again = 1;
+      if (!careful && warp_row <= ended.last_row && __any_sync(0xffffffffu, !all_finite(out))) atomicOr(&signals_.again, 1);
       if (p_.splits > 1)
         store_partial(p_, ended, rows, out, warp_row);
       else
@@ -300,7 +300,7 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     for (int careful = 0; careful < 2; ++careful) {
       copier.copy_all();
       meet(kAll, kComputeThreads + 32);
-      if (!signals.again) return;
+      if (!atomicOr(&signals.again, 0)) return;
     }
   } else {
     take_registers<kConfig.compute_registers()>();
@@ -308,7 +308,7 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     for (int careful = 0; careful < 2; ++careful) {
       computer.compute_all(careful != 0);
       meet(kAll, kComputeThreads + 32);
-      if (!signals.again) return;
+      if (!atomicOr(&signals.again, 0)) return;
     }
   }
 }

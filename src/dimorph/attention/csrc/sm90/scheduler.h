@@ -59,9 +59,9 @@ class Schedule {
  private:
   const Params& p_;
   int whole_, left_;  // pairs that every thread block has, and those left over
-  // Ragged: of the 32 sequences from batch_ on, pairs before them and their pairs. The longest comes first, so that the
-  // thread blocks have pairs that are alike in a round; this lane's sequence, and the pairs up to its end.
-  int batch_ = -32, before_ = 0, pairs_ = 0, sequence_ = 0, up_to_ = 0;
+  // Ragged: of the 32 sequences from batch_ on, one for each lane, pairs before them and their pairs. The longest comes
+  // first, so that the thread blocks have pairs that are alike in a round; this lane's pairs, and those of longer ones.
+  int batch_ = -32, before_ = 0, pairs_ = 0, own_ = 0, longer_ = 0;
 
   __device__ static __forceinline__ int lane() { return threadIdx.x % 32; }
 
@@ -70,41 +70,32 @@ class Schedule {
     return p_.packs * p_.splits * ((tiles_of(p_, p_.get_qo_len(sequence)) + 1) / 2);
   }
 
-  // Sorts the sequences from batch_ on and counts their pairs.
-  __device__ __forceinline__ void look() {
-    const int length = batch_ + lane() < p_.batch_size ? p_.get_kv_len(batch_ + lane()) : -1;
-    int place = 0;
+  // Goes on to the next 32 sequences and counts their pairs.
+  __device__ __forceinline__ void advance() {
+    before_ += pairs_;
+    batch_ += 32;
+    const int sequence = batch_ + lane();
+    const int length = sequence < p_.batch_size ? p_.get_kv_len(sequence) : -1;
+    own_ = static_cast<int>(pairs_of(sequence));
+    longer_ = 0;
 #pragma unroll 1
     for (int i = 0; i < 32; ++i) {
-      const int other = __shfl_sync(0xffffffffu, length, i);
-      place += other > length || (other == length && i < lane());
+      const int other = __shfl_sync(0xffffffffu, length, i), pairs = __shfl_sync(0xffffffffu, own_, i);
+      if (other > length || (other == length && i < lane())) longer_ += pairs;
     }
-#pragma unroll 1
-    for (int i = 0; i < 32; ++i)
-      if (__shfl_sync(0xffffffffu, place, i) == lane()) sequence_ = batch_ + i;
-    up_to_ = static_cast<int>(pairs_of(sequence_));
-#pragma unroll 1
-    for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_sync(0xffffffffu, up_to_, lane() - step);
-      if (lane() >= step) up_to_ += other;
-    }
-    pairs_ = __shfl_sync(0xffffffffu, up_to_, 31);
+    pairs_ = static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(own_)));
   }
 
-  // A pair's unit, and how many pairs of its sequence are more unequal.
+  // A pair's unit, and how many pairs of its sequence are more unequal. There is such a pair.
   __device__ __forceinline__ void find_ragged(int pair, int& unit, int& rank) {
-    const int units = p_.packs * p_.splits;
     if (pair < before_) batch_ = -32, before_ = pairs_ = 0;
 #pragma unroll 1
-    while (batch_ < 0 || (pair - before_ >= pairs_ && batch_ + 32 < p_.batch_size)) {
-      before_ += pairs_;
-      batch_ += 32;
-      look();
-    }
-    const int rest = pair - before_, place = __popc(__ballot_sync(0xffffffffu, up_to_ <= rest));
-    const int in_sequence = rest - (place > 0 ? __shfl_sync(0xffffffffu, up_to_, place - 1) : 0);
+    while (batch_ < 0 || pair - before_ >= pairs_) advance();
+    const int units = p_.packs * p_.splits, rest = pair - before_ - longer_;
+    const int found = __ffs(static_cast<int>(__ballot_sync(0xffffffffu, rest >= 0 && rest < own_))) - 1;
+    const int in_sequence = __shfl_sync(0xffffffffu, rest, found);
     rank = divide(in_sequence, units);
-    unit = __shfl_sync(0xffffffffu, sequence_, dm::math::min(place, 31)) * units + in_sequence - rank * units;
+    unit = (batch_ + found) * units + in_sequence - rank * units;
   }
 };
 
