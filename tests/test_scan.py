@@ -205,7 +205,7 @@ def test_the_scan_covers_the_compilers_list_for_real_units(tmp_path: Path, kerne
         )
         ours = {path.resolve() for path in found if any(path.is_relative_to(d) for d in unit.include_dirs)}
         assert ours
-        assert ours <= {source.path.resolve() for source in unit.sources}
+        assert ours <= {Path(source.path).resolve() for source in unit.sources}
 
 
 # --- What changes a scan and what does not ---

@@ -17,6 +17,7 @@ from dimorph.arrays import exported
 from dimorph.errors import DeclarationError, Gone, MissingSpecialization, SpecializationMismatch
 from dimorph.kernel import InstantiationSet, Specialization
 from dimorph.resolve import Resolution, build_command, device_units, resolve, serving
+from dimorph.scan import Files
 
 _log = logging.getLogger("dimorph")
 
@@ -105,9 +106,10 @@ class Dispatcher:
         self._wider: dict[tuple[str, str], library.Instance] = {}
         self._pairs: dict[tuple[str, str, str], ffi.Wider] = {}
         self._lock = threading.RLock()
-        units = [plan.entry_unit(instantiations)]
+        files = Files()
+        units = [plan.entry_unit(instantiations, files)]
         if instantiations.specialized and instantiations.kernel.case:
-            units += self._case_units(next(iter(instantiations)))
+            units += self._case_units(next(iter(instantiations)), files)
         self.unit = units[0]
         # By slot. A single case is loaded with its entry, so that its errors come from `load`; others when called.
         self._cases: dict[int, library.Case] = {}
@@ -203,12 +205,12 @@ class Dispatcher:
 
     def _find_case(self, slot: int) -> library.Case:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
-        opened = self._open(self._case_units(specialization))
+        opened = self._open(self._case_units(specialization, Files()))
         return next(case for case in opened if isinstance(case, library.Case))
 
-    def _case_units(self, specialization: Specialization) -> list[plan.Unit]:
+    def _case_units(self, specialization: Specialization, files: Files) -> list[plan.Unit]:
         """The case of a specialization, and its device code."""
-        return [plan.case_unit(specialization), *device_units(specialization, self.family.settings)]
+        return [plan.case_unit(specialization, files), *device_units(specialization, self.family.settings, files)]
 
     def _open(self, units: list[plan.Unit]) -> list[library.Library]:
         """Finds or builds units, and the thread pool where one needs it, and loads them."""

@@ -13,7 +13,7 @@ from dimorph.digest import content_key
 from dimorph.errors import DeclarationError
 from dimorph.header import config_header, header_name, without_comments
 from dimorph.kernel import InstantiationSet, Kernel, Specialization
-from dimorph.scan import Scanner, SourceFile, parameter_list
+from dimorph.scan import Files, Scanner, SourceFile, parameter_list
 from dimorph.settings import Settings
 from dimorph.toolchain import archs, cuda, host
 from dimorph.toolchain.archs import Arch
@@ -103,8 +103,11 @@ class Unit:
         )
 
 
-def entry_unit(instantiations: InstantiationSet) -> Unit:
+def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> Unit:
     """The entry for a set of specializations: in JIT form for a single one, otherwise dispatching.
+
+    Args:
+        files: those that units of the same load have read.
 
     Raises:
         DeclarationError: a source is missing, or one that cannot be keyed.
@@ -120,7 +123,7 @@ def entry_unit(instantiations: InstantiationSet) -> Unit:
     text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
     single = next(iter(instantiations)) if instantiations.specialized else None
     values = single.texts() if single else _undeclared(instantiations)
-    return _unit("entry", kernel, values, text, instantiations, exports)
+    return _unit("entry", kernel, values, text, instantiations, files, exports)
 
 
 def _undeclared(instantiations: InstantiationSet) -> dict[str, str]:
@@ -133,8 +136,11 @@ def _undeclared(instantiations: InstantiationSet) -> dict[str, str]:
     }
 
 
-def case_unit(specialization: Specialization) -> Unit:
+def case_unit(specialization: Specialization, files: Files | None = None) -> Unit:
     """The case of one specialization; the same in both modes.
+
+    Args:
+        files: those that units of the same load have read.
 
     Raises:
         DeclarationError: as for `entry_unit`.
@@ -143,21 +149,22 @@ def case_unit(specialization: Specialization) -> Unit:
     lines = ["#define DIMORPH_DEVICE_CASE 1"] if kernel.device else []
     lines += [f'#include "{name}"' for name in kernel.case]
     lines += [f"DIMORPH_EXPORT_CASE({name})" for name in kernel.functions]
-    return _unit("case", kernel, specialization.texts(), "\n".join([*lines, ""]), _alone(specialization))
+    return _unit("case", kernel, specialization.texts(), "\n".join([*lines, ""]), _alone(specialization), files)
 
 
-def device_unit(specialization: Specialization, levels: tuple[Arch, ...]) -> Unit:
+def device_unit(specialization: Specialization, levels: tuple[Arch, ...], files: Files | None = None) -> Unit:
     """The device code of one specialization; the same in both modes.
 
     Args:
         levels: the architectures that may serve, best first.
+        files: those that units of the same load have read.
 
     Raises:
         DeclarationError: as for `entry_unit`.
     """
     kernel = specialization.kernel
     text = "".join(f'#include "{name}"\n' for name in kernel.device)
-    unit = _unit("device", kernel, specialization.texts(), text, _alone(specialization))
+    unit = _unit("device", kernel, specialization.texts(), text, _alone(specialization), files)
     return replace(unit, archs=levels)
 
 
@@ -193,6 +200,7 @@ def _unit(
     values: Mapping[str, str],
     text: str,
     instantiations: InstantiationSet,
+    files: Files | None,
     exports: Mapping[str, str] | None = None,
 ) -> Unit:
     header = config_header(instantiations)
@@ -204,7 +212,7 @@ def _unit(
     for variant in variants:
         _check_header(variant, include_dirs)
     unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {})
-    return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}).scan(unit.names))
+    return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
 
 
 def _check_header(variant: Variant, include_dirs: tuple[Path, ...]) -> None:

@@ -17,6 +17,7 @@ from dimorph.errors import ArtifactCorrupt, MissingSpecialization, StoreRefused,
 from dimorph.kernel import InstantiationSet, Kernel, Specialization
 from dimorph.places import PACKAGED, Candidate, candidates, fallback_stores, memo_dir, user_store
 from dimorph.plan import Level, Unit, case_units, declared_archs, device_unit, entry_unit
+from dimorph.scan import Files
 from dimorph.settings import Settings
 from dimorph.toolchain import archs, cuda, host, targets
 from dimorph.toolchain.archs import Arch
@@ -59,20 +60,23 @@ def levels(unit: Unit, settings: Settings) -> tuple[Level, ...]:
     return unit.archs or target_levels(settings)
 
 
-def device_units(specialization: Specialization, settings: Settings) -> list[Unit]:
+def device_units(specialization: Specialization, settings: Settings, files: Files | None = None) -> list[Unit]:
     """The device code of a specialization: for each kind of GPU there is that can run it, or for the one named.
 
     None where the kernel has no device code, or nothing here can run it: its launches then say so.
+
+    Args:
+        files: those that units of the same load have read.
     """
     if not specialization.kernel.device:
         return []
     declared = declared_archs(specialization)
     if settings.arch:
         named = archs.admitted((archs.by_name(settings.arch),), declared, f"{specialization.kernel.name}")
-        return [device_unit(specialization, named)]
+        return [device_unit(specialization, named, files)]
     found = driver.find()
     serving = [archs.serving(gpu, declared) for gpu in dict.fromkeys(found.gpus if found else ())]
-    return [device_unit(specialization, one) for one in serving if one]
+    return [device_unit(specialization, one, files) for one in serving if one]
 
 
 def serving(instantiations: InstantiationSet, settings: Settings, policy: str) -> InstantiationSet:

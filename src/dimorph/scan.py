@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ _DIRECTIVE = (
 _INCLUDE = re.compile(_DIRECTIVE % r"^[ \t]*", re.MULTILINE)
 # Anywhere in a line: for text whose comments were not understood.
 _INCLUDE_LIKE = re.compile(_DIRECTIVE % "", re.MULTILINE)
-_WORD = re.compile("include|import|embed")
+_WORDS = ("include", "import", "embed")
 _SPLICE = re.compile(r"\\[ \t]*\r?\n")
 
 
@@ -38,24 +39,80 @@ class SourceFile:
     """A project file that a compile can reach: its name in keys, where it is, and its content's SHA-256."""
 
     logical: str
-    path: Path
+    path: str
     sha256: str
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: its SHA-256, and what it includes."""
+
+    sha256: str
+    mentions: tuple[Mention, ...]
+
+
+# A file, however its directory is spelled: the directory's device and inode (None: there is no such directory) and the
+# file's name.
+Place = tuple[tuple[int, int] | None, str]
+
+
+class Files:
+    """Files that scans which belong together have read, each once: all see the same of a file that is being changed."""
+
+    def __init__(self) -> None:
+        self._contents: dict[Place, Content | None] = {}
+        self._directories: dict[str, tuple[int, int] | None] = {}
+
+    def read(self, path: str) -> tuple[Place, Content | None]:
+        """What is there; None: no file."""
+        # Paths are text: a store hit in a new process is mostly this, and objects for them took half of its time.
+        directory, _, name = path.rpartition("/")
+        place = (self._directory(directory), name)
+        if place not in self._contents:
+            self._contents[place] = _content(path)
+        return place, self._contents[place]
+
+    def _directory(self, path: str) -> tuple[int, int] | None:
+        if path not in self._directories:
+            try:
+                status = os.stat(path)  # noqa: PTH116 (as above)
+                self._directories[path] = (status.st_dev, status.st_ino)
+            except OSError:
+                self._directories[path] = None
+        return self._directories[path]
+
+
+def _directory_of(path: str) -> str:
+    """With the slash behind it."""
+    return path[: path.rfind("/") + 1]
+
+
+def _content(path: str) -> Content | None:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (see Files)
+            content = file.readall()
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
+    return Content(hashlib.sha256(content).hexdigest(), _mentions(content))
+
+
 class Scanner:
-    """Reads every project file that a compile of some sources can reach.
+    """Finds every project file that a compile of some sources can reach.
 
     Args:
         include_dirs: searched in order, as the compiler does. A header found in none of them is the system's.
         generated: texts of generated headers, by name; they come first.
+        files: those that scans together with this one have read.
     """
 
-    def __init__(self, include_dirs: Sequence[Path], generated: Mapping[str, str]) -> None:
-        self._dirs = tuple(include_dirs)
+    def __init__(self, include_dirs: Sequence[Path], generated: Mapping[str, str], files: Files | None = None) -> None:
+        self._dirs = tuple(map(str, include_dirs))
         self._generated = generated
+        self._files = files or Files()
         self._found: dict[str, SourceFile] = {}
-        self._digests: dict[tuple[tuple[int, int] | None, str], str] = {}
-        self._directories: dict[str, tuple[int, int] | None] = {}
+        self._followed: set[Place] = set()
 
     def scan(self, names: Sequence[str]) -> tuple[SourceFile, ...]:
         """The files reachable from `names` (found on the include path), once for each name they are found by.
@@ -65,12 +122,12 @@ class Scanner:
         """
         for name in names:
             if not self._include(Mention(name), None):
-                searched = ", ".join(map(str, self._dirs))
+                searched = ", ".join(self._dirs)
                 raise DeclarationError(f"source {name!r} is not in any of: {searched}")
         for text in self._generated.values():
-            self._follow(text.encode(), None)
+            self._follow(_mentions(text.encode()), None)
         for file in self._found.values():
-            if file.path.name in self._generated:
+            if posixpath.basename(file.path) in self._generated:
                 raise DeclarationError(f"{file.path} would take the place of the generated header; remove or rename it")
         return tuple(self._found[logical] for logical in sorted(self._found))
 
@@ -81,49 +138,32 @@ class Scanner:
             raise DeclarationError(f"{includer.path}: `#include {mention.name}`: expected a path that is not absolute")
         found = False
         for logical, path in self._places(mention.name, includer if mention.quoted else None):
-            where = (self._directory(path.parent), path.name)
-            content = None
-            if where not in self._digests:
-                try:
-                    content = path.read_bytes()
-                except OSError as error:
-                    if error.errno not in _NOT_THERE:
-                        raise
-                    continue
-                self._digests[where] = hashlib.sha256(content).hexdigest()
+            place, content = self._files.read(path)
+            if content is None:
+                continue
             found = True
             # What a name finds counts each time, so that another order of directories is another scan.
-            file = self._found.setdefault(logical, SourceFile(logical, path, self._digests[where]))
-            if content is not None:
-                self._follow(content, file)
+            file = self._found.setdefault(logical, SourceFile(logical, path, content.sha256))
+            if place not in self._followed:
+                self._followed.add(place)
+                self._follow(content.mentions, file)
             if not mention.every:
                 return True
         return found
 
-    def _places(self, name: str, includer: SourceFile | None) -> Iterator[tuple[str, Path]]:
+    def _places(self, name: str, includer: SourceFile | None) -> Iterator[tuple[str, str]]:
         """Where the compiler would look, in its order. A file that appears at an earlier place changes the scan.
 
         Names are as spelled: through a link, `a/../b` is not `b`.
         """
         if includer is not None:
             root, _, inner = includer.logical.partition(":")
-            yield f"{root}:{posixpath.join(posixpath.dirname(inner), name)}", includer.path.parent / name
+            yield f"{root}:{_directory_of(inner)}{name}", f"{_directory_of(includer.path)}{name}"
         for index, directory in enumerate(self._dirs):
-            yield f"{index}:{name}", directory / name
+            yield f"{index}:{name}", f"{directory}/{name}"
 
-    def _directory(self, path: Path) -> tuple[int, int] | None:
-        """What a directory is, however it is spelled."""
-        text = str(path)
-        if text not in self._directories:
-            try:
-                status = path.stat()
-                self._directories[text] = (status.st_dev, status.st_ino)
-            except OSError:
-                self._directories[text] = None
-        return self._directories[text]
-
-    def _follow(self, content: bytes, file: SourceFile | None) -> None:
-        for mention in _mentions(content):
+    def _follow(self, mentions: Sequence[Mention], file: SourceFile | None) -> None:
+        for mention in mentions:
             if mention.computed:
                 raise DeclarationError(
                     f"{file.path if file else 'the generated header'}: `#include {mention.name}` is computed by a "
@@ -167,14 +207,18 @@ def _mentions(content: bytes) -> tuple[Mention, ...]:
 
 def _telling_lines(text: str) -> str:
     """The lines that may include something. Few do, so words are looked for and not lines."""
-    text = "\n".join(text.splitlines())
-    found, end = [], -1
-    for word in _WORD.finditer(text):
-        if word.start() > end:
-            start, end = text.rfind("\n", 0, word.start()) + 1, text.find("\n", word.start())
-            end = len(text) if end < 0 else end
-            found.append(text[start:end])
-    return "\n".join(found)
+    words = [word for word in _WORDS if word in text]
+    if not words:
+        return ""
+    text = "\n".join([*text.splitlines(), ""])
+    found = {}
+    for word in words:
+        at = text.find(word)
+        while at >= 0:
+            start, end = text.rfind("\n", 0, at) + 1, text.index("\n", at)
+            found[start] = text[start:end]
+            at = text.find(word, end)
+    return "\n".join(line for _, line in sorted(found.items()))
 
 
 def parameter_list(text: str, function: str) -> str | None:

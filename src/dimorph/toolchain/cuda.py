@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -183,14 +184,28 @@ def _libraries() -> list[Path]:
     """Every NVRTC there is: those of pip, newest first, then those of toolkits."""
     spec = find_spec("nvidia")
     packages = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    packaged = [file for place in packages for file in place.glob("*/lib/libnvrtc.so.*")]
+    packaged = [
+        file
+        for package in packages
+        for one in package.iterdir()
+        for file in _beginning_with("libnvrtc.so.", one / "lib")
+    ]
     packaged.sort(key=lambda file: _version(file) or (0, 0), reverse=True)
-    return packaged + [file for place in _TOOLKITS for file in sorted(place.glob("lib64/libnvrtc.so.[0-9]*"))]
+    return packaged + [file for root in _TOOLKITS for file in _beginning_with("libnvrtc.so.", root / "lib64")]
+
+
+def _beginning_with(prefix: str, directory: Path) -> list[Path]:
+    """A directory's files of such a name, sorted; none where there is no such directory."""
+    # On the path of a store hit in a new process, where patterns would have to be compiled first.
+    try:
+        return [directory / name for name in sorted(os.listdir(directory)) if name.startswith(prefix)]  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _version(library: Path) -> Version | None:
     """The version of an NVRTC, which the name of the library of its built-in functions tells."""
-    for file in library.parent.glob("libnvrtc-builtins.so.*.*"):
+    for file in _beginning_with("libnvrtc-builtins.so.", library.parent):
         if match := re.search(r"\.so\.(\d+)\.(\d+)", file.name):
             return int(match[1]), int(match[2])
     return None
