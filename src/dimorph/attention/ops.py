@@ -37,7 +37,8 @@ class Attention:
         self._family = family
         self._modules: dict[tuple[object, ...], dm.Module] = {}
         # The same by name: hashing a variant takes longer than a call. Holds the variant that had the name last.
-        self._functions: dict[tuple[object, ...], tuple[dm.Variant, Callable[..., Any]]] = {}
+        # With it, its function and the default scale.
+        self._functions: dict[tuple[object, ...], tuple[dm.Variant, Callable[..., Any], float]] = {}
         self._lock = threading.Lock()
 
     def __call__(  # noqa: PLR0912 (every call's path, in one piece)
@@ -113,8 +114,13 @@ class Attention:
                 return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
             if torch.is_grad_enabled():
                 check_no_grad(q, k, v, variant, args)
-        shape, dim_vo = _rows(q, "q"), _rows(v, "v")[-1]
-        dim = shape[-1]
+        try:
+            shape, dim_vo = q.shape, v.shape[-1]
+            dim = shape[-1]
+        except (AttributeError, IndexError):
+            raise _no_rows(q, v) from None
+        if not 3 <= len(shape) <= 4:
+            raise _no_rows(q, v)
         gpu = q.is_cuda if hasattr(q, "is_cuda") else _on_gpu(q)
         # What decides on a kernel besides: on a GPU, which one it is (negative); on the CPU, whether queries are few.
         place = ~_ordinal(q) if gpu else few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
@@ -122,8 +128,11 @@ class Attention:
         found = self._functions.get(key)
         if found is None or found[0] is not variant:
             kind = (self._family or best_family(q)) if gpu else bool(place)
-            found = self._functions[key] = variant, self._load(q.dtype, dim, dim_vo, kind, variant).attention
+            found = variant, self._load(q.dtype, dim, dim_vo, kind, variant).attention, dim**-0.5
+            self._functions[key] = found
         function = found[1]
+        if scale is None:
+            scale = found[2]
         if stream is not None and (out is None or (return_lse and lse is None)):
             name = "out" if out is None else "lse"
             raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
@@ -131,19 +140,15 @@ class Attention:
             out = _empty(q, (*shape[:-1], dim_vo), None)
         if lse is None and return_lse:
             lse = _empty(q, tuple(shape[:-1]), "float32")
-        rest = (dim**-0.5 if scale is None else scale, variant.name, *args)
         if gpu:
             if workspace is None and stream is None and (size := workspace_size(shape, dim_vo)):
                 workspace = _empty(q, (size,), "float32")
-            rest = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, workspace, *rest)
+            offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+            function(q, k, v, out, lse, *offsets, workspace, scale, variant.name, *args, stream=stream)
+        elif stream is None:
+            function(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, variant.name, *args)
         else:
-            if stream is not None:
-                raise ValueError("attention: argument 'stream': expected none, as 'q' is not on a GPU")
-            rest = (cu_seqlens_q, cu_seqlens_k, *rest)
-        if stream is None:
-            function(q, k, v, out, lse, *rest)
-        else:
-            function(q, k, v, out, lse, *rest, stream=stream)
+            raise ValueError("attention: argument 'stream': expected none, as 'q' is not on a GPU")
         return (out, lse) if return_lse else out
 
     def resolutions(self) -> list[dm.Resolution]:
@@ -206,11 +211,11 @@ def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[An
             )
 
 
-def _rows(array: Any, name: str) -> tuple[int, ...]:
-    shape: tuple[int, ...] = getattr(array, "shape", ())
-    if 3 <= len(shape) <= 4:
-        return shape
-    raise ValueError(
+def _no_rows(q: Any, v: Any) -> ValueError:
+    """What to raise where one of them is no array of rows for each head."""
+    named = (("q", q), ("v", v))
+    name, array = next((one for one in named if not 3 <= len(getattr(one[1], "shape", ())) <= 4), named[0])
+    return ValueError(
         f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or [tokens, heads, head_dim], "
         f"got {_describe(array)}"
     )
