@@ -44,7 +44,8 @@ class Computer {
       if (p_.splits == 1) normalise(p_, ended, variant, rows, factors, warp_row);
       multiply_wait<0>();
       if (pending) end_values(out, weights);
-      if (!careful && warp_row <= ended.last_row && __any_sync(0xffffffffu, !all_finite(out))) atomicOr(&signals_.again, 1);
+      if (!careful && warp_row <= ended.last_row && __any_sync(0xffffffffu, !all_finite(out)))
+        atomicOr(&signals_.again, 1);
       if (p_.splits > 1)
         store_partial(p_, ended, rows, out, warp_row);
       else
