@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_helpers import result_of, start_child
@@ -99,6 +100,26 @@ def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
     _, errors = caller.communicate(timeout=30)
     assert b"KeyboardInterrupt" in errors
     assert _is_dead(int(pid_file.read_text()))
+
+
+def test_an_interrupt_while_the_wait_begins_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    real = subprocess.Popen
+
+    def popen(*args: Any, **options: Any) -> Any:
+        child = real(*args, **options)
+        started.append(child.pid)
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _sh("sleep 300")
+    assert _is_dead(started[0])
 
 
 @pytest.mark.parametrize(("name", "number"), [("SEGV", 11), ("ABRT", 6), ("KILL", 9)])

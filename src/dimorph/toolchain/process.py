@@ -163,29 +163,33 @@ def run(
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, group: Group | None) -> bool:
     """Waits for the process, ends its group and reaps it; whether the time ran out."""
-    expired = threading.Event()
+    ended = threading.Event()
 
-    def expire() -> None:
-        expired.set()
-        _kill_group(process.pid)
-
-    timer = threading.Timer(timeout, expire)
-    timer.daemon = True
-    timer.start()
-    if group:
-        group.add(process.pid)
-    try:
+    def watch() -> None:
         # WNOWAIT leaves the ended process in place, so that its number, which is the group's, cannot go to a
         # stranger before the group is killed. Unlike Popen.wait(timeout), this does not poll.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        # It is reaped already where an interrupt came while this thread was being started.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        ended.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    deadline = time.monotonic() + timeout
+    try:
+        if group:
+            group.add(process.pid)
+        watcher.start()
+        # A signal that comes right before a wait begins is noticed when it ends, so no wait is long.
+        while not ended.wait(min(1.0, max(0.0, deadline - time.monotonic()))) and time.monotonic() < deadline:
+            pass
+        return not ended.is_set()
     finally:
-        timer.cancel()
-        timer.join()
         _kill_group(process.pid)
+        if watcher.ident is not None:
+            watcher.join()
         if group:
             group.remove(process.pid)
         process.wait()
-    return expired.is_set()
 
 
 def _kill_group(group: int) -> None:
