@@ -124,7 +124,8 @@ class CudaToolchain:
 
     def environment(self, work_dir: Path) -> dict[str, str]:
         """The complete environment to compile in; nothing else is passed on, such as NVCC_APPEND_FLAGS."""
-        return {"PATH": self.path, "LC_ALL": "C", "TMPDIR": str(work_dir)}
+        # NVRTC keeps what it has compiled by itself (since 12.9), in a cache that none of our keys knows of.
+        return {"PATH": self.path, "LC_ALL": "C", "TMPDIR": str(work_dir), "CUDA_CACHE_DISABLE": "1"}
 
     def identity(self, memo_dir: Path | None) -> Identity:
         """Which compiler this is; see `dimorph.toolchain.identity`."""
