@@ -20,7 +20,7 @@ from store_helpers import STRANGER, in_child
 import dimorph as dm
 from dimorph import plan
 from dimorph import settings as dimorph_settings
-from dimorph.scan import Scanner
+from dimorph.scan import Files, Scanner
 from dimorph.toolchain import host, targets
 
 Tree = Mapping[str, "str | bytes"]
@@ -363,3 +363,14 @@ def test_the_compilers_list_is_what_we_think_it_is(tmp_path: Path) -> None:
     assert _scan(tmp_path) == ["a.cc", "x.h", "y.h"]
     done = subprocess.run(["g++", "-E", "-o", os.devnull, str(tmp_path / "a.cc")], check=False)
     assert done.returncode == 0
+
+
+def test_scans_that_belong_together_see_the_same_of_a_file_that_changes(tmp_path: Path) -> None:
+    source, late = tmp_path / "a.cc", tmp_path / "late.h"
+    source.write_text('#include "late.h"\n')
+    files = Files()
+    first = Scanner([tmp_path], {}, files).scan(["a.cc"])
+    source.write_text('#include "late.h"\nint changed;\n')
+    late.touch()
+    assert Scanner([tmp_path], {}, files).scan(["a.cc"]) == first
+    assert [file.logical for file in Scanner([tmp_path], {}).scan(["a.cc"])] == ["0:a.cc", "0:late.h"]
