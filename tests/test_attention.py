@@ -194,6 +194,7 @@ def test_nan_and_inf_stay_in_their_rows(attend: at.Attention, dtype: Any, length
         ({"v": np.zeros((1, 7, 2, 64), np.float32)}, "argument 'v': expected size 8 in dimension 1"),
         ({"k": np.zeros((1, 8, 2, 64))}, "argument 'k': expected the dtype of 'q'"),
         ({"q": np.zeros((8, 64), np.float32)}, "argument 'q': expected an array"),
+        ({"v": np.zeros((8, 64), np.float32)}, "argument 'v': expected an array"),
         ({"cu_seqlens_q": np.zeros(2, np.int32)}, "expected both or neither"),
         ({"q": np.zeros((1, 8, 4, 64), np.int32)}, "axis dtype"),
     ],

@@ -308,6 +308,11 @@ def test_the_compiler_is_found_or_its_absence_named(monkeypatch: pytest.MonkeyPa
         cuda.find(replace(config, nvcc="nvcc-99"))
 
 
+def test_nvrtc_keeps_no_cache_of_its_own(tmp_path: Path) -> None:
+    """It would serve what none of our keys describes, and make a first call look faster than it is."""
+    assert cuda.find(settings.current()).environment(tmp_path)["CUDA_CACHE_DISABLE"] == "1"
+
+
 def test_nvrtc_alone_suffices(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
     """The CUDA headers that NVRTC brings along serve where no package has them."""
     found = cuda.find(settings.current())

@@ -114,13 +114,12 @@ class Attention:
                 return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
             if torch.is_grad_enabled():
                 check_no_grad(q, k, v, variant, args)
-        try:
-            shape, dim_vo = q.shape, v.shape[-1]
-            dim = shape[-1]
-        except (AttributeError, IndexError):
-            raise _no_rows(q, v) from None
-        if not 3 <= len(shape) <= 4:
-            raise _no_rows(q, v)
+        shape: Sequence[int] = getattr(q, "shape", ())
+        shape_v: Sequence[int] = getattr(v, "shape", ())
+        if not (3 <= len(shape) <= 4 and 3 <= len(shape_v) <= 4):
+            _check_rows(q, "q")
+            _check_rows(v, "v")
+        dim, dim_vo = shape[-1], shape_v[-1]
         gpu = q.is_cuda if hasattr(q, "is_cuda") else _on_gpu(q)
         # What decides on a kernel besides: on a GPU, which one it is (negative); on the CPU, whether queries are few.
         place = ~_ordinal(q) if gpu else few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
@@ -211,14 +210,12 @@ def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[An
             )
 
 
-def _no_rows(q: Any, v: Any) -> ValueError:
-    """What to raise where one of them is no array of rows for each head."""
-    named = (("q", q), ("v", v))
-    name, array = next((one for one in named if not 3 <= len(getattr(one[1], "shape", ())) <= 4), named[0])
-    return ValueError(
-        f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or [tokens, heads, head_dim], "
-        f"got {_describe(array)}"
-    )
+def _check_rows(array: Any, name: str) -> None:
+    if not 3 <= len(getattr(array, "shape", ())) <= 4:
+        raise ValueError(
+            f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or "
+            f"[tokens, heads, head_dim], got {_describe(array)}"
+        )
 
 
 def _on_gpu(array: Any) -> bool:

@@ -188,25 +188,32 @@ def _libraries() -> list[Path]:
     packaged = [
         file
         for package in packages
-        for one in package.iterdir()
-        for file in _beginning_with("libnvrtc.so.", one / "lib")
+        for name in _names(package)
+        for file in _numbered("libnvrtc.so.", package / name / "lib")
     ]
     packaged.sort(key=lambda file: _version(file) or (0, 0), reverse=True)
-    return packaged + [file for root in _TOOLKITS for file in _beginning_with("libnvrtc.so.", root / "lib64")]
+    return packaged + [file for root in _TOOLKITS for file in _numbered("libnvrtc.so.", root / "lib64")]
 
 
-def _beginning_with(prefix: str, directory: Path) -> list[Path]:
-    """A directory's files of such a name, sorted; none where there is no such directory."""
-    # On the path of a store hit in a new process, where patterns would have to be compiled first.
+def _numbered(prefix: str, directory: Path) -> list[Path]:
+    """A directory's files with that name and a version behind it."""
+    return [
+        directory / name for name in _names(directory) if name.startswith(prefix) and name[len(prefix) :][:1].isdigit()
+    ]
+
+
+def _names(directory: Path) -> list[str]:
+    """What is in a directory, sorted; nothing where there is none that can be read."""
+    # On the path of a store hit in a new process, where `glob` would have to compile its patterns first.
     try:
-        return [directory / name for name in sorted(os.listdir(directory)) if name.startswith(prefix)]  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):
+        return sorted(os.listdir(directory))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 
 def _version(library: Path) -> Version | None:
     """The version of an NVRTC, which the name of the library of its built-in functions tells."""
-    for file in _beginning_with("libnvrtc-builtins.so.", library.parent):
+    for file in _numbered("libnvrtc-builtins.so.", library.parent):
         if match := re.search(r"\.so\.(\d+)\.(\d+)", file.name):
             return int(match[1]), int(match[2])
     return None

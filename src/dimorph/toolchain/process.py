@@ -180,7 +180,7 @@ def _wait(process: subprocess.Popen[bytes], timeout: float, group: Group | None)
             group.add(process.pid)
         watcher.start()
         # A signal that comes right before a wait begins is noticed when it ends, so no wait is long.
-        while not ended.wait(min(1.0, max(0.0, deadline - time.monotonic()))) and time.monotonic() < deadline:
+        while (left := deadline - time.monotonic()) > 0 and not ended.wait(min(left, 1.0)):
             pass
         return not ended.is_set()
     finally:
