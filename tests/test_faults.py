@@ -77,7 +77,7 @@ def _entries(store: Path) -> list[Artifact]:
 
 
 def test_50_builds_killed_at_any_moment_leave_nothing_wrong(copy_of: Copier, store: Path) -> None:
-    widths = range(100, 152)
+    widths = range(100, 155)
     kernel = copy_of(WIDE, axes=[dm.int_axis("width", "WIDTH", widths), dm.int_axis("depth", "DEPTH", [3])])
 
     def build(width: int) -> int:
@@ -85,10 +85,13 @@ def test_50_builds_killed_at_any_moment_leave_nothing_wrong(copy_of: Copier, sto
         kernel.load().wide(width, 3, facts)
         return int(facts[0])
 
-    for width in widths[50:]:  # the first one also builds the entry and finds out which compiler it is
+    took = []
+    for width in widths[50:]:
         began = time.monotonic()
         assert in_child(lambda width=width: build(width)) == width * 3
-        usual = time.monotonic() - began
+        took.append(time.monotonic() - began)
+    # The first one also builds the entry and finds out which compiler it is, and any may have been held up by others.
+    usual = min(took[1:])
     randomly, killed = random.Random(50), 0
     for first in range(0, 50, 2):
         children = [start_child(lambda width=width: build(width)) for width in widths[first : first + 2]]
