@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
-from attention_check import check, failures
+from attention_check import check, error, exact, failures
 from attention_configs import Specialization
 from emulated import HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems
 from sanitized import ADDRESS
@@ -165,6 +166,22 @@ def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Em
         named(*[OnGpu(q, 1)] * 3, stream=0)
     with pytest.raises(ValueError, match="argument 'family': expected 'sm80' or 'sm90', got 'sm70'"):
         at.Attention(family="sm70")
+
+
+def test_what_ran_last_gives_way_to_what_fits(emulator: Emulator, store: Path) -> None:
+    attend = Emulated(emulator, "sm_90", store)
+    rng = np.random.default_rng(0)
+    for dtype, dim in ((np.float16, 32), (np.float16, 48), (ml_dtypes.bfloat16, 32), (np.float16, 32)):
+        for _ in range(2):  # as the first with these values, and once they are known
+            q, k, v = (rng.standard_normal((1, 33, 2, dim)).astype(dtype) for _ in range(3))
+            expected, _, scale = exact(q, k, v, at.Plain(), None)
+            assert error(attend(q, k, v, variant=at.Plain()), expected, scale) < 2.0**-7
+    # What does not fit and is not another kernel's is said, whatever ran last.
+    q = np.zeros((1, 33, 2, 32), np.float16)
+    with pytest.raises(ValueError, match="argument 'v': expected an array"):
+        attend(q, q, q[0, 0], variant=at.Plain(), out=q.copy())
+    with pytest.raises(ValueError, match="argument 'k': expected size 32 in dimension 3"):
+        attend(q, q[..., :16].copy(), q, variant=at.Plain())
 
 
 def test_long_problems(emulator: Emulator, store: Path) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from sys import modules
 from typing import Any
 
 import dimorph as dm
+from dimorph import SpecializationMismatch
 from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
 from dimorph.attention.variants import Plain
 
 _Bound = dm.Bound
+# A variant, a place (see `Attention._find`), the function that serves there, and the default scale.
+_Found = tuple[dm.Variant, int, Callable[..., Any], float]
 _DLPACK_CUDA = 2
 GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 _MOST_MULTIPROCESSORS = 160
+_MANY_QUERIES, _FEW_QUERIES = -1, -2  # places on the CPU
 
 
 class Attention:
@@ -37,11 +42,14 @@ class Attention:
         self._family = family
         self._modules: dict[tuple[object, ...], dm.Module] = {}
         # The same by name: hashing a variant takes longer than a call. Holds the variant that had the name last.
-        # With it, its function and the default scale.
-        self._functions: dict[tuple[object, ...], tuple[dm.Variant, Callable[..., Any], float]] = {}
+        self._functions: dict[tuple[object, ...], _Found] = {}
+        # What a GPU ran last for a variant, by its name: tried first, because the function itself finds out whether it
+        # is for a dtype and head dims, in less time than Python takes to ask for them.
+        self._last: dict[str, _Found] = {}
+        self._mixed: set[str] = set()  # where that was wrong once
         self._lock = threading.Lock()
 
-    def __call__(  # noqa: PLR0912 (every call's path, in one piece)
+    def __call__(  # noqa: PLR0912, PLR0915 (every call's path, in one piece)
         self,
         q: Any,
         k: Any,
@@ -106,53 +114,95 @@ class Attention:
         elif variant.params:
             args = variant().args
         torch = modules.get("torch")
-        if torch is not None and hasattr(q, "requires_grad"):
-            if self is attention and torch.compiler.is_compiling():
+        if torch is not None:
+            if self is attention and torch.compiler.is_compiling() and hasattr(q, "requires_grad"):
                 from dimorph.attention.torch import traced
 
                 offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
                 return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and hasattr(q, "requires_grad"):
                 check_no_grad(q, k, v, variant, args)
-        shape: Sequence[int] = getattr(q, "shape", ())
-        shape_v: Sequence[int] = getattr(v, "shape", ())
-        if not (3 <= len(shape) <= 4 and 3 <= len(shape_v) <= 4):
-            _check_rows(q, "q")
-            _check_rows(v, "v")
-        dim, dim_vo = shape[-1], shape_v[-1]
-        gpu = q.is_cuda if hasattr(q, "is_cuda") else _on_gpu(q)
-        # What decides on a kernel besides: on a GPU, which one it is (negative); on the CPU, whether queries are few.
-        place = ~_ordinal(q) if gpu else few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
-        key = (q.dtype, dim, dim_vo, place, variant.name)
-        found = self._functions.get(key)
-        if found is None or found[0] is not variant:
-            kind = (self._family or best_family(q)) if gpu else bool(place)
-            found = variant, self._load(q.dtype, dim, dim_vo, kind, variant).attention, dim**-0.5
-            self._functions[key] = found
-        function = found[1]
-        if scale is None:
-            scale = found[2]
-        if stream is not None and (out is None or (return_lse and lse is None)):
-            name = "out" if out is None else "lse"
-            raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
-        if out is None:
-            out = _empty(q, (*shape[:-1], dim_vo), None)
-        if lse is None and return_lse:
-            lse = _empty(q, tuple(shape[:-1]), "float32")
-        if gpu:
-            if workspace is None and stream is None and (size := workspace_size(shape, dim_vo)):
-                workspace = _empty(q, (size,), "float32")
-            offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-            function(q, k, v, out, lse, *offsets, workspace, scale, variant.name, *args, stream=stream)
-        elif stream is None:
-            function(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, variant.name, *args)
+        try:
+            gpu: int = q.get_device()  # torch's; below 0: none
+        except AttributeError:
+            gpu = _ordinal(q)
+        name = variant.name
+        if gpu >= 0:
+            found = self._last.get(name)
+            if found is None or found[0] is not variant or found[1] != gpu:
+                found = self._find(q, v, variant, gpu)
         else:
-            raise ValueError("attention: argument 'stream': expected none, as 'q' is not on a GPU")
-        return (out, lse) if return_lse else out
+            found = self._find(q, v, variant, _cpu_place(q, v, cu_seqlens_q))
+        if stream is not None:
+            _check_stream(gpu, out, return_lse, lse)
+        if out is None or (workspace is None and gpu >= 0 and stream is None):
+            shape, dim_vo = _shapes(q, v)
+            if out is None:
+                out = _empty(q, (*shape[:-1], dim_vo), None)
+            if workspace is None and gpu >= 0 and (size := workspace_size(shape, dim_vo)):
+                workspace = _empty(q, (size,), "float32")
+        if lse is None and return_lse:
+            lse = _empty(q, tuple(q.shape[:-1]), "float32")
+        if gpu < 0:
+            factor = found[3] if scale is None else scale
+            found[2](q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, factor, name, *args)
+            return (out, lse) if return_lse else out
+        while True:
+            _, _, function, factor = found
+            if scale is not None:
+                factor = scale
+            if stream is not None:
+                function = partial(function, stream=stream)
+            try:
+                if args:
+                    offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+                    function(q, k, v, out, lse, *offsets, workspace, factor, name, *args)
+                else:  # without a star, which takes a quarter of a microsecond
+                    function(
+                        q,
+                        k,
+                        v,
+                        out,
+                        lse,
+                        cu_seqlens_q,
+                        cu_seqlens_k,
+                        max_seqlen_q,
+                        max_seqlen_k,
+                        workspace,
+                        factor,
+                        name,
+                    )
+            except SpecializationMismatch:
+                self._mixed.add(name)
+                exact = self._find(q, v, variant, gpu)
+                if exact is found:
+                    raise
+                found = exact
+            else:
+                return (out, lse) if return_lse else out
 
     def resolutions(self) -> list[dm.Resolution]:
         """Which artifacts serve so far, and why."""
         return [line for module in self._modules.values() for line in module.resolutions]
+
+    def _find(self, q: Any, v: Any, variant: dm.Variant, place: int) -> _Found:
+        """What serves such arrays at a place: a GPU, or as `_cpu_place` has it."""
+        shape, dim_vo = _shapes(q, v)
+        dim = shape[-1]
+        key = (q.dtype, dim, dim_vo, place, variant.name)
+        found = self._functions.get(key)
+        if found is None or found[0] is not variant:
+            if place >= 0 and _ordinal(q) < 0:
+                raise ValueError("attention: argument 'q': expected an array on the CPU or on an NVIDIA GPU")
+            kind = (self._family or best_family(q)) if place >= 0 else place == _FEW_QUERIES
+            function = self._load(q.dtype, dim, dim_vo, kind, variant).attention
+            found = self._functions[key] = (variant, place, function, dim**-0.5)
+        if place >= 0:
+            if variant.name in self._mixed:
+                self._last.pop(variant.name, None)
+            else:
+                self._last[variant.name] = found
+        return found
 
     def _load(
         self, dtype: object, head_dim_qk: int, head_dim_vo: int, kind: str | bool, variant: dm.Variant
@@ -210,22 +260,39 @@ def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[An
             )
 
 
-def _check_rows(array: Any, name: str) -> None:
-    if not 3 <= len(getattr(array, "shape", ())) <= 4:
-        raise ValueError(
-            f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or "
-            f"[tokens, heads, head_dim], got {_describe(array)}"
-        )
+def _shapes(q: Any, v: Any) -> tuple[Sequence[int], int]:
+    """The shape of the queries, and head_dim_vo."""
+    shape: Sequence[int] = getattr(q, "shape", ())
+    shape_v: Sequence[int] = getattr(v, "shape", ())
+    if 3 <= len(shape) <= 4 and 3 <= len(shape_v) <= 4:
+        return shape, shape_v[-1]
+    name, array = ("v", v) if 3 <= len(shape) <= 4 else ("q", q)
+    raise ValueError(
+        f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or [tokens, heads, head_dim], "
+        f"got {_describe(array)}"
+    )
 
 
-def _on_gpu(array: Any) -> bool:
-    return hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] == _DLPACK_CUDA
+def _cpu_place(q: Any, v: Any, cu_seqlens_q: Any) -> int:
+    shape, _ = _shapes(q, v)
+    batch = None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
+    return _FEW_QUERIES if few_queries(shape, batch) else _MANY_QUERIES
+
+
+def _check_stream(gpu: int, out: Any, return_lse: bool, lse: Any) -> None:
+    if gpu < 0:
+        raise ValueError("attention: argument 'stream': expected none, as 'q' is not on a GPU")
+    if out is None or (return_lse and lse is None):
+        name = "out" if out is None else "lse"
+        raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
 
 
 def _ordinal(array: Any) -> int:
-    """Which GPU an array lies on."""
-    found: int = array.get_device() if hasattr(array, "get_device") else array.__dlpack_device__()[1]
-    return found
+    """Which GPU an array lies on; below 0: none."""
+    if hasattr(array, "is_cuda"):
+        return int(array.get_device()) if array.is_cuda else -1
+    kind, ordinal = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (0, 0)
+    return int(ordinal) if kind == _DLPACK_CUDA else -1
 
 
 def best_family(array: Any) -> str:
