@@ -7,8 +7,6 @@ namespace dimorph {
 namespace attention {
 namespace sm90 {
 
-constexpr int kStages = 2;  // tiles of keys, and of values, in shared memory at a time
-
 // Matrices lie in shared memory as columns of 64 elements, whose rows of 128 bytes are swizzled as the copy engine and
 // the matrix instructions do it.
 struct Config {
@@ -17,6 +15,7 @@ struct Config {
   int keys;          // a tile
   int blocks;        // thread blocks an SM
   int query_stages;  // tiles of queries in shared memory at a time
+  int stages;        // tiles of keys, and of values, in shared memory at a time
 
   DM_HD constexpr int rows() const { return 64 * groups; }
   // Whether rows of a tile may be queries of so many heads: a copy moves whole queries.
@@ -38,26 +37,34 @@ struct Config {
   // Shared memory: tiles of queries; of keys, of values; then Signals.
   DM_HD constexpr int queries_at() const { return 0; }
   DM_HD constexpr int keys_at() const { return query_stages * query_bytes(); }
-  DM_HD constexpr int values_at() const { return keys_at() + kStages * key_bytes(); }
-  DM_HD constexpr int signals_at() const { return values_at() + kStages * value_bytes(); }
-  DM_HD constexpr int shared_bytes() const { return signals_at() + 256 + kStages * keys; }
+  DM_HD constexpr int values_at() const { return keys_at() + stages * key_bytes(); }
+  DM_HD constexpr int signals_at() const { return values_at() + stages * value_bytes(); }
+  DM_HD constexpr Config more_stages() const {
+    return {dim_qk, dim_vo, groups, keys, blocks, query_stages, stages + 1};
+  }
+  DM_HD constexpr int shared_bytes() const { return signals_at() + 128 + stages * (128 + keys); }
 };
 
-// `plain`: the variant neither masks nor changes logits.
-DM_HD constexpr Config choose(int dim_qk, int dim_vo, bool plain) {
-  Config c{dim_qk, dim_vo, 0, 0, 1, 1};
-  // Each warpgroup reads all keys and values from shared memory; three share them where their registers suffice.
-  c.groups = dim_vo <= 64 && dim_qk <= 64 ? 3 : 2;
-  // A thread holds a logit for every two keys, half as many weights and half a row of output. Masks cost registers, and
-  // large tiles waste work at their edges.
+// Whether the variant masks logits, whether it changes them.
+DM_HD constexpr Config choose(int dim_qk, int dim_vo, bool masks, bool transforms) {
+  Config c{dim_qk, dim_vo, 0, 0, 1, 1, 2};
+  // Three warpgroups keep the tensor cores busier than two, whose registers hold more: longer rows of output, and what
+  // transforms work on.
+  c.groups = dim_vo <= 64 || (dim_vo <= 128 && !transforms) ? 3 : 2;
+  // A thread holds a logit for every two keys, half as many weights and half a row of output.
   const int registers = c.groups == 3 ? 128 : dim_vo > 128 ? 180 : 196;
-  const int most = plain && c.groups == 2 ? 176 : 128;
   c.keys = (registers - dim_vo / 2) * 4 / 3 / 16 * 16;
+  // Large tiles waste work at the edges of masks.
+  const int most = masks && c.groups == 3 && dim_vo > 64 ? 80 : 128;
   if (c.keys > most) c.keys = most;
+  // Without masks a tile costs little beside its products, and a fourth slot is worth more than larger tiles.
+  if (!masks && !transforms && dim_qk == 128 && dim_vo == 128) c.keys = 64;
   constexpr int kMost = 227 * 1024;
   while (c.shared_bytes() > kMost) c.keys -= 16;
   // With the next queries there, a warpgroup goes on while another one is not done with its block of work.
   if (c.shared_bytes() + c.query_bytes() <= kMost) c.query_stages = 2;
+  // With more tiles there, the copies for the next block of work begin before the last products of one.
+  while (c.stages < 4 && c.more_stages().shared_bytes() <= kMost) c = c.more_stages();
   return c;
 }
 

@@ -20,8 +20,8 @@ struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
 
-constexpr dimorph::attention::sm90::Config kConfig = dimorph::attention::sm90::choose(
-    HEAD_DIM_QK, HEAD_DIM_VO, !Traits::has_logits_transform && !Traits::has_logits_mask);
+constexpr dimorph::attention::sm90::Config kConfig =
+    dimorph::attention::sm90::choose(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask, Traits::has_logits_transform);
 static_assert(kConfig.registers_suffice(), "registers are moved, not made");
 constexpr int kKeys = kConfig.keys;
 constexpr int kM = 1;  // tiles of 16 rows a warp

@@ -4,8 +4,7 @@
 
 namespace DIMORPH_CASE {
 
-using dimorph::attention::sm90::kStages;
-
+constexpr int kStages = kConfig.stages;
 constexpr int kComputeWarps = 4 * kConfig.groups, kComputeThreads = 32 * kComputeWarps;
 
 // Behind the tiles in shared memory.
@@ -23,9 +22,23 @@ struct Signals {
 };
 static_assert(sizeof(Signals) <= kConfig.shared_bytes() - kConfig.signals_at(), "room for the signals");
 
-// Counts what went through a ring of slots: in which slot the next is, and the parity of the round.
-template <int kSlots>
+// Where in a ring of slots the next is: in which slot, and the parity of the round.
+template <int kSlots, bool kCounted = kStages == 2>
 struct Position {
+  uint32_t at = 0, parity = 0;
+  __device__ __forceinline__ uint32_t slot() const { return at; }
+  __device__ __forceinline__ uint32_t round() const { return parity; }
+  __device__ __forceinline__ void next() {
+    at = at == kSlots - 1 ? 0 : at + 1;
+    parity ^= at == 0;
+  }
+  __device__ __forceinline__ Position before() const {
+    return {at == 0 ? kSlots - 1 : at - 1, parity ^ uint32_t{at == 0}};
+  }
+};
+// A count says both, in one register, where rings have two slots or one; three would have to be divided by.
+template <int kSlots>
+struct Position<kSlots, true> {
   uint32_t count = 0;
   __device__ __forceinline__ uint32_t slot() const { return count % kSlots; }
   __device__ __forceinline__ uint32_t round() const { return count / kSlots % 2; }

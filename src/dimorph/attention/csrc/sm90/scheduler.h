@@ -41,11 +41,16 @@ class Schedule {
     int unit, rank;
     if (p_.cu_seqlens_q) {
       find_ragged(pair, unit, rank);
-    } else {
-      const int group_pairs = p_.group * ((p_.tiles + 1) / 2), group = divide(pair, group_pairs);
+    } else if (const int ranks = p_.tiles / 2, middle = pair - p_.units * ranks; middle < 0) {
+      const int group_pairs = p_.group * ranks, group = divide(pair, group_pairs);
       const int rest = pair - group * group_pairs, size = dm::math::min(p_.group, p_.units - group * p_.group);
       rank = divide(rest, size);
       unit = group * p_.group + rest - rank * size;
+    } else {
+      there = there && 2 * middle + half < p_.units;
+      unit = there ? 2 * middle + half : 0;
+      rank = ranks;
+      half = 0;
     }
     unit = common(unit);
     const int pack = divide(unit, p_.splits);
