@@ -282,6 +282,7 @@ def test_optionals_may_be_none_and_left_out_at_the_end(functions: dm.Module) -> 
     assert functions.optional_size(None) == -1
     assert [functions.trailing(1), functions.trailing(1, 2), functions.trailing(1, 2, "abc")] == [1, 21, 321]
     assert functions.trailing(1, None, "ab") == 201
+    assert [functions.before_extra(1), functions.before_extra(1, 2), functions.before_extra(1, 2, 0, 0)] == [1, 21, 221]
     assert functions.nothing() is None
 
 
@@ -344,6 +345,7 @@ def test_a_wrong_kind_is_a_type_error_that_names_everything(
         ("echo_int64", (1, 2), r"echo_int64: expected 1 argument \(number\), got 2"),
         ("strict", (1,), r"strict: expected 2 arguments \(x, ?y\), got 1"),
         ("trailing", (), r"trailing: expected 1 to 3 arguments \(a, ?maybe_b, ?maybe_c\), got 0"),
+        ("before_extra", (), r"before_extra: expected 1 to 2 arguments .*, got 0"),
         ("trailing", (1, 2, "3", 4), r"trailing: expected 1 to 3 arguments \(a, ?maybe_b, ?maybe_c\), got 4"),
     ],
 )

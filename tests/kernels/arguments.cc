@@ -50,6 +50,12 @@ int64_t trailing(int64_t a, Optional<int64_t> maybe_b, Optional<Str> maybe_c) {
   return a + (maybe_b ? *maybe_b * 10 : 0) + (maybe_c ? static_cast<int64_t>(maybe_c->size) * 100 : 0);
 }
 DIMORPH_EXPORT(trailing)
+
+// What is left out before additional arguments, of which there are then none.
+int64_t before_extra(int64_t a, Optional<int64_t> maybe_b, dimorph::Extra extra) {
+  return a + (maybe_b ? 10 * *maybe_b : 0) + 100 * extra.count;
+}
+DIMORPH_EXPORT(before_extra)
 void nothing() {}
 DIMORPH_EXPORT(nothing)
 const char* literal() { return "a literal"; }

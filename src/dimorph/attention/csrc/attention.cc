@@ -26,8 +26,8 @@ bool few_queries(const ConstTensor& q, const Problem& problem) {
 
 // out[b, i, h] = the sum over j of weight[b, h, i, j] * v[b, j, h / group]; `variant` names what the weights are and
 // Extra carries its parameters. lse, if given, receives the natural log-sum-exp of the logits.
-void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, Optional<Tensor> lse,
-               Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, float sm_scale, Str variant,
+void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm_scale, Str variant,
+               Optional<Tensor> lse, Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k,
                Extra extra) {
   DIMORPH_CHECK(q.device().device_type == kDLCPU, "attention: argument 'q': expected a tensor on the CPU");
   const Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, {}, {});

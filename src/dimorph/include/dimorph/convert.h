@@ -221,7 +221,7 @@ inline bool from_any(const TVMFFIAny& any, Optional<T>& out, const ArgumentPlace
   return true;
 }
 
-// How many of a parameter list may be left out: the optionals at its end.
+// How many of the first `count` parameters are needed: those at their end that are optional are not.
 template <typename T>
 constexpr bool is_optional(T*) {
   return false;
@@ -231,9 +231,8 @@ constexpr bool is_optional(Optional<T>*) {
   return true;
 }
 template <typename... Params>
-constexpr int32_t required_count() {
+constexpr int32_t required_count(int32_t count = sizeof...(Params)) {
   const bool optional[] = {is_optional(static_cast<Params*>(nullptr))..., false};
-  int32_t count = sizeof...(Params);
   while (count > 0 && optional[count - 1]) --count;
   return count;
 }

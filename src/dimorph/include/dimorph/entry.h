@@ -203,7 +203,7 @@ struct Exported<function> {
   template <int... I>
   static int call(const char* name, const char* names, void* handle, const TVMFFIAny* args, int32_t count,
                   TVMFFIAny* result, Indices<I...> indices) {
-    constexpr int32_t least = extras ? fixed : required_count<value_t<Params>...>();
+    constexpr int32_t least = required_count<value_t<Params>...>(fixed);
     ErrorSink sink;
     if (count < least || (!extras && count > fixed)) {
       wrong_count(name, names, least, fixed, count, &sink);

@@ -25,9 +25,10 @@ void check_fits(const ConstTensor& tensor, const Strides& strides, const char* n
 // What attention.cc computes. The longest lengths of ragged sequences are max_seqlen_q and max_seqlen_k; without them
 // as many as there are tokens are allowed for. `workspace`, float32, holds what is merged where keys are split among
 // blocks; without one, or with too small a one, they are not.
-void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, Optional<Tensor> lse,
-               Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, Optional<int64_t> max_seqlen_q,
-               Optional<int64_t> max_seqlen_k, Optional<Tensor> workspace, float sm_scale, Str variant, Extra extra) {
+void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm_scale, Str variant,
+               Optional<Tensor> lse, Optional<Tensor> workspace, Optional<ConstTensor> cu_seqlens_q,
+               Optional<ConstTensor> cu_seqlens_k, Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k,
+               Extra extra) {
   DIMORPH_CHECK(q.device().device_type == kDLCUDA, "attention: argument 'q': expected a tensor on a GPU");
   const Problem problem =
       dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, max_seqlen_q, max_seqlen_k);
