@@ -119,7 +119,7 @@ class Emulated:
         self._split = split
         config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=store)
         family = "sm90" if arch.endswith("a") else "sm80"
-        self._attend = at.Attention(policy="jit", settings=config, family=family)
+        self.attend = at.Attention(policy="jit", settings=config, family=family)
         self._gpu = [*GPUS].index(arch.rstrip("a"))
 
     def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.Bound, **options: Any) -> Any:
@@ -132,7 +132,7 @@ class Emulated:
         options["workspace"] = np.full(size, np.nan, np.float32)
         moved = {name: self._moved(value) for name, value in options.items()}
         bound = dm.Bound(variant.variant, tuple(map(self._moved, variant.args)))
-        self._attend(*(self._moved(x if _fits(x) else x.copy()) for x in (q, k, v)), variant=bound, **moved)
+        self.attend(*(self._moved(x if _fits(x) else x.copy()) for x in (q, k, v)), variant=bound, **moved)
         if out is not None and out is not place:
             out[...] = place
         result = place if out is None else out

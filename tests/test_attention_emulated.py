@@ -131,6 +131,18 @@ SM90_FAULTS = {
 }
 
 
+class RefusedOnce(OnGpu):
+    """An array that cannot be exported the first time."""
+
+    refusals = 0
+
+    def __dlpack__(self, stream: object = None) -> object:
+        if self.refusals == 0:
+            self.refusals += 1
+            raise BufferError("not now")
+        return super().__dlpack__(stream)
+
+
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
     return Emulator.build(tmp_path_factory.mktemp("emulator"))
@@ -176,6 +188,14 @@ def test_what_ran_last_gives_way_to_what_fits(emulator: Emulator, store: Path) -
             q, k, v = (rng.standard_normal((1, 33, 2, dim)).astype(dtype) for _ in range(3))
             expected, _, scale = exact(q, k, v, at.Plain(), None)
             assert error(attend(q, k, v, variant=at.Plain()), expected, scale) < 2.0**-7
+    # What the fastest way of a call refuses goes another way.
+    q, k, v = (rng.standard_normal((1, 33, 2, 32)).astype(np.float16) for _ in range(3))
+    out = np.full_like(q, np.nan)
+    expected, _, scale = exact(q, k, v, at.Plain(), None)
+    refused = RefusedOnce(q, 1)
+    attend.attend(refused, OnGpu(k, 1), OnGpu(v, 1), out=OnGpu(out, 1), workspace=OnGpu(np.zeros(1, np.float32), 1))
+    assert refused.refusals == 1
+    assert error(out, expected, scale) < 2.0**-7
     # What does not fit and is not another kernel's is said, whatever ran last.
     q = np.zeros((1, 33, 2, 32), np.float16)
     with pytest.raises(ValueError, match="argument 'v': expected an array"):

@@ -158,7 +158,7 @@ class Dispatcher:
 
         def rebind(wider: library.Instance) -> None:
             nonlocal function
-            function = wider.function(name)
+            function = made.native = wider.function(name)
 
         def call_on_stream(*args: Any, stream: Any = None) -> Any:
             if stream is not None or "cupy" in modules:
@@ -170,6 +170,8 @@ class Dispatcher:
 
         made: Any = call_on_stream if self.unit.kernel.device else call
         made.rebind = rebind
+        # For who calls often and has looked: on the current stream, no array of CuPy's, BufferError seen to.
+        made.native = function
         self.family.functions[name] = made
         made.__name__ = made.__qualname__ = name
         made.__doc__ = f"{name}({parameters})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from sys import modules
 from typing import Any
@@ -16,7 +16,7 @@ from dimorph.attention.variants import Plain
 
 _Bound = dm.Bound
 # A variant, a place (see `Attention._find`), the function that serves there, and the default scale.
-_Found = tuple[dm.Variant, int, Callable[..., Any], float]
+_Found = tuple[dm.Variant, int, Any, float]
 _DLPACK_CUDA = 2
 GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 _MOST_MULTIPROCESSORS = 160
@@ -147,11 +147,14 @@ class Attention:
             factor = found[3] if scale is None else scale
             found[2](q, k, v, out, factor, name, lse, cu_seqlens_q, cu_seqlens_k, *args)
             return (out, lse) if return_lse else out
+        native = stream is None and "cupy" not in modules
         while True:
             _, _, function, factor = found
             if scale is not None:
                 factor = scale
-            if stream is not None:
+            if native:
+                function = function.native
+            elif stream is not None:
                 function = partial(function, stream=stream)
             try:
                 if args or cu_seqlens_q is not None or cu_seqlens_k is not None:
@@ -159,6 +162,10 @@ class Attention:
                     function(q, k, v, out, factor, name, lse, workspace, *offsets, *args)
                 else:
                     function(q, k, v, out, factor, name, lse, workspace)
+            except BufferError:
+                if not native:
+                    raise
+                native = False
             except SpecializationMismatch:
                 self._mixed.add(name)
                 exact = self._find(q, v, variant, gpu)
