@@ -130,9 +130,11 @@ class Attention:
         if gpu >= 0:
             found = self._last.get(name)
             if found is None or found[0] is not variant or found[1] != gpu:
-                found = self._find(q, v, variant, gpu)
+                found = self._find(q, *_shapes(q, v), variant, gpu)
         else:
-            found = self._find(q, v, variant, _cpu_place(q, v, cu_seqlens_q))
+            shape, dim_vo = _shapes(q, v)
+            few = few_queries(shape, None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1)
+            found = self._find(q, shape, dim_vo, variant, _FEW_QUERIES if few else _MANY_QUERIES)
         if stream is not None:
             _check_stream(gpu, out, return_lse, lse)
         if out is None or (workspace is None and gpu >= 0 and stream is None):
@@ -168,7 +170,7 @@ class Attention:
                 native = False
             except SpecializationMismatch:
                 self._mixed.add(name)
-                exact = self._find(q, v, variant, gpu)
+                exact = self._find(q, *_shapes(q, v), variant, gpu)
                 if exact is found:
                     raise
                 found = exact
@@ -179,9 +181,8 @@ class Attention:
         """Which artifacts serve so far, and why."""
         return [line for module in self._modules.values() for line in module.resolutions]
 
-    def _find(self, q: Any, v: Any, variant: dm.Variant, place: int) -> _Found:
-        """What serves such arrays at a place: a GPU, or as `_cpu_place` has it."""
-        shape, dim_vo = _shapes(q, v)
+    def _find(self, q: Any, shape: Sequence[int], dim_vo: int, variant: dm.Variant, place: int) -> _Found:
+        """What serves such arrays at a place: on a GPU, by its ordinal, or on the CPU, for many queries or few."""
         dim = shape[-1]
         key = (q.dtype, dim, dim_vo, place, variant.name)
         found = self._functions.get(key)
@@ -267,12 +268,6 @@ def _shapes(q: Any, v: Any) -> tuple[Sequence[int], int]:
         f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or [tokens, heads, head_dim], "
         f"got {_describe(array)}"
     )
-
-
-def _cpu_place(q: Any, v: Any, cu_seqlens_q: Any) -> int:
-    shape, _ = _shapes(q, v)
-    batch = None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
-    return _FEW_QUERIES if few_queries(shape, batch) else _MANY_QUERIES
 
 
 def _check_stream(gpu: int, out: Any, return_lse: bool, lse: Any) -> None:
