@@ -42,7 +42,7 @@ struct Config {
   DM_HD constexpr Config more_stages() const {
     return {dim_qk, dim_vo, groups, keys, blocks, query_stages, stages + 1};
   }
-  DM_HD constexpr int shared_bytes() const { return signals_at() + 128 + stages * (128 + keys); }
+  DM_HD constexpr int shared_bytes() const { return signals_at() + 128 + stages * (192 + keys); }
 };
 
 // Whether the variant masks logits, whether it changes them.

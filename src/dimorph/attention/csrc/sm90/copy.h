@@ -31,9 +31,10 @@ class Copier {
     const uint32_t slot = blocks_.slot();
     barrier_wait(shared_address(&signals_.blocks_empty[slot]), blocks_.round() ^ 1);
     if (threadIdx.x % 32 == 0) {
-      signals_.blocks[slot] = block;
-      signals_.first[slot] = first;
-      if constexpr (!KeyTiles::kClassified) signals_.last[slot] = last;
+      const uint32_t place = blocks_.of_two();
+      signals_.blocks[place] = block;
+      signals_.first[place] = first;
+      if constexpr (!KeyTiles::kClassified) signals_.last[place] = last;
       barrier_arrive(shared_address(&signals_.blocks_full[slot]));
     }
     blocks_.next();
@@ -90,7 +91,7 @@ class Copier {
     const uint32_t slot = tiles_.slot(), full = shared_address(&signals_.keys_full[slot]);
     barrier_wait(shared_address(&signals_.keys_empty[slot]), tiles_.round() ^ 1);
     if (threadIdx.x % 32 != 0) return;
-    if constexpr (KeyTiles::kClassified) signals_.next[slot] = next;
+    if constexpr (KeyTiles::kClassified) signals_.next[tiles_.of_two()] = next;
     load(block, row, p_.k_map, full, kConfig.keys_at() + slot * kConfig.key_bytes(), kConfig.key_bytes());
   }
   __device__ __forceinline__ void load_values(const Block& block, int row) {

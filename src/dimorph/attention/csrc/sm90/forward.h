@@ -69,9 +69,10 @@ class Computer {
   __device__ __forceinline__ bool receive(Block& block, KeyTile& first) {
     const uint32_t slot = blocks_.slot();
     barrier_wait(shared_address(&signals_.blocks_full[slot]), blocks_.round());
-    block = signals_.blocks[slot];
-    first = signals_.first[slot];
-    if constexpr (!KeyTiles::kClassified) last_tile_ = signals_.last[slot];
+    const uint32_t place = blocks_.of_two();
+    block = signals_.blocks[place];
+    first = signals_.first[place];
+    if constexpr (!KeyTiles::kClassified) last_tile_ = signals_.last[place];
     release(signals_.blocks_empty[slot]);
     blocks_.next();
     return block.last_row >= 0;
@@ -200,7 +201,7 @@ class Computer {
   }
   // The tile after one whose keys are there.
   __device__ __forceinline__ KeyTile after(KeyTile tile) const {
-    if constexpr (KeyTiles::kClassified) return signals_.next[keys_.slot()];
+    if constexpr (KeyTiles::kClassified) return signals_.next[keys_.of_two()];
     return tile.number() > last_tile_ ? KeyTile{tile.code - 2} : KeyTile{};
   }
   // Gives back a tile of keys and one of values that are not needed, in their turn. Returns the tile after it.
