@@ -175,7 +175,7 @@ def long_problems() -> list[Config]:
     """Many tiles of keys one after the other, and more blocks of work than a GPU of 9.0 has multiprocessors."""
     queries, keys = (tuple(i * step % most for i in range(140)) for step, most in ((37, 151), (29, 121)))
     shapes = (
-        Shape((130,), (700,), 2, 2, ragged=False),
+        Shape((130,), (1500,), 2, 2, ragged=False),  # tiles for several rounds of all slots
         Shape(queries, keys, 1, 1, ragged=True),
         Shape((400,) * 46, (9,) * 46, 1, 1, ragged=False),  # an odd number of tiles each
     )
