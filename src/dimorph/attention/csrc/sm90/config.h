@@ -39,9 +39,6 @@ struct Config {
   DM_HD constexpr int keys_at() const { return query_stages * query_bytes(); }
   DM_HD constexpr int values_at() const { return keys_at() + stages * key_bytes(); }
   DM_HD constexpr int signals_at() const { return values_at() + stages * value_bytes(); }
-  DM_HD constexpr Config more_stages() const {
-    return {dim_qk, dim_vo, groups, keys, blocks, query_stages, stages + 1};
-  }
   DM_HD constexpr int shared_bytes() const { return signals_at() + 128 + stages * (192 + keys); }
 };
 
@@ -64,7 +61,8 @@ DM_HD constexpr Config choose(int dim_qk, int dim_vo, bool masks, bool transform
   // With the next queries there, a warpgroup goes on while another one is not done with its block of work.
   if (c.shared_bytes() + c.query_bytes() <= kMost) c.query_stages = 2;
   // With more tiles there, the copies for the next block of work begin before the last products of one.
-  while (c.stages < 4 && c.more_stages().shared_bytes() <= kMost) c = c.more_stages();
+  while (c.stages <= 4 && c.shared_bytes() <= kMost) ++c.stages;
+  --c.stages;
   return c;
 }
 
