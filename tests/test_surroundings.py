@@ -229,6 +229,8 @@ def test_an_import_brings_nothing_heavy_along() -> None:
     heavy = {"torch", "numpy", "tvm_ffi", "asyncio", "click", "rich", "ml_dtypes", "multiprocessing"}
     # Nor what only a miss needs.
     heavy |= {"subprocess", "concurrent", "tempfile", "secrets", "random"}
+    # Nor what only a message needs.
+    heavy |= {"logging", "traceback"}
     assert not modules & heavy
 
 

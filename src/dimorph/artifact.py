@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dimorph.errors import ArtifactCorrupt
 
@@ -181,8 +181,7 @@ class Meta:
             raise ArtifactCorrupt(f"{where}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """An immutable directory of object files with its description."""
 
     path: Path

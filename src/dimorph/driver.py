@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimorph.errors import LoadError
 
@@ -17,8 +17,7 @@ _NO_DEVICE = 100
 _CAPTURE_NONE = 0
 
 
-@dataclass(frozen=True)
-class Driver:
+class Driver(NamedTuple):
     """A driver that is there and works.
 
     Attributes:

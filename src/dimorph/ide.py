@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,8 @@ def _driver(settings: Settings) -> HostToolchain:
     """
     found = host.find(settings)
     if found.family == "zig":
-        return replace(found, command=("clang++", *_zig_headers(found, settings)), family="clang")
-    return replace(found, family="clang")
+        return found._replace(command=("clang++", *_zig_headers(found, settings)), family="clang")
+    return found._replace(family="clang")
 
 
 def _zig_headers(zig: HostToolchain, settings: Settings) -> list[str]:

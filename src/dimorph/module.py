@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import threading
 import weakref
@@ -16,10 +15,11 @@ from dimorph import ffi, library, plan, settings, streams
 from dimorph.arrays import exported
 from dimorph.errors import DeclarationError, Gone, MissingSpecialization, SpecializationMismatch
 from dimorph.kernel import InstantiationSet, Specialization
+from dimorph.logs import logger
 from dimorph.resolve import Resolution, build_command, device_units, resolve, serving
 from dimorph.scan import Files
 
-_log = logging.getLogger("dimorph")
+_log = logger("dimorph")
 
 
 class Module:

@@ -8,8 +8,8 @@ import shutil
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dimorph.plan import Unit
 from dimorph.settings import Settings
@@ -19,8 +19,7 @@ from dimorph.store import Store
 PACKAGED = "_dimorph"
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A place where artifacts may be.
 
     Attributes:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from dimorph import driver
 from dimorph.artifact import Artifact
 from dimorph.digest import FFI_ABI
 from dimorph.errors import ArtifactCorrupt, MissingSpecialization, StoreRefused, ToolchainError
 from dimorph.kernel import InstantiationSet, Kernel, Specialization
+from dimorph.logs import logger
 from dimorph.places import PACKAGED, Candidate, candidates, fallback_stores, memo_dir, user_store
 from dimorph.plan import Level, Unit, case_units, declared_archs, device_unit, entry_unit
 from dimorph.scan import Files
@@ -25,11 +25,10 @@ from dimorph.toolchain.cuda import CudaToolchain
 from dimorph.toolchain.host import HostToolchain
 from dimorph.toolchain.targets import Target
 
-_log = logging.getLogger("dimorph")
+_log = logger("dimorph")
 
 
-@dataclass(frozen=True)
-class Resolution:
+class Resolution(NamedTuple):
     """Which artifact serves a unit, where it came from, and why what comes earlier did not.
 
     Attributes:
@@ -39,7 +38,7 @@ class Resolution:
         passed: one line for each place that did not serve.
     """
 
-    unit: Unit = field(repr=False)
+    unit: Unit
     artifact: Artifact
     place: str
     passed: tuple[str, ...]

@@ -11,9 +11,9 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from dimorph.errors import DeclarationError
 from dimorph.header import without_comments
@@ -34,8 +34,7 @@ _SPLICE = re.compile(r"\\[ \t]*\r?\n")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-@dataclass(frozen=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """A project file that a compile can reach: its name in keys, where it is, and its content's SHA-256."""
 
     logical: str
@@ -43,8 +42,7 @@ class SourceFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """What a file holds: its SHA-256, and what it includes."""
 
     sha256: str
@@ -174,8 +172,7 @@ class Scanner:
             self._include(mention, file)
 
 
-@dataclass(frozen=True)
-class Mention:
+class Mention(NamedTuple):
     """One include in a text: of a name, or of what a macro computes. `every`: of all files of that name."""
 
     name: str

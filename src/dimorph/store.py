@@ -6,23 +6,22 @@ An entry comes into being by one rename and is never changed, so what is found i
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dimorph.artifact import META_NAME, Artifact, FileRecord, Meta, check_file_name, describe, is_hex
 from dimorph.errors import ArtifactCorrupt
+from dimorph.logs import logger
 from dimorph.trust import Trust
 from dimorph.workspace import Workspace, remove_if_empty, sync_directory
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _DAY = 86400.0  # seconds
 _ATTEMPTS = 16  # each is lost only to another process that removes or publishes the same entry just then
@@ -30,8 +29,7 @@ _ATTEMPTS = 16  # each is lost only to another process that removes or publishes
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """Something in a store that cannot be used, and why.
 
     Attributes:
@@ -43,8 +41,7 @@ class Broken:
     error: Exception
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What an entry takes (bytes) and when it was last used (to the day)."""
 
     path: Path

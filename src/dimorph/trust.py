@@ -6,17 +6,15 @@ import errno
 import os
 import shlex
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from dimorph.errors import StoreRefused
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(NamedTuple):
     """The users and groups that may have written a store.
 
     Checks go from the root inwards: once a directory is known to be writable by trusted users only, nobody

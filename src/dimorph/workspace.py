@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import shutil
@@ -16,9 +15,10 @@ from typing import BinaryIO
 from dimorph import locks
 from dimorph.artifact import is_hex
 from dimorph.errors import StoreRefused
+from dimorph.logs import logger
 from dimorph.trust import Trust, check_parents
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _DAY = 86400.0  # seconds
 _ATTEMPTS = 16  # each is lost only to another process that sweeps just then

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimorph.errors import DeclarationError, ToolchainError
 
@@ -24,8 +24,7 @@ _SUFFIXES = (("", (0, 0)), ("a", (9, 0)), ("f", (10, 0)))
 Capability = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Arch:
+class Arch(NamedTuple):
     """One architecture.
 
     Attributes:

@@ -8,10 +8,9 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
@@ -52,8 +51,7 @@ def flags_id(*, arch: Arch, debug: bool) -> str:
     return json.dumps(tables, sort_keys=True)
 
 
-@dataclass(frozen=True)
-class CudaToolchain:
+class CudaToolchain(NamedTuple):
     """A compiler for device code.
 
     Attributes:

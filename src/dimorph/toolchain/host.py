@@ -7,9 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
@@ -96,8 +95,7 @@ def flags_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class HostToolchain:
+class HostToolchain(NamedTuple):
     """A C++ compiler.
 
     Attributes:

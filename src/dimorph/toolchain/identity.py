@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-_log = logging.getLogger("dimorph")
+from dimorph.logs import logger
+
+_log = logger("dimorph")
 _FORMAT = 2
 _LARGE = 64_000_000  # bytes; no compiler of the host is that large in one file
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """A compiler's identity.
 
     Attributes:

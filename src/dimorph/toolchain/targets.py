@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dimorph.errors import ToolchainError
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """One level.
 
     Attributes:

@@ -1,0 +1,26 @@
+"""The package's loggers, made when something is first said: `logging` would be a twelfth of what an import takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import logging
+
+
+class _Late:
+    """A `logging.Logger`, as far as its methods go."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, method: str) -> Any:
+        import logging
+
+        # The logger's own method, so that a record names the line that called it.
+        return getattr(logging.getLogger(self._name), method)
+
+
+def logger(name: str) -> logging.Logger:
+    """What `logging.getLogger` returns, to be asked for methods alone."""
+    return _Late(name)  # type: ignore[return-value]
