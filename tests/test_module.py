@@ -294,6 +294,7 @@ def test_modules_do_not_share_what_is_bound(warm_store: Path) -> None:
 def test_a_module_prints_itself_and_lists_what_it_has(warm_store: Path) -> None:
     module = PICK.load(width=1)
     assert repr(module) == "<dimorph.Module pick(width=1, depth={1, 2}): pick, marked, pick_twice>"
+    assert all("unit=" not in repr(resolution) for resolution in module.resolutions), "with all of the generated text"
     assert [r.unit.label for r in module.resolutions] == ["pick entry"] or "width=1" in module.resolutions[0].unit.label
     assert {"pick", "marked", "pick_twice"} <= set(dir(module))
     with pytest.raises(

@@ -6,8 +6,8 @@ import functools
 import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from dimorph import driver
 from dimorph.artifact import Artifact
@@ -28,7 +28,8 @@ from dimorph.toolchain.targets import Target
 _log = logger("dimorph")
 
 
-class Resolution(NamedTuple):
+@dataclass(frozen=True)
+class Resolution:
     """Which artifact serves a unit, where it came from, and why what comes earlier did not.
 
     Attributes:
@@ -38,7 +39,7 @@ class Resolution(NamedTuple):
         passed: one line for each place that did not serve.
     """
 
-    unit: Unit
+    unit: Unit = field(repr=False)
     artifact: Artifact
     place: str
     passed: tuple[str, ...]
