@@ -12,7 +12,6 @@ is missing, a load of one combination, or of some of the values, is served by th
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from dimorph.digest import FFI_ABI, digest
 from dimorph.discover import load_kernels
 from dimorph.errors import DimorphError
 from dimorph.kernel import InstantiationSet, Kernel
+from dimorph.logs import logger
 from dimorph.manifest import Built, Manifest, Row
 from dimorph.places import PACKAGED, memo_dir, user_store
 from dimorph.plan import Unit, case_units, declared_archs, device_unit, entry_unit
@@ -40,7 +40,7 @@ from dimorph.toolchain.host import HostToolchain
 
 __all__ = ["Coverage", "Report", "build", "load_kernels", "verify"]
 
-_log = logging.getLogger("dimorph")
+_log = logger("dimorph")
 
 # Held while a directory is built into, so that two builds do not lose each other's part of the manifest.
 _LOCK = digest(["manifest"])

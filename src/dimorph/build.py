@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dimorph.errors import BuildError
 from dimorph.header import header_name
 from dimorph.inputs import NAME as INPUTS_NAME
 from dimorph.inputs import Inputs
+from dimorph.logs import logger
 from dimorph.places import fallback_stores, memo_dir, private_store
 from dimorph.plan import Level, Unit, system_include_dirs
 from dimorph.scan import Scanner
@@ -30,7 +30,7 @@ from dimorph.toolchain.host import HostToolchain
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.jobs import parallel_jobs
 
-_log = logging.getLogger("dimorph")
+_log = logger("dimorph")
 
 # done, total, and what is being compiled or was just finished; called from several threads.
 Progress = Callable[[int, int, str], None]

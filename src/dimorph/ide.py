@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -17,6 +16,7 @@ from dimorph.context import contexts
 from dimorph.errors import DimorphError, ToolchainError
 from dimorph.header import header_name
 from dimorph.kernel import InstantiationSet, Kernel
+from dimorph.logs import logger
 from dimorph.places import memo_dir, user_store
 from dimorph.plan import Unit
 from dimorph.settings import Settings
@@ -24,7 +24,7 @@ from dimorph.toolchain import cuda, host, process
 from dimorph.toolchain.host import HostToolchain
 from dimorph.variant import Variant
 
-_log = logging.getLogger("dimorph")
+_log = logger("dimorph")
 
 DATABASE = "compile_commands.json"
 # Generated files, in the project's directory; it tells git to ignore it.

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import calendar
 import importlib
-import logging
 import os
 import re
 import shutil
@@ -39,11 +38,12 @@ from dimorph import aot, elf
 from dimorph.discover import load_kernels
 from dimorph.errors import BuildError, DeclarationError, LoadError
 from dimorph.kernel import Kernel
+from dimorph.logs import logger
 from dimorph.places import PACKAGED
 from dimorph.settings import Settings, current
 from dimorph.toolchain import targets
 
-_log = logging.getLogger("dimorph")
+_log = logger("dimorph")
 
 # What is built for unless the project names targets: every level without special extensions, from the one that all
 # CPUs since about 2009 run. Each is built and shipped once more, so a project whose kernels gain nothing from the
