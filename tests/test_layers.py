@@ -15,7 +15,7 @@ PACKAGE = Path(dm.__file__).parent
 
 # Inner to outer. Modules of one ring may import each other; a package stands for all its modules.
 RINGS = [
-    ["errors", "logs", "settings", "driver"],
+    ["errors", "late", "logs", "settings", "driver"],
     ["variant", "axes", "kernel"],
     ["header", "scan", "digest"],
     ["artifact", "elf", "manifest", "trust", "locks", "workspace", "store"],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
+from dimorph import late
 from dimorph.header import without_comments
 from dimorph.scan import SourceFile
 
@@ -16,7 +16,7 @@ FFI_ABI = "tvm-ffi 0.1"
 
 def digest(fields: Iterable[str | bytes]) -> str:
     """SHA-256 of fields, each preceded by its length, so that no two lists of fields run together."""
-    state = hashlib.sha256()
+    state = late.hashlib.sha256()
     for field in fields:
         data = field.encode("utf-8", "surrogateescape") if isinstance(field, str) else field
         state.update(len(data).to_bytes(8, "little"))

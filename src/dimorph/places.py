@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dimorph import late
 from dimorph.plan import Unit
 from dimorph.settings import Settings
 from dimorph.store import Store
@@ -85,4 +85,4 @@ def fallback_stores() -> tuple[Store, ...]:
 def _remove(directory: str, owner: int) -> None:
     # A forked child that ends must not take the directory along.
     if os.getpid() == owner:
-        shutil.rmtree(directory, ignore_errors=True)
+        late.shutil.rmtree(directory, ignore_errors=True)

@@ -6,7 +6,6 @@ The scan ignores `#if`, so it finds every file that any compile could reach, and
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import posixpath
 import re
@@ -15,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from dimorph import late
 from dimorph.errors import DeclarationError
 from dimorph.header import without_comments
 
@@ -93,7 +93,7 @@ def _content(path: str) -> Content | None:
         if error.errno in _NOT_THERE:
             return None
         raise
-    return Content(hashlib.sha256(content).hexdigest(), _mentions(content))
+    return Content(late.hashlib.sha256(content).hexdigest(), _mentions(content))
 
 
 class Scanner:

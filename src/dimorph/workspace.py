@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dimorph import locks
+from dimorph import late, locks
 from dimorph.artifact import is_hex
 from dimorph.errors import StoreRefused
 from dimorph.logs import logger
@@ -260,7 +259,7 @@ def _temporary_name() -> str:
 
 def _erase(directory: Path) -> None:
     try:
-        shutil.rmtree(directory)
+        late.shutil.rmtree(directory)
     except FileNotFoundError:
         return
     except OSError as error:  # it is out of sight of every search, so the work it served is not in danger

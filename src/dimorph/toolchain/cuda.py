@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from dimorph import late
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
 from dimorph.toolchain.archs import Arch
@@ -48,7 +47,7 @@ def flags_id(*, arch: Arch, debug: bool) -> str:
     As `host.flags_id`, it names no family: which compiler it was is the other part of an artifact's address.
     """
     tables = {"common": [_COMMON, _DEBUG if debug else ()], "families": _FAMILY_FLAGS, "arch": arch.name}
-    return json.dumps(tables, sort_keys=True)
+    return late.json.dumps(tables, sort_keys=True)
 
 
 class CudaToolchain(NamedTuple):
@@ -158,7 +157,7 @@ def find(settings: Settings) -> CudaToolchain:
         ToolchainError: the one named is not there, or there is none; the message says what to install.
     """
     if settings.nvcc is not None:
-        driver = shutil.which(settings.nvcc, path=settings.path)
+        driver = late.shutil.which(settings.nvcc, path=settings.path)
         if driver is None:
             raise ToolchainError(f"DIMORPH_NVCC={settings.nvcc}: there is no such program (PATH={settings.path})")
         return _nvcc(driver, settings)
@@ -171,7 +170,7 @@ def find(settings: Settings) -> CudaToolchain:
         if include or version >= _BUNDLES_HEADERS:
             return CudaToolchain("nvrtc", library, version, include, settings.path)
         lacking = f"{library} lacks the CUDA headers (pip install nvidia-cuda-runtime); "
-    if driver := shutil.which("nvcc", path=settings.path):
+    if driver := late.shutil.which("nvcc", path=settings.path):
         return _nvcc(driver, settings)
     raise ToolchainError(
         f"no compiler for device code: {lacking}no NVRTC in a pip package or in {_TOOLKITS[0]}, no nvcc on PATH. "
@@ -226,7 +225,7 @@ def _include_dirs(library: Path) -> Iterator[Path]:
 
 def toolkit(settings: Settings) -> Path | None:
     """The directory of a CUDA toolkit, that of the nvcc in use first; None without one."""
-    driver = shutil.which(settings.nvcc or "nvcc", path=settings.path)
+    driver = late.shutil.which(settings.nvcc or "nvcc", path=settings.path)
     own = (Path(driver).resolve().parent.parent,) if driver else ()
     return next((root for root in (*own, *_TOOLKITS) if (root / "include" / "cuda.h").is_file()), None)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from dimorph import late
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
 from dimorph.toolchain.identity import Identity, identify
@@ -84,7 +83,7 @@ def flags_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
     A key must be computable where no compiler is installed, so this names no family: it holds the tables of
     all of them. Which compiler it was is the other part of an artifact's address, `HostToolchain.identity`.
     """
-    return json.dumps(
+    return late.json.dumps(
         {
             "common": [_COMMON, _DEBUG if debug else _RELEASE, _LINK],
             "families": [_FAMILY_FLAGS, _ZIG_DEBUG if debug else _ZIG_RELEASE, _ZIG_LIBC],
@@ -210,12 +209,12 @@ def find(settings: Settings) -> HostToolchain:
         ToolchainError: the one named is not there, or there is none; the message says what to install.
     """
     if settings.cxx == "zig":
-        driver = _packaged_zig() or shutil.which("zig", path=settings.path)
+        driver = _packaged_zig() or late.shutil.which("zig", path=settings.path)
         if driver is None:
             raise ToolchainError("DIMORPH_CXX=zig: zig is not installed; `pip install ziglang` does that")
         return HostToolchain((driver, "c++"), "zig", settings.path)
     if settings.cxx is not None:
-        driver = shutil.which(Path(settings.cxx).expanduser(), path=settings.path)
+        driver = late.shutil.which(Path(settings.cxx).expanduser(), path=settings.path)
         if driver is None:
             raise ToolchainError(
                 f"DIMORPH_CXX={settings.cxx}: there is no such program (PATH={settings.path}); "
@@ -223,7 +222,7 @@ def find(settings: Settings) -> HostToolchain:
             )
         return _toolchain(driver, settings.path)
     for name in ("g++", "clang++", "c++"):
-        if driver := shutil.which(name, path=settings.path):
+        if driver := late.shutil.which(name, path=settings.path):
             return _toolchain(driver, settings.path)
     if driver := _packaged_zig():
         return HostToolchain((driver, "c++"), "zig", settings.path)

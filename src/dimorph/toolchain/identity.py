@@ -10,14 +10,13 @@ While those hold, asking again starts no process and reads none of them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dimorph import late
 from dimorph.logs import logger
 
 _log = logger("dimorph")
@@ -51,7 +50,7 @@ def identify(command: Sequence[str], family: str, path: str, memo_dir: Path | No
     """
     memo = None
     if memo_dir is not None:
-        name = hashlib.sha256(json.dumps([list(command), family, path]).encode()).hexdigest()[:16]
+        name = late.hashlib.sha256(late.json.dumps([list(command), family, path]).encode()).hexdigest()[:16]
         memo = memo_dir / f"{name}.json"
         if known := _recall(memo):
             return known
@@ -72,7 +71,7 @@ def _hash(family: str, files: Sequence[str]) -> str:
 
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
         digests = list(pool.map(_digest, files))
-    whole = hashlib.sha256(f"{_FORMAT} {family} {len(files)}\n".encode())
+    whole = late.hashlib.sha256(f"{_FORMAT} {family} {len(files)}\n".encode())
     for digest in digests:
         whole.update(digest)
     return whole.hexdigest()[:16]
@@ -82,7 +81,7 @@ def _digest(file: str) -> bytes:
     buffer = memoryview(bytearray(1 << 18))
     with Path(file).open("rb", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
-        content = hashlib.sha256(str(size).encode())
+        content = late.hashlib.sha256(str(size).encode())
         # Of a library such as NVRTC's (140 MB, 0.15 s to hash) a sixteenth: no two builds of one agree in that.
         skipped = 15 * len(buffer) if size > _LARGE else 0
         while count := stream.readinto(buffer):
@@ -101,7 +100,7 @@ def _stamp(file: str) -> list[str | int]:
 def _recall(memo: Path) -> Identity | None:
     """What is kept, if every file is still the same; a memo that cannot be understood counts as none."""
     try:
-        kept = json.loads(memo.read_bytes())
+        kept = late.json.loads(memo.read_bytes())
         unchanged = kept["files"] and all(_stamp(stamp[0]) == stamp for stamp in kept["files"])
         if unchanged and kept["format"] == _FORMAT and re.fullmatch("[0-9a-f]{16}", kept["id"]):
             return Identity(kept["id"], str(kept["description"]))
@@ -120,7 +119,7 @@ def _remember(memo: Path, content: Mapping[str, object]) -> None:
             directory.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=memo.parent) as private:
             written = Path(private, memo.name)
-            written.write_text(json.dumps(content))
+            written.write_text(late.json.dumps(content))
             written.replace(memo)
     except OSError as error:
         # Costs the next process the hashing again, and nothing else.
