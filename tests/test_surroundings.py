@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,10 +239,11 @@ def test_an_import_brings_nothing_heavy_along() -> None:
 
 
 def test_an_import_takes_less_than_100_ms(tmp_path: Path) -> None:
-    """Of the processor, the best of some, so that a busy machine does not fail it; the first leaves the bytecode."""
+    """Of the processor, the best of a minute: a busy machine must not fail it; the first try leaves the bytecode."""
     kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     seconds = []
-    while not seconds or (min(seconds) >= 0.1 and len(seconds) < 20):
+    end = time.monotonic() + 60
+    while not seconds or (min(seconds) >= 0.1 and time.monotonic() < end):
         seconds.append(_import(**kept)["seconds"])
     assert min(seconds) < 0.1
 
