@@ -33,12 +33,17 @@ def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
-@pytest.fixture
-def warm_store(store: Path, shared_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="session")
+def shared_store(shared_directory: Path) -> Path:
     """The store that all tests share that are not about building."""
-    path = shared_directory / "warm-store"
-    monkeypatch.setenv("DIMORPH_STORE", str(path))
-    return path
+    return shared_directory / "warm-store"
+
+
+@pytest.fixture
+def warm_store(store: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings' store is the shared one."""
+    monkeypatch.setenv("DIMORPH_STORE", str(shared_store))
+    return shared_store
 
 
 @dataclass(frozen=True)

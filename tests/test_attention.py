@@ -36,20 +36,21 @@ HEAD_DIMS = [(32, 32), (64, 64), (128, 128)]
 
 
 @pytest.fixture(scope="module", params=["jit", "aot"])
-def attend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[at.Attention]:
+def attend(
+    request: pytest.FixtureRequest, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[at.Attention]:
     """The operation with specialized modules, or served by what was built ahead of time and never compiling."""
-    store = tmp_path_factory.mktemp("store")
-    config = replace(settings.current(), store=store / "own")
+    config = replace(settings.current(), store=shared_store)
     if request.param == "jit":
         yield at.Attention(policy="jit", settings=config)
         return
-    ahead = store / "ahead"
+    own, ahead = (tmp_path_factory.mktemp(name) for name in ("own", "ahead"))
     values = [variant.variant for variant in VARIANTS.values()]
     wide = attention_cpu.instantiations(dtype="float32", head_dims=[*HEAD_DIMS, (48, 80)], variant=values)
     narrow = attention_cpu.instantiations(dtype=["bfloat16", "float16"], head_dims=(64, 64), variant=values)
     for chosen in (wide, narrow):
         aot.build(chosen, ahead, settings=config)
-    yield at.Attention(policy="aot", settings=replace(config, shared_stores=(ahead,)))
+    yield at.Attention(policy="aot", settings=replace(config, store=own, shared_stores=(ahead,)))
 
 
 def inputs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from dimorph import settings
 
 
 @pytest.fixture(scope="module")
-def attend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[at.Attention]:
-    yield at.Attention(policy="jit", settings=replace(settings.current(), store=tmp_path_factory.mktemp("store")))
+def attend(shared_store: Path) -> Iterator[at.Attention]:
+    yield at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
 
 
 def judge(attend: at.Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, variant: dm.Bound) -> None:

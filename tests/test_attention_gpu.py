@@ -77,8 +77,8 @@ def to_numpy(tensor: Any, dtype: Any) -> Array:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_25_random_problems(chunk: int, family: str, shared_directory: Path) -> None:
-    config = replace(settings.current(), store=shared_directory / "random-attention-gpu")
+def test_25_random_problems(chunk: int, family: str, shared_store: Path) -> None:
+    config = replace(settings.current(), store=shared_store)
     size = len(CONFIGS) // CHUNKS
     problems = CONFIGS[chunk * size : (chunk + 1) * size]
     attend = OnGpu(at.Attention(policy="jit", settings=config, family=family))

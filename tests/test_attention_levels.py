@@ -20,13 +20,15 @@ LEVELS = [level.name for level in targets.runnable()]  # best first
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "float16"])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def built(
+    request: pytest.FixtureRequest, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """Plain attention of one dtype, for single rows and blocks of queries, for every level."""
     ahead = tmp_path_factory.mktemp("levels")
-    config = replace(settings.current(), store=ahead / "own")
+    config = replace(settings.current(), store=shared_store)
     chosen = attention_cpu.instantiations(dtype=request.param, head_dims=(48, 80), variant=at.Plain)
-    aot.build(chosen, ahead / "packaged", targets=LEVELS, settings=config)
-    return request.param, ahead / "packaged"
+    aot.build(chosen, ahead, targets=LEVELS, settings=config)
+    return request.param, ahead
 
 
 @pytest.mark.parametrize("level", [None, *LEVELS])

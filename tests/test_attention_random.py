@@ -29,10 +29,8 @@ CONFIGS = sorted(map(config_of, range(NUMBER * ROUND, (NUMBER + 1) * ROUND)), ke
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_100_random_problems(chunk: int, shared_directory: Path) -> None:
-    attend = at.Attention(
-        policy="jit", settings=replace(settings.current(), store=shared_directory / "random-attention")
-    )
+def test_100_random_problems(chunk: int, shared_store: Path) -> None:
+    attend = at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
     size = ROUND // CHUNKS
     failed = failures(attend, CONFIGS[chunk * size : (chunk + 1) * size])
     assert not failed, f"{len(failed)} of {size} failed:\n" + "\n".join(failed)

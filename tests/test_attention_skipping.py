@@ -34,8 +34,8 @@ QUERIES, KEYS = 400, 700
 
 
 @pytest.fixture(scope="module")
-def attend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[at.Attention]:
-    yield at.Attention(policy="jit", settings=replace(settings.current(), store=tmp_path_factory.mktemp("store")))
+def attend(shared_store: Path) -> Iterator[at.Attention]:
+    yield at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
 
 
 def seen(variant: dm.Bound, queries: int = QUERIES, keys: int = KEYS) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,8 +43,8 @@ VARIANTS: dict[str, dm.Bound] = {
 
 
 @pytest.fixture(scope="module")
-def attend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[at.Attention]:
-    yield at.Attention(policy="jit", settings=replace(settings.current(), store=tmp_path_factory.mktemp("store")))
+def attend(shared_store: Path) -> Iterator[at.Attention]:
+    yield at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
