@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import dimorph as dm
+from dimorph import attention as at
 from dimorph import plan, settings
 from dimorph.resolve import device_units, resolve
 
@@ -37,6 +38,12 @@ def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_store(shared_directory: Path) -> Path:
     """The store that all tests share that are not about building."""
     return shared_directory / "warm-store"
+
+
+@pytest.fixture(scope="session")
+def attend(shared_store: Path) -> at.Attention:
+    """Attention with specialized modules."""
+    return at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
 
 
 @pytest.fixture

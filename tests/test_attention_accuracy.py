@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 from attention_check import FLOAT32, LSE, allowed, error, exact, naive
@@ -13,12 +9,6 @@ from attention_configs import DTYPES
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import settings
-
-
-@pytest.fixture(scope="module")
-def attend(shared_store: Path) -> Iterator[at.Attention]:
-    yield at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
 
 
 def judge(attend: at.Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, variant: dm.Bound) -> None:

@@ -12,15 +12,12 @@ seeds 14000 to 15999, which are other problems with other compositions of varian
 from __future__ import annotations
 
 import os
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from attention_check import failures
 from attention_configs import ROUND, config_of
 
 from dimorph import attention as at
-from dimorph import settings
 
 NUMBER = int(os.environ.get("ATTENTION_ROUND", "0"))
 CHUNKS = 20
@@ -29,8 +26,7 @@ CONFIGS = sorted(map(config_of, range(NUMBER * ROUND, (NUMBER + 1) * ROUND)), ke
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_100_random_problems(chunk: int, shared_store: Path) -> None:
-    attend = at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
+def test_100_random_problems(chunk: int, attend: at.Attention) -> None:
     size = ROUND // CHUNKS
     failed = failures(attend, CONFIGS[chunk * size : (chunk + 1) * size])
     assert not failed, f"{len(failed)} of {size} failed:\n" + "\n".join(failed)

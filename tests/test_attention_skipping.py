@@ -10,8 +10,6 @@ import faulthandler
 import mmap
 import os
 import signal
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from store_helpers import in_child
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import settings
 from dimorph.attention import reference
 
 # The largest blocks of queries and tiles of keys of any target level; those of the others divide them.
@@ -31,11 +28,6 @@ COUNT = dm.Variant(
     "Count", header="count.h", params=(dm.tensor("counts", "int32"),), root=Path(__file__).parent / "variants"
 )
 QUERIES, KEYS = 400, 700
-
-
-@pytest.fixture(scope="module")
-def attend(shared_store: Path) -> Iterator[at.Attention]:
-    yield at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
 
 
 def seen(variant: dm.Bound, queries: int = QUERIES, keys: int = KEYS) -> Any:

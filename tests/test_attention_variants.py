@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import settings
 from dimorph.attention import reference
 
 BATCH, QUERIES, KEYS, HEADS = 2, 70, 150, 4
@@ -40,11 +35,6 @@ VARIANTS: dict[str, dm.Bound] = {
     "causal sigmoid": at.compose(at.Causal, at.FlashSigmoid(0.2, -1.0)),
     "causal, sinks": at.compose(at.Causal, at.Sinks(_rng.standard_normal(HEADS).astype(np.float32))),
 }
-
-
-@pytest.fixture(scope="module")
-def attend(shared_store: Path) -> Iterator[at.Attention]:
-    yield at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

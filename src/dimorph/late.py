@@ -1,6 +1,6 @@
-"""Standard modules that a load needs and an import does not: `late.json.loads(...)` imports json when first used.
+"""Standard modules that an import does not need, but a load or a message does: `late.json` imports json at first use.
 
-They come with tvm-ffi anyway, and would be an eighth of what an import of this package takes.
+They come with tvm-ffi anyway, and would be a fifth of what an import of this package takes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     import datetime
     import hashlib
     import json
+    import logging
     import shutil
 
-__all__ = ["datetime", "hashlib", "json", "shutil"]
+__all__ = ["datetime", "hashlib", "json", "logging", "shutil"]
 
 
 def __getattr__(name: str) -> Any:

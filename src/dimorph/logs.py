@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import logging
+from dimorph import late
 
 
 class _Late:
@@ -15,12 +14,10 @@ class _Late:
         self._name = name
 
     def __getattr__(self, method: str) -> Any:
-        import logging
-
         # The logger's own method, so that a record names the line that called it.
-        return getattr(logging.getLogger(self._name), method)
+        return getattr(late.logging.getLogger(self._name), method)
 
 
-def logger(name: str) -> logging.Logger:
+def logger(name: str) -> late.logging.Logger:
     """What `logging.getLogger` returns, to be asked for methods alone."""
     return _Late(name)  # type: ignore[return-value]
