@@ -17,11 +17,13 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   namespace sm80 = dimorph::attention::sm80;
   const int32_t arch = dimorph::cuda::arch(launch.device);
   const sm80::Config config = sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, arch, Traits::has_logits_transform);
-  const gpu::Plan plan = plan_for(config, problem, launch, dimorph::cuda::multiprocessors(launch.device));
+  const int multiprocessors = dimorph::cuda::multiprocessors(launch.device);
+  const gpu::Plan plan = plan_for(config, problem, launch, multiprocessors);
   if (plan.grid == 0) return;
   Params params;
   set_work(params, problem, launch, plan);
   static_cast<sm80::Steps&>(params) = sm80::steps(config, problem);
+  static_cast<sm80::Order&>(params) = sm80::order(config, plan.work, problem.batch_size, multiprocessors);
   launch_kernels(params, launch, plan, plan.grid, config.threads(), config.shared_bytes(), extra);
 }
 

@@ -19,27 +19,29 @@ struct Share {
   __device__ bool idle() const { return kConfig.threads() % kChunks != 0 && row >= kRowsAtOnce; }
 };
 
-// A thread's share in copying tiles of keys or of values: where it reads in the sequence's first tile and writes in the
-// first slot. Kept over the whole loop, so that a tile takes few instructions.
+// A thread's share in copying tiles of keys or of values, kept over the whole loop, so that a tile takes few
+// instructions.
 template <int kDim>
 struct Copier {
   using S = Share<kDim>;
   static constexpr int kSteps = (kKeys + S::kRowsAtOnce - 1) / S::kRowsAtOnce;
-  const char* from;
-  uint32_t to;
-  int rows;  // of the sequence, from the thread's first
+  const char* first;      // tile of the sequence, for all threads
+  uint32_t stride_bytes;  // from row to row
+  uint32_t to;            // where the thread writes in the first slot
+  int rows;               // of the sequence, from the thread's first
 
   __device__ Copier(const DType* base, int64_t stride, int length, uint32_t slots) {
     const S share;
-    from = reinterpret_cast<const char*>(base + share.row * stride + share.chunk * 8);
+    first = reinterpret_cast<const char*>(base);
+    stride_bytes = static_cast<uint32_t>(2 * stride);
     to = slots + share.row * S::kPitch + share.chunk * 16;
     rows = length - share.row;
   }
 
   // One tile's copy, to be made in parts.
   struct Run {
-    const char* row;
-    uint32_t place;
+    const char* rows;  // for all threads
+    uint32_t from, to;
     int left;
     uint32_t step_bytes;
 
@@ -49,30 +51,52 @@ struct Copier {
 #pragma unroll
       for (int j = kSteps * i / parts; j < kSteps * (i + 1) / parts; ++j) {
         const bool mine = !share.idle() && (kKeys % S::kRowsAtOnce == 0 || j * S::kRowsAtOnce + share.row < kKeys);
-        if (mine) copy_async(place + j * S::kRowsAtOnce * S::kPitch, row, left > j * S::kRowsAtOnce);
-        row += step_bytes;
+        if (mine) copy_async(to + j * S::kRowsAtOnce * S::kPitch, rows + from, left > j * S::kRowsAtOnce);
+        rows += step_bytes;
       }
     }
   };
   // Where there is no tile, one of zeros.
   __device__ __forceinline__ Run start(KeyTile tile, int slot, uint32_t tile_bytes, uint32_t step_bytes) const {
     const uint32_t number = tile.there() ? tile.number() : 0;
-    return {from + static_cast<uint64_t>(number) * tile_bytes, to + slot * (kKeys * S::kPitch),
+    // Found again for each tile: the compiler would keep it as 64 bits, for which there are no registers.
+    unsigned thread = threadIdx.x;
+    asm volatile("" : "+r"(thread));
+    const uint32_t from = thread / S::kChunks * stride_bytes + thread % S::kChunks * 16;
+    return {first + static_cast<uint64_t>(number) * tile_bytes, from, to + slot * (kKeys * S::kPitch),
             tile.there() ? rows - tile.first_key() : 0, step_bytes};
   }
 };
 
-__device__ __forceinline__ void load_queries(const Params& p, const Block& block, uint32_t to) {
-  using S = Share<HEAD_DIM_QK>;
-  const S share;
-  if (share.idle()) return;
-  const DType* q = static_cast<const DType*>(p.q) + share.chunk * 8;
-#pragma unroll 1
-  for (int row = share.row; row < kConfig.rows(); row += S::kRowsAtOnce) {
-    const Row at = row_at(p, block, block.row0 + row);
-    copy_async(to + row * kPitchQK + share.chunk * 16,
-               q + offset(p.q_strides, block.batch, block.first_query + at.q, at.head), true);
+// Calls f(row, address, there) for those of the warp's rows of which the lane has a chunk of 16 bytes, always the same
+// one: where it lies in the tensor, and whether the block has the row. From row to row it takes a few instructions.
+template <int kDim, typename T, typename F>
+__device__ __forceinline__ void for_each_row(const Params& p, const Block& block, T* tensor,
+                                             const dimorph::attention::Strides& strides, int warp_row, F f) {
+  constexpr int kChunks = kDim / 8, kAtOnce = 32 / kChunks;
+  const int lane = threadIdx.x % 32, first = lane / kChunks;
+  if (32 % kChunks != 0 && first >= kAtOnce) return;
+  const Row at = row_at(p, block, warp_row + first);
+  T* to = tensor + offset(strides, block.batch, block.first_query + at.q, at.head) + lane % kChunks * 8;
+  const int queries = static_cast<int>(__umulhi(2u * kAtOnce + 1u, p.pack_reciprocal)),
+            heads = kAtOnce - queries * p.pack;
+  const int64_t step = queries * strides.row + heads * strides.head, wrap = strides.row - p.pack * strides.head;
+  int head = at.head - block.first_head;
+#pragma unroll 4
+  for (int row = first; row < kConfig.warp_rows(); row += kAtOnce) {
+    f(row, to, warp_row + row <= block.last_row);
+    to += step;
+    head += heads;
+    if (head >= p.pack) head -= p.pack, to += wrap;
   }
+}
+
+// The warp's queries, to its place in shared memory; zeros for rows past the block's last.
+__device__ __forceinline__ void load_queries(const Params& p, const Block& block, int warp_row, uint32_t to) {
+  const uint32_t place = to + threadIdx.x % 32 % (HEAD_DIM_QK / 8) * 16;
+  for_each_row<HEAD_DIM_QK>(
+      p, block, static_cast<const DType*>(p.q), p.q_strides, warp_row,
+      [&](int row, const DType* from, bool there) { copy_async(place + row * kPitchQK, from, there); });
 }
 
 }  // namespace DIMORPH_CASE

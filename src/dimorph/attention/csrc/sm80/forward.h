@@ -37,7 +37,7 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
   KeyTiles tiles(p, block, variant);
   KeyTile tile = tiles.next();
   int slot = 0;
-  load_queries(p, block, base + kConfig.queries_at());
+  load_queries(p, block, warp_row, base + kConfig.queries_at() + warp * kConfig.warp_rows() * kPitchQK);
   key_copier.start(tile, slot, p.k_tile_bytes, p.k_step_bytes).load(0, 1);
   value_copier.start(tile, slot, p.v_tile_bytes, p.v_step_bytes).load(0, 1);
   start_rows(p, block, variant, rows, warp_row);
@@ -59,7 +59,7 @@ __device__ __forceinline__ void run_block(const Params& p, const Block& block, V
       found = dm::hooks::classify_tile(variant, row_at(p, block, warp_row).q,
                                        row_at(p, block, warp_row + kConfig.warp_rows() - 1).q + 1, k0,
                                        dm::math::min(k0 + kKeys, block.kv_len));
-    const KeyTile next = tiles.next();
+    const KeyTile next{common(tiles.next().code)};  // so addresses of tiles are not each thread's own
     // The tile is there for all after this, and nobody still reads the other slot.
     copy_wait();
     __syncthreads();
@@ -135,22 +135,20 @@ __device__ __forceinline__ void store_by_rows(const Params& p, const Block& bloc
     for (int n = 0; n < kValueChunks; ++n) to[n * 4] = pairs[n];
   });
   __syncwarp();
-#pragma unroll 4
-  for (int i = threadIdx.x % 32; i < kConfig.warp_rows() * kValueChunks; i += 32) {
-    const int row = i / kValueChunks, chunk = i % kValueChunks;
-    if (warp_row + row <= block.last_row)
-      *reinterpret_cast<uint4*>(output_of(p, block, row_at(p, block, warp_row + row)) + chunk * 8) =
-          *reinterpret_cast<const uint4*>(mine + row * kPitchVO + chunk * 16);
-  }
+  const unsigned char* from = mine + threadIdx.x % 32 % kValueChunks * 16;
+  for_each_row<HEAD_DIM_VO>(p, block, static_cast<DType*>(p.out), p.out_strides, warp_row,
+                            [&](int row, DType* to, bool there) {
+                              if (there)
+                                *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from + row * kPitchVO);
+                            });
 }
 
 // The block of that number; false when its sequence has no such rows.
 __device__ __forceinline__ bool find_block(const Params& p, int index, Block& block) {
-  // Long tiles first: under a causal mask the last queries see the most keys. Tiles of one head follow each other, so
-  // that those at work together share its keys in the second-level cache.
-  const int unit = divide(index, p.splits), pack = divide(unit, p.tiles);
-  const int tile = p.tiles - 1 - (unit - pack * p.tiles);
-  find_sequence(p, pack, index - unit * p.splits, block);
+  const int unit = divide(index, p.splits), group = divide(unit, p.group * p.tiles);
+  const int rest = unit - group * p.group * p.tiles, size = dm::math::min(p.group, p.units - group * p.group);
+  const int rank = divide(rest, size), tile = p.tiles - 1 - rank;
+  find_sequence(p, group * p.group + rest - rank * size, index - unit * p.splits, block);
   if (tile >= tiles_of(p, block.qo_len)) return false;
   find_rows_of_tile(p, tile, block);
   return true;

@@ -2,13 +2,15 @@
 #pragma once
 #include "../gpu/work.h"
 #include "config.h"
+#include "order.h"
 #include "steps.h"
 
 namespace DIMORPH_CASE {
 
 struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
                 dimorph::attention::gpu::Work,
-                dimorph::attention::sm80::Steps {
+                dimorph::attention::sm80::Steps,
+                dimorph::attention::sm80::Order {
   ADDITIONAL_PARAMS_DECL
 };
 

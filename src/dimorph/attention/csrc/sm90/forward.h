@@ -208,7 +208,12 @@ class Computer {
   __device__ __forceinline__ KeyTile pass_by(KeyTile tile) {
     pass_turn();
     barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());
-    const KeyTile next = after(tile);
+    // One lane reads: others might still do so when the slot is given back.
+    KeyTile next;
+    if constexpr (KeyTiles::kClassified)
+      next.code = common(threadIdx.x % 32 == 0 ? after(tile).code : 0);
+    else
+      next = after(tile);
     release(signals_.keys_empty[keys_.slot()]);
     keys_.next();
     barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());
