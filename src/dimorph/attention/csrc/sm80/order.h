@@ -11,7 +11,7 @@ namespace sm80 {
 // turns: with one head after the other, multiprocessors that got a long tile at the end would keep the others waiting.
 struct Order {
   int32_t units;  // packs of heads of all sequences
-  int32_t group;  // of them, twice as many as work at once: more would not find their keys in the second-level cache
+  int32_t group;  // so many take turns: twice as many as work at once, whose keys the second-level cache holds
 };
 
 constexpr Order order(const Config& c, const gpu::Work& work, int batch_size, int multiprocessors) {
