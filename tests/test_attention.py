@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -164,6 +166,24 @@ def test_torch_arrays_are_taken_and_given(attend: at.Attention) -> None:
     out = attend(torch.from_numpy(q), torch.from_numpy(k), torch.from_numpy(v), variant=at.Causal)
     assert isinstance(out, torch.Tensor)
     close(out, reference.attention(q, k, v, variant=at.Causal())[0])
+
+
+# In a process of its own: JAX's threads do not go together with other tests' forks.
+JAX = """
+import jax, numpy as np
+from dimorph import attention as at
+from dimorph.attention import reference
+
+arrays = [np.random.default_rng(6).standard_normal((1, 20, 2, 32), dtype=np.float32) for _ in range(3)]
+out = at.attention(*map(jax.numpy.asarray, arrays), variant=at.Causal)
+assert isinstance(out, jax.Array), type(out)
+expected = reference.attention(*arrays, variant=at.Causal())[0]
+assert np.abs(np.asarray(out) - expected).max() <= 2e-6 * np.abs(expected).max()
+"""
+
+
+def test_jax_arrays_are_taken_and_given(warm_store: Path) -> None:
+    subprocess.run([sys.executable, "-c", JAX], check=True)
 
 
 def test_read_only_inputs_serve(attend: at.Attention) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from attention_check import check, error, exact, failures
 from attention_configs import Specialization
-from emulated import HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems
+from emulated import HERE, SMALL, Emulated, Emulator, OnGpu, altered, long_problems, missing, problems, two_groups
 from sanitized import ADDRESS
 
 import dimorph as dm
@@ -208,6 +208,10 @@ def test_long_problems(emulator: Emulator, store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", store, split=False)
     failed = failures(attend, long_problems())  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
+
+
+def test_heads_take_turns_in_groups(emulator: Emulator, store: Path) -> None:
+    check(Emulated(emulator, "sm_80", store), two_groups())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
