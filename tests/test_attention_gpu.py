@@ -94,7 +94,7 @@ def test_sanitizers_find_nothing(tool: str, family: str, warm_store: Path) -> No
         pytest.skip("compute-sanitizer is not installed")
     program = [sys.executable, str(Path(__file__).parent / "gpu_arrays.py"), family]
     # Everything is compiled before: a sanitizer looks at compilers, too, which then take minutes.
-    subprocess.run(program, capture_output=True, check=True)
+    subprocess.run(program, check=True)
     # The driver is asked for parameters until there are no more: an error that is no fault.
     options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no"]
     done = subprocess.run([sanitizer, *options, *program], capture_output=True, text=True, check=False)

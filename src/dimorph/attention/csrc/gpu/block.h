@@ -18,14 +18,19 @@ struct Block {
   int first_query;  // the row of a tensor at which the sequence's queries begin: ragged ones follow each other
 };
 
+// How many whole queries so many rows are: (rows + 1/2) / pack, rounded down, which is exact where plan() packs, and
+// for pack 1 always.
+__device__ __forceinline__ int whole_queries(const Params& p, int rows) {
+  return static_cast<int>(__umulhi(2u * rows + 1u, p.pack_reciprocal));
+}
+
 // A row's query and head. Rows past the tile's last repeat it, so that hooks never see an index out of range.
 struct Row {
   int q, head;
 };
 __device__ __forceinline__ Row row_at(const Params& p, const Block& block, int row) {
   row = dm::math::min(row, block.last_row);
-  // (row + 1/2) / pack, rounded down: exact where plan() packs, and for pack 1 always.
-  const int q = static_cast<int>(__umulhi(2u * row + 1u, p.pack_reciprocal));
+  const int q = whole_queries(p, row);
   return {q, block.first_head + row - q * p.pack};
 }
 

@@ -14,7 +14,8 @@ struct Share {
   static constexpr int kChunks = kDim / 8;
   static constexpr int kRowsAtOnce = kConfig.rows_at_once(kDim);
   static constexpr int kPitch = 2 * kDim + 16;
-  int row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
+  int row, chunk;
+  __device__ explicit Share(unsigned thread = threadIdx.x) : row(thread / kChunks), chunk(thread % kChunks) {}
   // Threads left over where the chunks of a row do not divide their number.
   __device__ bool idle() const { return kConfig.threads() % kChunks != 0 && row >= kRowsAtOnce; }
 };
@@ -62,7 +63,8 @@ struct Copier {
     // Found again for each tile: the compiler would keep it as 64 bits, for which there are no registers.
     unsigned thread = threadIdx.x;
     asm volatile("" : "+r"(thread));
-    const uint32_t from = thread / S::kChunks * stride_bytes + thread % S::kChunks * 16;
+    const S share(thread);
+    const uint32_t from = share.row * stride_bytes + share.chunk * 16;
     return {first + static_cast<uint64_t>(number) * tile_bytes, from, to + slot * (kKeys * S::kPitch),
             tile.there() ? rows - tile.first_key() : 0, step_bytes};
   }
@@ -78,8 +80,7 @@ __device__ __forceinline__ void for_each_row(const Params& p, const Block& block
   if (32 % kChunks != 0 && first >= kAtOnce) return;
   const Row at = row_at(p, block, warp_row + first);
   T* to = tensor + offset(strides, block.batch, block.first_query + at.q, at.head) + lane % kChunks * 8;
-  const int queries = static_cast<int>(__umulhi(2u * kAtOnce + 1u, p.pack_reciprocal)),
-            heads = kAtOnce - queries * p.pack;
+  const int queries = whole_queries(p, kAtOnce), heads = kAtOnce - queries * p.pack;
   const int64_t step = queries * strides.row + heads * strides.head, wrap = strides.row - p.pack * strides.head;
   int head = at.head - block.first_head;
 #pragma unroll 4
