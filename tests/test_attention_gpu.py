@@ -173,6 +173,31 @@ def test_graph_allocation_and_stream(attend: at.Attention) -> None:
     close(out, expected(q, k, v))
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU only")
+def test_each_gpu_computes_what_lies_on_it(attend: at.Attention) -> None:
+    """Whichever is current, with workspaces and streams of its own."""
+    for shape in ({}, {"queries": 3, "keys": 5000}):
+        here = inputs(**shape)
+        there = [x.to("cuda:1") for x in here]
+        reference = expected(*here, causal=True)
+        for current in (0, 1):
+            with torch.cuda.device(current):
+                outs = [attend(*problem, variant=at.Causal) for problem in (here, there, here)]
+                assert torch.cuda.current_device() == current
+            assert [out.device.index for out in outs] == [0, 1, 0]
+            for out in outs:
+                close(out.to("cuda:0"), reference)
+        stream = torch.cuda.Stream("cuda:1")
+        torch.cuda.synchronize("cuda:1")
+        out = attend(*there, variant=at.Causal, out=torch.zeros_like(there[0]), stream=stream)
+        stream.synchronize()
+        close(out.to("cuda:0"), reference)
+    with pytest.raises(ValueError, match="argument 'k': expected a tensor on"):
+        attend(there[0], here[1], there[2])
+    with pytest.raises(ValueError, match="argument 'alibi_slopes': expected a tensor on cuda:1, got one on cuda:0"):
+        attend(*there, variant=at.ALiBi(torch.ones(8, device="cuda:0")))
+
+
 def test_compiled_without_a_break_and_checked_by_torch(attend: at.Attention) -> None:
     q, k, v = inputs()
     slopes = torch.rand(8, device="cuda")
