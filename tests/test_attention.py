@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -218,12 +219,48 @@ def test_nan_and_inf_stay_in_their_rows(attend: at.Attention, dtype: Any, length
         ({"v": np.zeros((8, 64), np.float32)}, "argument 'v': expected an array"),
         ({"cu_seqlens_q": np.zeros(2, np.int32)}, "expected both or neither"),
         ({"q": np.zeros((1, 8, 4, 64), np.int32)}, "axis dtype"),
+        ({"scale": np.nan}, "argument 'scale': expected a number, got NaN"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
     good = {name: np.zeros((1, 8, 2 + 2 * (name == "q"), 64), np.float32) for name in "qkv"}
     with pytest.raises((ValueError, TypeError), match=message):
         at.attention(**(good | change))
+
+
+def test_an_output_that_is_an_input_is_refused(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), (64, 64))
+    for name, out in (("q", q), ("k", k), ("v", v)):
+        with pytest.raises(ValueError, match=f"argument 'out': expected memory of its own, got that of '{name}'"):
+            attend(q, k, v, out=out)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(40, 41), (1, 100), (100, 40)])
+def test_a_window_as_wide_as_can_be_is_none(warm_store: Path, queries: int, keys: int) -> None:
+    attend, most = at.Attention(), 2**31 - 1
+    q, k, v = inputs(np.random.default_rng(9), 1, queries, keys, (2, 2), (64, 64))
+    for widths, same in (
+        ((-1, most), at.Plain),
+        ((most, -1), at.Plain),
+        ((most, most), at.Plain),
+        ((most, 0), at.Causal),
+    ):
+        out = attend(q, k, v, variant=at.Window(*widths))
+        np.testing.assert_allclose(out, attend(q, k, v, variant=same), atol=1e-6)
+
+
+def test_a_fork_while_another_thread_loads_leaves_a_child_that_works(attend: at.Attention) -> None:
+    q, k, v = inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), (64, 64))
+    expected = attend(q, k, v, variant=at.Causal)
+    other = at.Attention()
+
+    def child() -> bool:
+        signal.alarm(30)  # a dead lock must end
+        return bool(np.array_equal(other(q, k, v, variant=at.Causal), expected))
+
+    with other._lock:  # as while it compiles
+        answer = result_of(start_child(child))
+    assert answer is True
 
 
 def test_the_threads_are_there_again_after_a_fork(attend: at.Attention) -> None:

@@ -204,6 +204,48 @@ def test_what_ran_last_gives_way_to_what_fits(emulator: Emulator, store: Path) -
         attend(q, q[..., :16].copy(), q, variant=at.Plain())
 
 
+def test_each_load_launches_the_device_code_that_it_found(emulator: Emulator, store: Path) -> None:
+    q, k, v = (np.random.default_rng(0).standard_normal((1, 33, 2, 32)).astype(np.float16) for _ in range(3))
+    expected, _, scale = exact(q, k, v, at.Plain(), None)
+    for arch in ("sm_80", "sm_90", "sm_80"):  # one case, whose device code is another
+        assert error(Emulated(emulator, arch, store)(q, k, v, variant=at.Plain()), expected, scale) < 2.0**-7
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_arguments_for_gpus(emulator: Emulator, store: Path, arch: str) -> None:
+    """What differs from the CPU: lengths of ragged sequences, strides, workspaces, parts of keys."""
+    attend, rng = Emulated(emulator, arch, store), np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 33, 1, 32)).astype(np.float16) for _ in range(3))
+    expected, _, scale = exact(q, k, v, at.Plain(), None)
+    # The longest length, or more.
+    ends = np.array([0, 33], np.int32)
+    for longest in (33, 128):
+        lengths = {"cu_seqlens_q": ends, "cu_seqlens_k": ends, "max_seqlen_q": longest, "max_seqlen_k": longest}
+        assert error(attend(q[0], k[0], v[0], variant=at.Plain(), **lengths)[None], expected, scale) < 2.0**-7
+    with pytest.raises(ValueError, match="argument 'max_seqlen_k': expected the length of a sequence, got -1"):
+        attend(q[0], k[0], v[0], variant=at.Plain(), **{**lengths, "max_seqlen_k": -1})
+    # A single head's stride is nobody's.
+    gpu = attend._gpu
+    single = [OnGpu(np.lib.stride_tricks.as_strided(x, strides=(*x.strides[:2], 2, 2)), gpu) for x in (q, k, v)]
+    out, workspace = np.full_like(q, np.nan), OnGpu(np.zeros(1, np.float32), gpu)
+    attend.attend(*single, out=OnGpu(out, gpu), workspace=workspace)
+    assert error(out, expected, scale) < 2.0**-7
+    back = OnGpu(k[:, ::-1], gpu)
+    with pytest.raises(ValueError, match=r"argument 'k': expected (rows one after the other|strides that are not neg)"):
+        attend.attend(single[0], back, single[2], out=OnGpu(out, gpu), workspace=workspace)
+    odd = OnGpu(np.zeros(9, np.float32)[1:], gpu)
+    odd = odd if odd.array.ctypes.data % 8 else OnGpu(odd.array[1:], gpu)
+    with pytest.raises(ValueError, match="argument 'workspace': expected an address that is a multiple of 8"):
+        attend.attend(*single, out=OnGpu(out, gpu), workspace=odd)
+    # A part of NaN alone is a part.
+    q, k, v = (rng.standard_normal((1, n, 1, 32)).astype(np.float16) for n in (1, 1024, 1024))
+    k[:, :512] = np.nan
+    for one in (attend, Emulated(emulator, arch, store, split=False)):
+        out, lse = one(q, k, v, variant=at.Plain(), return_lse=True)
+        assert np.isnan(out).all()
+        assert np.isnan(lse).all()
+
+
 def test_long_problems(emulator: Emulator, store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", store, split=False)
     failed = failures(attend, long_problems())  # type: ignore[arg-type]

@@ -22,13 +22,17 @@ POOL = Kernel(name="dimorph_pool", entry="pool.cc", root=Path(__file__).parent /
 
 
 class Library:
-    """A loaded shared object."""
+    """A loaded shared object.
 
-    def __init__(self, artifact: Artifact) -> None:
+    Args:
+        again: it is loaded already, and this one is to have variables of its own.
+    """
+
+    def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         self.path = artifact.file
         try:
             # Local, so that equal names in two objects never meet.
-            self._handle = ctypes.CDLL(str(self.path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+            self._handle = ctypes.CDLL(_copied(self.path) if again else str(self.path), os.RTLD_LOCAL | os.RTLD_NOW)
         except OSError as error:
             kind = LoadError if self.path.exists() else Gone
             raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {error}") from error
@@ -52,9 +56,9 @@ class Library:
 class Entry(Library):
     """An entry."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         ffi.require()
-        super().__init__(artifact)
+        super().__init__(artifact, again=again)
         self.call("dimorph_python_lock", ctypes.addressof(ffi.python_lock()))
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
 
@@ -111,7 +115,8 @@ class Case(Library):
 
 
 _L = TypeVar("_L", bound=Library)
-_loaded: dict[tuple[str, str], Library] = {}
+# By the keys of what it was made from, of device code too: a case launches what it was first given.
+_loaded: dict[tuple[tuple[str, str], ...], Library] = {}
 _lock = threading.RLock()
 # The address of the HostServices table of the pool, once there is one.
 _services: list[int] = []
@@ -126,7 +131,7 @@ def load(artifact: Artifact, unit: plan.Unit, settings: Settings, images: Sequen
     if unit.kernel is POOL:
         return _start_pool(artifact, settings)
     if unit.kind == "entry":
-        return _once(artifact, Entry, None)
+        return _once((artifact,), Entry, None)
 
     def prepare(library: Case) -> None:
         library.call("dimorph_case_bind", _services[0] if unit.parallel else 0)
@@ -134,7 +139,7 @@ def load(artifact: Artifact, unit: plan.Unit, settings: Settings, images: Sequen
             library.code = DeviceCode(unit.label, images)
             library.call("dimorph_device_bind", library.code.address)
 
-    return _once(artifact, Case, prepare)
+    return _once((artifact, *images), Case, prepare)
 
 
 def pool_units() -> list[plan.Unit]:
@@ -150,23 +155,33 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
         set_threads(settings.num_threads or 0)
 
     with _lock:
-        library = _once(artifact, Library, prepare)
+        library = _once((artifact,), Library, prepare)
         if not _services:
             _services.append(ctypes.CFUNCTYPE(ctypes.c_void_p)(library.symbol("dimorph_host_services"))())
         return library
 
 
-def _once(artifact: Artifact, kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:
-    key = (artifact.meta.key, artifact.meta.toolchain_id)
+def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:
+    """What the first of the artifacts holds, for use with the others."""
+    key = tuple((artifact.meta.key, artifact.meta.toolchain_id) for artifact in artifacts)
     with _lock:
         library = _loaded.get(key)
         if library is None:
-            library = kind(artifact)
+            path = artifacts[0].file
+            library = kind(artifacts[0], again=any(other.path == path for other in _loaded.values()))
             if prepare:
                 prepare(library)
             _loaded[key] = library
         assert isinstance(library, kind)
         return library
+
+
+def _copied(path: Path) -> str:
+    """Another file with what is in it, for as long as the process lives: by its name the loader knows what it has."""
+    copy = os.memfd_create(path.name, os.MFD_CLOEXEC)
+    with os.fdopen(copy, "wb", closefd=False) as file:
+        file.write(path.read_bytes())
+    return f"/proc/self/fd/{copy}"
 
 
 def _forget_lock() -> None:

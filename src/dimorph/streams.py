@@ -9,6 +9,7 @@ from typing import Any
 from dimorph import driver
 
 _KDLCUDA = 2
+_DEFAULT_STREAMS = 2  # the handles up to it stand for a context's own
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], stream: Any) -> Any:
@@ -42,12 +43,19 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], stream: Any) -> An
 
 
 def capturing() -> bool:
-    """Whether the call that this thread is in is being captured into a CUDA graph."""
+    """Whether a current stream of this thread is being captured into a CUDA graph: tvm-ffi's, torch's or CuPy's."""
     import tvm_ffi
 
     found = driver.find()
     gpus = range(len(found.gpus)) if found else ()
-    return any(driver.is_capturing(tvm_ffi.get_raw_stream(tvm_ffi.device("cuda", gpu))) for gpu in gpus)
+    streams = [tvm_ffi.get_raw_stream(tvm_ffi.device("cuda", gpu)) for gpu in gpus]
+    # tvm-ffi asks the others within its own calls alone.
+    torch, cupy = sys.modules.get("torch"), _cupy()
+    if torch is not None and torch.cuda.is_initialized():
+        streams += [torch.cuda.current_stream(gpu).cuda_stream for gpu in range(torch.cuda.device_count())]
+    if cupy is not None and (stream := cupy.cuda.get_current_stream().ptr) > _DEFAULT_STREAMS:
+        streams.append(stream)
+    return any(map(driver.is_capturing, streams))
 
 
 def _cupy() -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from sys import modules
@@ -21,6 +23,9 @@ _DLPACK_CUDA = 2
 GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 _MOST_MULTIPROCESSORS = 160
 _MANY_QUERIES, _FEW_QUERIES = -1, -2  # places on the CPU
+
+
+_made: weakref.WeakSet[Attention] = weakref.WeakSet()
 
 
 class Attention:
@@ -48,6 +53,7 @@ class Attention:
         self._last: dict[str, _Found] = {}
         self._mixed: set[str] = set()  # where that was wrong once
         self._lock = threading.Lock()
+        _made.add(self)
 
     def __call__(  # noqa: PLR0912, PLR0915 (every call's path, in one piece)
         self,
@@ -71,8 +77,8 @@ class Attention:
 
         Any array that speaks DLPack serves (NumPy, torch, CuPy, ...), on the CPU or on an NVIDIA GPU of 8.0 or later,
         without a copy. Strides are free as long as the last dimension is contiguous; on a GPU they are multiples of 16
-        bytes, as addresses are, and on one of 9.0 not negative. Logits and sums are float32 whatever the dtype. A GPU
-        call runs on the caller's current stream and waits for nothing.
+        bytes, as addresses are, and not negative, and rows of k and v lie less than 32 MiB apart. Logits and sums are
+        float32 whatever the dtype. A GPU call runs on the caller's current stream and waits for nothing.
 
         Args:
             q: [batch, queries, heads, head_dim_qk], or ragged: [tokens, heads, head_dim_qk]. float32 (on the
@@ -87,7 +93,8 @@ class Attention:
             cu_seqlens_k: the same for keys.
             max_seqlen_q, max_seqlen_k: ragged on a GPU, where offsets are not read before the launch: the longest of
                 those sequences, or more. Default: all tokens, which is right, but starts blocks that find no work.
-            out: [batch, queries, heads, head_dim_vo] (or ragged) to write to; default: a new array of q's kind.
+            out: [batch, queries, heads, head_dim_vo] (or ragged) to write to, which must not overlap what is read;
+                default: a new array of q's kind.
             return_lse: return also the natural log-sum-exp of the logits, float32 [batch, queries, heads]; NaN for a
                 variant without softmax.
             lse: an array to write that to.
@@ -102,7 +109,8 @@ class Attention:
             out, or (out, lse). A query that sees no key has output 0 and lse -inf.
 
         Raises:
-            TypeError, ValueError: an argument does not fit; names it, with what was expected and what came.
+            TypeError, ValueError: an argument does not fit; names it, with what was expected and what came. Sizes of
+                a variant's own tensors are not known here: they are the caller's promise.
             RuntimeError: a tensor requires grad and grad mode is on: there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
@@ -118,6 +126,8 @@ class Attention:
             if self is _shared and torch.compiler.is_compiling() and hasattr(q, "requires_grad"):
                 from dimorph.attention.torch import traced
 
+                if stream is not None:
+                    raise ValueError("attention: argument 'stream': expected none in what is traced, which has its own")
                 offsets = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
                 return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
             if torch.is_grad_enabled() and hasattr(q, "requires_grad"):
@@ -226,6 +236,13 @@ class Attention:
                 raise error from None
 
 
+def _forget_locks() -> None:
+    # Another thread may have held one when the process forked, while it compiled; it does not exist here.
+    for attend in _made:
+        attend._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
 _shared = Attention()
 # The method, because a call of an object takes up to half a microsecond more.
 attention = _shared.__call__

@@ -115,7 +115,10 @@ Bias = _variant(
 
 
 def additive_bias(bias: Any) -> dm.Bound:
-    """`Bias` from a float32 array [batch or 1, heads or 1, queries, keys], row-major; a size of 1 is broadcast."""
+    """`Bias` from a float32 array [batch or 1, heads or 1, queries, keys], row-major.
+
+    One batch or head is for all of them. Queries and keys are those of the call, which is not checked.
+    """
     return Bias(bias, *_strides("additive_bias", "bias", bias))
 
 

@@ -7,7 +7,7 @@
 namespace dimorph {
 namespace attention {
 
-constexpr int64_t kMaxLength = (int64_t{1} << 31) - 1024;  // indices are 32 bits wide, and tiles look ahead
+constexpr int64_t kMaxLength = int64_t{1} << 29;  // so that sums of a few indices are 32 bits wide
 
 inline void check_device(const ConstTensor& tensor, const char* name, Device device) {
   DIMORPH_CHECK(tensor.device().device_type == device.device_type && tensor.device().device_id == device.device_id,
@@ -42,6 +42,12 @@ inline void check_size(const ConstTensor& tensor, const char* name, int dim, int
                 static_cast<long long>(expected), dim, meaning, static_cast<long long>(tensor.size(dim)));
 }
 
+// Inputs are read after the first outputs are written. That two tensors overlap otherwise is not looked for.
+inline void check_apart(const Tensor& out, const ConstTensor& tensor, const char* name) {
+  DIMORPH_CHECK(out.data() != tensor.data() || out.numel() == 0,
+                "attention: argument 'out': expected memory of its own, got that of '%s'", name);
+}
+
 // Offsets in the memory of a GPU are not read here: what they hold is the caller's promise.
 inline const int32_t* check_offsets(const ConstTensor& offsets, const char* name, Device device) {
   DIMORPH_CHECK_TYPE(offsets.dtype() == dimorph::data_type<int32_t>(), "attention: argument '%s': expected dtype int32",
@@ -70,9 +76,9 @@ inline int32_t longest_of(const int32_t* offsets, const char* name, int32_t batc
 
 inline int32_t longest_given(const Optional<int64_t>& given, const char* name, int64_t tokens) {
   if (!given) return static_cast<int32_t>(tokens);
-  DIMORPH_CHECK(*given >= 0 && *given <= tokens, "attention: argument '%s': expected 0 to the %lld tokens, got %lld",
-                name, static_cast<long long>(tokens), static_cast<long long>(*given));
-  return static_cast<int32_t>(*given);
+  DIMORPH_CHECK(*given >= 0, "attention: argument '%s': expected the length of a sequence, got %lld", name,
+                static_cast<long long>(*given));
+  return static_cast<int32_t>(*given < tokens ? *given : tokens);
 }
 
 // On a GPU, where lengths of ragged sequences are not read, the longest ones are those given, or all tokens.
@@ -108,6 +114,10 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
                 static_cast<long long>(k.size(head)), static_cast<long long>(q.size(head)));
   DIMORPH_CHECK(q.size(row) <= kMaxLength && k.size(row) <= kMaxLength,
                 "attention: arguments 'q' and 'k': expected at most %lld rows", static_cast<long long>(kMaxLength));
+  DIMORPH_CHECK(sm_scale == sm_scale, "attention: argument 'scale': expected a number, got NaN");
+  check_apart(out, q, "q");
+  check_apart(out, k, "k");
+  check_apart(out, v, "v");
 
   Problem problem{};
   problem.q = q.data();

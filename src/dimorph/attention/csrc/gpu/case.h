@@ -33,8 +33,16 @@ inline void launch_kernels(Params& params, const dimorph::attention::Launch& lau
                            int64_t grid, int threads, int shared_bytes, dimorph::Extra extra) {
   extra.device = launch.device;
   if (!extra.apply(set_extra, params)) return;
+  constexpr int64_t kMostBlocks = 0x7fffffff;
+  if (grid > kMostBlocks || plan.merge_grid > kMostBlocks) {
+    dimorph::detail::fail(dimorph::cuda::detail::case_sink(), dimorph::ErrorKind::value,
+                          "attention: expected a problem of at most %lld thread blocks, got one of %lld; of ragged "
+                          "sequences, give the length of the longest as 'max_seqlen_q'",
+                          static_cast<long long>(kMostBlocks), static_cast<long long>(grid));
+    return;
+  }
   dimorph::cuda::Config forward;
-  forward.grid.x = grid <= 0x7fffffff ? static_cast<unsigned>(grid) : ~0u;  // more is refused, not cut off
+  forward.grid.x = static_cast<unsigned>(grid);
   forward.block.x = threads;
   forward.shared_bytes = shared_bytes;
   DIMORPH_LAUNCH(attention_forward, launch.device, forward, params);

@@ -15,8 +15,14 @@ using dimorph::attention::Strides;
 
 namespace {
 
-void check_fits(const ConstTensor& tensor, const Strides& strides, const char* name) {
-  const char* misfit = family::misfit(tensor.data(), strides);
+// `copied`: by rows of keys, whose steps are narrower.
+void check_fits(const ConstTensor& tensor, Strides strides, const char* name, bool copied) {
+  // A single batch, row or head has a stride that nobody takes.
+  const int row = tensor.ndim() - 3;
+  if (tensor.size(0) <= 1) strides.batch = 0;
+  if (tensor.size(row) <= 1) strides.row = 0;
+  if (tensor.size(row + 1) <= 1) strides.head = 0;
+  const char* misfit = family::misfit(tensor.data(), strides, copied);
   DIMORPH_CHECK(!misfit, "attention: argument '%s': expected %s, as copies of 16 bytes need", name, misfit);
 }
 
@@ -32,10 +38,10 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm
   DIMORPH_CHECK(q.device().device_type == kDLCUDA, "attention: argument 'q': expected a tensor on a GPU");
   const Problem problem =
       dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, max_seqlen_q, max_seqlen_k);
-  check_fits(q, problem.q_strides, "q");
-  check_fits(k, problem.k_strides, "k");
-  check_fits(v, problem.v_strides, "v");
-  check_fits(out, problem.out_strides, "out");
+  check_fits(q, problem.q_strides, "q", false);
+  check_fits(k, problem.k_strides, "k", true);
+  check_fits(v, problem.v_strides, "v", true);
+  check_fits(out, problem.out_strides, "out", false);
   Launch launch{};
   launch.device = q.device();
   launch.tokens = problem.cu_seqlens_q ? q.size(0) : q.size(0) * q.size(1);
@@ -44,6 +50,8 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm
     dimorph::attention::check_device(*workspace, "workspace", q.device());
     DIMORPH_CHECK_TYPE(workspace->dtype() == dimorph::data_type<float>() && workspace->contiguous(),
                        "attention: argument 'workspace': expected a contiguous float32 tensor");
+    DIMORPH_CHECK(reinterpret_cast<uint64_t>(workspace->data()) % 8 == 0,
+                  "attention: argument 'workspace': expected an address that is a multiple of 8");
     launch.workspace = workspace->data<float>();
     launch.workspace_size = workspace->numel();
   }

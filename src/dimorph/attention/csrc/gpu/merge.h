@@ -20,8 +20,9 @@ extern "C" __global__ void __launch_bounds__(128) attention_merge(const __grid_c
   for (int i = 0; i < params.splits; ++i) {
     const int64_t part = i * params.rows + place;
     const float factor = Traits::use_softmax ? dm::math::exp2(params.partial_state[2 * part] - max) : 1.f;
-    if (factor == 0.f) continue;
-    sum += params.partial_state[2 * part + 1] * factor;
+    const float part_sum = params.partial_state[2 * part + 1];
+    if (factor == 0.f && part_sum == part_sum) continue;  // a part of logits that are NaN has no maximum, but counts
+    sum += part_sum * factor;
 #pragma unroll
     for (int j = 0; j < kLanes; ++j) {
       const int dim = j * 32 + threadIdx.x % 32;

@@ -18,12 +18,14 @@ constexpr Steps steps(const Config& c, const Problem& problem) {
           bytes(problem.v_strides.row * c.keys), bytes(problem.v_strides.row * c.rows_at_once(c.dim_vo))};
 }
 
-// What the kernels ask of a tensor for their 16-byte accesses and 32-bit steps: null, or what does not fit.
-inline const char* misfit(const void* data, const Strides& strides) {
+// What the kernels ask of a tensor for their 16-byte accesses, and of those copied in tiles for steps of 32 bits: null,
+// or what does not fit.
+inline const char* misfit(const void* data, const Strides& strides, bool copied) {
   if (reinterpret_cast<uint64_t>(data) % 16 != 0) return "an address that is a multiple of 16";
   if (strides.batch % 8 != 0 || strides.row % 8 != 0 || strides.head % 8 != 0)
     return "strides that are multiples of 16 bytes";
-  if (strides.row < 0 || strides.row >= int64_t{1} << 24) return "rows at most 32 MiB apart";
+  if (copied && (strides.row < 0 || strides.row >= int64_t{1} << 24))
+    return "rows one after the other, less than 32 MiB apart";
   return nullptr;
 }
 

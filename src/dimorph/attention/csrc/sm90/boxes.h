@@ -41,7 +41,7 @@ constexpr Boxes query_boxes(const Config& c, const Problem& p, const Strides& st
 }
 
 // What the copy engine asks of a tensor: null, or what does not fit.
-inline const char* misfit(const void* data, const Strides& strides) {
+inline const char* misfit(const void* data, const Strides& strides, bool) {
   if (reinterpret_cast<uint64_t>(data) % 16 != 0) return "an address that is a multiple of 16";
   if (strides.batch % 8 != 0 || strides.row % 8 != 0 || strides.head % 8 != 0)
     return "strides that are multiples of 16 bytes";

@@ -8,12 +8,14 @@ namespace dm {
 
 template <typename ParamsT>
 struct Window {
-  static constexpr int kUnbounded = 1 << 29;  // sums of two of them and an index stay in 32 bits
+  static constexpr int kUnbounded = 1 << 29;  // the most keys there may be; sums of two and an index stay in 32 bits
   int lowest, highest;                        // of key - query
 
   DM_HD Window(const ParamsT& params, int batch_idx)
-      : lowest(params.window_left < 0 ? -kUnbounded : diagonal(params, batch_idx) - params.window_left),
-        highest(params.window_right < 0 ? kUnbounded : diagonal(params, batch_idx) + params.window_right) {}
+      : lowest(params.window_left < 0 ? -kUnbounded
+                                      : diagonal(params, batch_idx) - math::min(params.window_left, kUnbounded)),
+        highest(params.window_right < 0 ? kUnbounded
+                                        : diagonal(params, batch_idx) + math::min(params.window_right, kUnbounded)) {}
 
   template <typename QIdx, typename KVIdx>
   DM_HD auto LogitsMask(const ParamsT&, int, QIdx qo_idx, KVIdx kv_idx, int, int) {
