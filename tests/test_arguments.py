@@ -294,6 +294,12 @@ def test_a_new_tensor_is_a_result_that_python_owns(functions: dm.Module) -> None
     assert functions.doubled(np.zeros(0, np.float32)).shape == (0,)
     with pytest.raises(ValueError, match="doubled: argument 'x': expected 1 dimension, got 2"):
         functions.doubled(np.zeros((2, 2), np.float32))
+    assert functions.unfilled(0, 2**55).shape == (0, 2**55)
+    for shape in ((-3, 4), (2**50, 2**50), (2, 2**62)):
+        with pytest.raises(ValueError, match="a new tensor: expected sizes from 0 to what memory holds, got"):
+            functions.unfilled(*shape)
+    with pytest.raises(MemoryError):
+        functions.unfilled(2**28, 2**28)
 
 
 def test_several_results_are_a_sequence(functions: dm.Module) -> None:

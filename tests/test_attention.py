@@ -219,6 +219,20 @@ def test_nan_and_inf_stay_in_their_rows(attend: at.Attention, dtype: Any, length
         ({"v": np.zeros((8, 64), np.float32)}, "argument 'v': expected an array"),
         ({"cu_seqlens_q": np.zeros(2, np.int32)}, "expected both or neither"),
         ({"q": np.zeros((1, 8, 4, 64), np.int32)}, "axis dtype"),
+        ({"variant": "Causal"}, "argument 'variant': expected a dimorph.Variant, got 'Causal'"),
+        (
+            {"variant": at.ALiBi(np.ones(3, np.float32))},
+            r"argument 'alibi_slopes': expected shape \[heads\], here \(4\)",
+        ),
+        (
+            {"variant": at.KeyMask(np.ones(7, bool))},
+            r"'key_mask': expected shape \[\*keys\], here \(1, 8\), got \(7,\)",
+        ),
+        ({"variant": at.CustomMask(np.ones((1, 1, 8), bool))}, r"'mask': expected shape .*, here \(1, 8, 8\)"),
+        (
+            {"variant": at.additive_bias(np.ones((1, 1, 1, 8), np.float32))},
+            r"'bias': .* here \(1, 1 or 4, 8, 8\)|'bias'",
+        ),
         ({"scale": np.nan}, "argument 'scale': expected a number, got NaN"),
     ],
 )

@@ -135,6 +135,33 @@ def test_strides(attend: at.Attention) -> None:
     assert wide[..., 64:].isnan().all()
 
 
+def test_rows_heads_and_sequences_that_are_one(attend: at.Attention) -> None:
+    """Broadcast keys and values: strides of 0."""
+    q, k, v = inputs()
+    for one in ((slice(None), slice(None), slice(1)), (slice(1),), (slice(None), slice(1))):
+        few = [x[one] for x in (k, v)]
+        wide = [x.expand(k.shape) for x in few]
+        close(attend(q, *wide, variant=at.Causal), expected(q, *(x.contiguous() for x in wide), causal=True))
+
+
+def test_an_output_that_is_an_input_is_refused(attend: at.Attention) -> None:
+    q, k, v = inputs(queries=300)
+    with pytest.raises(ValueError, match="argument 'out': expected memory of its own, got that of 'q'"):
+        attend(q, k, v, out=q)
+
+
+def test_a_miss_during_capture_is_refused(store: Path) -> None:
+    attend = at.Attention(policy="jit")
+    q, k, v = inputs()
+    out, workspace = torch.empty_like(q), torch.empty(1, device="cuda")
+    with (
+        pytest.raises(dm.MissingSpecialization, match="a CUDA graph is being captured, and nothing is compiled"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        attend(q, k, v, out=out, workspace=workspace)
+    close(attend(q, k, v, out=out, workspace=workspace), expected(q, k, v))
+
+
 def test_ragged_with_and_without_the_longest_lengths(attend: at.Attention) -> None:
     q, k, v = inputs()
     lengths = [torch.tensor([0, n, 2 * n], dtype=torch.int32, device="cuda") for n in (200, 300)]

@@ -238,6 +238,8 @@ def test_names_that_mean_nothing_or_two_things_are_refused() -> None:
         register_variant(dm.Variant("Twofold", header=header))
     with pytest.raises(ValueError, match="expected a name of one variant, 'Twofold' is of two"):
         operator(q, k, v, "Twofold", [], [], [])
+    with pytest.raises(ValueError, match=r"expected parameters \(\) of 'Causal', got 2 more"):
+        operator(q, k, v, "Causal", [], [7], [9.0])
 
 
 # torch.compile and torch.export.
@@ -307,6 +309,13 @@ def test_another_variant_is_another_graph() -> None:
         for variant in variants:
             close(compiled(q, k, v, variant), at.attention(q, k, v, variant=variant))
     assert 1 < len(graphs) <= len(variants)
+
+
+def test_a_stream_is_refused_when_compiled() -> None:
+    q, k, v = rows()
+    compiled = torch.compile(lambda: at.attention(q, k, v, stream=12345), fullgraph=True, backend="aot_eager")
+    with pytest.raises(Exception, match="argument 'stream': expected none in what is traced"):
+        compiled()
 
 
 def test_outputs_of_the_callers_are_written_when_compiled() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,16 @@ def test_variant(attend: at.Attention, name: str) -> None:
     assert np.array_equal(np.isnan(lse), np.isnan(expected_lse))
     finite = np.isfinite(expected_lse)
     assert np.abs(lse[finite] - expected_lse[finite]).max(initial=0.0) <= 4e-6
+
+
+def test_a_hook_that_is_misspelt_is_noticed(tmp_path: Path, warm_store: Path) -> None:
+    decay = Path(__file__).parent.parent / "examples" / "variant" / "decay.h"
+    text = decay.read_text().replace("LogitsTransform", "LogitTransform").replace("struct Decay", "struct Misspelt")
+    (tmp_path / "misspelt.h").write_text(text.replace("DM_HD Decay", "DM_HD Misspelt"))
+    variant = dm.Variant("Misspelt", header="misspelt.h", params=(dm.scalar("rate"),), root=tmp_path)
+    q = np.zeros((1, 40, 4, 64), np.float32)
+    with pytest.raises(dm.BuildError, match="none of the hooks and traits that attention knows: is one misspelt"):
+        at.attention(q, q, q, variant=variant(0.1))
 
 
 def test_order_counts(attend: at.Attention) -> None:

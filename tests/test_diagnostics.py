@@ -23,6 +23,7 @@ g++: error: unrecognized command-line option '-fwrong'
 error: unknown CPU: 'x87'
 /usr/bin/ld: cannot find -lnothing
 collect2: error: ld returned 1 exit status
+/p/k.cu(5): catastrophic error: cannot open source file "q.h"
 """
     assert parse_diagnostics(output) == [
         Diagnostic("/p/c.h", 7, 3, "error", "'x' was not declared in this scope; did you mean: 'y'?"),
@@ -32,6 +33,7 @@ collect2: error: ld returned 1 exit status
         Diagnostic("g++", 0, 0, "error", "unrecognized command-line option '-fwrong'"),
         Diagnostic("", 0, 0, "error", "unknown CPU: 'x87'"),
         Diagnostic("collect2", 0, 0, "error", "ld returned 1 exit status"),
+        Diagnostic("/p/k.cu", 5, 0, "catastrophic error", 'cannot open source file "q.h"'),
     ]
 
 

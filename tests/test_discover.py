@@ -47,6 +47,15 @@ def test_a_file_in_a_package_is_loaded_as_its_module(tmp_path: Path, monkeypatch
     assert aot.load_kernels("aot_package.inner.kernels:two") == [by_file]
 
 
+def test_a_module_in_the_current_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package_here"
+    package.mkdir()
+    (package / "kernels.py").write_text("import dimorph as dm\none = dm.Kernel('one', 'one.cc')\n")
+    monkeypatch.chdir(tmp_path)
+    (found,) = aot.load_kernels("package_here.kernels")
+    assert found.name == "one"
+
+
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [

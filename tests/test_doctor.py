@@ -90,6 +90,18 @@ def test_doctor_of_a_corrupt_store(run: Run, filled: Store) -> None:
     assert "1 of them cannot be used" in problem and mend == "dimorph cache verify"
 
 
+def test_doctor_of_a_setting_that_there_is_not(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMORPH_POLICI", "aot")
+    problem, mend = _wrong(run, "settings")
+    assert "DIMORPH_POLICI: there is no such setting" in problem and mend == "unset DIMORPH_POLICI"
+
+
+def test_doctor_of_flags_that_no_shell_splits(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMORPH_CXXFLAGS", "'-DX")
+    problem, mend = _wrong(run, "settings")
+    assert "DIMORPH_CXXFLAGS: expected flags as a shell splits them" in problem and mend == "unset DIMORPH_CXXFLAGS"
+
+
 def test_doctor_without_the_compiler_that_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMORPH_CXX", "no-such-compiler")
     problem, mend = _wrong(run, "compiler")

@@ -63,7 +63,11 @@ def _is_file(place: str) -> bool:
 
 def _import_module(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            return importlib.import_module(name)
+        # As `python -m` finds it.
+        with _searched(Path.cwd()):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         # One that the module itself fails to import is its own business.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

@@ -99,6 +99,8 @@ def _settings(config: Settings) -> Iterator[Finding]:
             source = "DIMORPH_STORE or XDG_CACHE_HOME" if field.name == "store" else variable
         shown = os.pathsep.join(map(str, value)) if isinstance(value, tuple) else value
         yield Finding(f"setting {field.name}", "ok", f"{'-' if shown in (None, '') else shown} ({source})")
+    for variable in configuration.unknown():
+        yield Finding("settings", "wrong", f"{variable}: there is no such setting", f"unset {variable}")
 
 
 def _compilers(config: Settings) -> Iterator[Finding]:

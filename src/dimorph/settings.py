@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 POLICIES = ("auto", "aot", "jit")
@@ -103,6 +103,12 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def unknown() -> list[str]:
+    """Variables that look like settings and are none, as misspelt ones are."""
+    names = {f"DIMORPH_{field.name.upper()}" for field in fields(Settings)}
+    return sorted(name for name in os.environ if name.startswith("DIMORPH_") and name not in names)
+
+
 def _store(env: Mapping[str, str]) -> Path:
     if named := env.get("DIMORPH_STORE"):
         return Path(named)
@@ -117,7 +123,10 @@ def _store(env: Mapping[str, str]) -> Path:
 
 
 def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:
-    flags = tuple(shlex.split(env.get(name, "")))
+    try:
+        flags = tuple(shlex.split(env.get(name, "")))
+    except ValueError as error:
+        raise ValueError(f"{name}: expected flags as a shell splits them: {error}, got {env[name]!r}") from error
     for flag in flags:
         if flag.startswith(_READS_FILES) or not flag.startswith("-"):
             raise ValueError(

@@ -37,6 +37,7 @@ class Param:
     name: str
     dtype: str
     is_tensor: bool
+    shape: tuple[str, ...] | None = None
 
     @property
     def optional(self) -> bool:
@@ -51,11 +52,16 @@ def scalar(name: str, dtype: str = "float32") -> Param:
     return Param(name, dtype, False)
 
 
-def tensor(name: str, dtype: str) -> Param:
-    """A row-major tensor; the params struct gets a pointer to its elements, null for a `maybe_` that is None."""
+def tensor(name: str, dtype: str, shape: Sequence[str] | None = None) -> Param:
+    """A row-major tensor; the params struct gets a pointer to its elements, null for a `maybe_` that is None.
+
+    Args:
+        shape: its sizes, by names that the operation knows and checks (`attention`: batch, heads, keys, ...); None:
+            they are the caller's promise.
+    """
     if dtype not in TENSORS:
         raise DeclarationError(f"tensor {name!r}: expected a dtype of {', '.join(TENSORS)}, got {dtype!r}")
-    return Param(name, dtype, True)
+    return Param(name, dtype, True, None if shape is None else tuple(shape))
 
 
 def declaring_file(depth: int) -> Path:

@@ -148,3 +148,8 @@ dimorph::NewTensor doubled(ConstTensor x) {
   return y;
 }
 DIMORPH_EXPORT(doubled)
+
+dimorph::NewTensor unfilled(int64_t rows, int64_t columns) {
+  return dimorph::NewTensor({rows, columns}, dimorph::data_type<float>());
+}
+DIMORPH_EXPORT(unfilled)

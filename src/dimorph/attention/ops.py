@@ -14,9 +14,10 @@ from typing import Any
 import dimorph as dm
 from dimorph import SpecializationMismatch
 from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
+from dimorph.attention.sizes import check_sizes
 from dimorph.attention.variants import Plain
 
-_Bound = dm.Bound
+_Bound, _Variant = dm.Bound, dm.Variant
 # A variant, a place (see `Attention._find`), the function that serves there, and the default scale.
 _Found = tuple[dm.Variant, int, Any, float]
 _DLPACK_CUDA = 2
@@ -109,8 +110,7 @@ class Attention:
             out, or (out, lse). A query that sees no key has output 0 and lse -inf.
 
         Raises:
-            TypeError, ValueError: an argument does not fit; names it, with what was expected and what came. Sizes of
-                a variant's own tensors are not known here: they are the caller's promise.
+            TypeError, ValueError: an argument does not fit; names it, with what was expected and what came.
             RuntimeError: a tensor requires grad and grad mode is on: there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
@@ -119,6 +119,8 @@ class Attention:
         if isinstance(variant, _Bound):
             args = variant.args
             variant = variant.variant
+        elif not isinstance(variant, _Variant):
+            raise TypeError(f"attention: argument 'variant': expected a dimorph.Variant, got {variant!r}")
         elif variant.params:
             args = variant().args
         torch = modules.get("torch")
@@ -132,6 +134,8 @@ class Attention:
                 return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
             if torch.is_grad_enabled() and hasattr(q, "requires_grad"):
                 check_no_grad(q, k, v, variant, args)
+        if args:
+            check_sizes(variant, args, q, k, cu_seqlens_q)
         try:
             gpu: int = q.get_device()  # torch's; below 0: none
         except AttributeError:

@@ -172,6 +172,11 @@ def _bound(name: str, tensors: Sequence[Tensor | None], integers: Sequence[int],
         next(kinds[0] if param.is_tensor else kinds[2] if param.dtype.startswith("float") else kinds[1], None)
         for param in variant.params
     ]
+    if surplus := sum(len(list(kind)) for kind in kinds):
+        raise ValueError(
+            f"dimorph::attention: expected parameters ({', '.join(param.name for param in variant.params)}) of "
+            f"{name!r}, got {surplus} more"
+        )
     return dm.Bound(variant, tuple(args))
 
 

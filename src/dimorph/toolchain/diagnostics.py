@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_SEVERITIES = "fatal error|internal compiler error|error|warning|note|sorry, unimplemented"
+_SEVERITIES = "fatal error|catastrophic error|internal compiler error|error|warning|note|sorry, unimplemented"
 # A driver's own complaint has no place: "g++: error: unrecognized command-line option"; zig's has no name. CUDA's
 # compilers put lines into parentheses and numbers behind the severity; their assembler pads its name.
 _HEAD = re.compile(

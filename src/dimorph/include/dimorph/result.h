@@ -13,8 +13,15 @@ class NewTensor : public Tensor {
  public:
   NewTensor(std::initializer_list<int64_t> shape, DataType dtype) {
     const int32_t ndim = static_cast<int32_t>(shape.size());
+    constexpr int64_t kMost = int64_t{1} << 56;  // elements: no machine has memory for as many
     int64_t count = 1;
-    for (int64_t size : shape) count *= size;
+    for (int64_t size : shape) {
+      if (size < 0 || __builtin_mul_overflow(count, size, &count) || count > kMost)
+        detail::raise(ErrorKind::value,
+                      "a new tensor: expected sizes from 0 to what memory holds, got %lld in one of "
+                      "%d dimensions",
+                      static_cast<long long>(size), ndim);
+    }
     const size_t bytes = (static_cast<size_t>(count) * dtype.bits * dtype.lanes + 7) / 8;
     // One block: the elements, then the description, then the shape.
     const size_t room = (bytes + 63) / 64 * 64;

@@ -149,6 +149,10 @@ struct Traits {
   static constexpr bool has_row_finalize = detail::HasRowFinalize<V>::value;
   static constexpr bool use_softmax = detail::UseSoftmax<V>::value;
   static constexpr bool logits_additive = detail::LogitsAdditive<V>::value;
+  static_assert(has_query_transform || has_logits_transform || has_logits_mask || has_output_transform ||
+                    has_row_init || has_row_finalize || detail::Hasclassify_tile<V>::value ||
+                    detail::Hasuse_softmax<V>::value,
+                "the variant has none of the hooks and traits that attention knows: is one misspelt?");
 };
 
 // How kernels call the hooks. A hook that is not there is the identity.

@@ -5,6 +5,8 @@
 namespace dm {
 
 template <typename ParamsT>
-struct Plain {};
+struct Plain {
+  static constexpr bool use_softmax = true;
+};
 
 }  // namespace dm
