@@ -233,6 +233,8 @@ def test_nan_and_inf_stay_in_their_rows(attend: at.Attention, dtype: Any, length
             {"variant": at.additive_bias(np.ones((1, 1, 1, 8), np.float32))},
             r"'bias': .* here \(1, 1 or 4, 8, 8\)|'bias'",
         ),
+        ({"cu_seqlens_q": [0, 8]}, r"argument 'cu_seqlens_q': expected an int32 array, got \[0, 8\]"),
+        ({"q": [1.0], "variant": at.ALiBi(np.ones(4, np.float32))}, "argument 'q': expected an array"),
         ({"scale": np.nan}, "argument 'scale': expected a number, got NaN"),
     ],
 )

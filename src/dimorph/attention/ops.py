@@ -134,6 +134,8 @@ class Attention:
                 return traced(q, k, v, variant, args, scale, offsets, out, return_lse, lse)
             if torch.is_grad_enabled() and hasattr(q, "requires_grad"):
                 check_no_grad(q, k, v, variant, args)
+        if cu_seqlens_q is not None and not hasattr(cu_seqlens_q, "shape"):
+            raise TypeError(f"attention: argument 'cu_seqlens_q': expected an int32 array, got {cu_seqlens_q!r}")
         if args:
             check_sizes(variant, args, q, k, cu_seqlens_q)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +15,15 @@ def check_sizes(variant: dm.Variant, args: Sequence[Any], q: Any, k: Any, cu_seq
 
     Names: batch, heads, kv_heads; queries, keys; *queries, *keys (what q and k have before their heads: batch and
     length, or tokens where they are ragged). Lengths of ragged sequences may be any, and behind the last of them q and
-    k may have more tokens. Behind a name, `|1` admits a size of 1, too. An array of one dimension in place of several is flat, row-major: of as many elements, or of any number
-    where another parameter, `..._starts`, says where each sequence's begin.
+    k may have more tokens. Behind a name, `|1` admits a size of 1, too. An array of one dimension in place of several
+    is flat, row-major: of as many elements, or of any number where another parameter, `..._starts`, says where each
+    sequence's begin.
 
     Raises:
         ValueError: names the argument, with what was expected and what came.
     """
-    if len(q.shape) != len(k.shape):
-        return  # not of one call; the entry says so
+    if not 3 <= len(getattr(q, "shape", ())) == len(getattr(k, "shape", ())):
+        return  # what is wrong with them is said later
     starts = any(
         param.name.endswith("_starts") and arg is not None for param, arg in zip(variant.params, args, strict=False)
     )
@@ -44,7 +46,7 @@ def check_sizes(variant: dm.Variant, args: Sequence[Any], q: Any, k: Any, cu_seq
 
 def _may_hold(expected: Sequence[tuple[int, ...]], count: int) -> bool:
     """Whether so many elements may be a tensor's."""
-    return not all(expected) or count == math.prod(allowed[0] for allowed in expected)
+    return not all(expected) or any(count == math.prod(sizes) for sizes in itertools.product(*expected))
 
 
 def _expected(
