@@ -93,6 +93,18 @@ def test_mistake_that_one_value_triggers(use: Use, root: Path) -> None:
 
 
 @MODES
+def test_an_axis_that_is_not_dispatched_is_refused(use: Use, root: Path) -> None:
+    """In both forms: nothing else looks whether a call agrees with the constant."""
+    replace(
+        root / "affine.cc",
+        "DISPATCH_head_dim(x.size(1), HEAD_DIM, DIMORPH_CALL(affine)(x, y, extra))",
+        "DIMORPH_CALL(affine)(x, y, extra)",
+    )
+    error = _refused(use, root)
+    assert re.search("DISPATCH_head_dim_around_the_call|HEAD_DIM", str(error))
+
+
+@MODES
 def test_several_mistakes_make_one_report(use: Use, root: Path) -> None:
     line = replace(root / "affine_case.cc", "DType sum = 0;", "DType sum = nothing;")
     replace(root / "affine_case.cc", "DType* out = y", "DType* out = nowhere")

@@ -117,10 +117,16 @@ def _checked_body(axis: Axis, value: Value) -> list[str]:
         [
             "do {",
             f'  ::dimorph::detail::expect("{axis.name}", {given}, {compiled});',
+            f"  [[maybe_unused]] constexpr int {_checked(axis)} = 0;",
             "  __VA_ARGS__;",
             "} while (0)",
         ],
     )
+
+
+def _checked(axis: Axis) -> str:
+    """What a call finds around it when the axis was checked. Its name is what a compiler says where it was not."""
+    return f"DISPATCH_{axis.name}_around_the_call"
 
 
 def _table(axis: Axis, values: Sequence[Value]) -> list[str]:
@@ -162,10 +168,19 @@ def _row(axis: Axis, index: int, value: Value, tail: str) -> str:
 
 
 def _slots(instantiations: InstantiationSet) -> list[str]:
-    """Where an entry finds its cases: the slot of the values bound around a call, and where each function's begin."""
+    """Where an entry finds its cases: the slot of the values bound around a call, and where each function's begin.
+
+    Values that are the only ones add nothing to it, but what stands around the call must have checked them: variants
+    apart, whose parameters differ, and axes that are chosen.
+    """
     kernel = instantiations.kernel
     if not kernel.functions:
         return []
+    checked = [
+        _checked(axis)
+        for axis, values in zip(kernel.axes, instantiations.values, strict=True)
+        if len(values) == 1 and axis.kind != "variant" and axis.choose is None
+    ]
     slot = "0"
     for axis, values in instantiations.dispatched():
         index = _index(axis, values)
@@ -173,7 +188,7 @@ def _slots(instantiations: InstantiationSet) -> list[str]:
     return [
         "#if defined(DIMORPH_ENTRY)",
         *(line for axis, values in instantiations.dispatched() for line in _index_function(axis, values)),
-        f"#define DIMORPH_SLOT {slot}",
+        f"#define DIMORPH_SLOT {' + '.join([slot, *checked])}",
         *(
             f"#define DIMORPH_PLACE_{function} {number * instantiations.slots}"
             for number, function in enumerate(kernel.functions)
