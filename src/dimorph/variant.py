@@ -37,7 +37,7 @@ class Param:
     name: str
     dtype: str
     is_tensor: bool
-    shape: tuple[str, ...] | None = None
+    shape: str = ""
 
     @property
     def optional(self) -> bool:
@@ -52,16 +52,16 @@ def scalar(name: str, dtype: str = "float32") -> Param:
     return Param(name, dtype, False)
 
 
-def tensor(name: str, dtype: str, shape: Sequence[str] | None = None) -> Param:
+def tensor(name: str, dtype: str, shape: str = "") -> Param:
     """A row-major tensor; the params struct gets a pointer to its elements, null for a `maybe_` that is None.
 
     Args:
-        shape: its sizes, by names that the operation knows and checks (`attention`: batch, heads, keys, ...); None:
-            they are the caller's promise.
+        shape: its sizes, by names that the operation knows and checks, e.g. "batch, heads"; none: they are the
+            caller's promise.
     """
     if dtype not in TENSORS:
         raise DeclarationError(f"tensor {name!r}: expected a dtype of {', '.join(TENSORS)}, got {dtype!r}")
-    return Param(name, dtype, True, None if shape is None else tuple(shape))
+    return Param(name, dtype, True, shape)
 
 
 def declaring_file(depth: int) -> Path:
@@ -81,6 +81,7 @@ class Variant:
         params: the additional parameters, in the order in which calls pass them; for a composition, its parts'.
         root: the directory of the header; default: that of the file that declares the variant.
         parts: makes it a composition: `struct` is then a template over the params type and the parts' structs.
+        sized: the position and the shape of each parameter that has one.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Variant:
     params: tuple[Param, ...] = ()
     root: Path = field(default_factory=lambda: declaring_file(3).parent, repr=False)
     parts: tuple[Variant, ...] = ()
+    sized: tuple[tuple[int, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
@@ -96,6 +98,7 @@ class Variant:
             object.__setattr__(self, "params", tuple(param for part in self.parts for param in part.params))
         object.__setattr__(self, "struct", self.struct or self.name)
         object.__setattr__(self, "params", tuple(self.params))
+        object.__setattr__(self, "sized", tuple((i, param.shape) for i, param in enumerate(self.params) if param.shape))
         object.__setattr__(self, "root", Path(self.root).resolve())
         names = [param.name for param in self.params]
         for name in (self.name, *names):

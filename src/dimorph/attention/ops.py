@@ -136,7 +136,7 @@ class Attention:
                 check_no_grad(q, k, v, variant, args)
         if cu_seqlens_q is not None and not hasattr(cu_seqlens_q, "shape"):
             raise TypeError(f"attention: argument 'cu_seqlens_q': expected an int32 array, got {cu_seqlens_q!r}")
-        if args:
+        if variant.sized:
             check_sizes(variant, args, q, k, cu_seqlens_q)
         try:
             gpu: int = q.get_device()  # torch's; below 0: none

@@ -48,23 +48,23 @@ Query i, which stands at key p = i + keys - queries, sees the keys p - window_le
 has no bound.
 """
 
-PrefixLM = _variant("PrefixLM", "prefix_lm.h", dm.tensor("prefix_lens", "int32", ("batch",)))
+PrefixLM = _variant("PrefixLM", "prefix_lm.h", dm.tensor("prefix_lens", "int32", "batch"))
 """Causal, and every query sees the first prefix_lens[b] keys (Raffel et al. 2020, https://arxiv.org/abs/1910.10683).
 
 Parameters: prefix_lens, int32 [batch].
 """
 
-KeyPadding = _variant("KeyPadding", "key_padding.h", dm.tensor("kv_valid", "int32", ("batch",)))
+KeyPadding = _variant("KeyPadding", "key_padding.h", dm.tensor("kv_valid", "int32", "batch"))
 """Only the first kv_valid[b] keys of a sequence count. Parameters: kv_valid, int32 [batch]."""
 
-KeyMask = _variant("KeyMask", "key_mask.h", dm.tensor("key_mask", "bool", ("*keys",)))
+KeyMask = _variant("KeyMask", "key_mask.h", dm.tensor("key_mask", "bool", "*keys"))
 """Only the keys where key_mask is True count. Parameters: key_mask, bool [batch, keys] or ragged [tokens]."""
 
 DocumentMask = _variant(
     "DocumentMask",
     "document_mask.h",
-    dm.tensor("qo_documents", "int32", ("*queries",)),
-    dm.tensor("kv_documents", "int32", ("*keys",)),
+    dm.tensor("qo_documents", "int32", "*queries"),
+    dm.tensor("kv_documents", "int32", "*keys"),
 )
 """A query sees the keys of its own document: packed sequences.
 
@@ -74,13 +74,13 @@ Parameters: qo_documents, kv_documents, int32, the number of each token's docume
 SoftCap = _variant("SoftCap", "soft_cap.h", dm.scalar("soft_cap"))
 """Logits x become soft_cap tanh(x / soft_cap) (Gemma 2, https://arxiv.org/abs/2408.00118)."""
 
-ALiBi = _variant("ALiBi", "alibi.h", dm.tensor("alibi_slopes", "float32", ("heads",)))
+ALiBi = _variant("ALiBi", "alibi.h", dm.tensor("alibi_slopes", "float32", "heads"))
 """Logits fall by slope[h] |j - p|, p as for Window (Press et al. 2022, https://arxiv.org/abs/2108.12409).
 
 Parameters: alibi_slopes, float32 [heads].
 """
 
-Sinks = _variant("Sinks", "sinks.h", dm.tensor("sinks", "float32", ("heads",)))
+Sinks = _variant("Sinks", "sinks.h", dm.tensor("sinks", "float32", "heads"))
 """One more logit a head in the softmax that has no value (gpt-oss; Xiao et al. 2024, https://arxiv.org/abs/2309.17453).
 
 Parameters: sinks, float32 [heads], natural units.
@@ -89,8 +89,8 @@ Parameters: sinks, float32 [heads], natural units.
 CustomMask = _variant(
     "CustomMask",
     "custom_mask.h",
-    dm.tensor("mask", "bool", ("batch", "queries", "keys")),
-    dm.tensor("maybe_mask_starts", "int64", ("batch",)),
+    dm.tensor("mask", "bool", "batch, queries, keys"),
+    dm.tensor("maybe_mask_starts", "int64", "batch"),
 )
 """A key counts where mask is True.
 
@@ -101,21 +101,21 @@ sequence's begins.
 BroadcastMask = _variant(
     "BroadcastMask",
     "broadcast_mask.h",
-    dm.tensor("broadcast_mask", "bool", ("batch|1", "heads|1", "queries", "keys")),
+    dm.tensor("broadcast_mask", "bool", "batch|1, heads|1, queries, keys"),
     dm.scalar("mask_batch_stride", "int64"),
     dm.scalar("mask_head_stride", "int64"),
 )
 """A key counts where the mask is True, by head and shared by sequences; use `broadcast_mask(array)` to make one."""
 
 PackedMask = _variant(
-    "PackedMask", "custom_mask.h", dm.tensor("mask", "uint8"), dm.tensor("maybe_mask_starts", "int64", ("batch",))
+    "PackedMask", "custom_mask.h", dm.tensor("mask", "uint8"), dm.tensor("maybe_mask_starts", "int64", "batch")
 )
 """CustomMask in bits: `numpy.packbits(mask, bitorder="little")` of the whole mask. Starts count bits."""
 
 Bias = _variant(
     "Bias",
     "bias.h",
-    dm.tensor("bias", "float32", ("batch|1", "heads|1", "queries", "keys")),
+    dm.tensor("bias", "float32", "batch|1, heads|1, queries, keys"),
     dm.scalar("bias_batch_stride", "int64"),
     dm.scalar("bias_head_stride", "int64"),
 )
