@@ -137,8 +137,9 @@ ARTICLE_AOT = r"""
   _DISPATCH_CASE(128, case_var, __VA_ARGS__)    \
   _DISPATCH_CASE(256, case_var, __VA_ARGS__)
 """
-# What the generated header has around it: a check, and what makes the body one statement.
-ADDED = re.compile(r"do {|::dimorph::detail::expect\(.*\);|} while \(0\)")
+# What the generated header has around it: a check, what a call finds of it, and what makes the body one statement.
+MARK = r"\[\[maybe_unused\]\] constexpr int DISPATCH_\w+_around_the_call = 0;"
+ADDED = re.compile(rf"do {{|::dimorph::detail::expect\(.*\);|{MARK}|}} while \(0\)")
 
 
 def _essence(header: str) -> list[str]:
