@@ -16,7 +16,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+
+from rows import write_csv
 
 TABLE = Path(__file__).parent / "results" / "gpu_counters.csv"
 CASES = (
@@ -43,12 +44,12 @@ def launch_all() -> None:
     """What is looked at: one launch of each case, in their order."""
     import gpu_cells
 
-    from dimorph import attention as at
-
     for family, dim, name in CASES:
         problem = gpu_cells.inputs(2, 8192, gpu_cells.HEADS[dim], dim)
-        named = {"plain": at.Plain(), "causal": at.Causal()}
-        variant = named[name] if name in named else gpu_cells.variant_cells(dim, gpu_cells.HEADS[dim])[name][1]
+        if name in gpu_cells.NAMED:
+            variant, _ = gpu_cells.NAMED[name]()
+        else:
+            _, variant, _, _ = gpu_cells.variant_cells(dim, gpu_cells.HEADS[dim])[name]
         gpu_cells.ATTEND[family](*problem, variant=variant)
         gpu_cells.torch.cuda.synchronize()
 
@@ -89,21 +90,15 @@ def _stalls(one: dict[str, str]) -> str:
     return ", ".join(f"{name} {value:.2f}" for value, name in sorted(named, reverse=True))
 
 
-def write(file: TextIO, found: list[dict[str, str]]) -> None:
-    writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found)
-
-
 def main() -> None:
     if "--launch" in sys.argv[1:]:
         launch_all()
         return
     found = list(rows())
-    write(sys.stdout, found)
+    write_csv(sys.stdout, found)
     if "--keep" in sys.argv[1:]:
         with TABLE.open("w", newline="") as file:
-            write(file, found)
+            write_csv(file, found)
 
 
 if __name__ == "__main__":

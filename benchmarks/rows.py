@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
@@ -9,12 +10,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -119,6 +120,13 @@ def line(row: Row) -> str:
         for peer, value in row.peers.items()
     )
     return f"{row.bench:<26} {cell:<66} {row.ours:>11.4g} {row.unit:<6} {ratios}"
+
+
+def write_csv(file: TextIO, rows: Sequence[Mapping[str, str]]) -> None:
+    """A table of text."""
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def append(name: str, rows: list[Row]) -> None:

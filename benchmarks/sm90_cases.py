@@ -6,7 +6,6 @@ python benchmarks/sm90_cases.py --keep   # and keeps it in results/sm90_cases.cs
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
+from rows import write_csv
 
 from dimorph import aot, settings
 from dimorph import attention as at
@@ -79,14 +79,10 @@ def _instructions(cubin: Path) -> int:
 
 def main() -> None:
     found = list(rows())
-    writer = csv.DictWriter(sys.stdout, list(found[0]))
-    writer.writeheader()
-    writer.writerows(found)
+    write_csv(sys.stdout, found)
     if "--keep" in sys.argv[1:]:
         with TABLE.open("w", newline="") as file:
-            kept = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-            kept.writeheader()
-            kept.writerows(found)
+            write_csv(file, found)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _settings(config: Settings) -> Iterator[Finding]:
     default = configuration.current({})
     for field in fields(Settings):
         value = getattr(config, field.name)
-        variable = "PATH" if field.name == "path" else f"DIMORPH_{field.name.upper()}"
+        variable = configuration.variable(field.name)
         if value == getattr(default, field.name):
             source = f"default; {variable} changes it"
         else:

@@ -103,9 +103,14 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def variable(name: str) -> str:
+    """What the setting of that name is called in the environment."""
+    return "PATH" if name == "path" else f"DIMORPH_{name.upper()}"
+
+
 def unknown() -> list[str]:
     """Variables that look like settings and are none, as misspelt ones are."""
-    names = {f"DIMORPH_{field.name.upper()}" for field in fields(Settings)}
+    names = {variable(field.name) for field in fields(Settings)}
     return sorted(name for name in os.environ if name.startswith("DIMORPH_") and name not in names)
 
 

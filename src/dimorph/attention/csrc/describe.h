@@ -7,8 +7,6 @@
 namespace dimorph {
 namespace attention {
 
-constexpr int64_t kMaxLength = int64_t{1} << 29;  // so that sums of a few indices are 32 bits wide
-
 inline void check_device(const ConstTensor& tensor, const char* name, Device device) {
   DIMORPH_CHECK(tensor.device().device_type == device.device_type && tensor.device().device_id == device.device_id,
                 "attention: argument '%s': expected a tensor %s, where 'q' is", name,
@@ -112,8 +110,8 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   DIMORPH_CHECK(k.size(head) > 0 && q.size(head) % k.size(head) == 0,
                 "attention: argument 'q': expected a number of heads that is a multiple of the %lld of 'k', got %lld",
                 static_cast<long long>(k.size(head)), static_cast<long long>(q.size(head)));
-  DIMORPH_CHECK(q.size(row) <= kMaxLength && k.size(row) <= kMaxLength,
-                "attention: arguments 'q' and 'k': expected at most %lld rows", static_cast<long long>(kMaxLength));
+  DIMORPH_CHECK(q.size(row) <= dm::kMaxLength && k.size(row) <= dm::kMaxLength,
+                "attention: arguments 'q' and 'k': expected at most %d rows", dm::kMaxLength);
   DIMORPH_CHECK(sm_scale == sm_scale, "attention: argument 'scale': expected a number, got NaN");
   check_apart(out, q, "q");
   check_apart(out, k, "k");

@@ -6,3 +6,10 @@
 #else
 #define DM_HD
 #endif
+
+namespace dm {
+
+// The most queries, and keys, of all sequences: so that sums of a few indices are 32 bits wide.
+constexpr int kMaxLength = 1 << 29;
+
+}  // namespace dm

@@ -8,8 +8,8 @@ namespace dm {
 
 template <typename ParamsT>
 struct Window {
-  static constexpr int kUnbounded = 1 << 29;  // the most keys there may be; sums of two and an index stay in 32 bits
-  int lowest, highest;                        // of key - query
+  static constexpr int kUnbounded = kMaxLength;  // no key is further away
+  int lowest, highest;                           // of key - query
 
   DM_HD Window(const ParamsT& params, int batch_idx)
       : lowest(params.window_left < 0 ? -kUnbounded
