@@ -50,7 +50,7 @@ def as_torch(array: Any) -> torch.Tensor:
     return (bits.view(torch.bfloat16) if array.dtype == DTYPES["bfloat16"] else bits).transpose(1, 2)
 
 
-def check(variant: dm.Bound, dim: int, dtype: str) -> None:
+def check(variant: dm.BoundVariant, dim: int, dtype: str) -> None:
     """Against float64 on 512 positions; the bound is relative to the largest output."""
     q, k, v = inputs(dim, dtype, 512)
     expected = reference.attention(*(x.astype(np.float32) for x in (q, k, v)), variant=variant, rules=RULES)[0]
@@ -106,7 +106,7 @@ def variants(dtype: str) -> list[Row]:
     keep = np.tril(np.ones((1, seq, seq), bool))
     band = sum(min(i, 256) + 1 for i in range(seq)) / seq**2
     window = at.Window(256, 0)
-    cells: dict[str, tuple[dm.Bound, float, str]] = {
+    cells: dict[str, tuple[dm.BoundVariant, float, str]] = {
         "window256": (at.compose(at.Causal, window), band, "causal"),
         "softcap": (at.SoftCap(50.0), 1.0, "full"),
         "alibi": (at.ALiBi(slopes), 1.0, "full"),
@@ -121,7 +121,7 @@ def variants(dtype: str) -> list[Row]:
     q, k, v = inputs(dim, dtype)
     out = np.empty_like(q)
 
-    def time_of(variant: dm.Bound) -> float:
+    def time_of(variant: dm.BoundVariant) -> float:
         return seconds(lambda: at.attention(q, k, v, variant=variant, out=out))
 
     rows = []
@@ -189,7 +189,7 @@ def cold(dtype: str) -> list[Row]:
         q, k, v = inputs(dim, dtype, 64)
         for name, variant in named.items():
 
-            def first_call(q: Any = q, k: Any = k, v: Any = v, variant: dm.Bound = variant) -> float:
+            def first_call(q: Any = q, k: Any = k, v: Any = v, variant: dm.BoundVariant = variant) -> float:
                 with tempfile.TemporaryDirectory() as store:
                     config = replace(settings.current(), store=Path(store))
                     # As in a new process: nothing that was loaded before serves.
@@ -210,7 +210,7 @@ def forget_loaded() -> None:
     library._loaded.clear()
 
 
-def compiler_time(dtype: str, dim: int, variant: dm.Bound) -> float:
+def compiler_time(dtype: str, dim: int, variant: dm.BoundVariant) -> float:
     """The compiler alone on the case, as `raw_compiler`."""
     from dimorph import plan
     from dimorph.attention.kernels import attention_cpu

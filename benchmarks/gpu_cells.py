@@ -104,7 +104,7 @@ def causal_window(left: int) -> Callable[..., Any]:
     return lambda b, h, i, j: (j <= i) & (j >= i - left)
 
 
-def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.Bound, Formula, float]]:
+def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.BoundVariant, Formula, float]]:
     """Name -> length, ours, what it is, and which share of the logits counts."""
     # What FlashInfer's own option takes, too.
     slopes = torch.tensor(2.0 ** (-8 * np.arange(1, heads + 1) / heads), dtype=torch.float32, device="cuda")
@@ -156,7 +156,7 @@ def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.Bound, Formul
     }
 
 
-def variant_makers(name: str, bound: dm.Bound, formula: Formula) -> dict[str, gpu_peers.Maker]:
+def variant_makers(name: str, bound: dm.BoundVariant, formula: Formula) -> dict[str, gpu_peers.Maker]:
     """Those that have it: FlexAttention where there is a softmax, FlashInfer by an option or compiled for it."""
     makers: dict[str, gpu_peers.Maker] = {}
     if formula.softmax:
@@ -290,7 +290,7 @@ def call(peers: Sequence[str]) -> Iterator[Row]:
     yield Row("gpu/call", cell, "us", took.pop("ours"), took)
 
 
-NAMED: dict[str, Callable[[], tuple[dm.Bound, Formula]]] = {
+NAMED: dict[str, Callable[[], tuple[dm.BoundVariant, Formula]]] = {
     "plain": lambda: (at.Plain(), PLAIN),
     "causal": lambda: (at.Causal(), CAUSAL),
     "sigmoid": lambda: (

@@ -24,7 +24,7 @@ FLOAT32 = 2e-6
 LSE = 4e-6
 
 
-def exact(q: Array, k: Array, v: Array, bound: dm.Bound, scale: float | None) -> tuple[Array, Array, Array]:
+def exact(q: Array, k: Array, v: Array, bound: dm.BoundVariant, scale: float | None) -> tuple[Array, Array, Array]:
     """The output and lse in float64, and each row's scale, [..., heads, 1]: the largest sum of |weight * value|.
 
     A scale below the smallest normal number of the storage type counts as that number.
@@ -35,7 +35,7 @@ def exact(q: Array, k: Array, v: Array, bound: dm.Bound, scale: float | None) ->
     return out[..., : v.shape[-1]], lse, np.where(rows > 0, np.maximum(rows, ml_dtypes.finfo(q.dtype).tiny), 0.0)
 
 
-def naive(q: Array, k: Array, v: Array, bound: dm.Bound, scale: float | None) -> Array:
+def naive(q: Array, k: Array, v: Array, bound: dm.BoundVariant, scale: float | None) -> Array:
     """The textbook's three steps in float32, with weights and output rounded to the storage type."""
     names = [part.name for part in bound.variant.parts or (bound.variant,)]
     softmax = "FlashSigmoid" not in names

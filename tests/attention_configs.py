@@ -73,10 +73,10 @@ class Shape:
 
 
 # A variant with parameters for a batch, and the same for its sequence b alone, which the reference takes.
-Part = tuple[dm.Bound, Callable[[int], dm.Bound]]
+Part = tuple[dm.BoundVariant, Callable[[int], dm.BoundVariant]]
 
 
-def _same(bound: dm.Bound) -> Part:
+def _same(bound: dm.BoundVariant) -> Part:
     return bound, lambda b: bound
 
 
@@ -114,7 +114,7 @@ def _bias(rng: Generator, shape: Shape) -> Part:
     flat = rng.standard_normal(batch * heads * size, dtype=np.float32)
     batch_stride, head_stride = (heads * size if batch > 1 else 0), (size if heads > 1 else 0)
 
-    def alone(b: int) -> dm.Bound:
+    def alone(b: int) -> dm.BoundVariant:
         q, k = shape.queries[b], shape.keys[b]
         starts = [b * batch_stride + h * head_stride for h in range(heads)]
         return at.additive_bias(np.stack([flat[s : s + q * k].reshape(q, k) for s in starts])[None])
@@ -309,8 +309,8 @@ class Problem:
     out: Placed
     lse: Placed
     cu_seqlens: tuple[Array, Array] | None
-    bound: dm.Bound
-    alone: Callable[[int], dm.Bound]
+    bound: dm.BoundVariant
+    alone: Callable[[int], dm.BoundVariant]
     hit: tuple[int, int, int, int] | None  # sequence, row, head and dim of the element that is not finite
 
 

@@ -122,7 +122,7 @@ class Emulated:
         self.attend = at.Attention(policy="jit", settings=config, family=family)
         self._gpu = [*GPUS].index(arch.rstrip("a"))
 
-    def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.Bound, **options: Any) -> Any:
+    def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.BoundVariant, **options: Any) -> Any:
         out = options.get("out")
         place = out if out is not None and _fits(out) else np.full((*q.shape[:-1], v.shape[-1]), np.nan, q.dtype)
         options["out"] = place
@@ -131,7 +131,7 @@ class Emulated:
         size = at.workspace_size(q.shape, v.shape[-1]) if self._split else 1
         options["workspace"] = np.full(size, np.nan, np.float32)
         moved = {name: self._moved(value) for name, value in options.items()}
-        bound = dm.Bound(variant.variant, tuple(map(self._moved, variant.args)))
+        bound = dm.BoundVariant(variant.variant, tuple(map(self._moved, variant.args)))
         self.attend(*(self._moved(x if _fits(x) else x.copy()) for x in (q, k, v)), variant=bound, **moved)
         if out is not None and out is not place:
             out[...] = place

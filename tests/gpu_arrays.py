@@ -80,7 +80,7 @@ class Attend:
         self._driver = driver
         self._attend = at.Attention(family=family)
 
-    def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.Bound, **options: Any) -> Any:
+    def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.BoundVariant, **options: Any) -> Any:
         given = {name: options.pop(name, None) for name in ("out", "lse")}
         moved = {name: self._moved(value) for name, value in options.items()}
         out = self._place(given["out"], (*q.shape[:-1], v.shape[-1]), q.dtype)
@@ -89,7 +89,7 @@ class Attend:
         moved |= {"out": out, "workspace": OnGpu(self._driver, np.empty(size, np.float32), filled=False)}
         if options.get("return_lse"):
             moved["lse"] = lse
-        bound = dm.Bound(variant.variant, tuple(map(self._moved, variant.args)))
+        bound = dm.BoundVariant(variant.variant, tuple(map(self._moved, variant.args)))
         self._attend(*map(self._moved, (q, k, v)), variant=bound, **moved)
         results = []
         for name, array in (("out", out), ("lse", lse))[: 2 if options.get("return_lse") else 1]:

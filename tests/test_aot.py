@@ -320,7 +320,7 @@ def slotted(project: Path) -> dm.Kernel:
     """The kernel rms_norm with a variant slot, whose variants do nothing, and the variant's name as an argument."""
     (project / "variants.h").write_text("template <typename T> struct A {};\ntemplate <typename T> struct B {};\n")
     text = (project / "kernels.py").read_text()
-    slot = 'dm.variant_slot("variant", "VARIANT", default=dm.Variant("A", "variants.h")),\n    ],\n)\n\nrow_dot'
+    slot = 'dm.variant_axis("variant", "VARIANT", default=dm.Variant("A", "variants.h")),\n    ],\n)\n\nrow_dot'
     (project / "slotted.py").write_text(text.replace("],\n)\n\nrow_dot", slot))
     entry = project / "csrc" / "rms_norm.cc"
     code = entry.read_text().replace("double eps)", "double eps, dimorph::Str variant)")

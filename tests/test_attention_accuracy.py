@@ -11,7 +11,7 @@ import dimorph as dm
 from dimorph import attention as at
 
 
-def judge(attend: at.Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, variant: dm.Bound) -> None:
+def judge(attend: at.Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, variant: dm.BoundVariant) -> None:
     expected, _, scale = exact(q, k, v, variant, None)
     found = error(attend(q, k, v, variant=variant), expected, scale)
     bar = allowed(naive(q, k, v, variant, None), expected, scale)

@@ -43,14 +43,14 @@ class OnGpu:
     def __init__(self, attend: at.Attention) -> None:
         self._attend = attend
 
-    def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.Bound, **options: Any) -> Any:
+    def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.BoundVariant, **options: Any) -> Any:
         given = {name: options.pop(name) for name in ("out", "lse") if name in options}
         moved = {name: to_gpu(value) if isinstance(value, np.ndarray) else value for name, value in options.items()}
         args = tuple(to_gpu(arg) if isinstance(arg, np.ndarray) else arg for arg in variant.args)
         out = torch.full((*q.shape[:-1], v.shape[-1]), float("nan"), dtype=to_gpu(q).dtype, device="cuda")
         lse = torch.full(q.shape[:-1], float("nan"), device="cuda")
         moved |= {"out": out, "lse": lse} if options.get("return_lse") else {"out": out}
-        self._attend(to_gpu(q), to_gpu(k), to_gpu(v), variant=dm.Bound(variant.variant, args), **moved)
+        self._attend(to_gpu(q), to_gpu(k), to_gpu(v), variant=dm.BoundVariant(variant.variant, args), **moved)
         results = []
         for name, tensor in (("out", out), ("lse", lse)):
             array = to_numpy(tensor, q.dtype)

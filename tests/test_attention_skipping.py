@@ -30,7 +30,7 @@ COUNT = dm.Variant(
 QUERIES, KEYS = 400, 700
 
 
-def seen(variant: dm.Bound, queries: int = QUERIES, keys: int = KEYS) -> Any:
+def seen(variant: dm.BoundVariant, queries: int = QUERIES, keys: int = KEYS) -> Any:
     """Which keys each query sees: [queries, keys]."""
     q, k, v = np.zeros((1, queries, 1, 32)), np.zeros((1, keys, 1, 32)), np.eye(keys)[None, :, None]
     return reference.attention(q, k, v, variant=variant)[0][0, :, 0] > 0
@@ -46,7 +46,7 @@ def tiles(marks: Any) -> Any:
     return result
 
 
-def counts(attend: at.Attention, variant: dm.Bound) -> Any:
+def counts(attend: at.Attention, variant: dm.BoundVariant) -> Any:
     q, k = np.zeros((1, QUERIES, 1, 32), np.float32), np.zeros((1, KEYS, 1, 32), np.float32)
     result = np.zeros((QUERIES, KEYS), np.int32)
     attend(q, k, k, variant=at.compose(variant, COUNT(result)))
@@ -101,7 +101,7 @@ SPARSE = {
 }
 
 
-def run_guarded(attend: at.Attention, variant: dm.Bound, readable: Any) -> bool:
+def run_guarded(attend: at.Attention, variant: dm.BoundVariant, readable: Any) -> bool:
     """In a process of its own; false if it was killed for reading what it must not."""
 
     def child() -> float:

@@ -175,7 +175,7 @@ def test_key_mask(queries: int) -> None:
     assert np.array_equal(ragged.reshape(2, -1, 4, 32), at.attention(*dense, variant=at.KeyMask(mask)))
 
 
-def against_reference(q: Any, k: Any, v: Any, variant: dm.Bound) -> None:
+def against_reference(q: Any, k: Any, v: Any, variant: dm.BoundVariant) -> None:
     out, lse = at.attention(q, k, v, variant=variant, return_lse=True)
     expected, expected_lse = reference.attention(q, k, v, variant=variant)
     assert np.abs(out - expected).max() <= 2e-6 * max(1.0, np.abs(expected).max())
@@ -193,7 +193,7 @@ def test_a_mask_of_other_dimensions_is_refused() -> None:
 
 SLOPES = torch.tensor([0.5, 0.25, 0.125, 0.0625])
 CU_Q, CU_K = torch.tensor([0, 30, 30, 70], dtype=torch.int32), torch.tensor([0, 40, 45, 90], dtype=torch.int32)
-CASES: dict[str, tuple[str, list[Any], list[int], list[float], dm.Variant | dm.Bound]] = {
+CASES: dict[str, tuple[str, list[Any], list[int], list[float], dm.Variant | dm.BoundVariant]] = {
     "plain": ("Plain", [], [], [], at.Plain),
     "integers": ("Window", [], [20, 5], [], at.Window(20, 5)),
     "a tensor": ("ALiBi", [SLOPES], [], [], at.ALiBi(SLOPES)),

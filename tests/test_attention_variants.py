@@ -18,7 +18,7 @@ _mask[0, 3] = False  # a row without keys
 _documents = [np.sort(_rng.integers(0, 4, (BATCH, length))).astype(np.int32) for length in (QUERIES, KEYS)]
 _slopes = np.array([0.5, 0.25, 0.125, 0.0625], np.float32)
 
-VARIANTS: dict[str, dm.Bound] = {
+VARIANTS: dict[str, dm.BoundVariant] = {
     "window": at.Window(20, 5),
     "window, open to the left": at.Window(-1, 0),
     "prefix": at.PrefixLM(np.array([10, 120], np.int32)),

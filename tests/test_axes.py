@@ -29,7 +29,7 @@ def _axes() -> dict[str, dm.Axis]:
         "flag": dm.flag_axis("causal", "CAUSAL"),
         "enum": dm.enum_axis("mode", "MODE", ["ADD", "MUL"], cpp_type="Mode", header="mode.h"),
         "tuple": dm.tuple_axis("pair", ["A", "B"], [(64, 128), (1, -1)]),
-        "variant": dm.variant_slot("variant", "V", default=PLAIN, values=[SHIFT]),
+        "variant": dm.variant_axis("variant", "V", default=PLAIN, values=[SHIFT]),
     }
 
 
@@ -127,11 +127,11 @@ def test_an_integer_that_no_int_holds_is_refused(number: int) -> None:
 
 
 def test_a_variant_slot_holds_its_default_and_takes_any_other_by_value() -> None:
-    assert dm.variant_slot("v", "V", default=PLAIN).values == (PLAIN,)
-    assert dm.variant_slot("v", "V", default=SHIFT, values=[PLAIN]).values == (SHIFT, PLAIN)
-    assert dm.variant_slot("v", "V", default=SHIFT, values=[PLAIN, SHIFT]).values == (PLAIN, SHIFT)
+    assert dm.variant_axis("v", "V", default=PLAIN).values == (PLAIN,)
+    assert dm.variant_axis("v", "V", default=SHIFT, values=[PLAIN]).values == (SHIFT, PLAIN)
+    assert dm.variant_axis("v", "V", default=SHIFT, values=[PLAIN, SHIFT]).values == (PLAIN, SHIFT)
     other = dm.Variant("Other", header="variants.h")
-    slot = dm.variant_slot("v", "V", default=PLAIN)
+    slot = dm.variant_axis("v", "V", default=PLAIN)
     assert slot.value(other) is other
     with pytest.raises(dm.DeclarationError):
         slot.value("Other")
@@ -140,9 +140,9 @@ def test_a_variant_slot_holds_its_default_and_takes_any_other_by_value() -> None
 def test_two_variants_of_one_name_cannot_be_told_apart_so_they_are_refused() -> None:
     namesake = dm.Variant("Plain", header="mode.h")
     with pytest.raises(dm.DeclarationError, match="Plain"):
-        dm.variant_slot("v", "V", default=PLAIN, values=[PLAIN, namesake])
+        dm.variant_axis("v", "V", default=PLAIN, values=[PLAIN, namesake])
     kernel = dm.Kernel(
-        name="k", entry="k.cc", case=["c.cc"], axes=[dm.variant_slot("v", "V", default=PLAIN, values=[PLAIN])]
+        name="k", entry="k.cc", case=["c.cc"], axes=[dm.variant_axis("v", "V", default=PLAIN, values=[PLAIN])]
     )
     with pytest.raises(dm.DeclarationError, match="Plain"):
         kernel.instantiations(v=[PLAIN, namesake])

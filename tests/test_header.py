@@ -249,5 +249,5 @@ def test_comments_between_tokens_do_not_change_what_is_left(pieces: list[str], d
 
 def test_variants_that_are_not_in_a_dispatching_entry_are_not_included() -> None:
     # Its header may not even compile without the case's types.
-    header = _header(_kernel(dm.variant_slot("variant", "V", default=PLAIN, values=[PLAIN, SHIFT])))
+    header = _header(_kernel(dm.variant_axis("variant", "V", default=PLAIN, values=[PLAIN, SHIFT])))
     assert "variants.h" not in header

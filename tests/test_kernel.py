@@ -144,7 +144,7 @@ def test_a_listed_row_is_there_even_with_a_value_that_is_only_accepted() -> None
 
 
 def test_rows_may_leave_out_what_is_chosen_or_has_one_value() -> None:
-    slot = dm.variant_slot("variant", "V", default=PLAIN)
+    slot = dm.variant_axis("variant", "V", default=PLAIN)
     kernel = _kernel(axes=[WIDTH, TILE, slot], only=[{"width": 128}])
     assert _texts(kernel.instantiations()) == ["width=128, tile=32, variant=Plain"]
 
@@ -166,8 +166,8 @@ def test_a_value_beyond_the_list_can_be_asked_for() -> None:
         (lambda: _kernel(axes=[WIDTH, WIDTH]), "two axes are called 'width'"),
         (lambda: _kernel(axes=[WIDTH, dm.flag_axis("wide", "WIDTH")]), "two bound names are called 'WIDTH'"),
         (
-            lambda: _kernel(axes=[dm.variant_slot(n, n.upper(), default=PLAIN) for n in "vw"]),
-            "it has two variant slots; one is possible",
+            lambda: _kernel(axes=[dm.variant_axis(n, n.upper(), default=PLAIN) for n in "vw"]),
+            "it has two variant axes; one is possible",
         ),
         (lambda: _kernel(case=[], axes=[WIDTH]), "it has axes but no case sources"),
         (lambda: _kernel(axes=[WIDTH, CAUSAL], only=[{"width": 64}]).instantiations(), "no value for axis causal"),
@@ -241,7 +241,7 @@ def test_a_widened_set_keeps_its_slots_and_gains_the_new_value() -> None:
 
 
 def test_variants_are_chosen_by_name_or_by_value() -> None:
-    kernel = _kernel(axes=[dm.variant_slot("variant", "V", default=PLAIN, values=[PLAIN, SHIFT])])
+    kernel = _kernel(axes=[dm.variant_axis("variant", "V", default=PLAIN, values=[PLAIN, SHIFT])])
     assert _texts(kernel.instantiations()) == ["variant=Plain", "variant=Shift"]
     assert kernel.instantiations(variant="Shift").values == ((SHIFT,),)
     own = dm.Variant("Own", header="own.h")

@@ -14,7 +14,7 @@ affine = dm.Kernel(
     axes=(
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
         dm.int_axis("head_dim", "HEAD_DIM", [64, 128, 256], accepts=lambda d: d % 8 == 0),
-        dm.variant_slot("variant", "AFFINE_VARIANT", default=SCALE),
+        dm.variant_axis("variant", "AFFINE_VARIANT", default=SCALE),
     ),
 )
 

@@ -3,7 +3,7 @@
 Importing this module touches no file, starts no process and creates no GPU context.
 """
 
-from dimorph.axes import Axis, dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_slot
+from dimorph.axes import Axis, dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_axis
 from dimorph.driver import gpus
 from dimorph.errors import (
     ArtifactCorrupt,
@@ -22,14 +22,14 @@ from dimorph.kernel import InstantiationSet, Kernel, Specialization
 from dimorph.module import Module
 from dimorph.resolve import Resolution
 from dimorph.settings import Settings
-from dimorph.variant import Bound, Param, Variant, scalar, tensor
+from dimorph.variant import BoundVariant, Param, Variant, scalar, tensor
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactCorrupt",
     "Axis",
-    "Bound",
+    "BoundVariant",
     "BuildError",
     "BuildTimeout",
     "CompilerCrashed",
@@ -56,5 +56,5 @@ __all__ = [
     "scalar",
     "tensor",
     "tuple_axis",
-    "variant_slot",
+    "variant_axis",
 ]

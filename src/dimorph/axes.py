@@ -136,7 +136,7 @@ def tuple_axis(
     return Axis("tuple", name, tuple(binds), _listed(name, values), accepts, choose)
 
 
-def variant_slot(name: str, macro: str, *, default: Variant, values: Sequence[Variant] = ()) -> Axis:
+def variant_axis(name: str, macro: str, *, default: Variant, values: Sequence[Variant] = ()) -> Axis:
     """A place for a variant; `macro` names the functor in the case.
 
     A dispatching module holds `values` (the default alone unless declared), by the variants' names. Any other

@@ -179,7 +179,7 @@ class Kernel:
             if twice := [n for n in given if given.count(n) > 1]:
                 raise DeclarationError(f"kernel {self.name!r}: two {what} are called {twice[0]!r}")
         if sum(axis.kind == "variant" for axis in self.axes) > 1:
-            raise DeclarationError(f"kernel {self.name!r}: it has two variant slots; one is possible")
+            raise DeclarationError(f"kernel {self.name!r}: it has two variant axes; one is possible")
         self._check_sources()
         if self.only is not None:
             object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))

@@ -72,12 +72,12 @@ def declaring_file(depth: int) -> Path:
 
 @dataclass(frozen=True)
 class Variant:
-    """A functor struct that plugs into a kernel's variant slot.
+    """A functor struct that plugs into a kernel's variant axis.
 
     Attributes:
         name: what a dispatching module and messages call it.
         header: the header that defines the struct, relative to `root`.
-        struct: the C++ struct (template) the slot's macro names; default: `name`.
+        struct: the C++ struct (template) that the axis's macro names; default: `name`.
         params: the additional parameters, in the order in which calls pass them; for a composition, its parts'.
         root: the directory of the header; default: that of the file that declares the variant.
         parts: makes it a composition: `struct` is then a template over the params type and the parts' structs.
@@ -113,7 +113,7 @@ class Variant:
         """Every variant whose header is needed: itself and its parts."""
         return (self, *(inner for part in self.parts for inner in part.structs()))
 
-    def __call__(self, *args: Any, **named: Any) -> Bound:
+    def __call__(self, *args: Any, **named: Any) -> BoundVariant:
         """The variant with values for its parameters, by position or by name; a `maybe_` tensor may be left out.
 
         Raises:
@@ -130,11 +130,11 @@ class Variant:
             values[name] = value
         if lacking := [p.name for p in self.params if p.name not in values and not p.optional]:
             raise TypeError(f"{expected}, got none for {', '.join(lacking)}")
-        return Bound(self, tuple(values.get(name) for name in names))
+        return BoundVariant(self, tuple(values.get(name) for name in names))
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundVariant:
     """A variant and the values of its parameters, in the order in which calls pass them."""
 
     variant: Variant

@@ -35,7 +35,7 @@ KINDS = dm.Kernel(
         dm.tuple_axis("triple", ["T_1", "T_2", "T_3"], [(1, 2, 3), (3, 2, -1)]),
         dm.tuple_axis("quad", ["Q_1", "Q_2", "Q_3", "Q_4"], [(1, 2, 3, 4), (4, 3, 2, 1)]),
         dm.int_axis("unroll", "UNROLL", [1, 2, 4], choose=lambda v: 2 if v["width"] == 2 else 4),
-        dm.variant_slot("variant", "KINDS_VARIANT", default=PLAIN, values=[PLAIN, SHIFT]),
+        dm.variant_axis("variant", "KINDS_VARIANT", default=PLAIN, values=[PLAIN, SHIFT]),
     ],
     only=[
         {"dtype": dtype, "width": width, "causal": causal, "mode": mode, "pair": pair, "triple": triple}
@@ -78,7 +78,7 @@ FUNCTOR = dm.Kernel(
     name="functor",
     entry="functor.cc",
     case=["functor_case.cc"],
-    axes=[dm.variant_slot("variant", "FUNCTOR", default=PLAIN, values=[PLAIN, SHIFT])],
+    axes=[dm.variant_axis("variant", "FUNCTOR", default=PLAIN, values=[PLAIN, SHIFT])],
 )
 
 # Exports one function for each kind of argument and result.
@@ -117,7 +117,7 @@ SYNTAX = dm.Kernel(
         dm.int_axis("width", "WIDTH", [1, 2]),
         dm.tuple_axis("pair", ["PAIR_A", "PAIR_B"], [(1, 2), (2, 1)]),
         dm.flag_axis("causal", "CAUSAL"),
-        dm.variant_slot("variant", "SYNTAX_VARIANT", default=PLAIN, values=[PLAIN, SHIFT]),
+        dm.variant_axis("variant", "SYNTAX_VARIANT", default=PLAIN, values=[PLAIN, SHIFT]),
     ],
 )
 

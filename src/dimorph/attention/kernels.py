@@ -26,7 +26,7 @@ def _tile_keys(values: Mapping[str, Any]) -> int:
 
 
 def _variants() -> dm.Axis:
-    return dm.variant_slot("variant", "ATTENTION_VARIANT", default=Plain, values=(Plain, Causal, FlashSigmoid))
+    return dm.variant_axis("variant", "ATTENTION_VARIANT", default=Plain, values=(Plain, Causal, FlashSigmoid))
 
 
 attention_cpu = dm.Kernel(

@@ -17,7 +17,7 @@ from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_s
 from dimorph.attention.sizes import check_sizes
 from dimorph.attention.variants import Plain
 
-_Bound, _Variant = dm.Bound, dm.Variant
+_BoundVariant, _Variant = dm.BoundVariant, dm.Variant
 # A variant, a place (see `Attention._find`), the function that serves there, and the default scale.
 _Found = tuple[dm.Variant, int, Any, float]
 _DLPACK_CUDA = 2
@@ -62,7 +62,7 @@ class Attention:
         k: Any,
         v: Any,
         *,
-        variant: dm.Variant | dm.Bound = Plain,
+        variant: dm.Variant | dm.BoundVariant = Plain,
         scale: float | None = None,
         cu_seqlens_q: Any = None,
         cu_seqlens_k: Any = None,
@@ -116,7 +116,7 @@ class Attention:
         """
         # On the path of every call, so it asks for as little as possible, and once.
         args: tuple[Any, ...] = ()
-        if isinstance(variant, _Bound):
+        if isinstance(variant, _BoundVariant):
             args = variant.args
             variant = variant.variant
         elif not isinstance(variant, _Variant):

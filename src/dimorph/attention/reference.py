@@ -107,7 +107,13 @@ RULES: dict[str, Rule] = {
 
 
 def attention(
-    q: Array, k: Array, v: Array, *, variant: dm.Bound, scale: float | None = None, rules: dict[str, Rule] = RULES
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    variant: dm.BoundVariant,
+    scale: float | None = None,
+    rules: dict[str, Rule] = RULES,
 ) -> tuple[Array, Array]:
     """Dense attention in float64, for NumPy arrays and any variant that `rules` knows.
 

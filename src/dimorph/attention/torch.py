@@ -78,7 +78,7 @@ def scaled_dot_product_attention(
             f"got {key.shape[1]}"
         )
     queries, keys = query.shape[2], key.shape[2]
-    variant: dm.Variant | dm.Bound = library.Plain
+    variant: dm.Variant | dm.BoundVariant = library.Plain
     if attn_mask is not None:
         variant = mask_variant(attn_mask, (query.shape[0], query.shape[1], queries, keys))
     elif is_causal and queries > keys:
@@ -89,14 +89,16 @@ def scaled_dot_product_attention(
     return attend(query, key, value, variant, scale).transpose(1, 2)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, variant: dm.Variant | dm.Bound, scale: float | None) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, variant: dm.Variant | dm.BoundVariant, scale: float | None
+) -> Tensor:
     """`attention` for tensors [batch, heads, seq, head_dim]; the result is [batch, queries, heads, head_dim_vo]."""
     q, k, v = (x.transpose(1, 2) if x.stride(-1) == 1 else x.transpose(1, 2).contiguous() for x in (query, key, value))
     result: Tensor = library.attention(q, k, v, variant=variant, scale=scale)
     return result
 
 
-def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.Bound:
+def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.BoundVariant:
     """The variant for a mask of torch's kind.
 
     Args:
@@ -164,7 +166,9 @@ def _known(name: str) -> dm.Variant:
     )
 
 
-def _bound(name: str, tensors: Sequence[Tensor | None], integers: Sequence[int], floats: Sequence[float]) -> dm.Bound:
+def _bound(
+    name: str, tensors: Sequence[Tensor | None], integers: Sequence[int], floats: Sequence[float]
+) -> dm.BoundVariant:
     parts = [_known(part) for part in name.split("+")]
     variant = parts[0] if len(parts) == 1 else composition(*parts)
     kinds = iter(tensors), iter(integers), iter(floats)
@@ -177,7 +181,7 @@ def _bound(name: str, tensors: Sequence[Tensor | None], integers: Sequence[int],
             f"dimorph::attention: expected parameters ({', '.join(param.name for param in variant.params)}) of "
             f"{name!r}, got {surplus} more"
         )
-    return dm.Bound(variant, tuple(args))
+    return dm.BoundVariant(variant, tuple(args))
 
 
 def _kernel(

@@ -72,7 +72,7 @@ def attention_forward(
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    parts: list[dm.Variant | dm.Bound] = [] if softcap is None else [SoftCap(softcap)]
+    parts: list[dm.Variant | dm.BoundVariant] = [] if softcap is None else [SoftCap(softcap)]
     if position_bias is not None:
         # Two biases would be two parameters of one name.
         if attention_mask is not None and attention_mask.dim() == 4 and attention_mask.is_floating_point():

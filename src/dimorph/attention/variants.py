@@ -122,7 +122,7 @@ Bias = _variant(
 """Logits get bias[b, h, i, j] in natural units; use `additive_bias(array)` to make one."""
 
 
-def additive_bias(bias: Any) -> dm.Bound:
+def additive_bias(bias: Any) -> dm.BoundVariant:
     """`Bias` from a float32 array [batch or 1, heads or 1, queries, keys], row-major.
 
     One batch or head is for all of them; queries and keys are those of the call.
@@ -130,7 +130,7 @@ def additive_bias(bias: Any) -> dm.Bound:
     return Bias(bias, *_strides("additive_bias", "bias", bias))
 
 
-def broadcast_mask(mask: Any) -> dm.Bound:
+def broadcast_mask(mask: Any) -> dm.BoundVariant:
     """`BroadcastMask` from a bool array [batch or 1, heads or 1, queries, keys], as for `additive_bias`."""
     return BroadcastMask(mask, *_strides("broadcast_mask", "mask", mask))
 
@@ -143,7 +143,7 @@ def _strides(function: str, name: str, array: Any) -> tuple[int, int]:
     return (heads * queries * keys if batch > 1 else 0), (queries * keys if heads > 1 else 0)
 
 
-def compose(*variants: dm.Variant | dm.Bound) -> dm.Bound:
+def compose(*variants: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
     """Several variants as one: `compose(Causal, Window(1024, 0), SoftCap(50.0))`.
 
     Transforms run in the order given, each on what the one before it left; a key counts where every mask lets it
@@ -152,9 +152,9 @@ def compose(*variants: dm.Variant | dm.Bound) -> dm.Bound:
     Raises:
         ValueError: no variants, or two of them have a parameter of the same name.
     """
-    bound = [variant if isinstance(variant, dm.Bound) else variant() for variant in variants]
+    bound = [variant if isinstance(variant, dm.BoundVariant) else variant() for variant in variants]
     parts = tuple(inner for one in bound for inner in (one.variant.parts or (one.variant,)))
-    return dm.Bound(composition(*parts), tuple(arg for one in bound for arg in one.args))
+    return dm.BoundVariant(composition(*parts), tuple(arg for one in bound for arg in one.args))
 
 
 def composition(*parts: dm.Variant) -> dm.Variant:
