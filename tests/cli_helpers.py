@@ -8,8 +8,8 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 from store_helpers import publish
 
-from dimorph.commands import dimorph
-from dimorph.store import Store
+from dimorph.cli.commands import dimorph
+from dimorph.store.store import Store
 
 Run = Callable[..., Result]
 

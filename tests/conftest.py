@@ -13,8 +13,9 @@ import pytest
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import plan, settings
-from dimorph.resolve import device_units, resolve
+from dimorph import settings
+from dimorph.plan import unit as plan
+from dimorph.resolve.resolver import device_units, resolve
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import dimorph as dm
-from dimorph import aot, manifest, settings
-from dimorph.places import PACKAGED
+from dimorph import aot, settings
+from dimorph.store import manifest
+from dimorph.store.layers import PACKAGED
 
 SOURCES = Path(__file__).parent / "packages" / "rowmath" / "src" / "rowmath"
 TARGET = "x86-64-v2" if os.uname().machine == "x86_64" else "armv8"

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_helpers import key_of, make_meta
 
-from dimorph.artifact import META_NAME, Artifact, FileRecord, Meta, describe, timestamp
 from dimorph.errors import ArtifactCorrupt
+from dimorph.store.artifact import META_NAME, Artifact, FileRecord, Meta, describe, timestamp
 
 CONTENT = b"not really a shared object" * 100
 RECORD = FileRecord(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))

@@ -15,8 +15,9 @@ from sanitized import ADDRESS
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import driver, settings
+from dimorph import settings
 from dimorph.attention import ops
+from dimorph.toolchain import nvidia_driver as driver
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)

@@ -18,7 +18,8 @@ from attention_configs import DTYPES, ROUND, Array, config_of
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import driver, settings
+from dimorph import settings
+from dimorph.toolchain import nvidia_driver as driver
 
 pytestmark = pytest.mark.gpu
 

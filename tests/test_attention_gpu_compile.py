@@ -15,8 +15,8 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.artifact import Artifact
 from dimorph.attention.kernels import attention_sm80, attention_sm90
+from dimorph.store.artifact import Artifact
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import sm90_cases

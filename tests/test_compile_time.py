@@ -13,8 +13,9 @@ import pytest
 from kernels import PICK, WIDE
 
 import dimorph as dm
-from dimorph import plan, settings
-from dimorph.header import header_name
+from dimorph import settings
+from dimorph.plan import unit as plan
+from dimorph.source.config_header import header_name
 from dimorph.toolchain import host, targets
 
 

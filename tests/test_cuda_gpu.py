@@ -15,7 +15,7 @@ from conftest import Form
 from cuda_helpers import EXAMPLE, RMS
 
 import dimorph as dm
-from dimorph import driver
+from dimorph.toolchain import nvidia_driver as driver
 
 pytestmark = pytest.mark.gpu
 

@@ -15,9 +15,10 @@ from lsp import CLANGD, clangd
 from skeletons import copy_skeleton, declared, replace
 
 import dimorph as dm
-from dimorph import ide, settings
+from dimorph import settings
+from dimorph.cli import ide
 from dimorph.errors import ToolchainError
-from dimorph.header import config_header
+from dimorph.source.config_header import config_header
 from dimorph.toolchain import cuda, host
 
 JIT: dict[str, Any] = {"dtype": "float32", "head_dim": 128}

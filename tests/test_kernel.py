@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kernels import ALL, KINDS, PICK, PLAIN, SHIFT
 
 import dimorph as dm
-from dimorph.axes import IDENTIFIER
+from dimorph.declare.axes import IDENTIFIER
 
 
 def _kernel(**changes: Any) -> dm.Kernel:

@@ -18,9 +18,9 @@ from kernels import ALL, PICK
 from store_helpers import STRANGER, in_child
 
 import dimorph as dm
-from dimorph import plan
 from dimorph import settings as dimorph_settings
-from dimorph.scan import Files, Scanner
+from dimorph.plan import unit as plan
+from dimorph.source.include_scan import Files, Scanner
 from dimorph.toolchain import host, targets
 
 Tree = Mapping[str, "str | bytes"]

@@ -22,9 +22,9 @@ from store_helpers import (
     tree_of_one_entry,
 )
 
-from dimorph.artifact import Artifact
 from dimorph.errors import ArtifactCorrupt
-from dimorph.store import Broken, Store
+from dimorph.store.artifact import Artifact
+from dimorph.store.store import Broken, Store
 
 DAY = 86400
 

@@ -19,8 +19,8 @@ from store_helpers import (
     tree,
 )
 
-from dimorph import locks
-from dimorph.store import Broken, Store
+from dimorph.store import locks
+from dimorph.store.store import Broken, Store
 
 
 @pytest.fixture

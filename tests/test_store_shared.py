@@ -25,9 +25,9 @@ from store_helpers import (
     tree_of_one_entry,
 )
 
-from dimorph import locks
-from dimorph.artifact import Artifact
-from dimorph.store import Store
+from dimorph.store import locks
+from dimorph.store.artifact import Artifact
+from dimorph.store.store import Store
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from store_helpers import (
 )
 
 from dimorph.errors import StoreRefused
-from dimorph.store import Store
+from dimorph.store.store import Store
 
 ME = 1234  # an ordinary user, for children that must not have root's rights
 

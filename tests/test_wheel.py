@@ -26,7 +26,8 @@ import tvm_ffi
 from wheel.wheelfile import WheelFile  # type: ignore[import-untyped]
 
 import dimorph as dm
-from dimorph import aot, elf, wheel
+from dimorph import aot, wheel
+from dimorph.toolchain import elf
 
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = Path(__file__).parent / "packages" / "rowmath"
@@ -130,7 +131,7 @@ one.rms_norm(a.astype("float32"), y, 0.5)
 right &= bool((y == rowmath.rms_norm(a.astype("float32"), 0.5)).all())
 cases = sorted(r.artifact.meta.files["case.so"].sha256 for r in loaded if r.unit.kind == "case")
 places = sorted({r.place.partition(" (")[0] for r in (*loaded, *one.resolutions)})
-modules = sorted({"torch", "elftools", "dimorph.build"} & set(sys.modules))
+modules = sorted({"torch", "elftools", "dimorph.resolve.build"} & set(sys.modules))
 print(json.dumps({"right": right, "bits": bits.hexdigest(), "cases": cases, "places": places, "modules": modules}))
 """
 
