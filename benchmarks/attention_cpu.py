@@ -214,13 +214,13 @@ def compiler_time(dtype: str, dim: int, variant: dm.BoundVariant) -> float:
     """The compiler alone on the case, as `raw_compiler`."""
     from dimorph.attention.kernels import attention_cpu
     from dimorph.plan import unit as plan
-    from dimorph.resolve.resolver import target_levels
+    from dimorph.resolve.levels import target_levels
     from dimorph.source.config_header import header_name
     from dimorph.toolchain import host, process
 
     config = settings.current()
     chosen = attention_cpu.instantiations(dtype=dtype, head_dims=(dim, dim), few_queries=False, variant=variant.variant)
-    (unit,) = plan.case_units(chosen)
+    unit = plan.case_unit(next(iter(chosen)))
     toolchain = host.find(config)
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)

@@ -19,7 +19,8 @@ from rows import Row, interleaved, nanoseconds_each, python, seconds, write
 from dimorph import settings
 from dimorph.plan import unit as plan
 from dimorph.resolve.build import Job, build
-from dimorph.resolve.resolver import target_levels, user_store
+from dimorph.resolve.levels import target_levels
+from dimorph.store.layers import user_store
 from dimorph.toolchain import host
 
 HERE = str(Path(__file__).parent)
@@ -153,11 +154,11 @@ def calls() -> list[Row]:
 def large_entry() -> Row:
     config = settings.current()
     unit, target = plan.entry_unit(empty.instantiations()), target_levels(config)[0]
-    toolchain, store = host.find(config), user_store(config)
+    store = user_store(config)
 
     def compile_it() -> float:
         shutil.rmtree(store.root, ignore_errors=True)
-        return seconds(lambda: build([Job(unit, target)], [toolchain], config, store))
+        return seconds(lambda: build([Job(unit, target, host.find(config))], config, store))
 
     combinations = empty.instantiations().slots
     cell = {"what": f"entry compile with {combinations} declared combinations"}

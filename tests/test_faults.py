@@ -23,8 +23,8 @@ from store_helpers import IS_ROOT, NEEDS_ROOT, STRANGER, in_child, start_child
 
 import dimorph as dm
 from dimorph import settings
-from dimorph.resolve.resolver import PACKAGED
 from dimorph.store.artifact import Artifact
+from dimorph.store.layers import PACKAGED
 from dimorph.store.store import Broken, Store
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason=NEEDS_ROOT)

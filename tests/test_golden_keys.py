@@ -11,8 +11,9 @@ from dimorph import settings
 from dimorph.attention import Causal, FlashSigmoid
 from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
 from dimorph.plan import unit as plan
-from dimorph.runtime import library
+from dimorph.plan.pool import pool_unit
 from dimorph.toolchain import archs, targets
+from dimorph.toolchain.compiler import Level
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 
@@ -22,10 +23,10 @@ def _keys() -> dict[str, str]:
     level = targets.by_name("x86-64-v3")
     found: dict[str, str] = {}
 
-    def add(label: str, unit: plan.Unit, level: plan.Level) -> None:
+    def add(label: str, unit: plan.Unit, level: Level) -> None:
         found[f"{label}: {unit.label}, {level.name}"] = unit.key(level, config)
 
-    add("pool", plan.entry_unit(library.POOL.instantiations()), level)
+    add("pool", pool_unit(), level)
     skeleton = skeletons.declared(skeletons.SKELETON)
     cases = [
         (skeleton, {}, ()),

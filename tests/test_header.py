@@ -17,7 +17,8 @@ from kernels import ALL, FUNCTOR, KINDS, PLAIN, SHIFT
 
 import dimorph as dm
 from dimorph.plan.unit import INCLUDE
-from dimorph.source.config_header import config_header, header_name, without_comments
+from dimorph.source.config_header import config_header, header_name
+from dimorph.source.cpp_text import without_comments
 
 
 def _kernel(*axes: dm.Axis, **changes: Any) -> dm.Kernel:

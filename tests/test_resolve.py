@@ -16,7 +16,7 @@ from kernels import PICK, SCALE
 from store_helpers import result_of, start_child, tree
 
 import dimorph as dm
-from dimorph.resolve.resolver import PACKAGED
+from dimorph.store.layers import PACKAGED
 from dimorph.toolchain import targets
 
 Copier = Callable[..., dm.Kernel]

@@ -16,8 +16,9 @@ from dimorph import __version__, aot
 from dimorph import settings as configuration
 from dimorph.aot.discover import load_kernels
 from dimorph.cli import doctor, explain, ide, show
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import DimorphError
-from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.settings import Settings
 from dimorph.source.config_header import config_header
 from dimorph.store.layers import user_store
@@ -76,7 +77,7 @@ def _settings() -> Settings:
         raise _Failure(str(error)) from error
 
 
-def _kernels(spec: str) -> list[Kernel]:
+def _kernels(spec: str) -> list[Declaration]:
     # What a module prints when it is imported is no part of a command's output.
     with redirect_stdout(sys.stderr):
         return load_kernels(spec)
@@ -85,7 +86,7 @@ def _kernels(spec: str) -> list[Kernel]:
 def _sets(spec: str, values: Sequence[str]) -> list[InstantiationSet]:
     """The instantiation set of every kernel that is named."""
     given = _parsed(values)
-    return [kernel.instantiations(**given) for kernel in _kernels(spec)]
+    return [instantiate(kernel, given) for kernel in _kernels(spec)]
 
 
 def _one(spec: str, values: Sequence[str]) -> InstantiationSet:
@@ -93,7 +94,7 @@ def _one(spec: str, values: Sequence[str]) -> InstantiationSet:
     if len(kernels) > 1:
         names = ", ".join(f"{spec}:{kernel.name}" for kernel in kernels)
         raise click.UsageError(f"{spec} declares several kernels; name one: {names}")
-    return kernels[0].instantiations(**_parsed(values))
+    return instantiate(kernels[0], _parsed(values))
 
 
 def _parsed(values: Iterable[str]) -> dict[str, str | list[str]]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dimorph.plan.unit import INCLUDE, Unit
-from dimorph.source.config_header import header_name, without_comments
+from dimorph.source.config_header import header_name
+from dimorph.source.cpp_text import without_comments
 
 _INCLUDE = re.compile(r'\s*#\s*include\s*(?:"(?P<quoted>[^"]+)"|<(?P<angled>[^>]+)>)')
 _OPENS = re.compile(r"\s*#\s*if")

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dimorph import late
+from dimorph import _lazy
+from dimorph._lazy import logger
 from dimorph.errors import StoreRefused
-from dimorph.logs import logger
 from dimorph.store import locks
 from dimorph.store.artifact import is_hex
 from dimorph.store.trust import Trust, check_parents
@@ -260,7 +260,7 @@ def _temporary_name() -> str:
 
 def _erase(directory: Path) -> None:
     try:
-        late.shutil.rmtree(directory)
+        _lazy.shutil.rmtree(directory)
     except FileNotFoundError:
         return
     except OSError as error:  # it is out of sight of every search, so the work it served is not in danger

@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from dimorph import late
+from dimorph import _lazy
+from dimorph._lazy import logger
 from dimorph.errors import ArtifactCorrupt
-from dimorph.logs import logger
 from dimorph.store.artifact import META_NAME, Artifact, FileRecord, Meta, check_file_name, describe, is_hex
 from dimorph.store.directory import Workspace, remove_if_empty, sync_directory
 from dimorph.store.trust import Trust
@@ -45,7 +45,7 @@ class Usage(NamedTuple):
 
     path: Path
     size: int
-    used: late.datetime.datetime
+    used: _lazy.datetime.datetime
 
 
 def is_content_error(error: Exception) -> bool:
@@ -169,7 +169,7 @@ class Store(Workspace):
                 removed += self._discard(path, status)
         return removed
 
-    def prune(self, max_bytes: int | None, max_age: late.datetime.timedelta | None) -> list[Usage]:
+    def prune(self, max_bytes: int | None, max_age: _lazy.datetime.timedelta | None) -> list[Usage]:
         """Removes the least recently used entries until the rest fits, and returns them.
 
         An entry that another process found just before may be among them; that process builds it again.
@@ -180,7 +180,7 @@ class Store(Workspace):
         """
         usages = self.usage()
         total = sum(usage.size for usage in usages)
-        oldest = None if max_age is None else late.datetime.datetime.now(late.datetime.timezone.utc) - max_age
+        oldest = None if max_age is None else _lazy.datetime.datetime.now(_lazy.datetime.timezone.utc) - max_age
         removed = []
         for usage in usages:
             too_old = oldest is not None and usage.used < oldest
@@ -236,7 +236,7 @@ class Store(Workspace):
         records: dict[str, FileRecord] = {}
         for name, source in files.items():
             with source.open("rb") as stream, self._create(entry / name) as copy:
-                late.shutil.copyfileobj(stream, copy)
+                _lazy.shutil.copyfileobj(stream, copy)
             records[name] = describe(entry / name)
         if meta.files and meta.files != records:
             raise ArtifactCorrupt(f"Store.publish: files: expected {meta.files}, actual {records}")
@@ -328,7 +328,7 @@ def _read_verified(trust: Trust, path: Path) -> Artifact:
 
 
 def _measure(_trust: Trust, path: Path) -> Usage:
-    used = late.datetime.datetime.fromtimestamp(path.lstat().st_mtime, late.datetime.timezone.utc)
+    used = _lazy.datetime.datetime.fromtimestamp(path.lstat().st_mtime, _lazy.datetime.timezone.utc)
     return Usage(path, sum(child.lstat().st_size for child in path.iterdir()), used)
 
 
