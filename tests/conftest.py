@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forms import Form
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import plan, settings
-from dimorph.resolve import device_units, resolve
+from dimorph import settings
 
 
 @pytest.fixture(autouse=True)
@@ -51,37 +51,6 @@ def warm_store(store: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch)
     """The settings' store is the shared one."""
     monkeypatch.setenv("DIMORPH_STORE", str(shared_store))
     return shared_store
-
-
-@dataclass(frozen=True)
-class Form:
-    """One of the two forms of a kernel."""
-
-    name: str
-
-    def load(self, kernel: dm.Kernel, **values: object) -> dm.Module:
-        """The kernel for one value of each problem axis.
-
-        jit: exactly those values. aot: the declared set, all of it built ahead, with those values added where they
-        are not declared; from then on nothing may be compiled.
-        """
-        if self.name == "jit":
-            assert kernel.instantiations(**values).specialized
-            return kernel.load(**values)
-        wider: dict[str, Any] = {}
-        for axis in kernel.axes:
-            if axis.name in values and axis.value(values[axis.name]) not in axis.values:
-                wider[axis.name] = [*axis.values, values[axis.name]]
-        return built_ahead(kernel, **wider)
-
-
-def built_ahead(kernel: dm.Kernel, **values: object) -> dm.Module:
-    """A module that dispatches over a set of values, all of them built; it never compiles."""
-    instantiations = kernel.instantiations(**values)
-    units = [plan.entry_unit(instantiations), *plan.case_units(instantiations)]
-    units += [unit for one in instantiations for unit in device_units(one, settings.current())]
-    resolve(units, settings.current(), "auto")
-    return kernel.load(policy="aot", **values)
 
 
 @pytest.fixture(params=["jit", "aot"])
