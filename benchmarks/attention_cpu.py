@@ -205,17 +205,17 @@ def cold(dtype: str) -> list[Row]:
 
 
 def forget_loaded() -> None:
-    from dimorph import library
+    from dimorph.runtime import library
 
     library._loaded.clear()
 
 
 def compiler_time(dtype: str, dim: int, variant: dm.BoundVariant) -> float:
     """The compiler alone on the case, as `raw_compiler`."""
-    from dimorph import plan
     from dimorph.attention.kernels import attention_cpu
-    from dimorph.header import header_name
-    from dimorph.resolve import target_levels
+    from dimorph.plan import unit as plan
+    from dimorph.resolve.resolver import target_levels
+    from dimorph.source.config_header import header_name
     from dimorph.toolchain import host, process
 
     config = settings.current()

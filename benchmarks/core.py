@@ -16,9 +16,10 @@ import numpy as np
 from kernels import add_scalar, empty, wide
 from rows import Row, interleaved, nanoseconds_each, python, seconds, write
 
-from dimorph import plan, settings
-from dimorph.build import Job, build
-from dimorph.resolve import target_levels, user_store
+from dimorph import settings
+from dimorph.plan import unit as plan
+from dimorph.resolve.build import Job, build
+from dimorph.resolve.resolver import target_levels, user_store
 from dimorph.toolchain import host
 
 HERE = str(Path(__file__).parent)

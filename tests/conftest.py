@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forms import Form
 
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
+from support.forms import Form
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 Importing this module touches no file, starts no process and creates no GPU context.
 """
 
-from dimorph.axes import Axis, dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_axis
-from dimorph.driver import gpus
+from dimorph.declare.axes import Axis, dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_axis
+from dimorph.declare.variant import BoundVariant, Param, Variant, scalar, tensor
 from dimorph.errors import (
     ArtifactCorrupt,
     BuildError,
@@ -19,10 +19,10 @@ from dimorph.errors import (
     ToolchainError,
 )
 from dimorph.kernel import InstantiationSet, Kernel, Specialization
-from dimorph.module import Module
-from dimorph.resolve import Resolution
+from dimorph.resolve.resolver import Resolution
+from dimorph.runtime.module import Module
 from dimorph.settings import Settings
-from dimorph.variant import BoundVariant, Param, Variant, scalar, tensor
+from dimorph.toolchain.nvidia_driver import gpus
 
 __version__ = "0.1.0"
 

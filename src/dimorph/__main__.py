@@ -1,6 +1,6 @@
 """`python -m dimorph`."""
 
-from dimorph.cli import main
+from dimorph.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimorph.axes import IDENTIFIER, Axis, Value, check_names
+from dimorph.declare.axes import IDENTIFIER, Axis, Value, check_names
+from dimorph.declare.variant import declaring_file
 from dimorph.errors import DeclarationError
-from dimorph.variant import declaring_file
 
 if TYPE_CHECKING:
     from dimorph.aot import Report
-    from dimorph.module import Module
+    from dimorph.runtime.module import Module
     from dimorph.settings import Settings
 
 
@@ -238,7 +238,7 @@ class Kernel:
             MissingSpecialization: it is not there and may not be compiled.
             BuildError, ToolchainError: it could not be compiled.
         """
-        from dimorph.module import load
+        from dimorph.runtime.module import load
 
         return load(self.instantiations(**values), policy, settings)
 

@@ -34,14 +34,14 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from dimorph import aot, elf
-from dimorph.discover import load_kernels
+from dimorph import aot
+from dimorph.aot.discover import load_kernels
 from dimorph.errors import BuildError, DeclarationError, LoadError
 from dimorph.kernel import Kernel
 from dimorph.logs import logger
-from dimorph.places import PACKAGED
 from dimorph.settings import Settings, current
-from dimorph.toolchain import targets
+from dimorph.store.layers import PACKAGED
+from dimorph.toolchain import elf, targets
 
 _log = logger("dimorph")
 

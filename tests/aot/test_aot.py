@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import ROWMATH
 
 import dimorph as dm
-from dimorph import aot, manifest, settings
-from dimorph.places import PACKAGED
+from dimorph import aot, settings
+from dimorph.store import manifest
+from dimorph.store.layers import PACKAGED
+from support.paths import ROWMATH
 
 SOURCES = ROWMATH / "src" / "rowmath"
 TARGET = "x86-64-v2" if os.uname().machine == "x86_64" else "armv8"

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.paths import ROWMATH
 
 import dimorph as dm
 from dimorph import aot
+from support.paths import ROWMATH
 
 
 @pytest.fixture

@@ -23,11 +23,12 @@ from zipfile import ZipFile
 
 import pytest
 import tvm_ffi
-from support.paths import REPOSITORY, ROWMATH
 from wheel.wheelfile import WheelFile  # type: ignore[import-untyped]
 
 import dimorph as dm
-from dimorph import aot, elf, wheel
+from dimorph import aot, wheel
+from dimorph.toolchain import elf
+from support.paths import REPOSITORY, ROWMATH
 
 EPOCH = 1_700_000_000
 LEVELS = {"x86_64": ["x86-64-v2", "x86-64-v3"], "aarch64": ["armv8"]}[os.uname().machine]
@@ -129,7 +130,7 @@ one.rms_norm(a.astype("float32"), y, 0.5)
 right &= bool((y == rowmath.rms_norm(a.astype("float32"), 0.5)).all())
 cases = sorted(r.artifact.meta.files["case.so"].sha256 for r in loaded if r.unit.kind == "case")
 places = sorted({r.place.partition(" (")[0] for r in (*loaded, *one.resolutions)})
-modules = sorted({"torch", "elftools", "dimorph.build"} & set(sys.modules))
+modules = sorted({"torch", "elftools", "dimorph.resolve.build"} & set(sys.modules))
 print(json.dumps({"right": right, "bits": bits.hexdigest(), "cases": cases, "places": places, "modules": modules}))
 """
 

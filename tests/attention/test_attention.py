@@ -15,14 +15,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from support.paths import EXAMPLES
-from support.store import result_of, start_child
 
 import dimorph as dm
 from dimorph import aot, settings
 from dimorph import attention as at
 from dimorph.attention import reference
 from dimorph.attention.kernels import attention_cpu
+from support.paths import EXAMPLES
+from support.store import result_of, start_child
 
 # A user's own variant: a struct in a header of theirs, and this line.
 Decay = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=EXAMPLES / "variant")

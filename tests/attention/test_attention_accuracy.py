@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.attention_check import FLOAT32, LSE, allowed, error, exact, naive
-from support.attention_configs import DTYPES
 
 import dimorph as dm
 from dimorph import attention as at
+from support.attention_check import FLOAT32, LSE, allowed, error, exact, naive
+from support.attention_configs import DTYPES
 
 
 def judge(attend: at.Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, variant: dm.BoundVariant) -> None:

@@ -8,6 +8,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph import settings
+from dimorph.attention import ops
+from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import check, error, exact, failures
 from support.attention_configs import Specialization
 from support.emulated import (
@@ -22,11 +28,6 @@ from support.emulated import (
     two_groups,
 )
 from support.sanitized import ADDRESS
-
-import dimorph as dm
-from dimorph import attention as at
-from dimorph import driver, settings
-from dimorph.attention import ops
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.paths import REPOSITORY
 
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.artifact import Artifact
 from dimorph.attention.kernels import attention_sm80, attention_sm90
+from dimorph.store.artifact import Artifact
+from support.paths import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import sm90_cases

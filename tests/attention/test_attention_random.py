@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.attention_check import failures
-from support.attention_configs import ROUND, config_of
 
 from dimorph import attention as at
+from support.attention_check import failures
+from support.attention_configs import ROUND, config_of
 
 NUMBER = int(os.environ.get("ATTENTION_ROUND", "0"))
 CHUNKS = 20

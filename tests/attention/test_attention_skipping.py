@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paths import SUPPORT
-from support.store import in_child
 
 import dimorph as dm
 from dimorph import attention as at
 from dimorph.attention import reference
+from support.paths import SUPPORT
+from support.store import in_child
 
 # The largest blocks of queries and tiles of keys of any target level; those of the others divide them.
 BLOCK, TILE = 48, 64

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.paths import EXAMPLES
 from torch import Tensor
 
 import dimorph as dm
 from dimorph import attention as at
 from dimorph.attention import reference
 from dimorph.attention.torch import register_variant, scaled_dot_product_attention
+from support.paths import EXAMPLES
 
 peer = torch.nn.functional.scaled_dot_product_attention
 operator = torch.ops.dimorph.attention.default

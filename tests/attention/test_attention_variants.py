@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.paths import EXAMPLES
 
 import dimorph as dm
 from dimorph import attention as at
 from dimorph.attention import reference
+from support.paths import EXAMPLES
 
 BATCH, QUERIES, KEYS, HEADS = 2, 70, 150, 4
 _rng = np.random.default_rng(11)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
+from dimorph.cli.commands import dimorph
+from dimorph.source.config_header import config_header
+from dimorph.store.store import Store
 from support.cli import Run, fill, runner
 from support.skeletons import copy_skeleton, declared, replace
-
-from dimorph.commands import dimorph
-from dimorph.header import config_header
-from dimorph.store import Store
 
 VALUES = ("dtype=float32", "head_dim=64")
 CASE = "affine case (dtype=float32, head_dim=64, variant=Scale)"
@@ -39,7 +39,7 @@ def run(root: Path) -> Run:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
-    script = f"import sys; sys.modules[{missing!r}] = None; from dimorph.cli import main; main()"
+    script = f"import sys; sys.modules[{missing!r}] = None; from dimorph.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"dimorph: the command line needs {missing}: pip install dimorph[cli]\n"

@@ -11,10 +11,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
+from dimorph.store.store import Store
 from support.cli import Run, fill, runner
 from support.skeletons import copy_skeleton
-
-from dimorph.store import Store
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_doctor_of_a_healthy_machine(run: Run, store: Path) -> None:
 def test_doctor_imports_nothing_heavy(root: Path) -> None:
     script = """
         import sys
-        from dimorph import doctor
+        from dimorph.cli import doctor
         list(doctor.examine())
         print(sorted({"torch", "numpy", "tvm_ffi", "ml_dtypes"} & set(sys.modules)))
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from dimorph.toolchain import targets
 from support.cli import Run, runner
 from support.skeletons import copy_skeleton, declared, replace
 from support.store import tree
-
-from dimorph.toolchain import targets
 
 VALUES = ("dtype=float32", "head_dim=64")
 CASE = "affine case (dtype=float32, head_dim=64, variant=Scale)"

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import dimorph as dm
+from dimorph import settings
+from dimorph.cli import ide
+from dimorph.errors import ToolchainError
+from dimorph.source.config_header import config_header
+from dimorph.toolchain import cuda, host
 from support.cuda import EXAMPLE, RMS
 from support.lsp import CLANGD, clangd
 from support.skeletons import copy_skeleton, declared, replace
-
-import dimorph as dm
-from dimorph import ide, settings
-from dimorph.errors import ToolchainError
-from dimorph.header import config_header
-from dimorph.toolchain import cuda, host
 
 JIT: dict[str, Any] = {"dtype": "float32", "head_dim": 128}
 AOT: dict[str, Any] = {}

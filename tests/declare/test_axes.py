@@ -13,10 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.kernels import PLAIN, SHIFT
-from support.paths import SUPPORT
 
 import dimorph as dm
+from support.kernels import PLAIN, SHIFT
+from support.paths import SUPPORT
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES = ["float64", "float32", "float16", "bfloat16", "bool", *INTEGERS]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.kernels import ALL, KINDS, PICK, PLAIN, SHIFT
-from support.paths import SUPPORT
 
 import dimorph as dm
-from dimorph.axes import IDENTIFIER
+from dimorph.declare.axes import IDENTIFIER
+from support.kernels import ALL, KINDS, PICK, PLAIN, SHIFT
+from support.paths import SUPPORT
 
 
 def _kernel(**changes: Any) -> dm.Kernel:

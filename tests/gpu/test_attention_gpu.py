@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.attention_check import failures
-from support.attention_configs import DTYPES, ROUND, Array, config_of
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import driver, settings
+from dimorph import settings
+from dimorph.toolchain import nvidia_driver as driver
+from support.attention_check import failures
+from support.attention_configs import DTYPES, ROUND, Array, config_of
 
 pytestmark = pytest.mark.gpu
 

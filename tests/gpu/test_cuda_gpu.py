@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cuda import EXAMPLE, RMS
-from support.forms import Form
 
 import dimorph as dm
-from dimorph import driver
+from dimorph.toolchain import nvidia_driver as driver
+from support.cuda import EXAMPLE, RMS
+from support.forms import Form
 
 pytestmark = pytest.mark.gpu
 

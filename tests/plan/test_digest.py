@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.kernels import FUNCTOR, KINDS, PICK, PLAIN, SHIFT
 
 import dimorph as dm
-from dimorph import digest as digests
-from dimorph import plan, settings
-from dimorph.digest import content_key, digest
-from dimorph.scan import SourceFile
+from dimorph import settings
+from dimorph.plan import key as digests
+from dimorph.plan import unit as plan
+from dimorph.plan.key import content_key, digest
+from dimorph.source.include_scan import SourceFile
 from dimorph.toolchain import targets
+from support.kernels import FUNCTOR, KINDS, PICK, PLAIN, SHIFT
 
 FIELDS = st.lists(st.text(max_size=6) | st.binary(max_size=6), max_size=5)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from support import skeletons
-
-from dimorph import library, plan, settings
+from dimorph import settings
 from dimorph.attention import Causal, FlashSigmoid
 from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
+from dimorph.plan import unit as plan
+from dimorph.runtime import library
 from dimorph.toolchain import archs, targets
+from support import skeletons
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import dimorph as dm
+from dimorph.resolve.resolver import PACKAGED
+from dimorph.toolchain import targets
 from support.compilers import counting_compiler
 from support.forms import built_ahead
 from support.kernels import PICK, SCALE
 from support.store import result_of, start_child, tree
-
-import dimorph as dm
-from dimorph.resolve import PACKAGED
-from dimorph.toolchain import targets
 
 Copier = Callable[..., dm.Kernel]
 

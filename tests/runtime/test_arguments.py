@@ -14,9 +14,9 @@ import torch
 import tvm_ffi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.kernels import ARGUMENTS
 
 import dimorph as dm
+from support.kernels import ARGUMENTS
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 

@@ -14,10 +14,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from support.forms import Form
-from support.kernels import ARGUMENTS, FAILURES, FUNCTOR, SCALE
 
 import dimorph as dm
+from support.forms import Form
+from support.kernels import ARGUMENTS, FAILURES, FUNCTOR, SCALE
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 

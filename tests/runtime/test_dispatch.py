@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm_ffi
-from support.forms import Form, built_ahead
-from support.kernels import FUNCTOR, KINDS, PICK, PLAIN, SCALE, SHIFT, SYNTAX, TAGS, TWINS
 
 import dimorph as dm
+from support.forms import Form, built_ahead
+from support.kernels import FUNCTOR, KINDS, PICK, PLAIN, SCALE, SHIFT, SYNTAX, TAGS, TWINS
 
 # --- Both forms, one result ---
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import dimorph as dm
 from support.compilers import Compiler, counting_compiler
 from support.forms import Form
 from support.kernels import FAILURES, PICK, SCALE
 from support.store import result_of, start_child
-
-import dimorph as dm
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.kernels import ALL, FUNCTOR, KINDS, PLAIN, SHIFT
 
 import dimorph as dm
-from dimorph.header import config_header, header_name, without_comments
-from dimorph.plan import INCLUDE
+from dimorph.plan.unit import INCLUDE
+from dimorph.source.config_header import config_header, header_name, without_comments
+from support.kernels import ALL, FUNCTOR, KINDS, PLAIN, SHIFT
 
 
 def _kernel(*axes: dm.Axis, **changes: Any) -> dm.Kernel:
@@ -171,7 +171,7 @@ def test_other_variants_dtypes_and_enumerators_are_not_mentioned_either() -> Non
 @pytest.mark.parametrize("kernel", ALL, ids=lambda kernel: kernel.name)
 def test_the_text_is_the_same_in_another_process(kernel: dm.Kernel) -> None:
     script = (
-        "import hashlib, sys\nfrom support import kernels\nfrom dimorph.header import config_header\n"
+        "import hashlib, sys\nfrom support import kernels\nfrom dimorph.source.config_header import config_header\n"
         f"kernel = next(k for k in kernels.ALL if k.name == {kernel.name!r})\n"
         "sys.stdout.write(config_header(kernel.instantiations()))"
     )

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
+import dimorph as dm
+from dimorph import settings as dimorph_settings
+from dimorph.plan import unit as plan
+from dimorph.source.include_scan import Files, Scanner
+from dimorph.toolchain import host, targets
 from support.compilers import read_by
 from support.kernels import ALL, PICK
 from support.store import STRANGER, in_child
-
-import dimorph as dm
-from dimorph import plan
-from dimorph import settings as dimorph_settings
-from dimorph.scan import Files, Scanner
-from dimorph.toolchain import host, targets
 
 Tree = Mapping[str, "str | bytes"]
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.store import key_of, make_meta
 
-from dimorph.artifact import META_NAME, Artifact, FileRecord, Meta, describe, timestamp
 from dimorph.errors import ArtifactCorrupt
+from dimorph.store.artifact import META_NAME, Artifact, FileRecord, Meta, describe, timestamp
+from support.store import key_of, make_meta
 
 CONTENT = b"not really a shared object" * 100
 RECORD = FileRecord(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))

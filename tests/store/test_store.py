@@ -11,6 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
+from dimorph.errors import ArtifactCorrupt
+from dimorph.store.artifact import Artifact
+from dimorph.store.store import Broken, Store
 from support.store import (
     content_of,
     in_child,
@@ -21,10 +25,6 @@ from support.store import (
     tree,
     tree_of_one_entry,
 )
-
-from dimorph.artifact import Artifact
-from dimorph.errors import ArtifactCorrupt
-from dimorph.store import Broken, Store
 
 DAY = 86400
 

@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import dimorph.store.store
+from dimorph.errors import ArtifactCorrupt, StoreRefused
+from dimorph.store.store import Store
 from support.store import (
     IS_ROOT,
     NEEDS_ROOT,
@@ -25,10 +29,6 @@ from support.store import (
     tool_of,
     tree,
 )
-
-import dimorph.store
-from dimorph.errors import ArtifactCorrupt, StoreRefused
-from dimorph.store import Store
 
 ME = 1234  # an ordinary user, for children that must not have root's rights
 
@@ -276,7 +276,7 @@ def test_what_replaced_bad_content_meanwhile_stays(
 ) -> None:
     """Between judging an entry and removing it, another process may have put a good one there."""
     change(publish(store, sources).file, b"spoiled")
-    examine = dimorph.store._examine
+    examine = dimorph.store.store._examine
 
     def examine_then_lose_the_race(*args: object) -> object:
         verdict = examine(*args)  # type: ignore[arg-type]
@@ -284,7 +284,7 @@ def test_what_replaced_bad_content_meanwhile_stays(
         publish(store, sources)
         return verdict
 
-    monkeypatch.setattr(dimorph.store, "_examine", examine_then_lose_the_race)
+    monkeypatch.setattr(dimorph.store.store, "_examine", examine_then_lose_the_race)
     assert store.find(key_of(1)) is None
     assert store.find(key_of(1)) is not None
 
@@ -385,5 +385,5 @@ def test_no_permission_deletes_nothing(open_path: Path) -> None:
 def test_is_content_error_decides_for_all() -> None:
     content = [ArtifactCorrupt("x"), FileNotFoundError(errno.ENOENT, "x")]
     others = [OSError(code, "x") for code in (errno.EIO, errno.EACCES, errno.ENOSPC, errno.ELOOP, errno.EMFILE)]
-    assert all(dimorph.store.is_content_error(error) for error in content)
-    assert not any(dimorph.store.is_content_error(error) for error in [*others, StoreRefused("x"), MemoryError()])
+    assert all(dimorph.store.store.is_content_error(error) for error in content)
+    assert not any(dimorph.store.store.is_content_error(error) for error in [*others, StoreRefused("x"), MemoryError()])

@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from dimorph.store import locks
+from dimorph.store.store import Broken, Store
 from support.store import (
     content_of,
     key_of,
@@ -18,9 +21,6 @@ from support.store import (
     tool_of,
     tree,
 )
-
-from dimorph import locks
-from dimorph.store import Broken, Store
 
 
 @pytest.fixture

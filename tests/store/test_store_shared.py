@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dimorph.store import locks
+from dimorph.store.artifact import Artifact
+from dimorph.store.store import Store
 from support.store import (
     content_of,
     in_child,
@@ -24,10 +28,6 @@ from support.store import (
     tree,
     tree_of_one_entry,
 )
-
-from dimorph import locks
-from dimorph.artifact import Artifact
-from dimorph.store import Store
 
 
 @pytest.fixture

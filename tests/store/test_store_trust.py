@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from dimorph.errors import StoreRefused
+from dimorph.store.store import Store
 from support.store import (
     IS_ROOT,
     NEEDS_ROOT,
@@ -22,9 +25,6 @@ from support.store import (
     tool_of,
     tree,
 )
-
-from dimorph.errors import StoreRefused
-from dimorph.store import Store
 
 ME = 1234  # an ordinary user, for children that must not have root's rights
 

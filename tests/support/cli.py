@@ -7,8 +7,8 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from dimorph.commands import dimorph
-from dimorph.store import Store
+from dimorph.cli.commands import dimorph
+from dimorph.store.store import Store
 from support.store import publish
 
 Run = Callable[..., Result]

@@ -22,10 +22,11 @@ import numpy as np
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph import driver, settings
+from dimorph import settings
 from dimorph.attention import ops
 from dimorph.attention.kernels import attention_sm80
-from dimorph.plan import INCLUDE
+from dimorph.plan.unit import INCLUDE
+from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import failures
 from support.attention_configs import DTYPES, Array, Config, Shape, Specialization
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import dimorph as dm
-from dimorph import plan, settings
-from dimorph.resolve import device_units, resolve
+from dimorph import settings
+from dimorph.plan import unit as plan
+from dimorph.resolve.resolver import device_units, resolve
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dimorph.artifact import Artifact, Meta
-from dimorph.store import Store
+from dimorph.store.artifact import Artifact, Meta
+from dimorph.store.store import Store
 
 STRANGER = 4321  # a user id that is neither root nor anybody's
 

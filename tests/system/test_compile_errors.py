@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.skeletons import copy_skeleton, declared, replace
 
 import dimorph as dm
+from support.skeletons import copy_skeleton, declared, replace
 
 HEAD_DIM = 64
 CASE = f"affine case (dtype=float32, head_dim={HEAD_DIM}, variant=Scale)"

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.kernels import PICK, WIDE
 
 import dimorph as dm
-from dimorph import plan, settings
-from dimorph.header import header_name
+from dimorph import settings
+from dimorph.plan import unit as plan
+from dimorph.source.config_header import header_name
 from dimorph.toolchain import host, targets
+from support.kernels import PICK, WIDE
 
 
 def _seconds(command: list[str], work: Path) -> float:

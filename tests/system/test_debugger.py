@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.skeletons import copy_skeleton, line_of
 
 GDB = shutil.which("gdb")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.paths import EXAMPLES
-from support.skeletons import declared
 
 from dimorph import settings
+from support.paths import EXAMPLES
+from support.skeletons import declared
 
 
 @pytest.mark.parametrize("name", ["skeleton/skeleton.py", "variant/variant.py", "cuda/rms.py"])

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.kernels import PICK, WIDE
-from support.store import IS_ROOT, NEEDS_ROOT, STRANGER, in_child, start_child
 
 import dimorph as dm
 from dimorph import settings
-from dimorph.artifact import Artifact
-from dimorph.resolve import PACKAGED
-from dimorph.store import Broken, Store
+from dimorph.resolve.resolver import PACKAGED
+from dimorph.store.artifact import Artifact
+from dimorph.store.store import Broken, Store
+from support.kernels import PICK, WIDE
+from support.store import IS_ROOT, NEEDS_ROOT, STRANGER, in_child, start_child
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason=NEEDS_ROOT)
 Copier = Callable[..., dm.Kernel]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
 from support.attention_configs import ROUND, config_of
 from support.sanitized import ADDRESS, THREAD, Sanitizer
 

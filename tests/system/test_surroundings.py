@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import dimorph as dm
 from support.compilers import Compiler, counting_compiler
 from support.kernels import KINDS, PICK, SCALE
 from support.store import in_child
-
-import dimorph as dm
 
 Copier = Callable[..., dm.Kernel]
 

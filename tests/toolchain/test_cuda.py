@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cuda import EXAMPLE, RMS
 
 import dimorph as dm
-from dimorph import driver, plan, settings
+from dimorph import settings
 from dimorph.aot import verify
-from dimorph.resolve import device_units
+from dimorph.plan import unit as plan
+from dimorph.resolve.resolver import device_units
 from dimorph.settings import Settings
 from dimorph.toolchain import archs, cuda, ptxas
+from dimorph.toolchain import nvidia_driver as driver
+from support.cuda import EXAMPLE, RMS
 
 VALUES = {"dtype": "float16", "width": 1024}
 
@@ -138,7 +140,9 @@ def test_keys_and_plans_need_no_cuda(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules["nvidia"] = None
-from dimorph import driver, plan, settings
+from dimorph import settings
+from dimorph.toolchain import nvidia_driver as driver
+from dimorph.plan import unit as plan
 from dimorph.toolchain import archs, cuda, targets
 driver.find = None
 sys.path.insert(0, {str(EXAMPLE.parent)!r})

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.store import result_of, start_child
 
 from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
 from dimorph.toolchain import process
+from support.store import result_of, start_child
 
 _ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
 

@@ -14,12 +14,12 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
-from support.compilers import read_by
 
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
 from dimorph.toolchain import host, process, targets
 from dimorph.toolchain.diagnostics import parse_diagnostics
+from support.compilers import read_by
 
 _EXPORT = '#define EXPORT extern "C" __attribute__((visibility("default")))\n'
 _TARGET = targets.runnable()[0]

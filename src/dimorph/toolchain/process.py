@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
-from dimorph.locks import no_fork
+from dimorph.store.locks import no_fork
 
 # How drivers report that a program they started was ended by a signal: g++ since 9, g++ before, clang.
 _SIGNALLED = (

@@ -1,0 +1,338 @@
+"""The commands of `dimorph`: arguments in, calls, results shown. What they do is elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dimorph import __version__, aot
+from dimorph import settings as configuration
+from dimorph.aot.discover import load_kernels
+from dimorph.cli import doctor, explain, ide, show
+from dimorph.errors import DimorphError
+from dimorph.kernel import InstantiationSet, Kernel
+from dimorph.settings import Settings
+from dimorph.source.config_header import config_header
+from dimorph.store.layers import user_store
+from dimorph.store.store import Broken, is_content_error
+
+_Wrapped = TypeVar("_Wrapped", bound=Callable[..., Any])
+
+# Units, in small letters.
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class _Failure(click.ClickException):
+    """What went wrong, printed once; exit status 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, err=True)
+
+
+class _Group(click.Group):
+    """Shows an expected error as its message, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (DimorphError, OSError) as error:
+            raise _Failure(str(error)) from error
+
+
+def _amount(units: dict[str, int], example: str) -> Callable[[str], float]:
+    """Reads a number with a unit, e.g. `1.5GB`."""
+
+    def read(text: str) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
+        if match is None or match[2].lower() not in units:
+            raise click.BadParameter(f"expected {example}, got {text!r}")
+        return float(match[1]) * units[match[2].lower()]
+
+    return read
+
+
+_SIZE = _amount(_BYTES, "a size such as 500MB or 1GB")
+_AGE = _amount(_SECONDS, "an age such as 12h, 30d or 8w")
+
+
+def _selection(command: _Wrapped) -> _Wrapped:
+    """The arguments that name a kernel and values of its axes."""
+    command = click.argument("values", metavar="[AXIS=VALUE[,VALUE...]]...", nargs=-1)(command)
+    return click.argument("spec", metavar="PACKAGE_OR_FILE[:KERNEL]")(command)
+
+
+def _settings() -> Settings:
+    try:
+        return configuration.current()
+    except ValueError as error:
+        raise _Failure(str(error)) from error
+
+
+def _kernels(spec: str) -> list[Kernel]:
+    # What a module prints when it is imported is no part of a command's output.
+    with redirect_stdout(sys.stderr):
+        return load_kernels(spec)
+
+
+def _sets(spec: str, values: Sequence[str]) -> list[InstantiationSet]:
+    """The instantiation set of every kernel that is named."""
+    given = _parsed(values)
+    return [kernel.instantiations(**given) for kernel in _kernels(spec)]
+
+
+def _one(spec: str, values: Sequence[str]) -> InstantiationSet:
+    kernels = _kernels(spec)
+    if len(kernels) > 1:
+        names = ", ".join(f"{spec}:{kernel.name}" for kernel in kernels)
+        raise click.UsageError(f"{spec} declares several kernels; name one: {names}")
+    return kernels[0].instantiations(**_parsed(values))
+
+
+def _parsed(values: Iterable[str]) -> dict[str, str | list[str]]:
+    given: dict[str, str | list[str]] = {}
+    for word in values:
+        name, equals, texts = word.partition("=")
+        if not equals or not name or not texts:
+            raise click.UsageError(f"expected AXIS=VALUE[,VALUE...], got {word!r}")
+        if name in given:
+            raise click.UsageError(f"axis {name} is given twice; several values are {name}=A,B")
+        listed = texts.split(",")
+        given[name] = listed if len(listed) > 1 else texts
+    return given
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dimorph")
+def dimorph() -> None:
+    """C++ kernels written once, compiled just in time or ahead of time.
+
+    PACKAGE_OR_FILE is what declares kernels: an importable module (mypkg.kernels) or a Python file. AXIS=VALUE fixes
+    an axis or narrows it; axes that are not named keep their declared values.
+
+    Exit status: 0 done, 1 failed or something is broken, 2 wrong usage.
+    """
+
+
+@dimorph.command("verify")
+@click.argument("spec", metavar="PACKAGE_OR_FILE[:KERNEL]")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="What was built into.")
+def prove(spec: str, out: Path) -> None:
+    """Prove what a directory built ahead of time covers.
+
+    Recomputes keys from the sources as they are now and compares checksums with the manifest. Needs no compiler.
+    """
+    coverage = aot.verify(_kernels(spec), out)
+    show.console().print(str(coverage), markup=False, highlight=False)
+    if not coverage.ok:
+        raise _Failure(f"{out}: {len(coverage.problems)} problems")
+
+
+@dimorph.command()
+@_selection
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where artifacts go.")
+@click.option(
+    "--target", "targets", multiple=True, metavar="LEVEL", help="A target level to build for; may be repeated."
+)
+@click.option(
+    "--arch",
+    "archs",
+    multiple=True,
+    metavar="ARCH",
+    help="A GPU architecture to build for, e.g. sm_90a; may be repeated. Default: those that the kernel declares.",
+)
+def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...], archs: tuple[str, ...]) -> None:
+    """Build kernels ahead of time.
+
+    Loading finds what is in a directory _dimorph beside a kernel's sources, or in one that DIMORPH_SHARED_STORES names.
+    What is there already is kept; only what lacks is compiled.
+
+    \b
+    dimorph build skeleton.py --out _dimorph
+    dimorph build mypkg.kernels:affine head_dim=64,128 --out _dimorph
+    dimorph build mypkg.kernels:rms --arch sm_80 --arch sm_90a --out _dimorph
+    """
+    config = _settings()
+    for instantiations in _sets(spec, values):
+        with show.progress(instantiations.kernel.name) as progress:
+            report = aot.build(
+                instantiations, out, targets=targets or None, archs=archs or None, settings=config, progress=progress
+            )
+        show.report(report)
+
+
+@dimorph.command()
+@_selection
+def header(spec: str, values: tuple[str, ...]) -> None:
+    """Print a kernel's generated config header.
+
+    With every axis at one value this is the form that cases are compiled with, otherwise the one that dispatches.
+
+    \b
+    dimorph header skeleton.py dtype=float32 head_dim=128
+    """
+    click.echo(config_header(_one(spec, values)), nl=False)
+
+
+@dimorph.command("explain")
+@_selection
+@click.option("--policy", type=click.Choice(configuration.POLICIES), help="Default: the one of the settings.")
+@click.option(
+    "--against",
+    metavar="OTHER",
+    help="Show in what the keys differ from OTHER's: the first digits of a key, the directory of an artifact, or "
+    "AXIS=VALUE[,VALUE...].",
+)
+def explain_command(spec: str, values: tuple[str, ...], policy: str | None, against: str | None) -> None:
+    """Show what a load would use, and why nothing else.
+
+    Nothing is compiled or loaded. Where a place holds the same thing under another key, the difference is shown: a
+    changed source, flag, target or header. Exit status 1: a load would fail.
+
+    \b
+    dimorph explain skeleton.py dtype=float32 head_dim=128
+    dimorph explain skeleton.py --policy aot
+    dimorph explain skeleton.py dtype=float32 head_dim=128 --against 3f9a02
+    """
+    config = _settings()
+    instantiations = _one(spec, values)
+    if against is not None:
+        if "=" in against:
+            lines = explain.between(instantiations, _one(spec, _changed(values, against)), config)
+        else:
+            lines = explain.against(instantiations, against, config)
+        show.lines(lines)
+        return
+    verdicts = explain.explain(instantiations, config, policy or config.policy)
+    show.verdicts(verdicts)
+    if any(verdict.fails for verdict in verdicts):
+        click.get_current_context().exit(1)
+
+
+def _changed(values: Sequence[str], other: str) -> list[str]:
+    """The values with one axis given anew."""
+    name = other.partition("=")[0]
+    return [*(word for word in values if word.partition("=")[0] != name), other]
+
+
+@dimorph.group()
+def cache() -> None:
+    """The store of what was compiled on this machine."""
+
+
+@cache.command()
+def path() -> None:
+    """Print the store's directory."""
+    click.echo(user_store(_settings()).root)
+
+
+@cache.command("list")
+def list_() -> None:
+    """List what the store holds, by kernel."""
+    store = user_store(_settings())
+    show.entries(list(store.entries()), store.usage())
+
+
+@cache.command()
+def verify() -> None:
+    """Compare every checksum in the store. Exit status 1: something cannot be used."""
+    store = user_store(_settings())
+    broken = store.verify()
+    count = sum(1 for _ in store.entries())
+    show.lines([f"{_blame(item)}: {item.error}" for item in broken])
+    click.echo(f"{store.root}: {count} artifacts, {len(broken)} broken")
+    if broken:
+        click.get_current_context().exit(1)
+
+
+def _blame(item: Broken) -> str:
+    return "corrupt, rebuilt when it is next needed" if is_content_error(item.error) else "not usable"
+
+
+@cache.command()
+@click.option("--max-size", metavar="SIZE", type=_SIZE, help="What may stay, e.g. 1GB.")
+@click.option("--max-age", metavar="AGE", type=_AGE, help="Since its last use, e.g. 30d.")
+def prune(max_size: float | None, max_age: float | None) -> None:
+    """Remove what was not used for longest, and what killed builds left.
+
+    \b
+    dimorph cache prune --max-size 1GB
+    dimorph cache prune --max-age 30d
+    """
+    if max_size is None and max_age is None:
+        raise click.UsageError("expected --max-size or --max-age, or both")
+    store = user_store(_settings())
+    removed = store.prune(
+        None if max_size is None else int(max_size), None if max_age is None else timedelta(seconds=max_age)
+    )
+    swept = store.sweep()
+    freed = show.size(sum(usage.size for usage in removed))
+    left = f", {swept} directories of killed builds" if swept else ""
+    click.echo(f"{store.root}: removed {len(removed)} artifacts ({freed}){left}; {show.size(store.size())} left")
+
+
+@dimorph.command("doctor")
+def doctor_command() -> None:
+    """Show what Dimorph finds on this machine, and how to mend what is wrong.
+
+    Exit status 1: something is broken.
+    """
+    wrong = 0
+    for finding in doctor.examine():
+        show.finding(finding)
+        wrong += finding.state == "wrong"
+    click.echo(f"{wrong} problems" if wrong else "no problems")
+    if wrong:
+        click.get_current_context().exit(1)
+
+
+@dimorph.command("ide")
+@_selection
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where compile_commands.json goes. Default: the project that the kernel is in.",
+)
+def ide_command(spec: str, values: tuple[str, ...], directory: Path | None) -> None:
+    """Let clangd, and editors that use it, understand a kernel's sources.
+
+    Writes compile_commands.json, keeping what others put there, and the config headers below .dimorph, which git
+    ignores. With every axis at one value the entry is shown specialized, otherwise dispatching; cases are shown for
+    the first combination. To be repeated when the declaration or the includes change.
+
+    \b
+    dimorph ide skeleton.py
+    dimorph ide skeleton.py dtype=float64 head_dim=256
+    """
+    config = _settings()
+    for instantiations in _sets(spec, values):
+        place = directory or ide.project_directory(instantiations.kernel)
+        written = ide.write(instantiations, place, config)
+        show.lines([str(file) for file in written.files])
+        kept = f", {written.kept} other entries kept" if written.kept else ""
+        click.echo(f"{instantiations.kernel.name}: {written.database}{kept}")
+        outside = [file for file in written.files if not file.is_relative_to(place.resolve())]
+        if outside:
+            click.echo(f"{len(outside)} of these files are outside {place}; for them start clangd with", err=True)
+            click.echo(f"  --compile-commands-dir={place.resolve()}", err=True)
+
+
+@dimorph.command()
+def demo() -> None:
+    """Embed real sentences with both forms of the attention kernels, and compare."""
+    try:
+        from dimorph.demo import run
+
+        status = run(show.console())
+    except ModuleNotFoundError as error:
+        needs = f"the demo needs {error.name}: pip install dimorph[demo]" if error.name else str(error)
+        raise _Failure(needs) from error
+    click.get_current_context().exit(status)

@@ -1,0 +1,228 @@
+"""What an editor needs: `compile_commands.json` and the config headers, so that clangd understands a kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimorph.cli.ide_prelude import contexts
+from dimorph.declare.variant import Variant
+from dimorph.errors import DimorphError, ToolchainError
+from dimorph.kernel import InstantiationSet, Kernel
+from dimorph.logs import logger
+from dimorph.plan import unit as plan
+from dimorph.plan.unit import Unit
+from dimorph.resolve import resolver as resolve
+from dimorph.settings import Settings
+from dimorph.source.config_header import header_name
+from dimorph.store.layers import memo_dir, user_store
+from dimorph.toolchain import cuda, host, process
+from dimorph.toolchain.host import HostToolchain
+
+_log = logger("dimorph")
+
+DATABASE = "compile_commands.json"
+# Generated files, in the project's directory; it tells git to ignore it.
+GENERATED = Path(".dimorph", "ide")
+
+_SOURCES = {".cc", ".cpp", ".cxx", ".c++"}
+# What says that a directory is a project's own, and so where clangd will look for the database.
+_PROJECT_MARKS = (DATABASE, ".git", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write` did.
+
+    Attributes:
+        database: the `compile_commands.json`.
+        files: the files that an editor can now open, entry and cases first.
+        kept: how many entries of others it holds.
+    """
+
+    database: Path
+    files: tuple[Path, ...]
+    kept: int
+
+
+def project_directory(kernel: Kernel) -> Path:
+    """The directory at or above a kernel's sources that holds a project; without one, that of the sources."""
+    for directory in (kernel.root, *kernel.root.parents):
+        if any((directory / mark).exists() for mark in _PROJECT_MARKS):
+            return directory
+    return kernel.root
+
+
+def write(instantiations: InstantiationSet, directory: Path, settings: Settings) -> Written:
+    """Writes how an editor has to read a kernel's sources and headers.
+
+    The entry is read with the header of `instantiations`: specialized for a single one, otherwise dispatching. The
+    cases, and the headers they reach, are read with the header of the first specialization, as every case is; a
+    header that only another variant reaches, with that of the first specialization that has it. Device sources are
+    read for the best architecture that they are declared for; an editor needs a CUDA toolkit's headers for that, so
+    without one they are left out, and the log says so. Entries of other tools and kernels in a database that is there
+    are kept.
+
+    Raises:
+        DeclarationError: a source is missing, or one that cannot be keyed.
+        ToolchainError: there is no compiler, whose system headers an editor needs.
+        DimorphError: there is a `compile_commands.json` that is not one.
+        OSError: the files cannot be written.
+    """
+    # Resolved: it may be a link into a build directory, and the link is to stay.
+    database = (directory / DATABASE).resolve()
+    others = _read(database)
+    kernel = instantiations.kernel
+    # Its suffix keeps it apart from the directories of sources, which are above it.
+    place = directory.resolve() / GENERATED / _relative(kernel.root, directory.resolve()) / f"{kernel.name}.kernel"
+    driver = _driver(settings)
+    described: dict[Path, dict[str, Any]] = {}
+    for name, unit in _units(instantiations, settings).items():
+        _put(place / name / header_name(kernel), unit.header)
+        for file, text in contexts(unit).items():
+            if file not in described:
+                described[file] = _described(file, text, unit, place / name, driver, settings)
+    _put(directory / GENERATED.parts[0] / ".gitignore", "*\n")
+    ours = f"-I{place}{os.sep}"
+    kept = [other for other in others if not any(str(word).startswith(ours) for word in other.get("arguments", ()))]
+    # In front: of several entries for one file, clangd takes the first.
+    _put(database, json.dumps([*described.values(), *kept], indent=1) + "\n")
+    first = {(kernel.root / name).resolve() for name in (kernel.entry, *kernel.case)}
+    return Written(database, tuple(sorted(described, key=lambda file: (file not in first, file))), len(kept))
+
+
+def _units(instantiations: InstantiationSet, settings: Settings) -> dict[str, Unit]:
+    """What is compiled, by the name of its directory: a case for each variant, then the entry, then device code.
+
+    A file is read as part of the first one that reaches it.
+    """
+    units: dict[str, Unit] = {}
+    for specialization in instantiations if instantiations.kernel.case else ():
+        name = "-".join(["case", *(value.name for value in specialization.values if isinstance(value, Variant))])
+        if name not in units:
+            units[name] = plan.case_unit(specialization)
+    units["entry"] = plan.entry_unit(instantiations)
+    if not instantiations.kernel.device:
+        return units
+    if cuda.toolkit(settings) is None:
+        _log.warning("%s: device sources are left out: no CUDA toolkit is installed", instantiations.kernel.name)
+        return units
+    for specialization in instantiations:
+        best = max(plan.declared_archs(specialization), key=lambda arch: arch.rank)
+        units.setdefault(f"device-{best.name}", plan.device_unit(specialization, (best,)))
+    return units
+
+
+def _described(
+    file: Path, context: str, unit: Unit, place: Path, driver: HostToolchain, settings: Settings
+) -> dict[str, Any]:
+    """The database's entry for one file, whose context is kept in a file that the command includes first."""
+    if unit.kind == "device":
+        command = _device_command(file, unit, place, driver, settings)
+    else:
+        command = driver.compile_command(
+            file,
+            Path(os.devnull),
+            target=resolve.target_levels(settings)[0],
+            include_dirs=(place, *unit.include_dirs),
+            system_include_dirs=plan.system_include_dirs(),
+            debug=True,
+            extra_flags=settings.cxxflags,
+        )
+    before: list[str] = []
+    if file.suffix not in _SOURCES and unit.kind != "device":
+        before += ["-x", "c++-header"]
+    if context:
+        written = place / "before" / _relative(file, unit.kernel.root)
+        _put(written, context)
+        before += ["-include", str(written)]
+    position = len(driver.command)
+    return {
+        "directory": str(unit.kernel.root),
+        "file": str(file),
+        "arguments": [*command[:position], *before, *command[position:]],
+    }
+
+
+def _device_command(file: Path, unit: Unit, place: Path, driver: HostToolchain, settings: Settings) -> list[str]:
+    """How clang, which is what an editor asks, compiles a device source; nothing is ever built so."""
+    return [
+        *driver.command,
+        *("-x", "cuda", "--cuda-device-only", f"--cuda-gpu-arch={unit.archs[0].name}"),
+        *(f"--cuda-path={cuda.toolkit(settings)}", "-nocudalib", "-std=c++17"),
+        *(f"-I{directory}" for directory in (place, *unit.include_dirs)),
+        str(file),
+    ]
+
+
+def _driver(settings: Settings) -> HostToolchain:
+    """The compiler in use, addressed as clang would be, which is what clangd understands.
+
+    Its path stays, because clangd looks for the C++ library near it.
+    """
+    found = host.find(settings)
+    if found.family == "zig":
+        return found._replace(command=("clang++", *_zig_headers(found, settings)), family="clang")
+    return found._replace(family="clang")
+
+
+def _zig_headers(zig: HostToolchain, settings: Settings) -> list[str]:
+    """Flags that make clang read the system headers that zig brings along, in place of the machine's."""
+    target = resolve.target_levels(settings)[0]
+    memo = memo_dir(user_store(settings))
+    with tempfile.TemporaryDirectory() as work:
+        command = zig.compile_command(Path(os.devnull), Path(os.devnull), target=target)
+        shown = process.run(
+            [*command[: command.index(os.devnull)], "-E", "-v", "-x", "c++", os.devnull],
+            timeout=settings.compile_timeout,
+            cwd=Path(work),
+            env=zig.environment(Path(work), memo),
+        ).output
+    planned = re.search(r'^ *("[^"\n]+" "?-cc1"? .*)$', shown, re.M)
+    listed = re.search(r"^#include <\.\.\.> search starts here:\n(.*?)^End of search list", shown, re.M | re.S)
+    if planned is None or listed is None:
+        raise ToolchainError(f"{zig.command[0]} does not say where its headers are: {shown.strip()[:300]}")
+    words = shlex.split(planned[1])
+    defines = [f"-D{words[at + 1]}" for at, word in enumerate(words) if word == "-D"]
+    # The compiler's own headers (the directory that has stddef.h) must be clangd's: they are of one version.
+    directories = [Path(line.strip()) for line in listed[1].splitlines()]
+    system = [
+        f"-isystem{directory}" for directory in directories if not (directory / "__stddef_max_align_t.h").exists()
+    ]
+    return ["-nostdlibinc", "-nostdinc++", *defines, *system]
+
+
+def _read(database: Path) -> list[dict[str, Any]]:
+    """The entries of a database; none if there is no such file."""
+    try:
+        entries = json.loads(database.read_text("utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise DimorphError(f"{database}: expected JSON, got: {error}; nothing was written") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DimorphError(f"{database}: expected a list of entries; nothing was written")
+    return entries
+
+
+def _relative(path: Path, base: Path) -> Path:
+    """`path` as a relative one that is unique among those made for `base`, and never leads upwards."""
+    return path.relative_to(base) if path.is_relative_to(base) else Path(*path.parts[1:])
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file by one rename. One that is right already is left alone, so that clangd need not read it again."""
+    content = text.encode("utf-8", "surrogateescape")
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dimorph-") as work:
+        written = Path(work, path.name)
+        written.write_bytes(content)
+        written.replace(path)

@@ -1,0 +1,147 @@
+"""How results look on a terminal; in a pipe, plain lines that are not wrapped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dimorph.aot import Report
+from dimorph.cli.doctor import Finding
+from dimorph.cli.explain import Verdict
+from dimorph.resolve.build import Progress as Callback
+from dimorph.store.artifact import Artifact
+from dimorph.store.store import Broken, Usage
+
+# Rows of a summary, so that it fits a screen.
+_ROWS = 16
+# Columns where there is no terminal to ask.
+_WIDE = 200
+_MARKS = {"ok": "[green]ok[/green]    ", "absent": "[dim]absent[/dim]", "wrong": "[red]wrong[/red] "}
+
+
+def console(*, error: bool = False) -> Console:
+    """Where things are printed; made anew each time, because tests and shells exchange the streams."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDE)
+
+
+def lines(texts: Sequence[str]) -> None:
+    """Plain lines."""
+    out = console()
+    for text in texts:
+        out.print(text, markup=False, soft_wrap=True)
+
+
+def size(count: float) -> str:
+    """A number of bytes, for people."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+@contextmanager
+def progress(kernel: str) -> Iterator[Callback]:
+    """Shows how far a build is: on a terminal a bar, elsewhere a line for each thing compiled. On standard error."""
+    out = console(error=True)
+    if not out.is_terminal:
+        shown = -1
+
+        def lines(done: int, total: int, label: str) -> None:
+            # Called when a compile starts, with the number done so far, and when one ends.
+            nonlocal shown
+            if done > shown:
+                text = f"[{done}/{total}] {label}" if done else f"{kernel}: compiling {total}"
+                out.print(text, markup=False, soft_wrap=True)
+            shown = max(shown, done)
+
+        yield lines
+        return
+    columns = (
+        SpinnerColumn(),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task(f"{kernel}: looking", total=None)
+        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=escape(label))
+
+
+def report(done: Report) -> None:
+    """What a build did, in one screen."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("kind", "values", "target", "key"):
+        table.add_column(heading)
+    table.add_column("size", justify="right")
+    for artifact in done.artifacts[:_ROWS]:
+        meta = artifact.meta
+        name = meta.kind if meta.kernel == done.kernel else meta.kernel
+        row = (name, _values(artifact), meta.target, meta.key[:12])
+        table.add_row(*map(escape, row), size(_bytes(artifact)))
+    out = console()
+    out.print(table)
+    if len(done.artifacts) > _ROWS:
+        out.print(f"... and {len(done.artifacts) - _ROWS} more")
+    out.print(str(done), markup=False, soft_wrap=True)
+
+
+def verdicts(found: Sequence[Verdict]) -> None:
+    """What a load would use, unit by unit."""
+    out = console()
+    for verdict in found:
+        mark = "[red]x[/red]" if verdict.fails else "[green]*[/green]" if verdict.artifact else "[yellow]+[/yellow]"
+        out.print(f"{mark} [bold]{escape(verdict.unit.label)}[/bold]  {verdict.key[:12]}", soft_wrap=True)
+        out.print(f"    {escape(verdict.serves)}", soft_wrap=True)
+        for line in verdict.passed:
+            out.print(f"    not {escape(line)}", soft_wrap=True)
+        for line in verdict.near:
+            out.print(f"    {escape(line)}", soft_wrap=True)
+
+
+def entries(found: Sequence[Artifact | Broken], usages: Sequence[Usage]) -> None:
+    """A store's artifacts, by kernel."""
+    used = {usage.path: usage for usage in usages}
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("kernel", "kind", "values", "target", "compiler", "key"):
+        table.add_column(heading)
+    for heading in ("size", "last used"):
+        table.add_column(heading, justify="right")
+    whole = [item for item in found if isinstance(item, Artifact)]
+    for artifact in sorted(whole, key=lambda a: (a.meta.kernel, a.meta.kind, _values(a), a.meta.target)):
+        meta, usage = artifact.meta, used.get(artifact.path)
+        day = f"{usage.used:%Y-%m-%d}" if usage else "?"
+        row = (meta.kernel, meta.kind, _values(artifact), meta.target, meta.toolchain, meta.key[:12])
+        table.add_row(*map(escape, row), size(_bytes(artifact)), day)
+    out = console()
+    out.print(table)
+    for item in found:
+        if isinstance(item, Broken):
+            out.print(f"broken: {item.error}", markup=False, soft_wrap=True)
+    total = size(sum(usage.size for usage in usages))
+    out.print(f"{len(whole)} artifacts, {total}", markup=False)
+
+
+def finding(found: Finding) -> None:
+    """One thing that `doctor` looked at."""
+    out = console()
+    out.print(f"{_MARKS[found.state]} {found.topic:<24} {escape(found.text)}", soft_wrap=True)
+    if found.mend:
+        out.print(f"{'':31} -> {escape(found.mend)}", soft_wrap=True)
+
+
+def _values(artifact: Artifact) -> str:
+    return ", ".join(f"{name}={text}" for name, text in artifact.meta.specialization.items())
+
+
+def _bytes(artifact: Artifact) -> int:
+    return sum(record.size for record in artifact.meta.files.values())

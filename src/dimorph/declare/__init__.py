@@ -1,0 +1,1 @@
+"""Declarations: kernels, axes, variants and sets of values; frozen, printable, no file read."""

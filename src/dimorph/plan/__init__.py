@@ -1,0 +1,1 @@
+"""From texts to units with keys: no compiler, no clock."""

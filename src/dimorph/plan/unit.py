@@ -1,0 +1,229 @@
+"""What there is to compile: the translation units of a kernel, each with its content key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from dimorph.declare.variant import Variant
+from dimorph.errors import DeclarationError
+from dimorph.kernel import InstantiationSet, Kernel, Specialization
+from dimorph.plan.key import content_key
+from dimorph.settings import Settings
+from dimorph.source.config_header import config_header, header_name, without_comments
+from dimorph.source.include_scan import Files, Scanner, SourceFile, parameter_list
+from dimorph.toolchain import archs, cuda, host
+from dimorph.toolchain.archs import Arch
+from dimorph.toolchain.targets import Target
+
+INCLUDE = Path(__file__).parent.parent / "include"
+# A case that includes it works with the threads of the process.
+PARALLEL_HEADER = "dimorph/parallel.h"
+
+# What a unit is compiled for: host code for a target level, device code for an architecture.
+Level = Target | Arch
+
+_EXPORT = re.compile(r"\bDIMORPH_EXPORT\s*\(\s*([A-Za-z_]\w*)\s*\)")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One compile: an entry, a case, or the device code of a case.
+
+    Attributes:
+        kind: `entry`, `case` or `device`.
+        kernel: whose it is.
+        values: axis name -> value, as text; for a dispatching entry, of the axes that have other values than
+            the declared ones, comma separated.
+        text: the translation unit, a few lines that include the author's sources.
+        header: the text of the config header.
+        include_dirs: searched after the directory of the generated files.
+        sources: every project file that the compile can reach.
+        exports: for an entry, the functions that Python can call, with their parameters' names, comma separated.
+        archs: for device code, the architectures that may serve, best first; what would be compiled is the first.
+    """
+
+    kind: str
+    kernel: Kernel
+    values: Mapping[str, str]
+    text: str
+    header: str
+    include_dirs: tuple[Path, ...]
+    sources: tuple[SourceFile, ...] = field(repr=False)
+    exports: Mapping[str, str] = field(default_factory=dict)
+    archs: tuple[Arch, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The author's sources that decide what it is."""
+        # A case is loaded once with its device code, so another device code has to make it another case.
+        kernel = self.kernel
+        return {"entry": (kernel.entry,), "case": (*kernel.case, *kernel.device), "device": kernel.device}[self.kind]
+
+    @property
+    def label(self) -> str:
+        """What it is, for people: kernel, kind and the values of its axes."""
+        values = ", ".join(f"{name}={text}" for name, text in self.values.items())
+        return f"{self.kernel.name} {self.kind}" + (f" ({values})" if values else "")
+
+    @cached_property
+    def parallel(self) -> bool:
+        """Whether it works with the threads of the process."""
+        return any(source.logical.partition(":")[2] == PARALLEL_HEADER for source in self.sources)
+
+    def flags(self, settings: Settings) -> tuple[str, ...]:
+        """What the compiler is told beyond the usual, the user's own flags last."""
+        # An entry with cases checks and dispatches, a case with device code launches. More than -O1 makes them no
+        # faster; it makes the compile of such a case half as long again, that of an entry of many combinations twice.
+        light = bool(self.kernel.device) or (self.kind == "entry" and bool(self.kernel.case))
+        mine = ("-O1",) if light and not settings.debug else ()
+        return (*mine, *settings.cxxflags)
+
+    def options(self, target: Level, settings: Settings) -> tuple[str, ...]:
+        """What is asked of the compiler that can change what it makes, in words that do not depend on which it is."""
+        if isinstance(target, Arch):
+            flags = cuda.flags_id(arch=target, debug=settings.debug)
+        else:
+            flags = host.flags_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
+        # A debugger finds sources by their paths, so a debug build belongs to one place.
+        return (flags, str(self.kernel.root)) if settings.debug else (flags,)
+
+    def key(self, target: Level, settings: Settings) -> str:
+        """The content key for a target level or an architecture, under the flags that the settings ask for."""
+        return content_key(
+            unit=self.text,
+            header=self.header,
+            sources=self.sources,
+            options=self.options(target, settings),
+            target=target.name,
+        )
+
+
+def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> Unit:
+    """The entry for a set of specializations: in JIT form for a single one, otherwise dispatching.
+
+    Args:
+        files: those that units of the same load have read.
+
+    Raises:
+        DeclarationError: a source is missing, or one that cannot be keyed.
+    """
+    kernel = instantiations.kernel
+    path = kernel.root / kernel.entry
+    try:
+        entry = path.read_text("utf-8")
+    except OSError as error:
+        raise DeclarationError(f"kernel {kernel.name}: entry {path}: {error.strerror}") from error
+    exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}
+    names = [f"#define DIMORPH_ARGUMENTS_{name} {parameters}".rstrip() for name, parameters in exports.items()]
+    text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
+    single = next(iter(instantiations)) if instantiations.specialized else None
+    values = single.texts() if single else _undeclared(instantiations)
+    return _unit("entry", kernel, values, text, instantiations, files, exports)
+
+
+def _undeclared(instantiations: InstantiationSet) -> dict[str, str]:
+    """Axis name -> values, comma separated as command lines take them, of the axes without their declared ones."""
+    declared = instantiations.kernel.instantiations().values
+    return {
+        axis.name: ",".join(axis.text(value) for value in left)
+        for axis, left, all_ in zip(instantiations.kernel.axes, instantiations.values, declared, strict=True)
+        if left != all_
+    }
+
+
+def case_unit(specialization: Specialization, files: Files | None = None) -> Unit:
+    """The case of one specialization; the same in both modes.
+
+    Args:
+        files: those that units of the same load have read.
+
+    Raises:
+        DeclarationError: as for `entry_unit`.
+    """
+    kernel = specialization.kernel
+    lines = ["#define DIMORPH_DEVICE_CASE 1"] if kernel.device else []
+    lines += [f'#include "{name}"' for name in kernel.case]
+    lines += [f"DIMORPH_EXPORT_CASE({name})" for name in kernel.functions]
+    return _unit("case", kernel, specialization.texts(), "\n".join([*lines, ""]), _alone(specialization), files)
+
+
+def device_unit(specialization: Specialization, levels: tuple[Arch, ...], files: Files | None = None) -> Unit:
+    """The device code of one specialization; the same in both modes.
+
+    Args:
+        levels: the architectures that may serve, best first.
+        files: those that units of the same load have read.
+
+    Raises:
+        DeclarationError: as for `entry_unit`.
+    """
+    kernel = specialization.kernel
+    text = "".join(f'#include "{name}"\n' for name in kernel.device)
+    unit = _unit("device", kernel, specialization.texts(), text, _alone(specialization), files)
+    return replace(unit, archs=levels)
+
+
+def declared_archs(specialization: Specialization) -> tuple[Arch, ...]:
+    """The architectures that the device code of a specialization is for.
+
+    Raises:
+        ToolchainError: the kernel declares one that is none.
+    """
+    return tuple(archs.by_name(name) for name in specialization.archs())
+
+
+def _alone(specialization: Specialization) -> InstantiationSet:
+    return InstantiationSet(specialization.kernel, tuple((value,) for value in specialization.values))
+
+
+def case_units(instantiations: InstantiationSet) -> list[Unit]:
+    """The cases of every specialization of a set."""
+    return [case_unit(specialization) for specialization in instantiations] if instantiations.kernel.case else []
+
+
+def system_include_dirs() -> tuple[Path, ...]:
+    """Where the C interface of tvm-ffi and DLPack are. They are a versioned ABI (digest.FFI_ABI), not content."""
+    spec = find_spec("tvm_ffi")
+    if spec is None or not spec.submodule_search_locations:
+        raise DeclarationError("the package apache-tvm-ffi is not installed: pip install apache-tvm-ffi")
+    return (Path(spec.submodule_search_locations[0]) / "include",)
+
+
+def _unit(
+    kind: str,
+    kernel: Kernel,
+    values: Mapping[str, str],
+    text: str,
+    instantiations: InstantiationSet,
+    files: Files | None,
+    exports: Mapping[str, str] | None = None,
+) -> Unit:
+    header = config_header(instantiations)
+    slots = [v for left in instantiations.values if len(left) == 1 for v in left if isinstance(v, Variant)]
+    variants = [variant for slot in slots for variant in slot.structs()]
+    dirs = [kernel.root, *((kernel.root / name).resolve() for name in kernel.include_dirs)]
+    dirs += [variant.root for variant in variants]
+    include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))
+    for variant in variants:
+        _check_header(variant, include_dirs)
+    unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {})
+    return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
+
+
+def _check_header(variant: Variant, include_dirs: tuple[Path, ...]) -> None:
+    """A variant's header must be what its name finds, or another struct would be compiled in its place."""
+    own = variant.root / variant.header
+    for directory in include_dirs:
+        found = directory / variant.header
+        if found == own and own.is_file():
+            return
+        if found.exists():
+            raise DeclarationError(
+                f"variant {variant.name}: its header {own} is shadowed by {found}; give it another name"
+            )
+    raise DeclarationError(f"variant {variant.name}: there is no header {own}")

@@ -1,0 +1,1 @@
+"""Artifacts: kept, found, and known to be safe to load."""
