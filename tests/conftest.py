@@ -14,7 +14,9 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
+from support.compilers import Compiler, counting_compiler
 from support.forms import Form
+from support.skeletons import copy_skeleton
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +82,20 @@ def copy_of(tmp_path: Path) -> Callable[..., dm.Kernel]:
 def _moved(value: Any, kernel: dm.Kernel, root: Path) -> Any:
     """A variant that lies beside the kernel goes with it."""
     return replace(value, root=root) if isinstance(value, dm.Variant) and value.root == kernel.root else value
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of the skeleton example."""
+    return copy_skeleton(tmp_path)
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    """A compiler that notes what it is asked to compile."""
+    made = counting_compiler(tmp_path)
+    monkeypatch.setenv("DIMORPH_CXX", str(made.driver))
+    return made
 
 
 @pytest.fixture

@@ -16,22 +16,11 @@ from click.testing import CliRunner
 from dimorph.cli.commands import dimorph
 from dimorph.source.config_header import config_header
 from dimorph.store.store import Store
-from support.cli import Run, fill, runner
-from support.skeletons import copy_skeleton, declared, replace
+from support.cli import Run
+from support.skeletons import declared, replace
 
 VALUES = ("dtype=float32", "head_dim=64")
 CASE = "affine case (dtype=float32, head_dim=64, variant=Scale)"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A copy of the skeleton."""
-    return copy_skeleton(tmp_path)
-
-
-@pytest.fixture
-def run(root: Path) -> Run:
-    return runner(root)
 
 
 # --- The program ---
@@ -249,11 +238,6 @@ def _read(fd: int) -> bytes:
 
 
 # --- cache ---
-
-
-@pytest.fixture
-def filled(store: Path, tmp_path: Path) -> Store:
-    return fill(store, tmp_path / "sources")
 
 
 def test_cache_path(run: Run, store: Path) -> None:

@@ -13,24 +13,7 @@ from pathlib import Path
 import pytest
 
 from dimorph.store.store import Store
-from support.cli import Run, fill, runner
-from support.skeletons import copy_skeleton
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A copy of the skeleton."""
-    return copy_skeleton(tmp_path)
-
-
-@pytest.fixture
-def run(root: Path) -> Run:
-    return runner(root)
-
-
-@pytest.fixture
-def filled(store: Path, tmp_path: Path) -> Store:
-    return fill(store, tmp_path / "sources")
+from support.cli import Run
 
 
 def test_doctor_of_a_healthy_machine(run: Run, store: Path) -> None:

@@ -7,23 +7,12 @@ from pathlib import Path
 import pytest
 
 from dimorph.toolchain import targets
-from support.cli import Run, runner
-from support.skeletons import copy_skeleton, declared, replace
+from support.cli import Run
+from support.skeletons import declared, replace
 from support.store import tree
 
 VALUES = ("dtype=float32", "head_dim=64")
 CASE = "affine case (dtype=float32, head_dim=64, variant=Scale)"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A copy of the skeleton."""
-    return copy_skeleton(tmp_path)
-
-
-@pytest.fixture
-def run(root: Path) -> Run:
-    return runner(root)
 
 
 def test_explain_before_anything_is_built(run: Run, root: Path, tmp_path: Path, store: Path) -> None:

@@ -26,12 +26,6 @@ AOT: dict[str, Any] = {}
 MODES = pytest.mark.parametrize("values", [JIT, AOT], ids=["jit", "aot"])
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A copy of the skeleton."""
-    return copy_skeleton(tmp_path)
-
-
 def _write(root: Path, values: dict[str, Any], kernel: dm.Kernel | None = None) -> ide.Written:
     return ide.write((kernel or declared(root)).instantiations(**values), root, settings.current())
 

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dimorph as dm
-from support.kernels import ARGUMENTS
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 
@@ -32,11 +31,6 @@ class OnlyDLPack:
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
-
-
-@pytest.fixture
-def functions(warm_store: object) -> dm.Module:
-    return ARGUMENTS.load()
 
 
 # --- Tensors ---

@@ -22,11 +22,6 @@ from support.kernels import ARGUMENTS, FAILURES, FUNCTOR, SCALE
 pytestmark = pytest.mark.usefixtures("warm_store")
 
 
-@pytest.fixture
-def functions(warm_store: object) -> dm.Module:
-    return ARGUMENTS.load()
-
-
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     array.flags.writeable = False
     return array

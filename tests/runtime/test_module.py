@@ -20,18 +20,10 @@ import numpy as np
 import pytest
 
 import dimorph as dm
-from support.compilers import Compiler, counting_compiler
+from support.compilers import Compiler
 from support.forms import Form
 from support.kernels import FAILURES, PICK, SCALE
 from support.store import result_of, start_child
-
-
-@pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
-    """A compiler that notes what it is asked to compile."""
-    made = counting_compiler(tmp_path)
-    monkeypatch.setenv("DIMORPH_CXX", str(made.driver))
-    return made
 
 
 def _together(count: int, work: Callable[[int], Any]) -> list[Any]:

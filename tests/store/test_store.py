@@ -29,16 +29,6 @@ from support.store import (
 DAY = 86400
 
 
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    return tmp_path / "sources"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 def set_used(artifact: Artifact, days_ago: float) -> None:
     moment = time.time() - days_ago * DAY
     os.utime(artifact.path, (moment, moment))

@@ -9,7 +9,6 @@ import os
 import resource
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,37 +19,16 @@ from dimorph.errors import ArtifactCorrupt, StoreRefused
 from dimorph.store.store import Store
 from support.store import (
     IS_ROOT,
-    NEEDS_ROOT,
+    ME,
     content_of,
     in_child,
     key_of,
     make_meta,
+    needs_root,
     publish,
     tool_of,
     tree,
 )
-
-ME = 1234  # an ordinary user, for children that must not have root's rights
-
-needs_root = pytest.mark.skipif(not IS_ROOT, reason=NEEDS_ROOT)
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    return tmp_path / "sources"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """Like tmp_path, but where other users can get."""
-    with tempfile.TemporaryDirectory(prefix="dimorph-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from dimorph.store import locks
 from dimorph.store.store import Broken, Store
 from support.store import (
@@ -21,16 +19,6 @@ from support.store import (
     tool_of,
     tree,
 )
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    return tmp_path / "sources"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def test_killed_while_publishing(store: Store, sources: Path) -> None:

@@ -29,17 +29,6 @@ from support.store import (
     tree_of_one_entry,
 )
 
-
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    return tmp_path / "sources"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 # Temporary directories
 
 

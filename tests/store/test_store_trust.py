@@ -6,8 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,39 +14,16 @@ import pytest
 from dimorph.errors import StoreRefused
 from dimorph.store.store import Store
 from support.store import (
-    IS_ROOT,
-    NEEDS_ROOT,
+    ME,
     STRANGER,
     content_of,
     in_child,
     key_of,
+    needs_root,
     publish,
     tool_of,
     tree,
 )
-
-ME = 1234  # an ordinary user, for children that must not have root's rights
-
-needs_root = pytest.mark.skipif(not IS_ROOT, reason=NEEDS_ROOT)
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    return tmp_path / "sources"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """Like tmp_path, but where other users can get."""
-    with tempfile.TemporaryDirectory(prefix="dimorph-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
 
 # Other people's files
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from dimorph.cli.commands import dimorph
-from dimorph.store.store import Store
-from support.store import publish
 
 Run = Callable[..., Result]
 
@@ -24,11 +22,3 @@ def runner(root: Path) -> Run:
         return result
 
     return run
-
-
-def fill(store: Path, sources: Path) -> Store:
-    """Puts three artifacts of 1000 bytes, and their descriptions, into the store in a directory."""
-    filled = Store(store)
-    for key in (1, 2, 3):
-        publish(filled, sources, key)
-    return filled

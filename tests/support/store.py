@@ -10,13 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dimorph.store.artifact import Artifact, Meta
 from dimorph.store.store import Store
 
 STRANGER = 4321  # a user id that is neither root nor anybody's
+ME = 1234  # an ordinary user, for children that must not have root's rights
 
 IS_ROOT = os.geteuid() == 0
-NEEDS_ROOT = "needs root, to make files of other owners and children with other user ids"
+needs_root = pytest.mark.skipif(
+    not IS_ROOT, reason="needs root, to make files of other owners and children with other user ids"
+)
 
 
 def key_of(number: int) -> str:

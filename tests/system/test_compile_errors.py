@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dimorph as dm
-from support.skeletons import copy_skeleton, declared, replace
+from support.skeletons import declared, replace
 
 HEAD_DIM = 64
 CASE = f"affine case (dtype=float32, head_dim={HEAD_DIM}, variant=Scale)"
@@ -29,12 +29,6 @@ def _dispatching(kernel: dm.Kernel, head_dim: int = HEAD_DIM) -> None:
 
 MODES = pytest.mark.parametrize("use", [_specialized, _dispatching], ids=["jit", "aot"])
 Use = Callable[..., None]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A copy of the skeleton."""
-    return copy_skeleton(tmp_path)
 
 
 def _refused(use: Use, root: Path, head_dim: int = HEAD_DIM) -> dm.BuildError:

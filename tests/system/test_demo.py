@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from dimorph.demo.forms import Form
-from dimorph.demo.minilm import FloatArray, IntArray, MiniLM, load_model
+from dimorph.demo.minilm import FloatArray, IntArray, MiniLM
 from dimorph.demo.runner import LATER_CALLS, SENTENCES, compare
 
 
@@ -55,11 +55,6 @@ class StandIn:
             return mixed * factor
 
         return Form(attention, lambda: [f"[{name.lower()}] served {self.calls[name]} calls"])
-
-
-@pytest.fixture(scope="module")
-def model() -> MiniLM:
-    return load_model()
 
 
 def printed(model: MiniLM, forms: StandIn, width: int) -> tuple[int, str]:

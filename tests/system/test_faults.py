@@ -25,9 +25,8 @@ from dimorph.resolve.resolver import PACKAGED
 from dimorph.store.artifact import Artifact
 from dimorph.store.store import Broken, Store
 from support.kernels import PICK, WIDE
-from support.store import IS_ROOT, NEEDS_ROOT, STRANGER, in_child, start_child
+from support.store import STRANGER, in_child, needs_root, start_child
 
-needs_root = pytest.mark.skipif(not IS_ROOT, reason=NEEDS_ROOT)
 Copier = Callable[..., dm.Kernel]
 
 

@@ -97,11 +97,6 @@ def torch_embed(sentences: list[str], dtype: torch.dtype) -> NDArray[np.float64]
     return np.stack(rows)
 
 
-@pytest.fixture(scope="module")
-def model() -> MiniLM:
-    return load_model()
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_matches_torch(model: MiniLM, dtype: torch.dtype) -> None:
     sentences = [*SENTENCES, LONG]

@@ -27,13 +27,6 @@ def kernel(copy_of: Copier) -> dm.Kernel:
     return copy_of(PICK)
 
 
-@pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
-    made = counting_compiler(tmp_path)
-    monkeypatch.setenv("DIMORPH_CXX", str(made.driver))
-    return made
-
-
 def _use(kernel: dm.Kernel) -> int:
     """In a new process, which has nothing loaded yet."""
     return int(in_child(lambda: kernel.load(width=1, depth=2).pick(1, 2)))
