@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,26 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.plan.load_plan import load_plan
-from dimorph.resolve.levels import archs_here
-from dimorph.resolve.resolver import resolve
+from support.compilers import Compiler, counting_compiler
+from support.forms import Form
+from support.skeletons import copy_skeleton
+
+# One thread for the references' matrix products: idle threads of NumPy's and torch's pools spin, and take the processor
+# from the other workers of pytest-xdist. Half of the tests' time was that.
+for pool in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    assert "numpy" not in sys.modules, "NumPy has read its settings before they were made"
+    os.environ.setdefault(pool, "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: one that began last would be waited for by workers that have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what torch and others made at import out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -55,35 +74,6 @@ def warm_store(store: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch)
     return shared_store
 
 
-@dataclass(frozen=True)
-class Form:
-    """One of the two forms of a kernel."""
-
-    name: str
-
-    def load(self, kernel: dm.Kernel, **values: object) -> dm.Module:
-        """The kernel for one value of each problem axis.
-
-        jit: exactly those values. aot: the declared set, all of it built ahead, with those values added where they
-        are not declared; from then on nothing may be compiled.
-        """
-        if self.name == "jit":
-            assert kernel.instantiations(**values).specialized
-            return kernel.load(**values)
-        wider: dict[str, Any] = {}
-        for axis in kernel.axes:
-            if axis.name in values and axis.value(values[axis.name]) not in axis.values:
-                wider[axis.name] = [*axis.values, values[axis.name]]
-        return built_ahead(kernel, **wider)
-
-
-def built_ahead(kernel: dm.Kernel, **values: object) -> dm.Module:
-    """A module that dispatches over a set of values, all of them built; it never compiles."""
-    instantiations = kernel.instantiations(**values)
-    resolve(load_plan(instantiations, archs_here(settings.current())), settings.current(), "auto")
-    return kernel.load(policy="aot", **values)
-
-
 @pytest.fixture(params=["jit", "aot"])
 def mode(request: pytest.FixtureRequest) -> Form:
     """Runs a test body once in each form."""
@@ -111,6 +101,20 @@ def copy_of(tmp_path: Path) -> Callable[..., dm.Kernel]:
 def _moved(value: Any, kernel: dm.Kernel, root: Path) -> Any:
     """A variant that lies beside the kernel goes with it."""
     return replace(value, root=root) if isinstance(value, dm.Variant) and value.root == kernel.root else value
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of the skeleton example."""
+    return copy_skeleton(tmp_path)
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    """A compiler that notes what it is asked to compile."""
+    made = counting_compiler(tmp_path)
+    monkeypatch.setenv("DIMORPH_CXX", str(made.driver))
+    return made
 
 
 @pytest.fixture

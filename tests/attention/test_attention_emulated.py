@@ -1,0 +1,295 @@
+"""The GPU kernels' own source, run on the CPU by an emulator, against the definition in float64. It needs no GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph import settings
+from dimorph.attention import ops
+from dimorph.toolchain import nvidia_driver as driver
+from support.attention_check import check, error, exact, failures
+from support.attention_configs import Specialization
+from support.emulated import (
+    SMALL,
+    Emulated,
+    Emulator,
+    OnGpu,
+    altered,
+    long_problems,
+    missing,
+    problems,
+    two_groups,
+)
+from support.sanitized import ADDRESS
+
+if reason := missing():
+    pytest.skip(reason, allow_module_level=True)
+
+CASES = [
+    (Specialization("bfloat16", (64, 64), ("Plain",)), "sm_80"),
+    (Specialization("float16", (128, 128), ("Causal",)), "sm_90"),
+    (Specialization("float16", (64, 64), ("Causal", "Window", "SoftCap")), "sm_90"),
+    (Specialization("bfloat16", (192, 128), ("ALiBi", "Sinks")), "sm_80"),
+    (Specialization("bfloat16", (256, 256), ("FlashSigmoid",)), "sm_90"),
+    (Specialization("float16", (80, 48), ("Decay",)), "sm_80"),
+    (Specialization("bfloat16", (64, 64), ("Plain",)), "sm_90a"),
+    (Specialization("float16", (80, 48), ("Causal", "Window", "SoftCap")), "sm_90a"),
+    (Specialization("bfloat16", (192, 128), ("ALiBi", "Sinks")), "sm_90a"),
+]
+
+WAIT_FOR_KEYS = (
+    "    barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());\n    multiply_begin"
+)
+WAIT_FOR_VALUES = (
+    "    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());\n    multiply_begin"
+)
+BARRIER = "    copy_wait();\n    __syncthreads();\n    auto key_run"
+# What is done to a source, and what is said then.
+FAULTS = {
+    "no barrier": ("sm80/forward.h", BARRIER, "    copy_wait();\n    auto key_run", "out is off by"),
+    "no waiting for copies": ("sm80/forward.h", BARRIER, "    __syncthreads();\n    auto key_run", "out is off by"),
+    "no waiting for the last copies": (
+        "sm80/forward.h",
+        "  copy_wait();  // the zeros",
+        "  // the zeros",
+        "a thread ended while copies were under way",
+    ),
+    "one slot for two tiles": ("sm80/copy.h", "to + slot * (kKeys * S::kPitch)", "to", "out is off by"),
+    "halves swapped": (
+        "gpu/ptx.h",
+        '"cvt.rn.bf16x2.f32 %0, %1, %2;"',
+        '"cvt.rn.bf16x2.f32 %0, %2, %1;"',
+        "out is off by",
+    ),
+    "too little shared memory": (
+        "sm80/config.h",
+        "queries_at() + rows() * pitch_qk(),",
+        "queries_at() + rows() * pitch_qk() - 32,",
+        "is outside of the [0-9]+ bytes of shared memory",
+    ),
+    "lanes apart": (
+        "sm80/forward.h",
+        BARRIER,
+        f"    if (threadIdx.x % 2) __syncwarp();\n{BARRIER}",
+        r"deadlock: warp 0: lanes 0 to 0 wait in __syncthreads \(forward.h:[0-9]+\); lanes 1 to 1 wait in __syncwarp",
+    ),
+    "warps apart": (
+        "sm80/forward.h",
+        BARRIER,
+        f"    if (threadIdx.x >= 64) __syncthreads();\n{BARRIER}",
+        "threads of one block meet at different barriers",
+    ),
+}
+
+# A slot that is read and given back before its copy has landed: poison is seen, or the copy's barrier notices.
+NOT_THERE = "more arrivals than|out is off by"
+
+SM90_FAULTS = {
+    "no waiting for keys": ("sm90/forward.h", WAIT_FOR_KEYS, "    multiply_begin", NOT_THERE),
+    "no waiting for values": ("sm90/forward.h", WAIT_FOR_VALUES, "    multiply_begin", NOT_THERE),
+    "no waiting for the products": ("sm90/forward.h", "        multiply_wait<1>();\n", "", "out is off by"),
+    "a slot that is freed early": (
+        "sm90/forward.h",
+        "        multiply_wait<1>();\n        end_keys(s);\n",
+        "        release(signals_.keys_empty[keys_.slot()]);\n"
+        "        for (int i = 0; i < 99; ++i) meet(kGroup + group_, 128);\n"
+        "        multiply_wait<1>();\n        hold(s);\n        keys_.next();\n",
+        "out is off by",
+    ),
+    "a slot that is never freed": (
+        "sm90/forward.h",
+        "    hold(weights);\n    release(signals_.values_empty[values_.slot()]);\n",
+        "    hold(weights);\n",
+        r"deadlock: .*mbarrier.try_wait",
+    ),
+    "a turn that is not passed on": (
+        "sm90/forward.h",
+        "        pass_turn();\n",
+        "",
+        r"deadlock: .*barrier.cta.sync",
+    ),
+    "fewer bytes than come": (
+        "sm90/copy.h",
+        "barrier_announce(full, bytes);",
+        "barrier_announce(full, bytes - 16);",
+        "deadlock",
+    ),
+    "an output that is not rescaled after tiles were left out": (
+        "sm90/forward.h",
+        "if (raised) rescale",
+        "if (raised && pending) rescale",
+        "out is off by",
+    ),
+    "rows of other values": (
+        "sm90/multiply.h",
+        "advanced(b, i * 16 * 128)",
+        "advanced(b, i * 8 * 128)",
+        "out is off by",
+    ),
+    "keys where values lie": (
+        "sm90/forward.h",
+        "shared_address(shared_ + kConfig.values_at() + values_",
+        "shared_address(shared_ + kConfig.keys_at() + values_",
+        "out is off by",
+    ),
+}
+
+
+class RefusedOnce(OnGpu):
+    """An array that cannot be exported the first time."""
+
+    refusals = 0
+
+    def __dlpack__(self, stream: object = None) -> object:
+        if self.refusals == 0:
+            self.refusals += 1
+            raise BufferError("not now")
+        return super().__dlpack__(stream)
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    return Emulator.build(tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.fixture(autouse=True)
+def gpus(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "find", lambda: emulator.driver)
+
+
+@pytest.mark.parametrize(("specialization", "arch"), CASES, ids=str)
+def test_problems(emulator: Emulator, store: Path, specialization: Specialization, arch: str) -> None:
+    failed = failures(Emulated(emulator, arch, store), problems(specialization))  # type: ignore[arg-type]
+    assert not failed, "\n".join(failed)
+
+
+def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Emulator, store: Path) -> None:
+    config = replace(settings.current(), nvcc=str(emulator.nvcc), store=store)
+    q = np.zeros((1, 1, 1, 32), np.float16)
+    assert [ops.best_family(OnGpu(q, gpu)) for gpu in (0, 1)] == ["sm80", "sm90"]
+    # Nothing is built, and nothing may be.
+    with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
+        at.Attention(policy="aot", settings=config)(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
+    with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
+        at.Attention(policy="aot", settings=config, family="sm90")(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
+    # Where something else is named to be compiled for, the family that can be is taken.
+    out = np.full((1, 1, 1, 32), np.nan, np.float16)
+    named = at.Attention(policy="jit", settings=replace(config, arch="sm_90"))
+    named(*[OnGpu(q, 1)] * 3, out=OnGpu(out, 1), workspace=OnGpu(np.zeros(1, np.float32), 1))
+    assert (out == 0).all()
+    assert "attention_sm80" in {line.artifact.meta.kernel for line in named.resolutions()}
+    with pytest.raises(ValueError, match="argument 'out': expected an array to write to, as 'stream' is given"):
+        named(*[OnGpu(q, 1)] * 3, stream=0)
+    with pytest.raises(ValueError, match="argument 'family': expected 'sm80' or 'sm90', got 'sm70'"):
+        at.Attention(family="sm70")
+
+
+def test_what_ran_last_gives_way_to_what_fits(emulator: Emulator, store: Path) -> None:
+    attend = Emulated(emulator, "sm_90", store)
+    rng = np.random.default_rng(0)
+    for dtype, dim in ((np.float16, 32), (np.float16, 48), (ml_dtypes.bfloat16, 32), (np.float16, 32)):
+        for _ in range(2):  # as the first with these values, and once they are known
+            q, k, v = (rng.standard_normal((1, 33, 2, dim)).astype(dtype) for _ in range(3))
+            expected, _, scale = exact(q, k, v, at.Plain(), None)
+            assert error(attend(q, k, v, variant=at.Plain()), expected, scale) < 2.0**-7
+    # What the fastest way of a call refuses goes another way.
+    q, k, v = (rng.standard_normal((1, 33, 2, 32)).astype(np.float16) for _ in range(3))
+    out = np.full_like(q, np.nan)
+    expected, _, scale = exact(q, k, v, at.Plain(), None)
+    refused = RefusedOnce(q, 1)
+    attend.attend(refused, OnGpu(k, 1), OnGpu(v, 1), out=OnGpu(out, 1), workspace=OnGpu(np.zeros(1, np.float32), 1))
+    assert refused.refusals == 1
+    assert error(out, expected, scale) < 2.0**-7
+    # What does not fit and is not another kernel's is said, whatever ran last.
+    q = np.zeros((1, 33, 2, 32), np.float16)
+    with pytest.raises(ValueError, match="argument 'v': expected an array"):
+        attend(q, q, q[0, 0], variant=at.Plain(), out=q.copy())
+    with pytest.raises(ValueError, match="argument 'k': expected size 32 in dimension 3"):
+        attend(q, q[..., :16].copy(), q, variant=at.Plain())
+
+
+def test_each_load_launches_the_device_code_that_it_found(emulator: Emulator, store: Path) -> None:
+    q, k, v = (np.random.default_rng(0).standard_normal((1, 33, 2, 32)).astype(np.float16) for _ in range(3))
+    expected, _, scale = exact(q, k, v, at.Plain(), None)
+    for arch in ("sm_80", "sm_90", "sm_80"):  # one case, whose device code is another
+        assert error(Emulated(emulator, arch, store)(q, k, v, variant=at.Plain()), expected, scale) < 2.0**-7
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_arguments_for_gpus(emulator: Emulator, store: Path, arch: str) -> None:
+    """What differs from the CPU: lengths of ragged sequences, strides, workspaces, parts of keys."""
+    attend, rng = Emulated(emulator, arch, store), np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 33, 1, 32)).astype(np.float16) for _ in range(3))
+    expected, _, scale = exact(q, k, v, at.Plain(), None)
+    # The longest length, or more.
+    ends = np.array([0, 33], np.int32)
+    for longest in (33, 128):
+        lengths = {"cu_seqlens_q": ends, "cu_seqlens_k": ends, "max_seqlen_q": longest, "max_seqlen_k": longest}
+        assert error(attend(q[0], k[0], v[0], variant=at.Plain(), **lengths)[None], expected, scale) < 2.0**-7
+    with pytest.raises(ValueError, match="argument 'max_seqlen_k': expected the length of a sequence, got -1"):
+        attend(q[0], k[0], v[0], variant=at.Plain(), **{**lengths, "max_seqlen_k": -1})
+    # A single head's stride is nobody's.
+    gpu = attend._gpu
+    single = [OnGpu(np.lib.stride_tricks.as_strided(x, strides=(*x.strides[:2], 2, 2)), gpu) for x in (q, k, v)]
+    out, workspace = np.full_like(q, np.nan), OnGpu(np.zeros(1, np.float32), gpu)
+    attend.attend(*single, out=OnGpu(out, gpu), workspace=workspace)
+    assert error(out, expected, scale) < 2.0**-7
+    back = OnGpu(k[:, ::-1], gpu)
+    with pytest.raises(ValueError, match=r"argument 'k': expected (rows one after the other|strides that are not neg)"):
+        attend.attend(single[0], back, single[2], out=OnGpu(out, gpu), workspace=workspace)
+    odd = OnGpu(np.zeros(9, np.float32)[1:], gpu)
+    odd = odd if odd.array.ctypes.data % 8 else OnGpu(odd.array[1:], gpu)
+    with pytest.raises(ValueError, match="argument 'workspace': expected an address that is a multiple of 8"):
+        attend.attend(*single, out=OnGpu(out, gpu), workspace=odd)
+    # A part of NaN alone is a part.
+    q, k, v = (rng.standard_normal((1, n, 1, 32)).astype(np.float16) for n in (1, 1024, 1024))
+    k[:, :512] = np.nan
+    for one in (attend, Emulated(emulator, arch, store, split=False)):
+        out, lse = one(q, k, v, variant=at.Plain(), return_lse=True)
+        assert np.isnan(out).all()
+        assert np.isnan(lse).all()
+
+
+def test_long_problems(emulator: Emulator, store: Path) -> None:
+    attend = Emulated(emulator, "sm_90a", store, split=False)
+    failed = failures(attend, long_problems())  # type: ignore[arg-type]
+    assert not failed, "\n".join(failed)
+
+
+def test_heads_take_turns_in_groups(emulator: Emulator, store: Path) -> None:
+    check(Emulated(emulator, "sm_80", store), two_groups())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arch", "fault"), [("sm_80", fault) for fault in FAULTS] + [("sm_90a", fault) for fault in SM90_FAULTS]
+)
+def test_a_planted_fault_is_noticed(
+    emulator: Emulator, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, fault: str
+) -> None:
+    family, faults = ("sm90", SM90_FAULTS) if arch == "sm_90a" else ("sm80", FAULTS)
+    file, old, new, said = faults[fault]
+    monkeypatch.setitem(ops.GPU_FAMILIES, family, altered(tmp_path, ops.GPU_FAMILIES[family], file, old, new))
+    attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
+    with pytest.raises((AssertionError, RuntimeError), match=said):
+        for config in long_problems() if arch == "sm_90a" else problems(SMALL):
+            check(attend, config)  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+def test_under_sanitizers(tmp_path: Path) -> None:
+    if reason := ADDRESS.missing():
+        pytest.skip(reason)
+    past_the_end = "sm80/copy.h", "left > j * S::kRowsAtOnce", "left >= j * S::kRowsAtOnce"
+    done = ADDRESS.run("support.emulated", str(tmp_path), *past_the_end)
+    right, _, altered = done.stdout.partition("\n0 failed\n")
+    assert right == "", done.stdout[-5000:]
+    assert done.returncode != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in altered, altered
+    assert "copy.h" in altered, "the report names no line of the kernel"

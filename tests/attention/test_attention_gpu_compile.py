@@ -1,0 +1,158 @@
+"""The GPU families' device code, compiled with NVRTC. It needs no GPU: what is held here is that it compiles, that
+nothing spills, that no matrix instruction is serialised, and that both modes make the same machine code."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph import settings
+from dimorph.attention.kernels import attention_sm80, attention_sm90
+from dimorph.store.artifact import Artifact
+from support.paths import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import sm90_cases
+
+ATTENTION = Path(at.__file__).parent
+CSRC = ATTENTION / "csrc"
+WINDOWED = at.compose(at.Causal, at.Window(1024, 0)).variant
+
+CASES = [
+    ((16, 16), "bfloat16", at.Plain),
+    ((64, 64), "bfloat16", at.Causal),
+    ((64, 64), "float16", at.SoftCap),
+    ((128, 128), "bfloat16", at.Plain),
+    ((128, 128), "bfloat16", at.Causal),
+    ((128, 128), "bfloat16", WINDOWED),
+    ((80, 48), "float16", at.Sinks),
+    ((256, 256), "bfloat16", at.Causal),
+]
+
+PLAN = """
+#include "gpu/plan.h"
+#include "sm80/config.h"
+using namespace dimorph::attention;
+using namespace dimorph::attention::gpu;
+using namespace dimorph::attention::sm80;
+constexpr Config c = choose(128, 128, 90, false);
+constexpr Plan of(int batch, int queries, int keys, int heads, int kv_heads) {
+  Problem p{};
+  p.batch_size = batch, p.max_qo_len = queries, p.max_kv_len = keys;
+  p.num_qo_heads = heads, p.num_kv_heads = kv_heads;
+  return plan(c, p, int64_t{batch} * queries, 132);
+}
+// Many tiles: neither packed nor split.
+static_assert(of(1, 16384, 16384, 32, 32).grid == 128 * 32);
+static_assert(of(1, 16384, 16384, 32, 8).work.pack == 1 && of(1, 16384, 16384, 32, 8).work.splits == 1);
+static_assert(of(1, 16384, 16384, 32, 8).merge_grid == 0 && of(1, 16384, 16384, 32, 8).partial_out_size == 0);
+// Few queries: heads share tiles, keys are split, parts are merged.
+static_assert(of(1, 16, 8192, 32, 8).work.pack == 4 && of(1, 16, 8192, 32, 8).work.tiles == 1);
+static_assert(of(1, 16, 8192, 32, 8).work.splits == 33 && of(1, 16, 8192, 32, 8).grid == 8 * 33);
+static_assert(of(1, 16, 8192, 32, 8).merge_grid == 16 * 32 / 4);
+static_assert(of(1, 16, 8192, 32, 8).partial_out_size == 33 * 16 * 32 * 128);
+static_assert(of(1, 16, 8192, 32, 8).work.pack_reciprocal == 1u << 29);
+// No work, no keys.
+static_assert(of(0, 16, 16, 4, 4).grid == 0 && of(1, 0, 16, 4, 4).grid == 0);
+static_assert(of(1, 16, 0, 4, 4).work.splits == 1);
+// Every pair of head dims runs on every architecture: a block has 1 KB less than its multiprocessor.
+constexpr bool fits() {
+  const int archs[] = {80, 86, 87, 89, 90, 120}, most[] = {163, 99, 163, 99, 227, 99};
+  for (int qk = 16; qk <= 256; qk += 16)
+    for (int vo = 16; vo <= 256; vo += 16)
+      for (int i = 0; i < 6; ++i) {
+        const Config d = choose(qk, vo, archs[i], true);
+        if (d.shared_bytes() + d.keys > most[i] * 1024 || d.rows() > 128) return false;
+        if (d.rows() * d.pitch_vo() > d.shared_bytes()) return false;
+      }
+  return true;
+}
+static_assert(fits());
+"""
+
+
+# Not yet good: one register too many.
+SPILLS = pytest.mark.xfail(reason="head dim 256 of the sm90 family spills 4 bytes where nothing is masked", strict=True)
+SM90_CASES = [
+    pytest.param((64, 64), "bfloat16", at.Causal),
+    pytest.param((96, 96), "float16", at.SoftCap),
+    pytest.param((128, 128), "bfloat16", at.Plain),
+    pytest.param((128, 128), "bfloat16", WINDOWED),
+    pytest.param((192, 128), "float16", at.FlashSigmoid),
+    pytest.param((256, 256), "bfloat16", at.Causal),
+    pytest.param((256, 256), "bfloat16", at.Plain, marks=SPILLS),
+]
+
+
+def _device(kernel: dm.Kernel, arch: str, store: Path, values: dict[str, Any]) -> Artifact:
+    config = replace(settings.current(), store=store, arch=arch)
+    module = kernel.load(policy="jit", settings=config, **values)
+    (found,) = (line.artifact for line in module.resolutions if line.artifact.meta.device)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arch", "dims", "dtype", "variant"),
+    [pytest.param(attention_sm80, arch, *case) for arch in ("sm_80", "sm_86", "sm_90") for case in CASES]
+    + [pytest.param(attention_sm90, "sm_90a", *case.values, marks=case.marks) for case in SM90_CASES],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_compiles_without_spills(
+    kernel: dm.Kernel, arch: str, dims: tuple[int, int], dtype: str, variant: dm.Variant, tmp_path: Path
+) -> None:
+    device = _device(kernel, arch, tmp_path, {"dtype": dtype, "head_dims": dims, "variant": variant}).meta.device
+    assert device
+    assert not device.messages
+    assert set(device.kernels) == {"attention_forward", "attention_merge"}
+    for used in device.kernels.values():
+        assert (used["spill_stores"], used["spill_loads"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("kernel", "arch"), [(attention_sm80, "sm_80"), (attention_sm90, "sm_90a")], ids=str)
+def test_both_modes_make_the_same_machine_code(kernel: dm.Kernel, arch: str, tmp_path: Path) -> None:
+    values = {"dtype": "float16", "head_dims": (64, 64), "variant": at.Causal}
+    ahead = kernel.build(tmp_path / "ahead", archs=[arch], **values)
+    (shipped,) = (artifact for artifact in ahead.artifacts if artifact.meta.device)
+    loaded = _device(kernel, arch, tmp_path / "store", values)
+    assert shipped.path != loaded.path
+    assert shipped.file.read_bytes() == loaded.file.read_bytes()
+
+
+def test_tuned_cases_are_those_of_the_table() -> None:
+    """benchmarks/results/sm90_cases.csv: exactly with the compiler that made it, nearly with another."""
+    with sm90_cases.TABLE.open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    found = list(sm90_cases.rows())
+    if found[0]["cuda"] == kept[0]["cuda"]:
+        assert found == kept, "python benchmarks/sm90_cases.py --keep, if this is how it should be"
+    for mine, there in zip(found, kept, strict=True):
+        same = ("head_dims", "variant", "registers", "shared_bytes")
+        assert [mine[name] for name in same] == [there[name] for name in same]
+        assert int(mine["instructions"]) <= 1.2 * int(there["instructions"])
+
+
+def test_a_wrong_hook_is_an_error_at_its_place(tmp_path: Path) -> None:
+    struct = "template <typename ParamsT>\nstruct Wrong {\n  DM_HD bool LogitsMask(int) { return true; }\n};\n"
+    (tmp_path / "wrong.h").write_text(f"#include <dimorph/attention/variants.h>\n{struct}")
+    wrong = dm.Variant("Wrong", header="wrong.h", root=tmp_path)
+    config = replace(settings.current(), store=tmp_path / "store", arch="sm_80")
+    with pytest.raises(dm.BuildError, match="LogitsMask"):
+        attention_sm80.load(policy="jit", settings=config, dtype="bfloat16", head_dims=(64, 64), variant=wrong)
+
+
+def test_plan(tmp_path: Path) -> None:
+    """Checked by the compiler: the plan is constexpr."""
+    source = tmp_path / "plan.cc"
+    source.write_text(PLAN)
+    includes = [f"-I{path}" for path in (CSRC, ATTENTION / "include", ATTENTION.parent / "include")]
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", *includes]
+    result = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,79 @@
+"""Every built-in variant, alone and composed, against its definition in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph.attention import reference
+from support.paths import EXAMPLES
+
+BATCH, QUERIES, KEYS, HEADS = 2, 70, 150, 4
+_rng = np.random.default_rng(11)
+_mask = _rng.random((BATCH, QUERIES, KEYS)) < 0.4
+_mask[0, 3] = False  # a row without keys
+_documents = [np.sort(_rng.integers(0, 4, (BATCH, length))).astype(np.int32) for length in (QUERIES, KEYS)]
+_slopes = np.array([0.5, 0.25, 0.125, 0.0625], np.float32)
+
+VARIANTS: dict[str, dm.BoundVariant] = {
+    "window": at.Window(20, 5),
+    "window, open to the left": at.Window(-1, 0),
+    "prefix": at.PrefixLM(np.array([10, 120], np.int32)),
+    "key padding": at.KeyPadding(np.array([0, 97], np.int32)),
+    "documents": at.DocumentMask(*_documents),
+    "soft cap": at.SoftCap(3.0),
+    "alibi": at.ALiBi(_slopes),
+    "sinks": at.Sinks(_rng.standard_normal(HEADS).astype(np.float32)),
+    "mask": at.CustomMask(_mask),
+    "packed mask": at.PackedMask(np.packbits(_mask, bitorder="little")),
+    "bias": at.additive_bias(_rng.standard_normal((BATCH, HEADS, QUERIES, KEYS), dtype=np.float32)),
+    "bias for all": at.additive_bias(_rng.standard_normal((1, 1, QUERIES, KEYS), dtype=np.float32)),
+    "causal, window, soft cap": at.compose(at.Causal, at.Window(30, 0), at.SoftCap(5.0)),
+    "soft cap, alibi": at.compose(at.SoftCap(2.0), at.ALiBi(_slopes)),
+    "alibi, soft cap": at.compose(at.ALiBi(_slopes), at.SoftCap(2.0)),
+    "causal sigmoid": at.compose(at.Causal, at.FlashSigmoid(0.2, -1.0)),
+    "causal, sinks": at.compose(at.Causal, at.Sinks(_rng.standard_normal(HEADS).astype(np.float32))),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant(attend: at.Attention, name: str) -> None:
+    rng = np.random.default_rng(12)
+    q = rng.standard_normal((BATCH, QUERIES, HEADS, 64), dtype=np.float32)
+    k, v = (rng.standard_normal((BATCH, KEYS, 2, 64), dtype=np.float32) for _ in range(2))
+    out, lse = attend(q, k, v, variant=VARIANTS[name], return_lse=True)
+    expected, expected_lse = reference.attention(q, k, v, variant=VARIANTS[name])
+    assert np.abs(out - expected).max() <= 2e-6 * max(1.0, np.abs(expected).max())
+    assert np.array_equal(np.isneginf(lse), np.isneginf(expected_lse))
+    assert np.array_equal(np.isnan(lse), np.isnan(expected_lse))
+    finite = np.isfinite(expected_lse)
+    assert np.abs(lse[finite] - expected_lse[finite]).max(initial=0.0) <= 4e-6
+
+
+def test_a_hook_that_is_misspelt_is_noticed(tmp_path: Path, warm_store: Path) -> None:
+    decay = EXAMPLES / "variant" / "decay.h"
+    text = decay.read_text().replace("LogitsTransform", "LogitTransform").replace("struct Decay", "struct Misspelt")
+    (tmp_path / "misspelt.h").write_text(text.replace("DM_HD Decay", "DM_HD Misspelt"))
+    variant = dm.Variant("Misspelt", header="misspelt.h", params=(dm.scalar("rate"),), root=tmp_path)
+    q = np.zeros((1, 40, 4, 64), np.float32)
+    with pytest.raises(dm.BuildError, match="none of the hooks and traits that attention knows: is one misspelt"):
+        at.attention(q, q, q, variant=variant(0.1))
+
+
+def test_order_counts(attend: at.Attention) -> None:
+    q, k, v = (np.ones((1, 40, 4, 64), np.float32) for _ in range(3))
+    k *= np.linspace(-1, 1, 40, dtype=np.float32)[None, :, None, None]
+    v *= np.linspace(0, 1, 40, dtype=np.float32)[None, :, None, None]
+    first, second = (attend(q, k, v, variant=VARIANTS[name]) for name in ("soft cap, alibi", "alibi, soft cap"))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_two_parameters_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two parameters have one name"):
+        at.compose(at.SoftCap(1.0), at.SoftCap(2.0))
+    with pytest.raises(ValueError, match="expected at least one variant"):
+        at.compose()

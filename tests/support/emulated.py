@@ -1,0 +1,222 @@
+"""The GPU kernels of `dimorph.attention` on the CPU: a toolkit and a driver that are emulated (support/emulator), and
+arrays that say they lie on a GPU.
+
+`python -m support.emulated DIRECTORY FILE OLD NEW` checks some problems, with device code compiled under the flags of
+DIMORPH_CXXFLAGS: as it is, and then with a text of a source replaced. It builds in the directory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph import settings
+from dimorph.attention import ops
+from dimorph.attention.kernels import attention_sm80
+from dimorph.plan.unit import INCLUDE
+from dimorph.toolchain import nvidia_driver as driver
+from support.attention_check import failures
+from support.attention_configs import DTYPES, Array, Config, Shape, Specialization
+
+HERE = Path(__file__).parent / "emulator"
+CUDA = (12, 8)
+GPUS = {"sm_80": (8, 0), "sm_90": (9, 0)}
+SMALL = Specialization("bfloat16", (32, 32), ("Causal",))
+APART = Specialization("bfloat16", (32, 32), ("FirstAndWindow",))
+WITHOUT_SOFTMAX = Specialization("float16", (80, 48), ("FlashSigmoid",))
+_KDLCUDA, _KDLBFLOAT = 2, 4
+# In DLPack's DLTensor {data, device type, device id, ndim, dtype ...}.
+_DEVICE, _DTYPE = 8, 20
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype = ctypes.c_void_p
+_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+
+def missing() -> str:
+    """Why nothing can be emulated here; nothing if it can."""
+    if platform.machine() != "x86_64":
+        return f"the emulator switches between threads in x86-64 assembly, this is {platform.machine()}"
+    return "" if shutil.which("g++") else "there is no g++ on PATH, which the emulator is compiled with"
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A toolkit and a driver that are built and loaded."""
+
+    nvcc: Path
+    driver: driver.Driver
+
+    @classmethod
+    def build(cls, directory: Path, flags: tuple[str, ...] = ("-O1", "-g1")) -> Emulator:
+        """Builds both in `directory`; device code is compiled with the same flags."""
+        compiler = shutil.which("g++")
+        assert compiler
+        nvcc, header, library = directory / "bin/nvcc", directory / "include/cuda.h", directory / "driver.so"
+        for file in (nvcc, header):
+            file.parent.mkdir(parents=True)
+        worker = shlex.join([sys.executable, "-I", "-S", str(HERE / "nvcc.py"), compiler, shlex.join(flags)])
+        nvcc.write_text(f'#!/bin/sh\nexec {worker} "$@"\n')
+        nvcc.chmod(0o755)
+        header.write_text(f"#define CUDA_VERSION {CUDA[0]}0{CUDA[1]}0\n")
+        command = [compiler, "-std=c++17", *flags, "-fPIC", "-shared", f"-I{INCLUDE}", "-o", str(library)]
+        subprocess.run([*command, *map(str, sorted(HERE.glob("*.cc")))], check=True)
+        # Global: device code calls what is in it.
+        loaded = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_GLOBAL)
+        address = ctypes.cast(loaded.emulated_get_proc_address, ctypes.c_void_p).value
+        return cls(nvcc, driver.Driver(CUDA, tuple(GPUS.values()), address or 0))
+
+
+def patched_capsule(array: Array, gpu: int, memory: int | None = None) -> object:
+    """The array's DLPack capsule, as one on a GPU, and at another address there if it is given."""
+    is_bfloat16 = array.dtype == DTYPES["bfloat16"]
+    plain: Any = array.view(np.uint16) if is_bfloat16 else array
+    capsule: object = plain.__dlpack__()
+    tensor = _pointer(capsule, b"dltensor")
+    if memory is not None:
+        ctypes.c_uint64.from_address(tensor).value = memory
+    ctypes.c_int32.from_address(tensor + _DEVICE).value = _KDLCUDA
+    ctypes.c_int32.from_address(tensor + _DEVICE + 4).value = gpu
+    if is_bfloat16:
+        ctypes.c_uint8.from_address(tensor + _DTYPE).value = _KDLBFLOAT
+    return capsule
+
+
+class OnGpu:
+    """An array that says it lies on a GPU."""
+
+    def __init__(self, array: Array, gpu: int) -> None:
+        self.array = array
+        self.gpu = gpu
+        self.shape = array.shape
+        self.dtype = array.dtype
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _KDLCUDA, self.gpu
+
+    def __dlpack__(self, stream: object = None) -> object:
+        return patched_capsule(self.array, self.gpu)
+
+
+class Emulated:
+    """Takes and gives what `Attention` does on the CPU, and computes it with the kernels for GPUs.
+
+    Without `split`, the workspace is too small for parts of keys, so that blocks go through all of them.
+    """
+
+    def __init__(self, emulator: Emulator, arch: str, store: Path, *, split: bool = True) -> None:
+        self._split = split
+        config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=store)
+        family = "sm90" if arch.endswith("a") else "sm80"
+        self.attend = at.Attention(policy="jit", settings=config, family=family)
+        self._gpu = [*GPUS].index(arch.rstrip("a"))
+
+    def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.BoundVariant, **options: Any) -> Any:
+        out = options.get("out")
+        place = out if out is not None and _fits(out) else np.full((*q.shape[:-1], v.shape[-1]), np.nan, q.dtype)
+        options["out"] = place
+        if options.get("return_lse") and options.get("lse") is None:
+            options["lse"] = np.full(q.shape[:-1], np.nan, np.float32)
+        size = at.workspace_size(q.shape, v.shape[-1]) if self._split else 1
+        options["workspace"] = np.full(size, np.nan, np.float32)
+        moved = {name: self._moved(value) for name, value in options.items()}
+        bound = dm.BoundVariant(variant.variant, tuple(map(self._moved, variant.args)))
+        self.attend(*(self._moved(x if _fits(x) else x.copy()) for x in (q, k, v)), variant=bound, **moved)
+        if out is not None and out is not place:
+            out[...] = place
+        result = place if out is None else out
+        return (result, options["lse"]) if options.get("return_lse") else result
+
+    def _moved(self, value: Any) -> Any:
+        return OnGpu(value, self._gpu) if isinstance(value, np.ndarray) else value
+
+
+def _fits(array: Array) -> bool:
+    """Whether the kernels take an array where it lies. NumPy exports no broadcast ones, which are read-only."""
+    strides = array.strides[:-1]
+    return (
+        array.flags.writeable
+        and array.ctypes.data % 16 == 0
+        and all(stride >= 0 and stride % 16 == 0 for stride in strides)
+    )
+
+
+def problems(specialization: Specialization) -> list[Config]:
+    """What lengths, heads, layouts and numbers can do to a kernel."""
+    shapes = {
+        "few queries, packed, split": Shape((3,), (700,), 4, 2, ragged=False),
+        "ragged, empty": Shape((5, 0, 130, 17), (100, 40, 0, 257), 6, 2, ragged=True),
+        "ragged, split": Shape((1, 2), (300, 513), 2, 1, ragged=True),
+        "more queries than keys": Shape((150, 150), (65, 65), 2, 2, ragged=False),
+        "odd": Shape((49,), (129,), 3, 1, ragged=False),
+    }
+    configs = []
+    for seed, (name, shape) in enumerate(shapes.items()):
+        for nonfinite in ("", "nan in v", "inf in v") if name == "odd" else ("",):
+            layouts = dict.fromkeys(("q", "k", "v", "out", "lse"), ("contiguous", "heads first", "packed")[seed % 3])
+            scale = -0.1 if name == "more queries than keys" else None
+            tail = (3, 2) if shape.ragged else (0, 0)
+            configs.append(Config(seed, specialization, shape, scale, tail, layouts, True, "given", nonfinite))
+    return configs
+
+
+def long_problems() -> list[Config]:
+    """Many tiles of keys one after the other, and more blocks of work than a GPU of 9.0 has multiprocessors."""
+    queries, keys = (tuple(i * step % most for i in range(140)) for step, most in ((37, 151), (29, 121)))
+    shapes = (
+        Shape((130,), (1500,), 2, 2, ragged=False),  # tiles for several rounds of all slots
+        Shape(queries, keys, 1, 1, ragged=True),
+        Shape((400,) * 46, (9,) * 46, 1, 1, ragged=False),  # an odd number of tiles each
+    )
+    return [plainly(specialization, shape) for specialization in (SMALL, APART, WITHOUT_SOFTMAX) for shape in shapes]
+
+
+def two_groups() -> Config:
+    """More heads than take turns on a GPU of 8.0, and fewer than twice as many."""
+    return plainly(SMALL, Shape((130,) * 230, (5,) * 230, 1, 1, ragged=False))
+
+
+def plainly(specialization: Specialization, shape: Shape) -> Config:
+    layouts = dict.fromkeys(("q", "k", "v", "out", "lse"), "contiguous")
+    return Config(9, specialization, shape, None, (0, 0), layouts, True, "given", "")
+
+
+def altered(directory: Path, kernel: dm.Kernel, file: str, old: str, new: str) -> dm.Kernel:
+    """The kernel with a text of one of its sources replaced."""
+    root = directory / "csrc"
+    shutil.copytree(kernel.root, root)
+    text = (root / file).read_text()
+    assert text.count(old) == 1, f"{file} has {text.count(old)} times: {old}"
+    (root / file).write_text(text.replace(old, new))
+    (directory / "include").symlink_to(kernel.root.parent / "include")
+    return replace(kernel, root=root)
+
+
+def main(directory: Path, *alteration: str) -> None:
+    flags = settings.current().cxxflags
+    emulator = Emulator.build(directory / "emulator", flags)
+    driver.find = lambda: emulator.driver  # type: ignore[assignment]
+    # The host's part is for other tests: sanitized, it takes longest to compile.
+    os.environ.pop("DIMORPH_CXXFLAGS")
+    for kernel in (attention_sm80, altered(directory, attention_sm80, *alteration)):
+        ops.GPU_FAMILIES["sm80"] = kernel
+        attend = Emulated(emulator, "sm_80", directory / "store")
+        found = failures(attend, problems(SMALL))  # type: ignore[arg-type]
+        print("\n".join(found))
+        print(f"{len(found)} failed", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,13 @@
+"""Fixtures for the tests of the whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from dimorph.demo.minilm import MiniLM, load_model
+
+
+@pytest.fixture(scope="session")
+def model() -> MiniLM:
+    """The demo's model with its published weights."""
+    return load_model()

@@ -1,0 +1,41 @@
+"""Each example runs as it stands; the skeleton's kernel also from what was built ahead, with the same bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dimorph import settings
+from support.paths import EXAMPLES
+from support.skeletons import declared
+
+
+@pytest.mark.parametrize("name", ["skeleton/skeleton.py", "variant/variant.py", "cuda/rms.py"])
+def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
+    env = {**os.environ, "DIMORPH_STORE": str(tmp_path / "store"), "DIMORPH_POLICY": "jit"}
+    done = subprocess.run([sys.executable, str(EXAMPLES / name)], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_no_example_is_left_out() -> None:
+    assert {path.name for path in EXAMPLES.glob("*/*.py")} == {"skeleton.py", "variant.py", "rms.py"}
+
+
+def test_the_skeleton_in_both_forms(tmp_path: Path) -> None:
+    kernel = declared(EXAMPLES / "skeleton")
+    config = replace(settings.current(), store=tmp_path / "store", shared_stores=())
+    kernel.build(tmp_path / "ahead", settings=config, head_dim=[64, 80])
+    nowhere = replace(config, store=tmp_path / "nowhere", shared_stores=(tmp_path / "ahead",))
+    x = np.random.default_rng(0).standard_normal((3, 80), dtype=np.float32)
+    just_in_time, ahead = np.empty_like(x), np.empty_like(x)
+    kernel.load(policy="jit", settings=config, dtype="float32", head_dim=80).affine(x, just_in_time, 2.0)
+    kernel.load(policy="aot", settings=nowhere, head_dim=[64, 80]).affine(x, ahead, 2.0)
+    assert np.array_equal(just_in_time, ahead)
+    assert not nowhere.store.exists()
