@@ -23,7 +23,7 @@ class Axis:
 
     Attributes:
         kind: `int`, `dtype`, `flag`, `enum`, `tuple` or `variant`.
-        name: what Python calls it; also the suffix of its DISPATCH_ macro.
+        name: what Python calls it; also the suffix of its `DISPATCH_` macro.
         binds: the C++ names it binds, one (a tuple axis: several).
         values: the declared values, in order.
         accepts: whether a value beyond the declared ones can be built; None: no other value can.
