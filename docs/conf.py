@@ -12,7 +12,7 @@ project = "Dimorph"
 author = "the Dimorph developers"
 version = release = dimorph.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "settings_table"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "settings_table", "outside"]
 html_theme = "furo"
 html_title = f"Dimorph {version}"
 
