@@ -18,6 +18,7 @@ html_title = f"Dimorph {version}"
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # the anchors that GitHub makes, too
+smartquotes = False  # a quote may be part of what a reader copies
 
 # Docstrings quote code as Markdown does: `like this`.
 default_role = "literal"

@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from gpu_check import CAUSAL, LOUD, Formula, check
-from rows import python
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.gpu.check import CAUSAL, LOUD, Formula, check
+from benchmarks.support.rows import python
 
 Call = Callable[[], Any]
 Maker = Callable[[Any, Any, Any], Call]

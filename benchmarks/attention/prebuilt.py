@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rows import Row
-
 import dimorph as dm
+from benchmarks.support.rows import Row
 from dimorph import aot, settings
 from dimorph import attention as at
 from dimorph.attention.kernels import attention_sm80
