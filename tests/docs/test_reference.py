@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import click
 import pytest
-from pages import DOCS, ROOT
+from pages import DOCS, ROOT, blocks, pages
 
 import dimorph as dm
-from dimorph import attention, errors, settings
+from dimorph import attention, errors, settings, wheel
 
 INCLUDE = Path(dm.__file__).parent / "include" / "dimorph"
 
@@ -65,17 +66,20 @@ def test_every_setting_is_in_the_reference_with_its_words(site: Path) -> None:
         assert meaning.replace("`", "") in text
 
 
+def _command_line() -> click.Group:
+    """The command that the page documents, as the page names it."""
+    module, _, name = re.search(r"click:: (\S+)", (DOCS / "reference" / "cli.md").read_text())[1].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _commands(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
     inner = command.commands.items() if isinstance(command, click.Group) else ()
     return [(path, command), *(found for name, one in inner for found in _commands(one, f"{path} {name}"))]
 
 
 def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
-    # The page names the object that it documents, so that a test and the page cannot mean two.
-    module, _, name = re.search(r"click:: (\S+)", (DOCS / "reference" / "cli.md").read_text())[1].partition(":")
-    page = _page(site, "cli")
-    text = re.sub(r"\s+", " ", _text(page))
-    for path, command in _commands(getattr(importlib.import_module(module), name), "dimorph"):
+    text = re.sub(r"\s+", " ", _text(_page(site, "cli")))
+    for path, command in _commands(_command_line(), "dimorph"):
         assert path in text
         for parameter in command.params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
@@ -104,3 +108,24 @@ def test_names_of_the_cpp_page_are_in_the_headers() -> None:
         assert re.search(rf"\b{member}\(", headers), f"ConstTensor has no {member}()"
     for file in re.findall(r"^\| `dimorph/(\w+\.h)` \|", page, re.MULTILINE):
         assert (INCLUDE / file).is_file()
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_on_pages_are_used_rightly(page: Path) -> None:
+    lines = "".join(block.text for block in blocks(page) if block.language == "sh").splitlines()
+    for line in lines:
+        if not line.startswith("dimorph "):
+            continue
+        words = shlex.split(line, comments=True)[1:]
+        command: click.Command = _command_line()
+        while isinstance(command, click.Group):
+            _, command, words = command.resolve_command(click.Context(command), words)
+        command.make_context(command.name, words)
+
+
+def test_table_of_the_build_backend_is_read(tmp_path: Path) -> None:
+    (table,) = (block.text for block in blocks(DOCS / "guides" / "deployment.md") if block.language == "toml")
+    (tmp_path / "pyproject.toml").write_text(table)
+    config = wheel.read_config(tmp_path / "pyproject.toml")
+    assert config.kernels == ("mypackage.kernels",)
+    assert config.archs == ("sm_80", "sm_90a")
