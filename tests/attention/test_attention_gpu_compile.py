@@ -19,8 +19,8 @@ from dimorph.attention.kernels import attention_sm80, attention_sm90
 from dimorph.store.artifact import Artifact
 from support.paths import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import sm90_cases
+sys.path.insert(0, str(REPOSITORY))
+from benchmarks.attention import sm90_cases
 
 ATTENTION = Path(at.__file__).parent
 CSRC = ATTENTION / "csrc"
@@ -132,7 +132,7 @@ def test_tuned_cases_are_those_of_the_table() -> None:
         kept = list(csv.DictReader(file))
     found = list(sm90_cases.rows())
     if found[0]["cuda"] == kept[0]["cuda"]:
-        assert found == kept, "python benchmarks/sm90_cases.py --keep, if this is how it should be"
+        assert found == kept, "python benchmarks/attention/sm90_cases.py --keep, if this is how it should be"
     for mine, there in zip(found, kept, strict=True):
         same = ("head_dims", "variant", "registers", "shared_bytes")
         assert [mine[name] for name in same] == [there[name] for name in same]

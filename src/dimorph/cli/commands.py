@@ -47,6 +47,12 @@ class _Group(click.Group):
         except (DimorphError, OSError) as error:
             raise _Failure(str(error)) from error
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the settings, from the text under each field of `Settings`."""
+        with formatter.section("Settings, as environment variables"):
+            texts = configuration.documentation()
+            formatter.write_dl([(configuration.variable(name), text) for name, text in texts.items()])
+
 
 def _amount(units: dict[str, int], example: str) -> Callable[[str], float]:
     """Reads a number with a unit, e.g. `1.5GB`."""

@@ -25,7 +25,7 @@ class Axis:
     header: `constant` where one value is left; `row` and `index` for the table where several are.
 
     Attributes:
-        name: the name in Python; also the suffix of its DISPATCH_ macro.
+        name: the name in Python; also the suffix of its `DISPATCH_` macro.
         binds: the C++ names it binds, one (a tuple axis: several).
         values: the declared values, in order.
         accepts: says if a value beyond the declared ones can be built; None: no other value can.
@@ -100,7 +100,7 @@ class Axis:
 
     @property
     def checks_calls(self) -> bool:
-        """True where DIMORPH_CALL requires the DISPATCH_ of this axis around it: problem axes with one value."""
+        """True where DIMORPH_CALL requires the `DISPATCH_` of this axis around it: problem axes with one value."""
         return self.choose is None and not self.for_cases_only
 
     def _checked(self, given: object) -> Value:

@@ -1,7 +1,7 @@
 """What limits attention's kernels: the hardware's counters, read by Nsight Compute (`ncu`, which must be on the path).
 
-python benchmarks/gpu_counters.py          # prints a row for each kernel
-python benchmarks/gpu_counters.py --keep   # and keeps them in results/gpu_counters.csv
+python benchmarks/gpu/counters.py          # prints a row for each kernel
+python benchmarks/gpu/counters.py --keep   # and keeps them in results/gpu_counters.csv
 
 bfloat16, 2 sequences of 8192 tokens. Clocks are left as they are, as for the other benchmarks. Percentages are of what
 the unit can do in the cycles in which a multiprocessor works; stalls are cycles that a warp waits, for each
@@ -17,9 +17,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rows import write_csv
+if not __package__:  # run as a script: the root of the repository takes the place of this folder
+    sys.path[0] = str(Path(__file__).parents[2])
 
-TABLE = Path(__file__).parent / "results" / "gpu_counters.csv"
+from benchmarks.support.rows import RESULTS, write_csv
+
+TABLE = RESULTS / "gpu_counters.csv"
 CASES = (
     *(("sm90", dim, variant) for dim in (64, 128, 256) for variant in ("plain", "causal")),
     *(("sm90", 128, variant) for variant in ("softcap30", "alibi+causal", "causal+window1024")),
@@ -42,16 +45,16 @@ _STALL = ("smsp__average_warps_issue_stalled_", "_per_issue_active.ratio")
 
 def launch_all() -> None:
     """What is looked at: one launch of each case, in their order."""
-    import gpu_cells
+    from benchmarks.gpu import cells
 
     for family, dim, name in CASES:
-        problem = gpu_cells.inputs(2, 8192, gpu_cells.HEADS[dim], dim)
-        if name in gpu_cells.NAMED:
-            variant, _ = gpu_cells.NAMED[name]()
+        problem = cells.inputs(2, 8192, cells.HEADS[dim], dim)
+        if name in cells.NAMED:
+            variant, _ = cells.NAMED[name]()
         else:
-            _, variant, _, _ = gpu_cells.variant_cells(dim, gpu_cells.HEADS[dim])[name]
-        gpu_cells.ATTEND[family](*problem, variant=variant)
-        gpu_cells.torch.cuda.synchronize()
+            _, variant, _, _ = cells.variant_cells(dim, cells.HEADS[dim])[name]
+        cells.ATTEND[family](*problem, variant=variant)
+        cells.torch.cuda.synchronize()
 
 
 def rows() -> Iterator[dict[str, str]]:

@@ -1,7 +1,7 @@
 """What the compiler makes of the sm90 family's tuned cases: registers, shared memory, instructions. It needs no GPU.
 
-python benchmarks/sm90_cases.py          # prints the table
-python benchmarks/sm90_cases.py --keep   # and keeps it in results/sm90_cases.csv, which a test compares with
+python benchmarks/attention/sm90_cases.py          # prints the table
+python benchmarks/attention/sm90_cases.py --keep   # and keeps it in results/sm90_cases.csv, which a test compares with
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
-from rows import write_csv
+
+if not __package__:  # run as a script: the root of the repository takes the place of this folder
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from benchmarks.support.rows import RESULTS, write_csv
 
 from dimorph import aot, settings
 from dimorph import attention as at
 from dimorph.attention.kernels import attention_sm90
 from dimorph.toolchain import cuda
 
-TABLE = Path(__file__).parent / "results" / "sm90_cases.csv"
+TABLE = RESULTS / "sm90_cases.csv"
 HEAD_DIMS = ((64, 64), (96, 96), (128, 128), (192, 128), (256, 256))
 VARIANTS = {"plain": at.Plain, "causal": at.Causal}
 KERNEL = "attention_forward"

@@ -1,6 +1,6 @@
 """The core's costs on the CPU: first call, store hit, call, import, a large entry, and building ahead again.
 
-python benchmarks/core.py            # about two minutes; --no-torch leaves out torch's load_inline (20 s each)
+python benchmarks/core/core.py            # about two minutes; --no-torch leaves out torch's load_inline (20 s each)
 """
 
 from __future__ import annotations
@@ -8,13 +8,18 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from kernels import add_scalar, empty, wide
-from rows import Row, interleaved, nanoseconds_each, python, seconds, write
+
+if not __package__:  # run as a script: the root of the repository takes the place of this folder
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from benchmarks.core.kernels import add_scalar, empty, wide
+from benchmarks.support.rows import ROOT, Row, interleaved, nanoseconds_each, python, seconds, write
 
 from dimorph import settings
 from dimorph.plan import unit as plan
@@ -22,8 +27,6 @@ from dimorph.resolve.build import Job, build
 from dimorph.resolve.levels import target_levels
 from dimorph.store.layers import user_store
 from dimorph.toolchain import host
-
-HERE = str(Path(__file__).parent)
 
 TVM_SOURCE = """
 #include <tvm/ffi/container/tensor.h>
@@ -45,7 +48,7 @@ COLD = {
     "ours": """
 import sys; sys.path.insert(0, sys.argv[1])
 import time, numpy, tvm_ffi
-from kernels import add_scalar
+from benchmarks.core.kernels import add_scalar
 x = numpy.zeros(1000, "float32")
 start = time.perf_counter()
 add_scalar.load(dtype="float32").add_scalar(x, 1.0)
@@ -80,7 +83,7 @@ HIT = """
 import sys; sys.path.insert(0, sys.argv[1])
 if len(sys.argv) > 2: sys.modules["ziglang"] = None  # as if that compiler were not installed
 import tvm_ffi, time
-from kernels import add_scalar
+from benchmarks.core.kernels import add_scalar
 started = []
 sys.addaudithook(lambda event, _: started.append(event) if event in ("subprocess.Popen", "os.fork", "os.posix_spawn")
                  else None)
@@ -101,7 +104,7 @@ import sys; assert "torch" not in sys.modules and "numpy" not in sys.modules and
 def cold(with_torch: bool) -> Row:
     def run(name: str) -> float:
         with tempfile.TemporaryDirectory() as store:
-            return float(python(COLD[name], HERE, env={**os.environ, "DIMORPH_STORE": store}))
+            return float(python(COLD[name], str(ROOT), env={**os.environ, "DIMORPH_STORE": store}))
 
     found = interleaved({name: lambda name=name: run(name) for name in ("ours", "tvm_ffi")}, 5)
     if with_torch:
@@ -116,8 +119,8 @@ def store_hit() -> list[Row]:
     without = {**env, "PATH": "/nonexistent"}
     found = interleaved(
         {
-            "with": lambda: float(python(HIT, HERE, env=env)),
-            "without a compiler": lambda: float(python(HIT, HERE, "no zig", env=without)),
+            "with": lambda: float(python(HIT, str(ROOT), env=env)),
+            "without a compiler": lambda: float(python(HIT, str(ROOT), "no zig", env=without)),
             "import": lambda: float(python(IMPORT, env=env)),
         },
         11,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rows import Row
+from benchmarks.support.rows import Row
 
 import dimorph as dm
 from dimorph import aot, settings

@@ -1,19 +1,25 @@
 """The rates of prefill as grouped bars, from the rows that are kept: makes docs/prefill.svg. Needs no GPU.
 
-python benchmarks/plot.py
+python benchmarks/support/plot.py
 """
 
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot
-from rows import RESULTS
+
+if not __package__:  # run as a script: the root of the repository takes the place of this folder
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from benchmarks.support.rows import RESULTS, ROOT
 
 BENCH = "gpu/prefill"
-OUT = RESULTS.parents[1] / "docs" / "prefill.svg"
+OUT = ROOT / "docs" / "prefill.svg"
 SUBJECTS = {
     "ours": ("Dimorph", "#1b6ca8"),
     "cudnn": ("cuDNN", "#e0a040"),
@@ -38,7 +44,7 @@ def main() -> None:
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "prefill", "font.size": 9})
     rows = last_rows()
     if not rows:
-        raise SystemExit(f"no rows of {BENCH} are kept: run attention_gpu.py prefill")
+        raise SystemExit(f"no rows of {BENCH} are kept: run attention/gpu.py prefill")
     dims = sorted({row["cell"]["head_dim"] for row in rows})
     figure, axes = pyplot.subplots(len(dims), 1, figsize=(9, 2.6 * len(dims)), sharey=True, layout="constrained")
     for axis, dim in zip(axes, dims, strict=True):

@@ -1,21 +1,24 @@
 """The core's costs on a GPU: first call, store hit, host time of a call. Needs torch with CUDA, and nvcc for the peer.
 
-python benchmarks/cuda_core.py            # about two minutes; --repeats 3 takes half of that
+python benchmarks/core/cuda.py            # about two minutes; --repeats 3 takes half of that
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from kernels import gpu_add, gpu_sum
-from rows import Row, interleaved, nanoseconds_each, python, write
 
-HERE = str(Path(__file__).parent)
+if not __package__:  # run as a script: the root of the repository takes the place of this folder
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from benchmarks.core.kernels import gpu_add, gpu_sum
+from benchmarks.support.rows import ROOT, Row, interleaved, nanoseconds_each, python, write
 
 TVM_SOURCE = """
 #include <tvm/ffi/container/tensor.h>
@@ -40,7 +43,7 @@ torch.cuda.synchronize()
 COLD = {
     "ours": START
     + """
-from kernels import gpu_add
+from benchmarks.core.kernels import gpu_add
 start = time.perf_counter()
 gpu_add.load(dtype="float32").gpu_add(x, 1.0)
 torch.cuda.synchronize()
@@ -66,7 +69,7 @@ def cold(repeats: int) -> Row:
     def run(name: str) -> float:
         with tempfile.TemporaryDirectory() as empty:
             env = {**os.environ, "DIMORPH_STORE": f"{empty}/store", "CUDA_CACHE_PATH": f"{empty}/cuda"}
-            return float(python(COLD[name], HERE, env=env))
+            return float(python(COLD[name], str(ROOT), env=env))
 
     found = interleaved({name: lambda name=name: run(name) for name in COLD}, repeats)
     ours = found.pop("ours")
@@ -75,7 +78,7 @@ def cold(repeats: int) -> Row:
 
 def store_hit(repeats: int) -> Row:
     gpu_add.load(dtype="float32")
-    found = interleaved({"ours": lambda: float(python(COLD["ours"], HERE, env=os.environ))}, repeats)
+    found = interleaved({"ours": lambda: float(python(COLD["ours"], str(ROOT), env=os.environ))}, repeats)
     what = "new process, load() to first result, beyond imports and the context"
     return device_row("gpu/store_hit", {"what": what}, "s", found["ours"])
 

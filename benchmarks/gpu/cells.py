@@ -12,20 +12,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import gpu_peers
 import numpy as np
 import torch
 import tvm_ffi  # noqa: F401 (what a first call takes is beyond it)
-from gpu_check import CAUSAL, LOUD, PLAIN, Formula, check
-from gpu_peers import FLASHINFER, TORCH, Call
-from rows import Row, interleaved, nanoseconds_each, python, seconds
+from benchmarks.gpu import peers as gpu_peers
+from benchmarks.gpu.check import CAUSAL, LOUD, PLAIN, Formula, check
+from benchmarks.gpu.peers import FLASHINFER, TORCH, Call
+from benchmarks.support.rows import ROOT, Row, interleaved, nanoseconds_each, python, seconds
 
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
 
-HERE = Path(__file__).parent
-USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=HERE.parent / "examples" / "variant")
+USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=ROOT / "examples" / "variant")
 HEADS = {64: 32, 128: 32, 256: 16}
 OLDER = ("torch_flash2", "flashinfer_fa2")  # peers of the sm80 family's generation
 REPLAYED = 10  # calls in a graph
@@ -329,7 +328,8 @@ def first_calls(dim: int, family: str, times: int = 3) -> dict[str, float]:
 
 
 def in_new_process(expression: str, cache: str) -> Any:
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import gpu_cells, json\nprint(json.dumps({expression}))"
+    start = f"import json, sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.gpu import cells"
+    code = f"{start}\nprint(json.dumps({expression}))"
     return json.loads(python(code, env={**os.environ, "CUDA_CACHE_PATH": cache}).splitlines()[-1])
 
 
@@ -338,7 +338,7 @@ def cold(peers: Sequence[str]) -> Iterator[Row]:
     for dim in (128, 64, 256):
         for family in FAMILIES:
             with tempfile.TemporaryDirectory() as cache:
-                took = in_new_process(f"gpu_cells.first_calls({dim}, {family!r})", cache)
+                took = in_new_process(f"cells.first_calls({dim}, {family!r})", cache)
             peer = {"sm90": "flashinfer_fa3", "sm80": "flashinfer_fa2"}[family]
             theirs = {}
             if peer in peers and dim == 128:  # it takes a minute, and much the same for others
@@ -352,7 +352,7 @@ def cold(peers: Sequence[str]) -> Iterator[Row]:
                 yield Row("gpu/cold_jit/attention", cell, "s", took[name], theirs)
     for family in FAMILIES:
         with tempfile.TemporaryDirectory() as store:
-            hit = f"gpu_cells.first_call('causal', 128, {family!r}, {store!r})"
+            hit = f"cells.first_call('causal', 128, {family!r}, {store!r})"
             in_new_process(hit, store)
             took = statistics.median(in_new_process(hit, store) for _ in range(3))
         what = "new process, first call of attention to its result, beyond imports and the context"

@@ -1,6 +1,6 @@
 """Attention on the CPU beside torch's, checked against float64 in the same run.
 
-python benchmarks/attention_cpu.py [attention] [variants] [decode] [cold]   # all: six minutes; uses 2 threads
+python benchmarks/attention/cpu.py [attention] [variants] [decode] [cold]   # all: six minutes; uses 2 threads
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import torch
-from kernels import read_all
-from rows import Row, interleaved, seconds, write
+
+if not __package__:  # run as a script: the root of the repository takes the place of this folder
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from benchmarks.core.kernels import read_all
+from benchmarks.support.rows import ROOT, Row, interleaved, seconds, write
 
 import dimorph as dm
 from dimorph import attention as at
@@ -30,7 +34,7 @@ from dimorph.attention import reference
 
 THREADS = 2
 SHAPE = {"batch": 1, "heads": 8, "seq": 2048}
-EXAMPLE = Path(__file__).parents[1] / "examples" / "variant"
+EXAMPLE = ROOT / "examples" / "variant"
 USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=EXAMPLE)
 RULES = reference.RULES | {"Decay": lambda x, b, i, j, rate: x - rate * np.abs(j - (i + x.shape[-1] - x.shape[-2]))}
 

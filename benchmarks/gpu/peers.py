@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from gpu_check import CAUSAL, LOUD, Formula, check
-from rows import python
+from benchmarks.gpu.check import CAUSAL, LOUD, Formula, check
+from benchmarks.support.rows import python
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Call = Callable[[], Any]
