@@ -12,7 +12,15 @@ project = "Dimorph"
 author = "the Dimorph developers"
 version = release = dimorph.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "settings_table", "outside"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+    "outside",
+    "settings_table",
+    "variant_list",
+]
 html_theme = "furo"
 html_title = f"Dimorph {version}"
 
@@ -23,7 +31,8 @@ smartquotes = False  # a quote may be part of what a reader copies
 # Docstrings quote code as Markdown does: `like this`.
 default_role = "literal"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the signature would repeat what stands under Args
+autodoc_typehints = "signature"
+maximum_signature_line_length = 100
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_use_ivar = True
 napoleon_use_rtype = False

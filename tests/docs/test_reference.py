@@ -49,6 +49,12 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     assert public - documented == set()
 
 
+def test_every_variant_has_words_of_its_own(site: Path) -> None:
+    text = re.sub(r"\s+", " ", _text(_page(site, "python")))
+    assert "sigmoid(scale q k^T + bias) v, not normalised" in text
+    assert text.count("A functor struct that plugs into") == 1
+
+
 def test_every_exception_is_in_the_reference(site: Path) -> None:
     raised = {
         name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
