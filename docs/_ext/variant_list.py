@@ -27,9 +27,9 @@ class VariantList(SphinxDirective):
     """One entry for each variant."""
 
     def run(self) -> list[nodes.Node]:
-        lines = []
+        lines = [f".. py:currentmodule:: {attention.__name__}", ""]
         for name, text in texts().items():
-            lines += [f".. py:data:: dimorph.attention.{name}", "   :type: dimorph.Variant", ""]
+            lines += [f".. py:data:: {name}", "   :type: dimorph.Variant", ""]
             # A formula's |x| is no substitution.
             lines += [*(f"   {line}".replace("|", r"\|") for line in text), ""]
         content = nodes.Element()
