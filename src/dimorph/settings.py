@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
 POLICIES = ("auto", "aot", "jit")
+
+# Units of sizes and ages, in small letters.
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 # Flags that name files or directories of files. A change of such a file would not change a key.
 _READS_FILES = (
@@ -52,6 +57,12 @@ class Settings:
 
     store: Path
     """The user's own store, where new artifacts go. Default: `$XDG_CACHE_HOME/dimorph`, or `~/.cache/dimorph`."""
+
+    store_size: float = 10 * 2**30
+    """Bytes that the user's store may take, e.g. `10GiB`: once a day the least recently used artifacts go."""
+
+    store_age: float = 90 * 86400.0
+    """The age, since its last use, at which an artifact leaves the user's store, e.g. `90d`; looked at once a day."""
 
     shared_stores: tuple[Path, ...] = ()
     """Read-only stores that are searched after the user's own, separated as in PATH."""
@@ -102,6 +113,8 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         raise ValueError(f"DIMORPH_POLICY: expected one of {', '.join(POLICIES)}, got {policy!r}")
     return Settings(
         store=_store(env),
+        store_size=_amount(env, "DIMORPH_STORE_SIZE", size, Settings.store_size),
+        store_age=_amount(env, "DIMORPH_STORE_AGE", age, Settings.store_age),
         shared_stores=tuple(Path(p) for p in env.get("DIMORPH_SHARED_STORES", "").split(os.pathsep) if p),
         policy=policy,
         cxx=env.get("DIMORPH_CXX") or None,
@@ -115,6 +128,24 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         num_threads=_positive(env, "DIMORPH_NUM_THREADS"),
         path=env.get("PATH", os.defpath),
     )
+
+
+def size(text: str) -> float:
+    """Read a number of bytes with a unit, e.g. `500MB`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return _with_unit(text, _BYTES, "a size such as 500MB or 1GB")
+
+
+def age(text: str) -> float:
+    """Read an age with a unit, e.g. `30d`, as seconds.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return _with_unit(text, _SECONDS, "an age such as 12h, 30d or 8w")
 
 
 def variable(name: str) -> str:
@@ -146,6 +177,23 @@ def unknown() -> list[str]:
     """List the variables that start with `DIMORPH_` and name no setting: misspelt ones, for example."""
     names = {variable(field.name) for field in fields(Settings)}
     return sorted(name for name in os.environ if name.startswith("DIMORPH_") and name not in names)
+
+
+def _with_unit(text: str, units: Mapping[str, int], expected: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"expected {expected}, got {text!r}")
+    return float(match[1]) * units[match[2].lower()]
+
+
+def _amount(env: Mapping[str, str], name: str, read: Callable[[str], float], default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _store(env: Mapping[str, str]) -> Path:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.pages import DOCS, ROOT, blocks, pages, prose
 
 EXAMPLES = ROOT / "examples"

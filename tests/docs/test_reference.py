@@ -15,10 +15,10 @@ from pathlib import Path
 
 import click
 import pytest
-from support.pages import DOCS, ROOT, blocks, pages
 
 import dimorph as dm
 from dimorph import attention, errors, settings, wheel
+from support.pages import DOCS, ROOT, blocks, pages
 
 INCLUDE = Path(dm.__file__).parent / "include" / "dimorph"
 

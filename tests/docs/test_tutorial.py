@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+
 from support.pages import DOCS, ROOT, Block, blocks, mismatch
 
 TUTORIAL = DOCS / "tutorial.md"

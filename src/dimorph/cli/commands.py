@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
@@ -25,10 +24,6 @@ from dimorph.store.layers import user_store
 from dimorph.store.store import Broken, is_content_error
 
 _Wrapped = TypeVar("_Wrapped", bound=Callable[..., Any])
-
-# Units, in small letters.
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class _Failure(click.ClickException):
@@ -54,20 +49,16 @@ class _Group(click.Group):
             formatter.write_dl([(configuration.variable(name), text) for name, text in texts.items()])
 
 
-def _amount(units: dict[str, int], example: str) -> Callable[[str], float]:
-    """Reads a number with a unit, e.g. `1.5GB`."""
+def _amount(read: Callable[[str], float]) -> Callable[[str], float]:
+    """Let the command line read a size or an age as the settings do."""
 
-    def read(text: str) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
-        if match is None or match[2].lower() not in units:
-            raise click.BadParameter(f"expected {example}, got {text!r}")
-        return float(match[1]) * units[match[2].lower()]
+    def checked(text: str) -> float:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
 
-    return read
-
-
-_SIZE = _amount(_BYTES, "a size such as 500MB or 1GB")
-_AGE = _amount(_SECONDS, "an age such as 12h, 30d or 8w")
+    return checked
 
 
 def _selection(command: _Wrapped) -> _Wrapped:
@@ -264,8 +255,8 @@ def _blame(item: Broken) -> str:
 
 
 @cache.command()
-@click.option("--max-size", metavar="SIZE", type=_SIZE, help="What may stay, e.g. 1GB.")
-@click.option("--max-age", metavar="AGE", type=_AGE, help="Since its last use, e.g. 30d.")
+@click.option("--max-size", metavar="SIZE", type=_amount(configuration.size), help="What may stay, e.g. 1GB.")
+@click.option("--max-age", metavar="AGE", type=_amount(configuration.age), help="Since its last use, e.g. 30d.")
 def prune(max_size: float | None, max_age: float | None) -> None:
     """Remove what was not used for longest, and what killed builds left.
 

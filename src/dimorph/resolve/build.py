@@ -21,6 +21,7 @@ from dimorph.source.config_header import header_name
 from dimorph.store.artifact import Artifact, DeviceRecord, Meta, timestamp
 from dimorph.store.layers import fallback_stores, memo_dir, private_store
 from dimorph.store.store import Store
+from dimorph.store.upkeep import sweep_daily
 from dimorph.toolchain import process
 from dimorph.toolchain.compiler import Compiler, Level
 from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
@@ -83,6 +84,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
                 running.end()  # interrupted: nobody waits for what is under way
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    sweep_daily(store, settings)
     return [futures[id(job)].result() for job in jobs]
 
 

@@ -98,6 +98,22 @@ class Workspace:
         with locks.releasing(path, fd):
             yield True
 
+    def is_due(self, name: str, seconds: float) -> bool:
+        """Return True at most once in so many seconds, to one of all processes; never at the first call of all.
+
+        Args:
+            name: the file in the root whose time is kept.
+        """
+        mark = self._make_directory() / name
+        try:
+            if time.time() - mark.lstat().st_mtime < seconds:
+                return False
+            os.utime(mark, follow_symlinks=False)
+        except FileNotFoundError:
+            with suppress(FileExistsError), self._create(mark):
+                return False
+        return True
+
     def sweep(self) -> int:
         """Removes what killed processes left in `tmp` and `locks`, never what a living one uses.
 

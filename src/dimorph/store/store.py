@@ -169,22 +169,30 @@ class Store(Workspace):
                 removed += self._discard(path, status)
         return removed
 
-    def prune(self, max_bytes: int | None, max_age: _lazy.datetime.timedelta | None) -> list[Usage]:
-        """Removes the least recently used entries until the rest fits, and returns them.
+    def prune(
+        self,
+        max_bytes: int | None,
+        max_age: _lazy.datetime.timedelta | None,
+        min_age: _lazy.datetime.timedelta | None = None,
+    ) -> list[Usage]:
+        """Remove the least recently used entries until the rest fits, and return them.
 
         An entry that another process found just before may be among them; that process builds it again.
 
         Args:
-            max_bytes: what the entries may take; None: any amount.
-            max_age: how long ago an entry may have been used last; None: any time.
+            max_bytes: the bytes that the entries may take; None: any amount.
+            max_age: the time since the last use that an entry may have; None: any time.
+            min_age: entries that were used since then stay; None: none does for that.
         """
         usages = self.usage()
         total = sum(usage.size for usage in usages)
-        oldest = None if max_age is None else _lazy.datetime.datetime.now(_lazy.datetime.timezone.utc) - max_age
+        now = _lazy.datetime.datetime.now(_lazy.datetime.timezone.utc)
         removed = []
         for usage in usages:
-            too_old = oldest is not None and usage.used < oldest
-            if not too_old and (max_bytes is None or total <= max_bytes):
+            age = now - usage.used
+            too_old = max_age is not None and age > max_age
+            too_new = min_age is not None and age < min_age
+            if too_new or (not too_old and (max_bytes is None or total <= max_bytes)):
                 break  # the rest was used later still
             total -= usage.size
             if self._discard(usage.path):
