@@ -1,5 +1,11 @@
 // What a thread block works on: one tile of query rows of one sequence, and the tiles of keys that it needs.
 #pragma once
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "../problem.h"
+#include "contract.h"
+#include "ptx.h"
 
 namespace DIMORPH_CASE {
 

@@ -2,8 +2,11 @@
 #pragma once
 #include <dimorph/cuda.h>
 
-#include "../launch.h"
+#include "../problem.h"
+#include "contract.h"
+#include "launch.h"
 #include "plan.h"
+#include "work.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,5 +1,13 @@
 // From a block's sums to its output.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "block.h"
+#include "contract.h"
+#include "ptx.h"
+#include "softmax.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,5 +1,13 @@
 // Joins the parts of rows whose keys were split.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "block.h"
+#include "contract.h"
+#include "epilogue.h"
+#include "softmax.h"
 
 namespace DIMORPH_CASE {
 

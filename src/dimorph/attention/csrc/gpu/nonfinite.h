@@ -2,6 +2,13 @@
 // all. Blocks whose output is not finite run once more: keys with such values are taken out of their tile and added
 // where they count.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/ints.h>
+
+#include "block.h"
+#include "contract.h"
+#include "ptx.h"
+#include "softmax.h"
 
 namespace DIMORPH_CASE {
 

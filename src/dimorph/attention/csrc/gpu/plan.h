@@ -1,6 +1,8 @@
 // How the host cuts one problem for a GPU: describe (problem.h) -> choose (the family's config.h) -> plan -> launch.
 // Pure functions of numbers: no GPU, no allocation.
 #pragma once
+#include <dimorph/ints.h>
+
 #include "../problem.h"
 #include "work.h"
 

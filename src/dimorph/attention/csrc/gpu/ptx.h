@@ -1,5 +1,9 @@
 // Instructions that all GPU families use.
 #pragma once
+#include <dimorph/dtype.h>
+#include <dimorph/ints.h>
+
+#include "contract.h"
 
 namespace DIMORPH_CASE {
 

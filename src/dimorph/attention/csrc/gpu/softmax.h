@@ -1,6 +1,14 @@
 // Logits to weights: the variant's transform and mask, and the running softmax of a thread's rows. A warp owns kM tiles
 // of 16 rows, in the registers that matrix instructions leave them in.
 #pragma once
+#include <dimorph/attention/index.h>
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "block.h"
+#include "contract.h"
+#include "ptx.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,12 +1,14 @@
 // From global to shared memory.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/block.h"
+#include "../gpu/contract.h"
+#include "../problem.h"
+#include "ptx.h"
 
 namespace DIMORPH_CASE {
-
-constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
-
-// Where 8 elements of a row of a tile of values lie.
-__device__ __forceinline__ int value_chunk(int row, int chunk) { return row * kPitchVO + chunk * 16; }
 
 // How the block's threads share the 16-byte chunks of `rows` rows of kDim elements: each keeps its column.
 template <int kDim>

@@ -1,6 +1,19 @@
 // The sm80 family's forward pass: online softmax (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867) over
 // tiles of keys (Dao 2023, https://arxiv.org/abs/2307.08691), with the variant's hooks on every tile.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/block.h"
+#include "../gpu/contract.h"
+#include "../gpu/epilogue.h"
+#include "../gpu/nonfinite.h"
+#include "../gpu/ptx.h"
+#include "../gpu/softmax.h"
+#include "copy.h"
+#include "multiply.h"
+#include "ptx.h"
 
 namespace DIMORPH_CASE {
 

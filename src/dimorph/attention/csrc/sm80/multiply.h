@@ -1,5 +1,10 @@
 // The two products, on matrices in shared memory and registers.
 #pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/softmax.h"
+#include "ptx.h"
 
 namespace DIMORPH_CASE {
 

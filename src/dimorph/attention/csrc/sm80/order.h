@@ -1,5 +1,7 @@
 // In which order the sm80 family's thread blocks take tiles of queries: what the host decides and forward.h follows.
 #pragma once
+#include <dimorph/ints.h>
+
 #include "../gpu/work.h"
 #include "config.h"
 

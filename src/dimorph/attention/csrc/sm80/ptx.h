@@ -1,5 +1,9 @@
 // The instructions of sm_80 that CUDA C++ has no name for.
 #pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/ptx.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,5 +1,7 @@
 // How the sm80 family walks keys and values in memory, and what that asks of them.
 #pragma once
+#include <dimorph/ints.h>
+
 #include "../problem.h"
 #include "config.h"
 

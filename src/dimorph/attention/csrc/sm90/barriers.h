@@ -1,5 +1,8 @@
 // How warps wait for each other and for the copy engine.
 #pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
 
 namespace DIMORPH_CASE {
 

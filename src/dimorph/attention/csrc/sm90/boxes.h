@@ -1,6 +1,7 @@
 // What the copy engine moves at a time, as the host describes it, and what that asks of tensors.
 #pragma once
-#include "../gpu/work.h"
+#include <dimorph/ints.h>
+
 #include "../problem.h"
 #include "config.h"
 

@@ -1,6 +1,5 @@
 // Tile sizes of the sm90 family, as pure functions of the head dims: the device code and the host's plan read the same.
 #pragma once
-
 #include <dimorph/attention/host_device.h>
 
 namespace dimorph {

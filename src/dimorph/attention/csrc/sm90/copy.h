@@ -1,6 +1,16 @@
 // The warp that copies: finds blocks of work, says which they are, and copies their queries and then their tiles of
 // keys and values, as slots become free.
 #pragma once
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/block.h"
+#include "../gpu/contract.h"
+#include "../gpu/ptx.h"
+#include "barriers.h"
+#include "ring.h"
+#include "scheduler.h"
+#include "tma.h"
 
 namespace DIMORPH_CASE {
 

@@ -2,6 +2,21 @@
 // of the next is computed, and warpgroups take turns, so that one multiplies while the other does not (Shah et al.
 // 2024, https://arxiv.org/abs/2407.08608). Thread blocks stay and take blocks of work in turns.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/block.h"
+#include "../gpu/contract.h"
+#include "../gpu/epilogue.h"
+#include "../gpu/nonfinite.h"
+#include "../gpu/ptx.h"
+#include "../gpu/softmax.h"
+#include "barriers.h"
+#include "copy.h"
+#include "multiply.h"
+#include "ring.h"
+#include "wgmma.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,15 +1,15 @@
 // The two products of a warpgroup, by wgmma, and where their matrices lie in shared memory.
 #pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/softmax.h"
+#include "wgmma.h"
 
 namespace DIMORPH_CASE {
 
 constexpr int kValueSteps = kKeys / 16;
 using Weights = uint32_t[kValueSteps][4];
-
-// Where 8 elements of a row of a tile of values lie.
-__device__ __forceinline__ int value_chunk(int row, int chunk) {
-  return chunk / 8 * (kKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
-}
 
 // s = q k^T for a tile, begun. `queries` are the warpgroup's, at its first row.
 __device__ __forceinline__ void multiply_keys(Logits& s, uint32_t queries, uint32_t keys) {

@@ -1,6 +1,10 @@
 // In which order the sm90 family takes blocks of work: what the host decides and the kernel's scheduler.h follows.
 #pragma once
+#include <dimorph/ints.h>
+
 #include "../gpu/plan.h"
+#include "../gpu/work.h"
+#include "../problem.h"
 #include "config.h"
 
 namespace dimorph {

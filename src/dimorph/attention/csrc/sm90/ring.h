@@ -1,6 +1,12 @@
 // Blocks of work and tiles on their way from the warp that copies to the warpgroups that compute: what is in which
 // slot, and who waits.
 #pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/block.h"
+#include "../gpu/contract.h"
+#include "../gpu/ptx.h"
+#include "barriers.h"
 
 namespace DIMORPH_CASE {
 

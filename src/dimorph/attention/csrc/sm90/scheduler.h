@@ -1,6 +1,12 @@
 // The blocks of work that a thread block takes, one after the other, in the order that order.h describes. All lanes of
 // a warp must call together.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/block.h"
+#include "../gpu/contract.h"
+#include "../gpu/ptx.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,6 +1,10 @@
 // The copy engine: a box of a tensor in memory to shared memory, by one thread, on a barrier. What lies outside the
 // tensor comes as zeros and counts as bytes all the same.
 #pragma once
+#include <dimorph/device.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,6 +1,10 @@
 // The matrix instructions of a warpgroup. They run behind its back: its registers and the shared memory that they read
 // are theirs from multiply to wait.
 #pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/ptx.h"
 
 namespace DIMORPH_CASE {
 

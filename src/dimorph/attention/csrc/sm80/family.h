@@ -1,6 +1,11 @@
 // What the sm80 family's kernels receive: the problem, the plan for it, and the variant's additional parameters.
 #pragma once
+#include <dimorph/attention/variants.h>
+#include <dimorph/dtype.h>
+
 #include "../gpu/work.h"
+#include "../problem.h"
+#include "attention_sm80_config.h"
 #include "config.h"
 #include "order.h"
 #include "steps.h"
@@ -25,6 +30,9 @@ constexpr int kArch = 90;  // nvcc's host pass, which only parses the kernels
 constexpr dimorph::attention::sm80::Config kConfig =
     dimorph::attention::sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
 constexpr int kKeys = kConfig.keys;
-constexpr int kM = kConfig.m_tiles;  // tiles of 16 rows a warp
+constexpr int kM = kConfig.m_tiles;
+constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
+
+DM_HD constexpr int value_chunk(int row, int chunk) { return row * kPitchVO + chunk * 16; }
 
 }  // namespace DIMORPH_CASE

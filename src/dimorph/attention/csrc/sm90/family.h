@@ -1,9 +1,13 @@
 // What the sm90 family's kernels receive: the problem, the plan for it, how the copy engine finds queries, keys and
 // values, and the variant's additional parameters.
 #pragma once
+#include <dimorph/attention/variants.h>
 #include <dimorph/device.h>
+#include <dimorph/dtype.h>
 
 #include "../gpu/work.h"
+#include "../problem.h"
+#include "attention_sm90_config.h"
 #include "config.h"
 #include "order.h"
 
@@ -24,6 +28,10 @@ constexpr dimorph::attention::sm90::Config kConfig =
     dimorph::attention::sm90::choose(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask, Traits::has_logits_transform);
 static_assert(kConfig.registers_suffice(), "registers are moved, not made");
 constexpr int kKeys = kConfig.keys;
-constexpr int kM = 1;  // tiles of 16 rows a warp
+constexpr int kM = 1;
+
+DM_HD constexpr int value_chunk(int row, int chunk) {
+  return chunk / 8 * (kKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
+}
 
 }  // namespace DIMORPH_CASE

@@ -1,5 +1,6 @@
 // What a call on a GPU brings to its case besides the problem.
 #pragma once
+#include <dimorph/ints.h>
 #include <dimorph/tensor.h>
 
 namespace dimorph {

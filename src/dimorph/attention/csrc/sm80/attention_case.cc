@@ -1,15 +1,14 @@
 // The sm80 family's case, on the host: plans and launches the kernels of attention_sm80.cu.
 #include <dimorph/cuda.h>
 
-#include "attention_sm80_config.h"
-
-#include <dimorph/attention/variants.h>
-
-#include "problem.h"
-
-#include "sm80/params.h"
-
-#include "gpu/case.h"
+#include "../gpu/case.h"
+#include "../gpu/contract.h"
+#include "../gpu/launch.h"
+#include "../gpu/plan.h"
+#include "../problem.h"
+#include "config.h"
+#include "order.h"
+#include "steps.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,17 +1,14 @@
 // The sm90 family's case, on the host: plans and launches the kernels of attention_sm90.cu.
 #include <dimorph/cuda.h>
 
-#include "attention_sm90_config.h"
-
-#include <dimorph/attention/variants.h>
-
-#include "problem.h"
-
-#include "sm90/params.h"
-
-#include "gpu/case.h"
-
-#include "sm90/boxes.h"
+#include "../gpu/case.h"
+#include "../gpu/contract.h"
+#include "../gpu/launch.h"
+#include "../gpu/plan.h"
+#include "../problem.h"
+#include "boxes.h"
+#include "config.h"
+#include "order.h"
 
 namespace DIMORPH_CASE {
 
