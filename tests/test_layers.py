@@ -28,7 +28,7 @@ RINGS = [
     ["module"],
     ["dimorph"],  # the public names
     ["attention"],
-    ["discover", "aot", "context", "compare", "explain", "doctor", "ide"],
+    ["discover", "aot", "compare", "explain", "doctor", "ide"],
     ["wheel", "show", "commands", "cli", "demo", "__main__"],
 ]
 RING = {name: number for number, ring in enumerate(RINGS) for name in ring}

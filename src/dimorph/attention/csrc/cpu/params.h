@@ -5,7 +5,7 @@
 #include <dimorph/dtype.h>
 
 #include "../problem.h"
-#include "attention_config.h"
+#include "attention_config.h"  // IWYU pragma: export
 
 namespace DIMORPH_CASE {
 

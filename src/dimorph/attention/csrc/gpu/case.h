@@ -10,8 +10,6 @@
 
 namespace DIMORPH_CASE {
 
-namespace gpu = dimorph::attention::gpu;
-
 inline void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
 
 // Without splits where the workspace is too small for them.

@@ -8,6 +8,7 @@
 //   DIMORPH_CASE             namespace of everything that depends on these values
 //
 // From the family's family.h, in namespace DIMORPH_CASE:
+//   gpu          dimorph::attention::gpu
 //   Params       argument of the kernels: a BaseParams (problem.h) and a gpu::Work (work.h), the family's own fields,
 //                and ADDITIONAL_PARAMS_DECL
 //   Variant      ATTENTION_VARIANT<Params>
@@ -20,6 +21,7 @@
 //   value_chunk  (row, chunk) -> byte at which a tile of values in shared memory holds elements [8 chunk, 8 chunk + 8)
 //                of a row
 //
-// The family's device code defines the kernel attention_forward and includes merge.h, which defines attention_merge.
+// The family's attention.cu defines the kernel attention_forward; merge.cu defines attention_merge for all families.
 #pragma once
-#include "family.h"  // in the family's own folder: its kernel declares it in include_dirs
+// Found in the family's own folder, which its kernel declares in include_dirs.
+#include "family.h"  // IWYU pragma: export

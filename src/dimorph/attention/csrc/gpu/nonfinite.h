@@ -20,7 +20,7 @@ __device__ inline bool is_nonfinite(uint32_t pair) {
 
 // In a tile of values: sets `aside` for the rows with a value that is not finite, and makes them 0. The rows are shared
 // among `warps`; all of them are to meet after it.
-__device__ __noinline__ void set_aside(unsigned char* values, bool* aside, int warp, int warps) {
+__device__ __noinline__ inline void set_aside(unsigned char* values, bool* aside, int warp, int warps) {
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int row = warp; row < kKeys; row += warps) {

@@ -20,8 +20,6 @@ struct Plan {
   // Floats of the workspace: partial_out comes first, then partial_state.
   int64_t partial_out_size, partial_state_size;
 };
-constexpr int kMergeThreads = 128;
-constexpr int kMergeRows = kMergeThreads / 32;  // one warp a row
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -8,9 +8,9 @@
 namespace DIMORPH_CASE {
 
 template <typename T>
-constexpr bool is_bfloat16 = false;
+inline constexpr bool is_bfloat16 = false;
 template <>
-constexpr bool is_bfloat16<bfloat16> = true;
+inline constexpr bool is_bfloat16<bfloat16> = true;
 constexpr bool kBfloat16 = is_bfloat16<DType>;
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {

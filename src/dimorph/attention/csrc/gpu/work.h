@@ -20,6 +20,9 @@ struct Work {
   float* partial_state;      // [splits, rows, 2]: maximum in units of log2, sum
 };
 
+constexpr int kMergeThreads = 128;
+constexpr int kMergeRows = kMergeThreads / 32;  // one warp a row
+
 }  // namespace gpu
 }  // namespace attention
 }  // namespace dimorph

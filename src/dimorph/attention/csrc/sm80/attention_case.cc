@@ -13,7 +13,6 @@
 namespace DIMORPH_CASE {
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
-  namespace sm80 = dimorph::attention::sm80;
   const int32_t arch = dimorph::cuda::arch(launch.device);
   const sm80::Config config = sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, arch, Traits::has_logits_transform);
   const int multiprocessors = dimorph::cuda::multiprocessors(launch.device);

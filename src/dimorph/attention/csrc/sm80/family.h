@@ -5,17 +5,17 @@
 
 #include "../gpu/work.h"
 #include "../problem.h"
-#include "attention_sm80_config.h"
+#include "attention_sm80_config.h"  // IWYU pragma: export
 #include "config.h"
 #include "order.h"
 #include "steps.h"
 
 namespace DIMORPH_CASE {
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
-                dimorph::attention::gpu::Work,
-                dimorph::attention::sm80::Steps,
-                dimorph::attention::sm80::Order {
+namespace gpu = dimorph::attention::gpu;
+namespace sm80 = dimorph::attention::sm80;
+
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>, gpu::Work, sm80::Steps, sm80::Order {
   ADDITIONAL_PARAMS_DECL
 };
 
@@ -27,8 +27,7 @@ constexpr int kArch = __CUDA_ARCH__ / 10;
 #else
 constexpr int kArch = 90;  // nvcc's host pass, which only parses the kernels
 #endif
-constexpr dimorph::attention::sm80::Config kConfig =
-    dimorph::attention::sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
+constexpr sm80::Config kConfig = sm80::choose(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
 constexpr int kKeys = kConfig.keys;
 constexpr int kM = kConfig.m_tiles;
 constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();

@@ -12,7 +12,7 @@
 
 namespace DIMORPH_CASE {
 
-bool encode(const void* data, const dimorph::attention::sm90::Boxes& boxes, dimorph::Device device,
+bool encode(const void* data, const sm90::Boxes& boxes, dimorph::Device device,
             dimorph::cuda::TensorMap* map) {
   return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), boxes.rank, boxes.sizes,
                                       boxes.strides, boxes.box, dimorph::cuda::Swizzle::bytes_128},
@@ -20,7 +20,6 @@ bool encode(const void* data, const dimorph::attention::sm90::Boxes& boxes, dimo
 }
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
-  namespace sm90 = dimorph::attention::sm90;
   const int32_t multiprocessors = dimorph::cuda::multiprocessors(launch.device);
   const gpu::Plan plan = plan_for(kConfig, problem, launch, multiprocessors);
   if (plan.grid == 0) return;

@@ -7,15 +7,16 @@
 
 #include "../gpu/work.h"
 #include "../problem.h"
-#include "attention_sm90_config.h"
+#include "attention_sm90_config.h"  // IWYU pragma: export
 #include "config.h"
 #include "order.h"
 
 namespace DIMORPH_CASE {
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
-                dimorph::attention::gpu::Work,
-                dimorph::attention::sm90::Order {
+namespace gpu = dimorph::attention::gpu;
+namespace sm90 = dimorph::attention::sm90;
+
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>, gpu::Work, sm90::Order {
   dimorph::cuda::TensorMap q_map;         // [batch, heads / pack, queries, pack, dim]; ragged: batch 1, tokens
   dimorph::cuda::TensorMap k_map, v_map;  // [batch, heads, keys, dim]; ragged: batch 1, tokens
   ADDITIONAL_PARAMS_DECL
@@ -24,8 +25,8 @@ struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
 
-constexpr dimorph::attention::sm90::Config kConfig =
-    dimorph::attention::sm90::choose(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask, Traits::has_logits_transform);
+constexpr sm90::Config kConfig =
+    sm90::choose(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask, Traits::has_logits_transform);
 static_assert(kConfig.registers_suffice(), "registers are moved, not made");
 constexpr int kKeys = kConfig.keys;
 constexpr int kM = 1;

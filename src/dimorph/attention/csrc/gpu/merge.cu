@@ -1,5 +1,4 @@
 // Joins the parts of rows whose keys were split.
-#pragma once
 #include <dimorph/attention/math.h>
 #include <dimorph/attention/variants.h>
 #include <dimorph/ints.h>
@@ -8,12 +7,15 @@
 #include "contract.h"
 #include "epilogue.h"
 #include "softmax.h"
+#include "work.h"
 
 namespace DIMORPH_CASE {
 
 // One warp a row. Sums of non-softmax variants merge by addition.
-extern "C" __global__ void __launch_bounds__(128) attention_merge(const __grid_constant__ Params params) {
-  const int index = blockIdx.x * 4 + threadIdx.x / 32, per_sequence = params.max_qo_len * params.num_qo_heads;
+extern "C" __global__ void __launch_bounds__(gpu::kMergeThreads)
+    attention_merge(const __grid_constant__ Params params) {
+  const int index = blockIdx.x * gpu::kMergeRows + threadIdx.x / 32,
+            per_sequence = params.max_qo_len * params.num_qo_heads;
   const int batch = index / per_sequence, row = index % per_sequence;
   const Row at{row / params.num_qo_heads, row % params.num_qo_heads};
   if (batch >= params.batch_size || at.q >= params.get_qo_len(batch)) return;
