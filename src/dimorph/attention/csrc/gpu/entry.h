@@ -10,17 +10,18 @@ namespace dimorph {
 namespace attention {
 namespace gpu {
 
-// What the family's memory accesses ask of a tensor that this one does not have, as a phrase for a message; null if
-// nothing. `copied`: the tensor is read in tiles of keys.
-using Misfit = const char* (*)(const void* data, const Strides& strides, bool copied);
+// Describes what a tensor lacks that the family's memory accesses need, as a phrase for a message; null if it lacks
+// nothing. `tiled`: the tensor is read in tiles of keys.
+using LayoutError = const char* (*)(const void* data, const Strides& strides, bool tiled);
 
-inline void check_fits(const ConstTensor& tensor, Strides strides, const char* name, bool copied, Misfit misfit) {
+inline void check_alignment(const ConstTensor& tensor, Strides strides, const char* name, bool tiled,
+                            LayoutError layout_error) {
   // The stride of a dimension of size 1 is never used.
   const int row = tensor.ndim() - 3;
   if (tensor.size(0) <= 1) strides.batch = 0;
   if (tensor.size(row) <= 1) strides.row = 0;
   if (tensor.size(row + 1) <= 1) strides.head = 0;
-  const char* missing = misfit(tensor.data(), strides, copied);
+  const char* missing = layout_error(tensor.data(), strides, tiled);
   DIMORPH_CHECK(!missing, "attention: argument '%s': expected %s, as copies of 16 bytes need", name, missing);
 }
 
@@ -34,14 +35,15 @@ struct Call {
 inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
                           float sm_scale, const Optional<Tensor>& lse, const Optional<Tensor>& workspace,
                           const Optional<ConstTensor>& cu_seqlens_q, const Optional<ConstTensor>& cu_seqlens_k,
-                          const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k, Misfit misfit) {
+                          const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k,
+                          LayoutError layout_error) {
   DIMORPH_CHECK(q.device().device_type == kDLCUDA, "attention: argument 'q': expected a tensor on a GPU");
   Call call{};
   call.problem = describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, max_seqlen_q, max_seqlen_k);
-  check_fits(q, call.problem.q_strides, "q", false, misfit);
-  check_fits(k, call.problem.k_strides, "k", true, misfit);
-  check_fits(v, call.problem.v_strides, "v", true, misfit);
-  check_fits(out, call.problem.out_strides, "out", false, misfit);
+  check_alignment(q, call.problem.q_strides, "q", false, layout_error);
+  check_alignment(k, call.problem.k_strides, "k", true, layout_error);
+  check_alignment(v, call.problem.v_strides, "v", true, layout_error);
+  check_alignment(out, call.problem.out_strides, "out", false, layout_error);
   call.launch.device = q.device();
   call.launch.tokens = cu_seqlens_q ? q.size(0) : q.size(0) * q.size(1);
   call.launch.key_tokens = cu_seqlens_k ? k.size(0) : k.size(0) * k.size(1);

@@ -1,4 +1,4 @@
-// What a call on a GPU brings to its case besides the problem.
+// What a call on a GPU passes to its case besides the problem.
 #pragma once
 #include <dimorph/ints.h>
 #include <dimorph/tensor.h>
@@ -8,9 +8,10 @@ namespace attention {
 
 struct Launch {
   Device device;
-  int64_t tokens, key_tokens;  // queries, keys of all sequences
-  float* workspace;            // null where there is none
-  int64_t workspace_size;
+  int64_t tokens;          // queries of all sequences
+  int64_t key_tokens;      // keys of all sequences
+  float* workspace;        // null if none was given
+  int64_t workspace_size;  // floats
 };
 
 }  // namespace attention

@@ -4,7 +4,7 @@
 
 #include "../gpu/entry.h"
 #include "attention_sm80_config.h"
-#include "steps.h"
+#include "copy_strides.h"
 
 using dimorph::Str;
 
@@ -19,7 +19,7 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm
   namespace attention = dimorph::attention;
   const attention::gpu::Call call =
       attention::gpu::describe_call(q, k, v, out, sm_scale, lse, workspace, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
-                                    max_seqlen_k, attention::sm80::misfit);
+                                    max_seqlen_k, attention::sm80::layout_error);
   DISPATCH_dtype(q.dtype(), DType,
                  DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
                                     DISPATCH_variant(variant, ATTENTION_VARIANT,

@@ -4,7 +4,7 @@
 
 #include "../gpu/entry.h"
 #include "attention_sm90_config.h"
-#include "boxes.h"
+#include "tensor_maps.h"
 
 using dimorph::Str;
 
@@ -19,7 +19,7 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm
   namespace attention = dimorph::attention;
   const attention::gpu::Call call =
       attention::gpu::describe_call(q, k, v, out, sm_scale, lse, workspace, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
-                                    max_seqlen_k, attention::sm90::misfit);
+                                    max_seqlen_k, attention::sm90::layout_error);
   DISPATCH_dtype(q.dtype(), DType,
                  DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
                                     DISPATCH_variant(variant, ATTENTION_VARIANT,

@@ -1,36 +1,36 @@
-// The sm90 family's device code: attention for one element type, one pair of head dims and one variant, with the copy
-// engine (TMA) and the matrix instructions of warpgroups (wgmma), which GPUs of 9.0 have.
+// The sm90 family's kernel: attention for one element type, one pair of head dims and one variant, with TMA and wgmma,
+// which GPUs of compute capability 9.0 have. Persistent thread blocks, in which one warp loads and warpgroups compute.
 #include "../gpu/contract.h"
 #include "barriers.h"
-#include "copy.h"
-#include "forward.h"
-#include "ring.h"
+#include "consumer.h"
+#include "pipeline.h"
+#include "producer.h"
 
 namespace DIMORPH_CASE {
 
 extern "C" __global__ void __launch_bounds__(kConfig.threads(), 1)
     attention_forward(const __grid_constant__ Params params) {
   extern __shared__ __align__(1024) unsigned char shared[];
-  Signals& signals = *reinterpret_cast<Signals*>(shared + kConfig.signals_at());
-  if (threadIdx.x == 0) init_signals(signals);
+  PipelineStorage& pipeline = *reinterpret_cast<PipelineStorage*>(shared + kConfig.pipeline_offset());
+  if (threadIdx.x == 0) init_pipeline(pipeline);
   __syncthreads();
-  // All blocks of work; once more, carefully, if one left an output that is not finite.
+  // One pass over all work tiles, and a careful one if an output was not finite (nonfinite.h).
   if (threadIdx.x < 128) {
-    give_registers<kConfig.copy_registers()>();
+    warpgroup_reg_dealloc<kConfig.producer_registers()>();
     if (threadIdx.x >= 32) return;
-    Copier copier(params, shared, signals);
+    Producer producer(params, shared, pipeline);
     for (int careful = 0; careful < 2; ++careful) {
-      copier.copy_all();
-      meet(kAll, kComputeThreads + 32);
-      if (!atomicOr(&signals.again, 0)) return;
+      producer.run();
+      named_barrier_sync(kPassDone, kConsumerThreads + 32);
+      if (!atomicOr(&pipeline.nonfinite, 0)) return;
     }
   } else {
-    take_registers<kConfig.compute_registers()>();
-    Computer computer(params, shared, signals);
+    warpgroup_reg_alloc<kConfig.consumer_registers()>();
+    Consumer consumer(params, shared, pipeline);
     for (int careful = 0; careful < 2; ++careful) {
-      computer.compute_all(careful != 0);
-      meet(kAll, kComputeThreads + 32);
-      if (!atomicOr(&signals.again, 0)) return;
+      consumer.run(careful != 0);
+      named_barrier_sync(kPassDone, kConsumerThreads + 32);
+      if (!atomicOr(&pipeline.nonfinite, 0)) return;
     }
   }
 }

@@ -1,4 +1,4 @@
-// The sm90 family's case, on the host: plans and launches the kernels of attention_sm90.cu.
+// The sm90 family's case, on the host: plans and launches the kernels of attention.cu and gpu/merge.cu.
 #include <dimorph/cuda.h>
 
 #include "../gpu/case.h"
@@ -6,16 +6,16 @@
 #include "../gpu/launch.h"
 #include "../gpu/plan.h"
 #include "../problem.h"
-#include "boxes.h"
 #include "config.h"
-#include "order.h"
+#include "scheduler_params.h"
+#include "tensor_maps.h"
 
 namespace DIMORPH_CASE {
 
-bool encode(const void* data, const sm90::Boxes& boxes, dimorph::Device device,
+bool encode(const void* data, const sm90::TensorMapLayout& layout, dimorph::Device device,
             dimorph::cuda::TensorMap* map) {
-  return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), boxes.rank, boxes.sizes,
-                                      boxes.strides, boxes.box, dimorph::cuda::Swizzle::bytes_128},
+  return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), layout.rank, layout.sizes,
+                                      layout.strides, layout.box, dimorph::cuda::Swizzle::bytes_128},
                                      device, map);
 }
 
@@ -24,18 +24,20 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   const gpu::Plan plan = plan_for(kConfig, problem, launch, multiprocessors);
   if (plan.grid == 0) return;
   Params params;
-  set_work(params, problem, launch, plan);
-  static_cast<sm90::Order&>(params) = sm90::order(kConfig, problem, plan.work);
+  set_partition(params, problem, launch, plan);
+  static_cast<sm90::SchedulerParams&>(params) = sm90::scheduler_params(kConfig, problem, plan.partition);
   const int64_t queries = problem.cu_seqlens_q ? launch.tokens : problem.max_qo_len;
   const int64_t keys = problem.cu_seqlens_k ? launch.key_tokens : problem.max_kv_len;
-  const sm90::Boxes q = sm90::query_boxes(kConfig, problem, problem.q_strides, plan.work.pack, queries);
-  const sm90::Boxes k = sm90::key_boxes(kConfig, problem, problem.k_strides, HEAD_DIM_QK, keys);
-  const sm90::Boxes v = sm90::key_boxes(kConfig, problem, problem.v_strides, HEAD_DIM_VO, keys);
-  // Without keys there is nothing to describe, and nothing is copied.
+  const sm90::TensorMapLayout q =
+      sm90::query_map_layout(kConfig, problem, problem.q_strides, plan.partition.packed_heads, queries);
+  const sm90::TensorMapLayout k = sm90::key_map_layout(kConfig, problem, problem.k_strides, HEAD_DIM_QK, keys);
+  const sm90::TensorMapLayout v = sm90::key_map_layout(kConfig, problem, problem.v_strides, HEAD_DIM_VO, keys);
+  // A tensor map cannot describe a tensor without keys. The kernel then loads nothing and reads no map.
   if (keys > 0 &&
       !(encode(problem.q, q, launch.device, &params.q_map) && encode(problem.k, k, launch.device, &params.k_map) &&
         encode(problem.v, v, launch.device, &params.v_map)))
     return;
+  // Persistent: one thread block an SM, which takes work tiles until there are no more.
   const int64_t grid = plan.grid < multiprocessors ? plan.grid : multiprocessors;
   launch_kernels(params, launch, plan, grid, kConfig.threads(), kConfig.shared_bytes(), extra);
 }
