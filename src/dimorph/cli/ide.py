@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from dimorph._lazy import logger
-from dimorph.cli.ide_prelude import contexts
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.errors import DimorphError, ToolchainError
 from dimorph.plan.load_plan import declared_archs, load_plan
-from dimorph.plan.unit import Unit, system_include_dirs
+from dimorph.plan.unit import INCLUDE, Unit, system_include_dirs
 from dimorph.resolve.levels import target_levels
 from dimorph.settings import Settings
 from dimorph.source.config_header import header_name
+from dimorph.source.include_scan import Scanner
 from dimorph.store.layers import memo_dir, user_store
 from dimorph.toolchain import archs, cuda, host, process
 from dimorph.toolchain.host import HostCompiler
@@ -31,7 +31,12 @@ DATABASE = "compile_commands.json"
 # Generated files, in the project's directory; it tells git to ignore it.
 GENERATED = Path(".dimorph", "ide")
 
+# clang reads this header of cuRAND in front of every CUDA file, whether or not it is used. A toolkit need not have it,
+# and a fatal error in front of a file makes clang misread the file.
+_CURAND_HEADER = "curand_mtgp32_kernel.h"
+
 _SOURCES = {".cc", ".cpp", ".cxx", ".c++"}
+_DEFINE = re.compile(r"^#define (\w+) ?(.*)$", re.MULTILINE)
 # What says that a directory is a project's own, and so where clangd will look for the database.
 _PROJECT_MARKS = (DATABASE, ".git", "pyproject.toml")
 
@@ -64,10 +69,10 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
 
     The entry is read with the header of `instantiations`: specialized for a single one, otherwise dispatching. The
     cases, and the headers they reach, are read with the header of the first specialization, as every case is; a
-    header that only another variant reaches, with that of the first specialization that has it. Device sources are
-    read for the best architecture that they are declared for; an editor needs a CUDA toolkit's headers for that, so
-    without one they are left out, and the log says so. Entries of other tools and kernels in a database that is there
-    are kept.
+    header that only another variant reaches, with that of the first specialization that has it. Each file is read by
+    itself, so it has to include what it uses, the config header too. Device sources are read for the best
+    architecture that they are declared for; an editor needs a CUDA toolkit's headers for that, so without one they
+    are left out, and the log says so. Entries of other tools and kernels in a database that is there are kept.
 
     Raises:
         DeclarationError: a source is missing, or one that cannot be keyed.
@@ -85,9 +90,11 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
     described: dict[Path, dict[str, Any]] = {}
     for name, unit in _units(instantiations, settings).items():
         _put(place / name / header_name(kernel), unit.header)
-        for file, text in contexts(unit).items():
+        if unit.kind == "device" and not (Path(str(cuda.toolkit(settings))) / "include" / _CURAND_HEADER).is_file():
+            _put(place / name / _CURAND_HEADER, "")
+        for file in _files(unit):
             if file not in described:
-                described[file] = _described(file, text, unit, place / name, driver, settings)
+                described[file] = _described(file, unit, place / name, driver, settings)
     _put(directory / GENERATED.parts[0] / ".gitignore", "*\n")
     ours = f"-I{place}{os.sep}"
     kept = [other for other in others if not any(str(word).startswith(ours) for word in other.get("arguments", ()))]
@@ -139,10 +146,17 @@ def _variants(specialization: Specialization) -> str:
     return "-".join(axis.text(value) for axis, value in specialization.pairs() if axis.for_cases_only)
 
 
-def _described(
-    file: Path, context: str, unit: Unit, place: Path, driver: HostCompiler, settings: Settings
-) -> dict[str, Any]:
-    """The database's entry for one file, whose context is kept in a file that the command includes first."""
+def _files(unit: Unit) -> list[Path]:
+    """The author's files that the compile of a unit can reach."""
+    kernel = unit.kernel
+    names = {"entry": (kernel.entry,), "case": kernel.case, "device": kernel.device}[unit.kind]
+    sources = Scanner(unit.include_dirs, {header_name(kernel): unit.header}).scan(names)
+    files = dict.fromkeys(Path(source.path).resolve() for source in sources)
+    return [file for file in files if INCLUDE not in file.parents]
+
+
+def _described(file: Path, unit: Unit, place: Path, driver: HostCompiler, settings: Settings) -> dict[str, Any]:
+    """The database's entry for one file."""
     if unit.kind == "device":
         command = _device_command(file, unit, place, driver, settings)
     else:
@@ -155,13 +169,10 @@ def _described(
             debug=True,
             extra_flags=settings.cxxflags,
         )
-    before: list[str] = []
+    # The macros that the unit's own text defines in front of its first source.
+    before = [f"-D{name}={value}" for name, value in _DEFINE.findall(unit.text)]
     if file.suffix not in _SOURCES and unit.kind != "device":
         before += ["-x", "c++-header"]
-    if context:
-        written = place / "before" / _relative(file, unit.kernel.root)
-        _put(written, context)
-        before += ["-include", str(written)]
     position = len(driver.command)
     return {
         "directory": str(unit.kernel.root),

@@ -1,23 +1,10 @@
 // The CPU family's case: attention for one element type, one pair of head dims and one variant.
-#include <dimorph/parallel.h>
+#include <dimorph/case.h>
 
-#include "attention_config.h"
-
-#include <dimorph/attention/variants.h>
-
-#include "problem.h"
-
-#include "cpu/pairs.h"
-
-#include "cpu/tiles.h"
-
-#include "cpu/sequence.h"
-
-#include "cpu/block.h"
-
-#include "cpu/forward.h"
-
-#include "cpu/rows.h"
+#include "../problem.h"
+#include "forward.h"
+#include "params.h"
+#include "rows.h"
 
 namespace DIMORPH_CASE {
 

@@ -2,8 +2,9 @@
 // values.
 #include <dimorph/entry.h>
 
+#include "../describe.h"
+#include "../problem.h"
 #include "attention_config.h"
-#include "describe.h"
 
 using dimorph::ConstTensor;
 using dimorph::Extra;
