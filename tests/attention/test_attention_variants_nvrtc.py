@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
 import dimorph.attention
+from support.nvrtc import Nvrtc
 
 ATTENTION = Path(dimorph.attention.__file__).parent
 INCLUDE = ATTENTION / "include"
 HEADERS = sorted((INCLUDE / "dimorph/attention/variants").glob("*.h"))
 ARCHITECTURES = ("sm_80", "sm_90a")
+OPTIONS = ("--std=c++17", *(f"-I{path}" for path in (ATTENTION / "csrc", INCLUDE, ATTENTION.parent / "include")))
 
 # What the built-in variants read beside the problem itself: their additional parameters, and those of the tests' own.
 PARAMS = """
@@ -97,44 +97,6 @@ def structs(header: Path) -> list[str]:
     return names
 
 
-class Nvrtc:
-    """NVRTC from the pip package nvidia-cuda-nvrtc."""
-
-    def __init__(self) -> None:
-        spec = importlib.util.find_spec("nvidia")
-        roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
-        found = sorted(path for root in roots for path in root.rglob("libnvrtc.so.*"))
-        assert found, "no libnvrtc: install nvidia-cuda-nvrtc (it is among the test requirements)"
-        self._library = ctypes.CDLL(str(found[-1]))
-
-    def compile(self, source: str, arch: str) -> tuple[bytes, str]:
-        """The cubin (empty when it does not compile) and the compiler's messages."""
-        options = [f"--gpu-architecture={arch}", "--std=c++17", f"-I{ATTENTION / 'csrc'}", f"-I{INCLUDE}"]
-        options.append(f"-I{ATTENTION.parent / 'include'}")
-        program = ctypes.c_void_p()
-        self._check(
-            self._library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"probe.cu", 0, None, None)
-        )
-        try:
-            arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-            failed = self._library.nvrtcCompileProgram(program, len(options), arguments) != 0
-            log = self._get(program, "ProgramLog").rstrip(b"\0").decode()
-            return (b"" if failed else self._get(program, "CUBIN")), log
-        finally:
-            self._check(self._library.nvrtcDestroyProgram(ctypes.byref(program)))
-
-    def _get(self, program: ctypes.c_void_p, what: str) -> bytes:
-        size = ctypes.c_size_t()
-        self._check(getattr(self._library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
-        buffer = ctypes.create_string_buffer(size.value)
-        self._check(getattr(self._library, f"nvrtcGet{what}")(program, buffer))
-        return buffer.raw
-
-    @staticmethod
-    def _check(status: int) -> None:
-        assert status == 0, f"NVRTC returned {status}"
-
-
 @pytest.fixture(scope="module")
 def nvrtc() -> Nvrtc:
     return Nvrtc()
@@ -145,7 +107,7 @@ def probe(name: str, struct: str = "") -> str:
 
 
 def check(nvrtc: Nvrtc, source: str, arch: str, *kernels: str) -> None:
-    cubin, log = nvrtc.compile(source, arch)
+    cubin, log = nvrtc.compile(source, [f"--gpu-architecture={arch}", *OPTIONS])
     assert cubin, log
     assert "warning" not in log, log
     for kernel in kernels:
@@ -194,6 +156,7 @@ struct Wrong {
   DM_HD T LogitsTransform(const ParamsT&, T logits) { return logits; }
 };
 """
-    cubin, log = nvrtc.compile(PARAMS + wrong + probe("Wrong", "Wrong<ParamsOfWrong>"), "sm_80")
+    source = PARAMS + wrong + probe("Wrong", "Wrong<ParamsOfWrong>")
+    cubin, log = nvrtc.compile(source, ["--gpu-architecture=sm_80", *OPTIONS])
     assert not cubin
     assert "LogitsTransform" in log

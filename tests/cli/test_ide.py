@@ -13,6 +13,7 @@ import pytest
 
 import dimorph as dm
 from dimorph import settings
+from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
 from dimorph.cli import ide
 from dimorph.errors import ToolchainError
 from dimorph.source.config_header import config_header
@@ -73,6 +74,17 @@ def test_planted_mistakes_are_reported(
     del found[name]
     # Every other file is understood as before.
     assert not any("undeclared" in text or "unknown" in text for texts in found.values() for text in texts)
+
+
+@pytest.mark.parametrize("kernel", [attention_cpu, attention_sm80, attention_sm90], ids=lambda kernel: kernel.name)
+def test_attentions_files_open_without_diagnostics(kernel: dm.Kernel, tmp_path: Path) -> None:
+    written = ide.write(kernel.instantiations(), tmp_path, settings.current())
+    with clangd(tmp_path, f"--compile-commands-dir={tmp_path}") as server:
+        found = {file.relative_to(kernel.root.parent).as_posix(): server.diagnostics(file) for file in written.files}
+    assert {f"csrc/{name}" for name in (kernel.entry, *kernel.case)} <= found.keys()
+    # Without a CUDA toolkit device sources are left out.
+    assert cuda.toolkit(settings.current()) is None or {f"csrc/{name}" for name in kernel.device} <= found.keys()
+    assert not any(found.values()), found
 
 
 def test_a_mistake_of_one_combination_shows_for_that_combination(root: Path) -> None:

@@ -1,4 +1,4 @@
-// The thread pool that every kernel of the process shares. Plain pthreads: the object needs no libstdc++.
+// The thread pool that all kernels of the process share. It uses plain pthreads, so that the object needs no libstdc++.
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -10,7 +10,7 @@
 namespace {
 
 constexpr int kMaxThreads = 1024;
-// About 20 us: longer than the gap between two kernels of one model layer, too short to be seen by other processes.
+// About 20 us: longer than the gap between two kernels of one model layer, too short for other processes to notice.
 constexpr int kSpins = 500;
 
 void pause_briefly() {
@@ -21,7 +21,7 @@ void pause_briefly() {
 #endif
 }
 
-// A flag that one thread waits for and others raise; spins first, then sleeps.
+// A flag that one thread waits for and others raise. The waiting thread spins first, then sleeps.
 class Event {
  public:
   void raise() {
@@ -30,7 +30,7 @@ class Event {
     pthread_cond_signal(&condition_);
     pthread_mutex_unlock(&mutex_);
   }
-  // Returns once raised, and lowers the flag.
+  // Waits until the flag is raised, and lowers it.
   void wait() {
     for (int i = 0; i < kSpins; ++i) {
       if (__atomic_load_n(&state_, __ATOMIC_ACQUIRE) == kRaised) return lower();
@@ -64,7 +64,7 @@ struct Pool {
   int started = 0;  // workers that exist
   Worker workers[kMaxThreads];
 
-  // The job, written while no worker runs.
+  // The job, written only while no worker runs.
   void (*body)(void*, int64_t) = nullptr;
   void* context = nullptr;
   int64_t count = 0;
@@ -76,8 +76,8 @@ struct Pool {
   }
 };
 
-Pool* current_pool = nullptr;  // made at first use; a forked child starts without one
-int thread_limit = 0;          // 0: as many as the process may run on
+Pool* current_pool = nullptr;  // made at first use; null again in a forked child
+int thread_limit = 0;          // 0: one for each CPU that the process may use
 int available_cpus = 1;
 thread_local bool inside_job = false;
 
@@ -85,7 +85,8 @@ pthread_key_t scratch_key;
 thread_local void* scratch = nullptr;
 thread_local size_t scratch_size = 0;
 
-// The workers do not exist in a forked child, and whatever they held is as the fork caught it: leave it all behind.
+// A forked child has no workers, and the state that they held is whatever the fork caught, so the child leaves the pool
+// behind.
 void forget_pool() {
   __atomic_store_n(&current_pool, nullptr, __ATOMIC_RELAXED);
   inside_job = false;
@@ -112,7 +113,7 @@ void* worker_main(void* argument) {
 Pool* get_pool() {
   Pool* pool = __atomic_load_n(&current_pool, __ATOMIC_ACQUIRE);
   if (pool) return pool;
-  // Never freed: its threads live as long as the process.
+  // Never freed, because its threads live as long as the process.
   auto* made = static_cast<Pool*>(aligned_alloc(64, (sizeof(Pool) + 63) / 64 * 64));
   if (!made) return nullptr;
   *made = Pool();
@@ -121,7 +122,8 @@ Pool* get_pool() {
   return pool;
 }
 
-// Starts workers until there are `wanted`; returns how many there are of those. Signals stay with the caller's threads.
+// Starts workers until there are `wanted`; returns how many of these there are. Workers block all signals, so that the
+// caller's threads handle them.
 int start_workers(Pool* pool, int wanted) {
   if (pool->started >= wanted) return wanted;
   sigset_t all, before;
@@ -131,7 +133,7 @@ int start_workers(Pool* pool, int wanted) {
     Pool::Worker* worker = &pool->workers[pool->started];
     worker->pool = pool;
     pthread_t thread;
-    if (pthread_create(&thread, nullptr, worker_main, worker) != 0) break;  // go on with those that exist
+    if (pthread_create(&thread, nullptr, worker_main, worker) != 0) break;  // the job runs with fewer workers
     pthread_detach(thread);
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -148,12 +150,12 @@ DIMORPH_VISIBLE int32_t dimorph_pool_threads() noexcept {
   return threads < kMaxThreads ? threads : kMaxThreads;
 }
 
-// How many threads a job may use from now on, the caller's included; 0 means as many as the process may run on.
+// Sets how many threads a job may use, the caller's included; 0: one for each CPU that the process may use.
 DIMORPH_VISIBLE void dimorph_pool_set_threads(int32_t count) {
   __atomic_store_n(&thread_limit, count, __ATOMIC_RELAXED);
 }
 
-// See dimorph::parallel_for. When another thread's job has the pool, the caller does its own alone.
+// See dimorph::parallel_for. If another thread's job has the pool, the caller runs its own job alone.
 DIMORPH_VISIBLE void dimorph_pool_run(int64_t count, void (*body)(void*, int64_t), void* context) noexcept {
   int64_t helpers = dimorph_pool_threads() - 1;
   if (helpers > count - 1) helpers = count - 1;

@@ -1,4 +1,4 @@
-// Checks the arguments of attention and describes them as a Problem; what every family's entry begins with.
+// Checks the arguments of attention and describes them as a Problem. Every family's entry begins with it.
 #pragma once
 #include <dimorph/entry.h>
 
@@ -13,7 +13,7 @@ inline void check_device(const ConstTensor& tensor, const char* name, Device dev
                 device.device_type == kDLCPU ? "on the CPU" : "on the GPU");
 }
 
-// [batch, row, head] of a dense tensor or [row, head] of a ragged one, in elements.
+// Strides of a [batch, row, head, ...] tensor, or of a ragged [row, head, ...] one.
 inline Strides strides_of(const ConstTensor& tensor, bool ragged) {
   if (ragged) return {0, tensor.stride(0), tensor.stride(1)};
   return {tensor.stride(0), tensor.stride(1), tensor.stride(2)};
@@ -24,7 +24,7 @@ inline void check_layout(const ConstTensor& tensor, const char* name, int ndim, 
                 ndim == 4 ? "[batch, seq, heads, head_dim]" : "[tokens, heads, head_dim], as cu_seqlens are given",
                 tensor.ndim());
   check_device(tensor, name, device);
-  // Libraries give empty arrays strides of their own.
+  // An empty array may have any strides: libraries differ.
   DIMORPH_CHECK(tensor.stride(-1) == 1 || tensor.size(-1) == 1 || tensor.numel() == 0,
                 "attention: argument '%s': expected a contiguous last dimension, got stride %lld", name,
                 static_cast<long long>(tensor.stride(-1)));
@@ -40,13 +40,13 @@ inline void check_size(const ConstTensor& tensor, const char* name, int dim, int
                 static_cast<long long>(expected), dim, meaning, static_cast<long long>(tensor.size(dim)));
 }
 
-// Inputs are read after the first outputs are written. That two tensors overlap otherwise is not looked for.
+// Inputs are read after the first outputs are written. Tensors that overlap without being the same are not found.
 inline void check_apart(const Tensor& out, const ConstTensor& tensor, const char* name) {
   DIMORPH_CHECK(out.data() != tensor.data() || out.numel() == 0,
                 "attention: argument 'out': expected memory of its own, got that of '%s'", name);
 }
 
-// Offsets in the memory of a GPU are not read here: what they hold is the caller's promise.
+// Checks dtype, device and shape. Offsets in the memory of a GPU are not read: the caller guarantees them.
 inline const int32_t* check_offsets(const ConstTensor& offsets, const char* name, Device device) {
   DIMORPH_CHECK_TYPE(offsets.dtype() == dimorph::data_type<int32_t>(), "attention: argument '%s': expected dtype int32",
                      name);
@@ -56,7 +56,7 @@ inline const int32_t* check_offsets(const ConstTensor& offsets, const char* name
   return offsets.data<int32_t>();
 }
 
-// The longest length, after checking every offset.
+// Checks every offset. Returns the longest length.
 inline int32_t longest_of(const int32_t* offsets, const char* name, int32_t batch, int64_t tokens) {
   DIMORPH_CHECK(offsets[0] == 0, "attention: argument '%s': expected 0 first, got %d", name, offsets[0]);
   int32_t longest = 0;
@@ -72,6 +72,7 @@ inline int32_t longest_of(const int32_t* offsets, const char* name, int32_t batc
   return longest;
 }
 
+// The longest length for a GPU, as given; without one, the number of tokens.
 inline int32_t longest_given(const Optional<int64_t>& given, const char* name, int64_t tokens) {
   if (!given) return static_cast<int32_t>(tokens);
   DIMORPH_CHECK(*given >= 0, "attention: argument '%s': expected the length of a sequence, got %lld", name,
@@ -79,7 +80,8 @@ inline int32_t longest_given(const Optional<int64_t>& given, const char* name, i
   return static_cast<int32_t>(*given < tokens ? *given : tokens);
 }
 
-// On a GPU, where lengths of ragged sequences are not read, the longest ones are those given, or all tokens.
+// On a GPU the lengths of ragged sequences are not read: the longest are max_seqlen_q and max_seqlen_k or, without
+// them, as many as there are tokens.
 inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
                         const Optional<Tensor>& lse, const Optional<ConstTensor>& cu_seqlens_q,
                         const Optional<ConstTensor>& cu_seqlens_k, float sm_scale,

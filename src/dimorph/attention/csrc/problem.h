@@ -1,4 +1,4 @@
-// One attention problem as plain data: what the entry checked and every case of every family receives.
+// One attention problem as plain data: made by the entry, received by the case of every family.
 #pragma once
 #include <dimorph/attention/host_device.h>
 #include <dimorph/ints.h>
@@ -6,29 +6,31 @@
 namespace dimorph {
 namespace attention {
 
-// In elements. The head dimension itself is contiguous.
+// In elements. The head dim itself is contiguous.
 struct Strides {
   int64_t batch, row, head;
 };
 
-// Dense tensors are [batch, seq, heads, head_dim]; ragged ones [tokens, heads, head_dim], where sequence b holds the
-// rows cu_seqlens[b] to cu_seqlens[b + 1]. lse is the same without the last dimension.
+// q and out are [batch, queries, query heads, head dim], k and v [batch, keys, KV heads, head dim]. Ragged tensors are
+// [tokens, heads, head dim], with the rows [cu_seqlens[b], cu_seqlens[b + 1]) for sequence b. lse has the shape of q
+// without the last dimension.
 struct Problem {
   const void* q;
   const void* k;
   const void* v;
   void* out;
-  float* lse;                   // natural log; may be null
-  const int32_t* cu_seqlens_q;  // both null for dense tensors
-  const int32_t* cu_seqlens_k;
+  float* lse;                   // natural log-sum-exp; may be null
+  const int32_t* cu_seqlens_q;  // null for dense tensors
+  const int32_t* cu_seqlens_k;  // null for dense tensors
   Strides q_strides, k_strides, v_strides, out_strides, lse_strides;
   int32_t batch_size;
   int32_t num_qo_heads, num_kv_heads;
-  int32_t max_qo_len, max_kv_len;
-  float sm_scale;
+  int32_t max_qo_len, max_kv_len;  // of the longest sequence
+  float sm_scale;                  // factor of the logits, for variants with softmax
 };
 
-// What a variant may read: the problem, its element types, and the variant's additional parameters.
+// What a variant's hooks may read: the problem, the element types and, in a kernel's params struct, the variant's
+// additional parameters.
 template <typename DTypeQ_, typename DTypeKV_, typename DTypeO_>
 struct BaseParams : Problem {
   using DTypeQ = DTypeQ_;
@@ -42,7 +44,7 @@ struct BaseParams : Problem {
   DM_HD int get_kv_len(int batch_idx) const {
     return cu_seqlens_k ? cu_seqlens_k[batch_idx + 1] - cu_seqlens_k[batch_idx] : max_kv_len;
   }
-  // Tokens before the sequence's first, in a tensor that has one element a token.
+  // Index of the sequence's first token in a tensor with one element a token: [batch, seq] or, ragged, [tokens].
   DM_HD int64_t get_qo_start(int batch_idx) const {
     return cu_seqlens_q ? cu_seqlens_q[batch_idx] : int64_t{batch_idx} * max_qo_len;
   }

@@ -1,4 +1,4 @@
-// What crosses the boundary between an entry, its cases and Python. Plain data and C functions only: the two
+// The interface between an entry, its cases and Python. It consists of plain data and C functions only, because the two
 // sides are separate shared objects and may come from different compilers.
 #pragma once
 #include <stddef.h>
@@ -9,41 +9,41 @@
 
 namespace dimorph {
 
-// The Python exception an error becomes; `raised`: it is set already, where tvm-ffi keeps it.
+// The kind of an error, which decides the Python exception. `raised`: tvm-ffi already holds the exception.
 enum class ErrorKind : int32_t { none, value, type, index, memory, not_implemented, runtime, mismatch, raised };
 
-// Where a callee leaves its error. An error travels as data, never as an exception.
+// Where a called function leaves its error. Errors travel as data, never as C++ exceptions.
 struct ErrorSink {
   ErrorKind kind = ErrorKind::none;
   char text[1020];
 };
 
-// What the process gives to a case that asks for it (see parallel.h).
+// Services of the process that a case may ask for (parallel.h).
 struct HostServices {
-  // noexcept, or each case that uses them would carry the machinery of exceptions.
+  // All noexcept: otherwise every case that uses them would carry the machinery of exceptions.
   int32_t (*num_threads)() noexcept;
   void (*parallel_for)(int64_t count, void (*body)(void* context, int64_t index), void* context) noexcept;
   void* (*thread_scratch)(size_t bytes) noexcept;
 };
 
-// Device code for one architecture: a cubin, or PTX. `library` is the driver's, once the case has loaded it.
+// Device code for one architecture: a cubin, or PTX. `library` is the driver's handle, once a case has loaded the
+// image.
 struct DeviceImage {
   const char* arch;
   const void* data;
   void* library;
 };
 
-// What a case launches from (see cuda.h).
+// The device code of a case, from which it launches kernels (cuda.h).
 struct DeviceCode {
-  void* get_proc_address;  // cuGetProcAddress_v2 of the driver; null without one
-  const char* label;       // whose code it is
-  const char* problem;     // why there is none for a GPU
-  DeviceImage** images;    // by GPU; null where none fits
+  void* get_proc_address;  // cuGetProcAddress_v2 of the driver; null if there is no driver
+  const char* label;       // which case it is, for messages
+  const char* problem;     // why an image is missing, for messages
+  DeviceImage** images;    // one for each GPU; null if none fits
   int32_t gpu_count;
 };
 
-// One function of a case, as the case exports it. `invoke` has the type that `tag` stands for:
-// int32_t(ErrorSink*, R* result, Args...).
+// A function that a case exports. `tag` stands for the type of `invoke`: int32_t(ErrorSink*, R* result, Args...).
 struct CaseFunction {
   uint64_t tag;
   const char* signature;
@@ -62,7 +62,7 @@ constexpr bool starts_with(const char* text, const char* prefix) {
   return true;
 }
 
-// Hashes a class type's spelled name, which GCC and Clang print alike, and its size and alignment.
+// Hash of a class type: its name, which GCC and Clang spell alike, its size and its alignment.
 template <typename T>
 constexpr uint64_t type_tag(T*) {
   static_assert(__is_trivially_copyable(T), "what is passed to a case must be trivially copyable");
@@ -76,7 +76,7 @@ constexpr uint64_t type_tag(T*) {
   }
   return tag;
 }
-// Arithmetic types go by kind and size, because compilers spell them differently.
+// Arithmetic types are hashed by kind and size, because compilers spell their names differently.
 template <typename T>
 constexpr uint64_t type_tag(T**) {
   return mix(type_tag(static_cast<T*>(nullptr)), '*');
@@ -117,13 +117,13 @@ struct Value<T&> : Value<T> {};
 template <typename T>
 struct Value<T&&> : Value<T> {};
 
-// What an argument is when it is passed by value.
+// The type in which an argument is passed by value.
 template <typename T>
 using value_t = typename Value<T>::type;
 
 }  // namespace detail
 
-// The tag of a case function, compared when it is bound to an entry.
+// The tag of a case function's type, compared when the function is bound to an entry.
 template <typename R, typename... Args>
 constexpr uint64_t signature_tag() {
   uint64_t tag = detail::mix(detail::kTagSeed, DIMORPH_ABI_VERSION);
@@ -132,7 +132,7 @@ constexpr uint64_t signature_tag() {
   return tag;
 }
 
-// The same for people: `signature_text` prints the types in the compiler's words.
+// The type in the compiler's words, for messages.
 template <typename R, typename... Args>
 constexpr const char* signature_text() {
   return __PRETTY_FUNCTION__;

@@ -1,4 +1,4 @@
-// What a case includes. Light on purpose: a case is compiled once per specialization.
+// The header for cases. It is light on purpose: a case is compiled once for each specialization.
 #pragma once
 #include "abi.h"
 #include "check.h"
@@ -10,16 +10,16 @@
 
 namespace dimorph {
 
-// The services of the process, once the case is bound; null in a case that never asked for them.
+// The services of the process, once the case is bound; null in a case that does not use them.
 inline const HostServices*& host_services() {
   static const HostServices* services = nullptr;
   return services;
 }
 
-#if defined(DIMORPH_DEVICE_CASE)  // defined by the build where a case has device code
+#if defined(DIMORPH_DEVICE_CASE)  // defined by the build for a case with device code
 namespace cuda {
 namespace detail {
-// Where a launch leaves its error; launches do not throw, so that a case carries no exception machinery.
+// Where a launch leaves its error. Launches do not throw, so that a case carries no exception machinery.
 inline ErrorSink*& case_sink() {
   static thread_local ErrorSink* sink = nullptr;
   return sink;
@@ -35,7 +35,7 @@ struct SinkOfCall {
 
 namespace detail {
 
-// Tells the case what an Extra's arguments are called and where its errors go.
+// Tells an Extra the names of its arguments and where to leave errors.
 template <typename T>
 inline void adopt(T&, const char*, ErrorSink*) {}
 inline void adopt(Extra& extra, const char* names, ErrorSink* sink) {
@@ -57,7 +57,7 @@ struct CaseThunk<function> {
 #if defined(DIMORPH_DEVICE_CASE)
     const cuda::detail::SinkOfCall of_call(sink);
 #endif
-    // A noexcept function carries no exception machinery at all, so its shared object stays small.
+    // Without exception machinery, which a noexcept function does not need, the shared object stays small.
     if constexpr (never_throws)
       call(result, args...);
     else
@@ -81,7 +81,7 @@ extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_case_bind(c
   dimorph::host_services() = services;
 }
 
-// Makes DIMORPH_CASE::name callable from the entry. The build appends one line per function to a case.
+// Makes DIMORPH_CASE::name callable from the entry. The build appends such a line to a case for each function.
 #define DIMORPH_EXPORT_CASE(name)                                                                       \
   namespace {                                                                                           \
   constexpr const char* dimorph_name_##name = #name;                                                    \

@@ -1,4 +1,4 @@
-// Checks that choose the Python exception. They throw, so a function that uses them must not be `noexcept`.
+// Checks that raise Python exceptions. They throw, so a function that uses them must not be `noexcept`.
 #pragma once
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 
 namespace dimorph {
 
-// The one exception type of kernel code; it becomes the Python exception of its kind.
+// The only exception type of kernel code. It becomes the Python exception of its kind.
 struct Error {
   ErrorKind kind;
   char text[1020];
@@ -39,7 +39,7 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
   throw error;
 }
 
-// Runs `body`; whatever it throws is left in `sink`, in the name of `function`.
+// Runs `body` and leaves whatever it throws in `sink`, in a message that begins with `function`.
 template <typename Body>
 inline void guard(const char* function, ErrorSink* sink, Body&& body) {
   try {
@@ -61,12 +61,13 @@ inline void guard(const char* function, ErrorSink* sink, Body&& body) {
 
 #define DIMORPH_RAISE(kind, ...) ::dimorph::detail::raise(::dimorph::ErrorKind::kind, __VA_ARGS__)
 
-// DIMORPH_CHECK(condition, "printf format", ...): ValueError. The message names function, argument, expected, actual.
+// DIMORPH_CHECK(condition, "printf format", ...) raises ValueError unless the condition holds. The message should name
+// function, argument, what was expected and what was given.
 #define DIMORPH_CHECK(condition, ...)                                         \
   do {                                                                        \
     if (__builtin_expect(!(condition), 0)) DIMORPH_RAISE(value, __VA_ARGS__); \
   } while (0)
-// The same with TypeError, for a wrong dtype or kind of argument.
+// The same with TypeError, for an argument of a wrong type or dtype.
 #define DIMORPH_CHECK_TYPE(condition, ...)                                   \
   do {                                                                       \
     if (__builtin_expect(!(condition), 0)) DIMORPH_RAISE(type, __VA_ARGS__); \

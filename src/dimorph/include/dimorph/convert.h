@@ -1,5 +1,5 @@
-// Arguments from Python into C++ and results back, over the C interface of tvm-ffi alone. Nothing here throws: a
-// conversion that fails says why in an ErrorSink and returns false.
+// Converts arguments from Python to C++ and results back, over the C interface of tvm-ffi alone. Conversions of
+// arguments do not throw: they leave an error in an ErrorSink and return false.
 #pragma once
 #include <tvm/ffi/c_api.h>
 
@@ -13,7 +13,7 @@ struct Extra;
 
 namespace detail {
 
-// Which argument of which function is being converted. `names` is the comma separated list of parameter names.
+// The argument that is being converted, for messages. `names`: the parameters' names, comma separated.
 struct ArgumentPlace {
   const char* function;
   const char* names;
@@ -45,7 +45,7 @@ inline const char* type_name(const TVMFFIAny& any) {
   }
 }
 
-// The `index`-th of the comma separated `names`, copied into `out`; its number if there is none.
+// Copies name number `index` of the comma separated `names` to `out`, in quotes; the number itself if there is none.
 inline void argument_name(const char* names, int32_t index, char (&out)[64]) {
   const char* name = names;
   for (int32_t i = 0; i < index && *name; ++i) {
@@ -113,7 +113,7 @@ inline bool from_any(const TVMFFIAny& any, Elements<T>& out, const ArgumentPlace
   return true;
 }
 
-// Whether the elements of a variant's tensor lie where the kernel runs.
+// Whether the elements of a variant's tensor are on the device on which the kernel runs.
 template <typename T>
 inline bool lies_on(const T&, Device, const ArgumentPlace&, ErrorSink*) {
   return true;
@@ -221,7 +221,8 @@ inline bool from_any(const TVMFFIAny& any, Optional<T>& out, const ArgumentPlace
   return true;
 }
 
-// How many of the first `count` parameters are needed: those at their end that are optional are not.
+// required_count: arguments that a call must give, of the first `count` parameters. Optional ones at the end may be
+// left out.
 template <typename T>
 constexpr bool is_optional(T*) {
   return false;
@@ -258,7 +259,7 @@ struct MakeIndices<0, I...> {
   using type = Indices<I...>;
 };
 
-// The converted arguments of one call.
+// The converted arguments of one call, in slots numbered by their position.
 template <int I, typename T>
 struct Slot {
   T value{};
@@ -267,7 +268,7 @@ template <typename Index, typename... Params>
 struct Slots;
 template <int... I, typename... Params>
 struct Slots<Indices<I...>, Params...> : Slot<I, Params>... {
-  // Fills the slots in order and stops at the first argument that does not fit.
+  // Fills the slots in order. Stops at the first argument that cannot be converted.
   bool fill(const TVMFFIAny* args, int32_t count, const char* function, const char* names, ErrorSink* sink) {
     return ((I >= count ||
              from_any(args[I], static_cast<Slot<I, Params>*>(this)->value, ArgumentPlace{function, names, I}, sink)) &&
@@ -301,7 +302,7 @@ DIMORPH_INTEGER_RESULT(unsigned char)
 DIMORPH_INTEGER_RESULT(unsigned short)
 DIMORPH_INTEGER_RESULT(unsigned int)
 #undef DIMORPH_INTEGER_RESULT
-// What tvm-ffi has no place for would arrive as another number.
+// tvm-ffi has signed integers only: a larger number would arrive as another one.
 inline void to_any(uint64_t value, TVMFFIAny* out) {
   if (value > static_cast<uint64_t>(INT64_MAX)) raise(ErrorKind::value, "a result of 2^63 or more does not fit");
   to_any(static_cast<int64_t>(value), out);
@@ -317,7 +318,7 @@ inline void to_any(Str value, TVMFFIAny* out) {
   TVMFFIStringFromByteArray(&bytes, out);
 }
 inline void to_any(const char* text, TVMFFIAny* out) { to_any(Str(text), out); }
-// No other pointer is a result; without this it would become a bool.
+// No other pointer is a result. Without this, a pointer would be converted to bool.
 template <typename T>
 void to_any(T*, TVMFFIAny*) = delete;
 template <typename T>
@@ -330,7 +331,7 @@ inline void to_any(const Optional<T>& value, TVMFFIAny* out) {
 
 }  // namespace detail
 
-// Several results: a function that returns Results<int64_t, double> gives Python a sequence of two.
+// Several results: a function that returns Results<int64_t, double> returns a sequence of two to Python.
 template <typename... Ts>
 struct Results;
 template <>
@@ -370,18 +371,18 @@ inline void to_any(const Results<Ts...>& results, TVMFFIAny* out) {
 
 }  // namespace detail
 
-// The additional arguments of the variant in use. An entry passes them on untouched; the case takes them apart,
-// because only it knows the variant. Stands last in a parameter list.
+// The additional arguments of the variant. The entry passes them on unread; only the case knows the variant and
+// converts them. Must be the last parameter.
 struct Extra {
   const TVMFFIAny* args = nullptr;
   int32_t count = 0;
   const char* function = "";
   const char* names = "";
   ErrorSink* sink = nullptr;
-  Device device{kDLCPU, 0};  // where tensors among them must lie
+  Device device{kDLCPU, 0};  // where tensors among them must be
 
-  // Calls set(first, converted additional arguments...). False when an argument did not fit: return at once, the
-  // caller gets the TypeError.
+  // Calls set(first, converted additional arguments...). False if an argument cannot be converted: the case must return
+  // at once, and the caller gets the exception.
   template <typename First, typename... Params>
   [[nodiscard]] bool apply(void (*set)(First&, Params...), First& first) const {
     return apply(set, first, typename detail::MakeIndices<sizeof...(Params)>::type{});
@@ -405,7 +406,7 @@ struct Extra {
 
 }  // namespace dimorph
 
-// What every entry and case names, as authors write it.
+// Names that entries and cases use without their namespace.
 using dimorph::ConstTensor;
 using dimorph::Extra;
 using dimorph::Optional;

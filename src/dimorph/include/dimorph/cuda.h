@@ -1,5 +1,6 @@
-// What a case includes that launches kernels of its device sources. The driver's interface is declared here, as far as
-// it is used, so neither its header nor its library is needed to compile; nothing is looked up before a first launch.
+// The header for cases that launch kernels of their device sources. It declares as much of the driver's interface as it
+// uses, so that compiling needs neither the driver's header nor its library. The driver is looked up at the first
+// launch.
 #pragma once
 #include <pthread.h>
 #include <tvm/ffi/extra/c_env_api.h>
@@ -18,14 +19,15 @@ struct Dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// How a kernel is launched.
+// The launch configuration of a kernel.
 struct Config {
   Dim3 grid, block;
-  // Blocks that share a cluster (sm_90 and later); all ones: none.
+  // Blocks of a cluster (sm_90 and later); all ones: no clusters.
   Dim3 cluster;
-  // Dynamic shared memory a block, in bytes. More than 48 KiB needs no further declaration.
+  // Dynamic shared memory of a block, in bytes. More than 48 KiB needs no other declaration.
   unsigned shared_bytes = 0;
-  // Start while the kernel before it in the stream still runs (sm_90 and later); it must call wait_for_previous().
+  // Programmatic dependent launch (sm_90 and later): the kernel may start while the one before it in the stream still
+  // runs, and must call wait_for_previous().
   bool programmatic = false;
 };
 
@@ -56,7 +58,7 @@ constexpr int32_t kMultiprocessors = 16, kMostShared = 97;                      
 constexpr unsigned kUsualShared = 48 << 10, kUsualCluster = 8;
 constexpr int32_t kRelaxed = 2;
 
-// The driver's functions. Every CUDA 12.0 driver has them, cuKernelGetParamInfo apart.
+// Functions of the driver. Every CUDA 12.0 driver has all of them except cuKernelGetParamInfo.
 struct Driver {
   Result (*error_name)(Result, const char**);
   Result (*error_string)(Result, const char**);
@@ -77,7 +79,7 @@ struct Driver {
   bool complete;
 };
 
-// The device code of this case; given once, when it is loaded.
+// The device code of this case; set once, when the case is loaded.
 inline const DeviceCode*& code() {
   static const DeviceCode* code = nullptr;
   return code;
@@ -91,7 +93,7 @@ struct Locked {
   ~Locked() { pthread_mutex_unlock(&lock()); }
 };
 
-// Looks every function up, by the version of its interface that is declared here; false when one lacks.
+// Looks up every function, in the version of its interface that is declared here; false if one is missing.
 inline bool look_up(Driver& driver) {
   using GetProcAddress = Result (*)(const char*, void**, int, uint64_t, int32_t*);
   const auto find = reinterpret_cast<GetProcAddress>(code()->get_proc_address);
@@ -126,7 +128,7 @@ inline bool look_up(Driver& driver) {
   return true;
 }
 
-// The functions of the driver; null, with the error in the sink, where there are none.
+// The driver's functions; null, with the error in the sink, if there is no driver.
 inline const Driver* driver() {
   static Driver table{};
   if (__builtin_expect(__atomic_load_n(&table.complete, __ATOMIC_ACQUIRE), 1)) return &table;
@@ -140,7 +142,7 @@ inline const Driver* driver() {
   return &table;
 }
 
-// What failed, in the driver's words behind ours.
+// Leaves an error that says what failed, and why in the driver's words.
 __attribute__((cold, noinline)) inline bool failed(Result result, const char* what, const char* name) {
   const char *symbol = "?", *text = "?";
   driver()->error_name(result, &symbol);
@@ -149,7 +151,8 @@ __attribute__((cold, noinline)) inline bool failed(Result result, const char* wh
                                symbol, text);
 }
 
-// Makes the context of a GPU current for this thread, unless it is, and puts the former back.
+// Makes the primary context of a GPU current for this thread, unless a context of that GPU is, and restores the former
+// context.
 class InContext {
  public:
   explicit InContext(const Driver& driver, int32_t gpu) : driver_(driver) {
@@ -158,7 +161,7 @@ class InContext {
     static void* primary[kMostGpus] = {};
     void* context = __atomic_load_n(&primary[gpu], __ATOMIC_ACQUIRE);
     if (!context) {
-      // Kept until the process ends, as the CUDA runtime keeps it.
+      // Never released, like the CUDA runtime's.
       if ((result = driver.primary_context(&context, gpu)) != 0) return;
       __atomic_store_n(&primary[gpu], context, __ATOMIC_RELEASE);
     }
@@ -176,7 +179,8 @@ class InContext {
   bool pushed_ = false;
 };
 
-// The memory of one launch site: its kernel on each GPU, ready to launch, and what it is allowed beyond the usual.
+// What one launch site remembers: its kernel on each GPU, ready to launch, and what the kernel is allowed beyond the
+// defaults.
 struct Site {
   void* kernels[kMostGpus];
   uint8_t allowed[kMostGpus];
@@ -188,7 +192,8 @@ inline uint8_t wanted(const Config& config) {
   return (config.shared_bytes > kUsualShared ? kLargeShared : 0) | (blocks > kUsualCluster ? kLargeCluster : 0);
 }
 
-// Allows a kernel all the shared memory there is: as much as one launch asks for would take it from another's.
+// Allows a kernel all the shared memory of a block. If it were allowed only what this launch asks for, a smaller launch
+// could take memory from a larger one.
 inline Result allow_shared(const Driver& driver, void* kernel, int32_t gpu) {
   int32_t most = 0, taken = 0;
   Result result = driver.device_get(&most, kMostShared, gpu);
@@ -196,7 +201,7 @@ inline Result allow_shared(const Driver& driver, void* kernel, int32_t gpu) {
   return result != 0 ? result : driver.kernel_set(kMaxDynamicShared, most - taken, kernel, gpu);
 }
 
-// Compares a kernel's parameters with what the host passes.
+// Compares the kernel's parameters with the arguments that the host passes.
 inline bool check_params(const Driver& driver, void* kernel, const char* name, const size_t* sizes, size_t count) {
   if (!driver.kernel_param) return true;  // a driver before 12.4 cannot tell
   size_t offset = 0, size = 0, there = 0;
@@ -213,12 +218,13 @@ inline bool check_params(const Driver& driver, void* kernel, const char* name, c
                                code()->label, name, there, count);
 }
 
-// Loads the library, finds the kernel and allows it what the launch wants. Rare, so under one lock.
+// Loads the library, finds the kernel and allows it what the launch needs. It happens rarely, so one lock serves all.
 __attribute__((cold, noinline)) inline bool prepare(const Driver& driver, Site& site, int32_t gpu, const char* name,
                                                     uint8_t allow, const size_t* sizes, size_t count) {
   Locked locked;
   DeviceImage& image = *code()->images[gpu];
-  // A capture refuses what may wait for the GPU, as loading may; nothing here becomes part of one.
+  // While a stream is captured, CUDA refuses calls that may wait for the GPU, as loading may. Nothing here is captured,
+  // so this thread is exempted.
   int32_t mode = kRelaxed;
   driver.exchange_capture_mode(&mode);
   Result result = 0;
@@ -305,7 +311,8 @@ inline bool launch(Site& site, const char* name, Device device, const Config& co
 
 }  // namespace detail
 
-// What the device code that a GPU runs was compiled for: 90 for sm_90a. 0 where there is none: a launch says why.
+// The architecture for which the device code that a GPU runs was compiled, such as 90 for sm_90a; 0 if there is none,
+// and then a launch says why.
 inline int32_t arch(Device device) {
   const DeviceCode* code = detail::code();
   if (!code || device.device_id < 0 || device.device_id >= code->gpu_count || !code->images[device.device_id]) return 0;
@@ -316,18 +323,18 @@ inline int32_t arch(Device device) {
   return number;
 }
 
-// How many multiprocessors a GPU has; 0 where the driver cannot tell.
+// SMs of a GPU; 0 if the driver cannot tell.
 inline int32_t multiprocessors(Device device) {
   const detail::Driver* driver = detail::driver();
   int32_t count = 0;
   return driver && driver->device_get(&count, detail::kMultiprocessors, device.device_id) == 0 ? count : 0;
 }
 
-// The values of cuda.h's enumerations.
+// Their values are those of cuda.h.
 enum class Swizzle : int32_t { none, bytes_32, bytes_64, bytes_128 };
 enum class Promotion : int32_t { none, bytes_64, bytes_128, bytes_256 };
 
-// A tensor in the GPU's memory, and the box of it that one copy moves. The dimension that is contiguous comes first.
+// A tensor in GPU memory and the box of it that TMA moves at a time. The contiguous dimension comes first.
 struct Tiles {
   DataType dtype;
   void* data;               // aligned to 16 bytes
@@ -339,8 +346,8 @@ struct Tiles {
   Promotion promotion = Promotion::bytes_256;
 };
 
-// Describes tiles in a GPU's memory for its copy engine; what lies outside the tensor is read as zeros. False when the
-// driver refuses it; the error is the call's.
+// Encodes the tensor map with which TMA finds the tensor. Elements outside of the tensor are read as zeros. False if
+// the driver refuses; the error is the call's.
 inline bool encode_tiled(const Tiles& tiles, Device device, TensorMap* map) {
   const detail::Driver* driver = detail::driver();
   if (!driver) return false;
@@ -370,7 +377,7 @@ inline bool encode_tiled(const Tiles& tiles, Device device, TensorMap* map) {
   const Result result =
       driver->encode_tiled(map, type, tiles.rank, tiles.data, tiles.sizes, tiles.strides, tiles.box, ones, 0,
                            static_cast<int32_t>(tiles.swizzle), static_cast<int32_t>(tiles.promotion), 0);
-  return result == 0 || detail::failed(result, "describing tiles for the copy engine", "");
+  return result == 0 || detail::failed(result, "encoding a tensor map for TMA", "");
 }
 
 }  // namespace cuda
@@ -381,8 +388,8 @@ extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_device_bind
 }
 
 // DIMORPH_LAUNCH(kernel, device, config, arguments...) launches an `extern "C" __global__` function of the device
-// sources on the call's stream. False when it cannot: the error is the call's, and every further launch of the call
-// does nothing, so a case that has nothing to undo need not ask.
+// sources on the call's stream. False if it cannot: then the call fails with the error, and its further launches do
+// nothing, so a case with nothing to undo may ignore the result.
 #define DIMORPH_LAUNCH(kernel, device, config, ...)                                      \
   __extension__({                                                                        \
     static ::dimorph::cuda::detail::Site dimorph_site{};                                 \

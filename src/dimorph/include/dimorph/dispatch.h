@@ -1,4 +1,4 @@
-// The macros that a config header's DISPATCH_ families are made of, and the checks behind them.
+// The macros that the DISPATCH_ macros of a config header are made of, and their checks.
 #pragma once
 #include "check.h"
 #include "tensor.h"
@@ -6,18 +6,18 @@
 namespace dimorph {
 namespace detail {
 
-// A value that an axis' table does not hold. Thrown before anything was done, caught by the export.
+// Thrown for a value that an axis' table does not hold, before anything was done; the export catches it.
 struct Missing {
   const char* axis;
   char value[64];
 };
 
-// A dtype as one number that a switch can take.
+// A dtype as a number that a switch accepts.
 constexpr uint32_t dtype_key(DataType type) {
   return uint32_t{type.code} << 24 | uint32_t{type.bits} << 16 | type.lanes;
 }
 
-// Values as people write them.
+// Values as text, for messages.
 using ValueText = char[64];
 inline void print_value(long long value, ValueText& out) { snprintf(out, sizeof out, "%lld", value); }
 inline void print_value(DataType type, ValueText& out) {
@@ -49,7 +49,7 @@ template <typename T>
   throw error;
 }
 
-// The checks of an axis with one value: they refuse a call that would compute with the wrong constant.
+// Checks of an axis with one value: they refuse a call that would compute with a wrong constant.
 __attribute__((noinline)) inline void expect(const char* axis, long long given, long long compiled) {
   if (__builtin_expect(given == compiled, 1)) return;
   ValueText left, right;
@@ -72,7 +72,7 @@ inline void expect(const char* axis, const Str& given, const char* compiled) {
   mismatch(axis, left, right);
 }
 
-// The position of a value among those of its axis.
+// The index of a value among those of its axis.
 template <typename T, typename... Ts>
 constexpr int64_t index_of(T value, Ts... values) {
   int64_t index = 0;
@@ -86,7 +86,7 @@ constexpr int64_t index_of_type() {
   return index;
 }
 
-// One tuple value, so that tuples compare and print.
+// A value of a tuple axis, which compares and prints as one.
 struct Tuple {
   long long values[4];
   int count;
@@ -117,7 +117,7 @@ inline void expect(const char* axis, const Tuple& given, const Tuple& compiled) 
 }  // namespace detail
 }  // namespace dimorph
 
-// A table is a switch, so that its rows are checked by the compiler; a `break` in a body would leave it.
+// A table is a switch, so that the compiler checks its rows. A `break` in a body would leave the switch.
 #define _DISPATCH_SWITCH(axis, expr, ...)                                               \
   do {                                                                                  \
     const auto dimorph_value = (expr);                                                  \
@@ -148,7 +148,7 @@ inline void expect(const char* axis, const Tuple& given, const Tuple& compiled) 
     break;                                                           \
   }
 
-// Tuples and names cannot be switched on, so their tables are chains.
+// Tables of tuples and names are chains of ifs, because C++ has no switch over them.
 #define _DISPATCH_CHAIN(axis, expr, ...)                         \
   do {                                                           \
     const auto dimorph_value = (expr);                           \

@@ -1,5 +1,5 @@
-// The element types a dtype axis can bind. Safe in host and device code; `half` and `bfloat16` are CUDA's own
-// types in CUDA code and storage types with float conversions elsewhere.
+// The element types of dtype axes, in host and device code. `half` and `bfloat16` are CUDA's own types in CUDA code;
+// elsewhere they are storage types that convert to and from float.
 #pragma once
 #include "ints.h"
 
@@ -24,7 +24,7 @@ inline float float_of(uint32_t bits) {
 }
 }  // namespace detail
 
-// The upper half of a float32; conversion rounds to nearest even, NaN stays NaN.
+// The upper half of a float32. Conversion rounds to nearest even; NaN stays NaN.
 struct bfloat16 {
   uint16_t bits;
 
@@ -37,7 +37,7 @@ struct bfloat16 {
   explicit operator float() const { return detail::float_of(static_cast<uint32_t>(bits) << 16); }
 };
 
-// IEEE binary16; conversion rounds to nearest even, subnormals included.
+// IEEE binary16. Conversion rounds to nearest even, also to subnormals.
 struct half {
   uint16_t bits;
 
@@ -55,7 +55,7 @@ struct half {
       const uint32_t rebased = magnitude - 0x38000000u;
       result = (rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13;
     } else {
-      // Adding 0.5 puts a subnormal result's bits at the bottom of the mantissa, rounded by the hardware.
+      // Adding 0.5 leaves the bits of a subnormal result, correctly rounded, at the bottom of the mantissa.
       result = detail::bits_of(detail::float_of(magnitude) + 0.5f) - 0x3f000000u;
     }
     bits = static_cast<uint16_t>(sign | result);

@@ -1,4 +1,4 @@
-// What an entry includes: argument conversion, dispatch to cases, and the one export line a function.
+// The header for entries: conversion of arguments, dispatch to cases, and the line that exports a function.
 #pragma once
 #include <stdlib.h>
 
@@ -15,7 +15,7 @@
 namespace dimorph {
 namespace detail {
 
-// How an entry lets go of Python's lock; given once, when it is loaded.
+// How an entry releases Python's lock (the GIL); set once, when the entry is loaded.
 struct PythonLock {
   int (*held)();
   void* (*release)();
@@ -27,31 +27,32 @@ inline PythonLock& python_lock() {
   return lock;
 }
 
-// What one load of an entry owns: the cases bound so far, null until their first use, and whom to ask for others.
-// Functions made for Python carry it as their handle, so that two loads of one shared object never meet.
+// The state of one load of an entry: the case functions bound so far, null until their first use, and a function that
+// finds others. Functions made for Python carry their instance as handle, so that two loads of one shared object do not
+// share state.
 struct Instance {
-  // resolve(function, slot, axis, value) -> address. With a slot: the CaseFunction of a case that is not bound yet.
-  // With an axis and value that no table holds: a Wider.
+  // resolve(function, slot, axis, value) -> address. Given a slot: the CaseFunction of a case that is not bound yet.
+  // Given an axis and a value that its table does not hold: a Wider.
   TVMFFIObjectHandle resolve;
   int64_t users;
   const CaseFunction* bound[1];
 };
 
-// The same export of an entry that has one more value.
+// The same function, exported by an entry whose tables hold one more value.
 struct Wider {
   TVMFFISafeCallType call;
   void* instance;
 };
 
-// The call that this thread is in.
+// The call that this thread is running.
 struct CallState {
   Instance* instance;
   int cases_run;
   bool brief;
 };
 
-// Letting go of Python's lock takes as long as a few hundred additions, so it is kept for so little data, as NumPy
-// keeps it. A call without tensors tells nothing of its length.
+// Releasing Python's lock takes as long as a few hundred additions, so like NumPy we keep it for so few elements. A
+// call without tensors does not tell how long it takes, and releases it.
 constexpr int64_t kBriefElements = 500;
 inline void count_elements(const ConstTensor* tensor, int64_t* count) {
   *count = (*count < 0 ? 0 : *count) + tensor->numel();
@@ -93,14 +94,14 @@ struct GilReleased {
   }
 };
 
-// A call of one function of the case at `slot`; `place` is where an Instance keeps what is bound for it.
+// A call of a function of the case at `slot`. `place`: index of the bound function in Instance::bound.
 template <typename R>
 struct CaseCall {
   const char* function;
   int64_t slot;
   int64_t place;
 
-  // Not inlined: an entry with hundreds of combinations repeats the call, and only that.
+  // Not inlined, because an entry with hundreds of combinations repeats the call.
   template <typename... Args>
   __attribute__((noinline)) R operator()(Args... args) const {
     CallState& state = call_state();
@@ -170,7 +171,7 @@ constexpr bool is_extra(T*) {
 }
 constexpr bool is_extra(Extra*) { return true; }
 
-// Which parameters take a tensor without writing it, one bit each.
+// Parameters that take a tensor without writing it.
 template <typename T>
 constexpr bool is_read_only(T*) {
   return false;
@@ -187,7 +188,7 @@ struct Exported<function> {
   static constexpr int32_t fixed = sizeof...(Params) - extras;
   static_assert(extras <= 1, "Extra can stand once, as the last parameter");
 
-  // What a variant takes is never written, so the bits from an Extra on are all set.
+  // A bit for each parameter. A variant's tensors are never written, so the bits from an Extra on are all set.
   static constexpr uint64_t read_only() {
     uint64_t mask = 0, bit = 1;
     ((mask |= is_read_only(static_cast<value_t<Params>*>(nullptr)) ? bit : 0, bit <<= 1), ...);
@@ -241,7 +242,7 @@ struct Exported<function> {
         }
         status = 0;
       } catch (const Missing& missing) {
-        // A wider entry starts the call anew, so no case may have run.
+        // The wider entry runs the call from its beginning, so no case may have run yet.
         if (call_state().cases_run)
           raise(ErrorKind::runtime, "%s: axis %s has no value %s, found out after a case had run", name, missing.axis,
                 missing.value);
@@ -263,7 +264,7 @@ DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_python_lock(const dimo
   dimorph::detail::python_lock() = *lock;
 }
 
-// A new instance with room for `places` case functions, used once; null without memory.
+// A new instance with room for `places` case functions and one user; null if there is no memory.
 DIMORPH_VISIBLE inline __attribute__((used)) void* dimorph_instance_new(void* resolve, int64_t places) {
   using dimorph::detail::Instance;
   auto* instance = static_cast<Instance*>(calloc(1, sizeof(Instance) + places * sizeof(void*)));
@@ -281,7 +282,7 @@ DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_instance_drop(void* se
   free(instance);
 }
 
-// (instance, address of an export) -> the function that Python calls.
+// (instance, address of an exported function) -> the function object that Python calls.
 DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void*, const TVMFFIAny* args, int32_t,
                                                                             TVMFFIAny* result) {
   auto* instance = reinterpret_cast<dimorph::detail::Instance*>(args[0].v_int64);
@@ -301,8 +302,9 @@ DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void
 
 }  // extern "C"
 
-// DIMORPH_CALL(function)(arguments...) calls that function of the case for the values bound here. The arguments'
-// types are the parameters' types; a result needs its type: DIMORPH_CALL(function, double)(...).
+// DIMORPH_CALL(function)(arguments...) calls the function of the case for the values that the DISPATCH_ macros around
+// it have bound. The arguments must have the types of the parameters. A function with a result needs its type:
+// DIMORPH_CALL(function, double)(...).
 #define DIMORPH_CALL(...) DIMORPH_CALL_PICK(__VA_ARGS__, DIMORPH_CALL_RESULT, DIMORPH_CALL_VOID, )(__VA_ARGS__)
 #define DIMORPH_CALL_PICK(_1, _2, chosen, ...) chosen
 #define DIMORPH_CALL_VOID(name) DIMORPH_CALL_RESULT(name, void)
@@ -312,8 +314,8 @@ DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void
 #define DIMORPH_TEXT(...) DIMORPH_TEXT_(__VA_ARGS__)
 #define DIMORPH_TEXT_(...) #__VA_ARGS__
 
-// Makes a function of the entry callable from Python. DIMORPH_ARGUMENTS_name is defined by the build: the
-// parameters' names as the entry spells them, for error messages.
+// Makes a function of the entry callable from Python. The build defines DIMORPH_ARGUMENTS_name: the names of the
+// parameters, as the entry spells them, for messages.
 #define DIMORPH_EXPORT(name)                                                                                     \
   extern "C" DIMORPH_VISIBLE int __tvm_ffi_##name(void* handle, const TVMFFIAny* args, int32_t count,            \
                                                   TVMFFIAny* result) {                                           \

@@ -1,14 +1,15 @@
-// The process's thread pool, as a case uses it. One pool serves every case, however many are loaded.
+// The thread pool of the process, as a case uses it. All cases share one pool.
 #pragma once
 #include "case.h"
 
 namespace dimorph {
 
-// How many threads `parallel_for` may use, the caller's included.
+// Threads that `parallel_for` may use, the caller's included.
 inline int32_t num_threads() { return host_services()->num_threads(); }
 
-// Calls body(i) for every i in [0, count), each once, in no order, and returns when all are done. Indices are taken one
-// by one from the lowest up, so put long work first. `body` must not throw. A call from inside a body runs in line.
+// Calls body(i) once for every i in [0, count), in no particular order, and returns when all calls are done. Threads
+// take indices one by one from the lowest up, so long work should come first. `body` must not throw. A call from inside
+// a body runs on the calling thread alone.
 template <typename Body>
 inline void parallel_for(int64_t count, Body&& body) {
   using Plain = detail::value_t<Body>;
@@ -18,9 +19,9 @@ inline void parallel_for(int64_t count, Body&& body) {
       const_cast<void*>(static_cast<const void*>(context)));
 }
 
-// At least `bytes` of memory for the calling thread alone, aligned to 4096. It stays valid, with its contents, until
-// the thread's next call, which may be anyone's: take it inside a body and do not keep it. Not for nested parallel
-// work.
+// At least `bytes` of memory for the calling thread alone, aligned to 4096 bytes. It stays valid, with its contents,
+// until the thread's next call of this function, by whichever case. So ask for it inside a body, and do not use it
+// across nested parallel work.
 inline void* thread_scratch(size_t bytes) { return host_services()->thread_scratch(bytes); }
 
 }  // namespace dimorph

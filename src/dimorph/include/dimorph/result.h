@@ -1,4 +1,4 @@
-// Tensors that an entry makes itself and returns.
+// Tensors that an entry creates and returns.
 #pragma once
 #include <stdlib.h>
 #include <initializer_list>
@@ -7,13 +7,14 @@
 
 namespace dimorph {
 
-// A new row-major tensor in host memory, not filled, aligned to 64 bytes. Return it, and Python owns it: a
-// tvm_ffi.Tensor, which any library takes over through DLPack. Until then it can be passed on as a Tensor.
+// A new row-major tensor in host memory, not initialised, aligned to 64 bytes. Returned to Python it becomes a
+// tvm_ffi.Tensor, which owns the memory and which any library takes over through DLPack. Until then it can be passed on
+// as a Tensor.
 class NewTensor : public Tensor {
  public:
   NewTensor(std::initializer_list<int64_t> shape, DataType dtype) {
     const int32_t ndim = static_cast<int32_t>(shape.size());
-    constexpr int64_t kMost = int64_t{1} << 56;  // elements: no machine has memory for as many
+    constexpr int64_t kMost = int64_t{1} << 56;  // elements; more than any machine has memory for
     int64_t count = 1;
     for (int64_t size : shape) {
       if (size < 0 || __builtin_mul_overflow(count, size, &count) || count > kMost)
@@ -23,7 +24,7 @@ class NewTensor : public Tensor {
                       static_cast<long long>(size), ndim);
     }
     const size_t bytes = (static_cast<size_t>(count) * dtype.bits * dtype.lanes + 7) / 8;
-    // One block: the elements, then the description, then the shape.
+    // One allocation: the elements, then the description, then the shape.
     const size_t room = (bytes + 63) / 64 * 64;
     auto* block = static_cast<char*>(aligned_alloc(64, (room + sizeof(DLManagedTensor) + 8 * ndim + 63) / 64 * 64));
     if (!block) detail::raise(ErrorKind::memory, "no memory for a tensor of %zu bytes", bytes);
@@ -46,7 +47,7 @@ class NewTensor : public Tensor {
     if (managed_) managed_->deleter(managed_);
   }
 
-  // Gives the memory away.
+  // Gives up ownership of the memory.
   DLManagedTensor* release() {
     DLManagedTensor* managed = managed_;
     managed_ = nullptr;

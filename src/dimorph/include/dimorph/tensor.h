@@ -1,5 +1,5 @@
-// Views of arguments: tensors, strings, optionals and a variant's additional arguments. All are trivially
-// copyable and own nothing; they are valid for the length of one call.
+// Views of arguments: tensors, strings, optional values. All are trivially copyable, own nothing, and are valid during
+// one call.
 #pragma once
 #include <dlpack/dlpack.h>
 #include <string.h>
@@ -11,7 +11,7 @@ namespace dimorph {
 
 using Device = DLDevice;
 
-// DLPack's description of an element type, comparable.
+// DLPack's description of an element type, with comparison.
 struct DataType {
   uint8_t code;
   uint8_t bits;
@@ -43,7 +43,7 @@ DIMORPH_DATA_TYPE(uint32_t, kDLUInt)
 DIMORPH_DATA_TYPE(uint64_t, kDLUInt)
 #undef DIMORPH_DATA_TYPE
 
-// A tensor that is only read. Arrays that their owner marks read-only are accepted here.
+// A tensor that is only read. Arrays that their owner marks as read-only are accepted.
 class ConstTensor {
  public:
   ConstTensor() = default;
@@ -54,7 +54,7 @@ class ConstTensor {
     return reinterpret_cast<const T*>(static_cast<const char*>(tensor_->data) + tensor_->byte_offset);
   }
   int32_t ndim() const { return tensor_->ndim; }
-  // `dim` may count from the end, as in Python.
+  // A negative `dim` counts from the end, as in Python.
   int64_t size(int32_t dim) const { return tensor_->shape[dim < 0 ? dim + ndim() : dim]; }
   // In elements. A missing stride array means row-major.
   int64_t stride(int32_t dim) const {
@@ -88,7 +88,7 @@ class ConstTensor {
   const DLTensor* tensor_ = nullptr;
 };
 
-// A tensor that may be written. An array that its owner marks read-only is refused.
+// A tensor that may be written. Arrays that their owner marks as read-only are refused.
 class Tensor : public ConstTensor {
  public:
   using ConstTensor::ConstTensor;
@@ -98,14 +98,14 @@ class Tensor : public ConstTensor {
   }
 };
 
-// The elements of a row-major tensor of one dtype, as a variant's tensor parameter takes them.
+// The elements of a row-major tensor of one dtype: the argument of a variant's tensor parameter.
 template <typename T>
 struct Elements {
   const T* data = nullptr;
   Device device{kDLCPU, 0};
 };
 
-// A string argument; not terminated by a zero.
+// A string argument. It does not end with a zero.
 struct Str {
   const char* data = "";
   size_t size = 0;

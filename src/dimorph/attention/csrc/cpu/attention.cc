@@ -15,18 +15,24 @@ using dimorph::attention::Problem;
 
 namespace {
 
-constexpr int kFewQueries = 32;  // a sequence, on average
+constexpr int kFewQueries = 32;  // queries of a sequence, on average
 
-// What `few_queries` in ops.py says too; a call on which they differ is refused. Measured: up to about 40 queries,
-// single rows are faster than blocks, with vectors of 16 lanes.
+// Must agree with `few_queries` of the Python side, which chooses the case: a call on which they differ is refused.
+// Measured: with vectors of 16 lanes, single rows are faster than blocks up to about 40 queries.
 bool few_queries(const ConstTensor& q, const Problem& problem) {
   return problem.cu_seqlens_q ? q.size(0) <= int64_t{kFewQueries} * problem.batch_size : q.size(1) <= kFewQueries;
 }
 
 }  // namespace
 
-// out[b, i, h] = the sum over j of weight[b, h, i, j] * v[b, j, h / group]; `variant` names what the weights are and
-// Extra carries its parameters. lse, if given, receives the natural log-sum-exp of the logits.
+// out[b, i, h] = sum over j of weight[b, h, i, j] * v[b, j, h / group], with group = query heads / KV heads.
+//
+// Arguments (shapes: problem.h)
+//   sm_scale  factor of the logits, for variants with softmax
+//   variant   name of the variant that defines the weights; `extra` carries its parameters
+//   lse       receives the natural log-sum-exp of the logits, if given
+//   cu_seqlens_q, cu_seqlens_k  int32 [batch + 1], if tensors are ragged: where each sequence begins, then the number
+//   of tokens
 void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm_scale, Str variant,
                Optional<Tensor> lse, Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k,
                Extra extra) {

@@ -1,10 +1,10 @@
-// The CPU family's case: attention for one element type, one pair of head dims and one variant.
+// The CPU family's case: attention for one element type, one pair of head dims, one variant, and few or many queries.
 #include <dimorph/case.h>
 
 #include "../problem.h"
+#include "few_queries.h"
 #include "forward.h"
 #include "params.h"
-#include "rows.h"
 
 namespace DIMORPH_CASE {
 
@@ -15,7 +15,7 @@ void attention(dimorph::attention::Problem problem, dimorph::Extra extra) noexce
   static_cast<dimorph::attention::Problem&>(params) = problem;
   if (!extra.apply(set_extra, params)) return;
   if constexpr (FEW_QUERIES)
-    forward_rows(params);
+    forward_few_queries(params);
   else
     forward(params);
 }

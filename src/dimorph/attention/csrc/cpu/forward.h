@@ -1,45 +1,46 @@
-// The CPU family's forward pass: online softmax (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867) over
-// tiles of keys (Dao 2023, https://arxiv.org/abs/2307.08691), with the variant's hooks on SIMD vectors.
+// The CPU family's forward pass for blocks of queries: online softmax (Milakov and Gimelshein 2018,
+// https://arxiv.org/abs/1805.02867) over tiles of keys (Dao 2023, https://arxiv.org/abs/2307.08691), with the variant's
+// hooks on SIMD vectors.
 #pragma once
 #include <dimorph/attention/math.h>
 #include <dimorph/attention/simd.h>
 #include <dimorph/attention/variants.h>
 #include <dimorph/parallel.h>
 
-#include "block.h"
-#include "pairs.h"
+#include "bf16_pairs.h"
 #include "params.h"
+#include "query_block.h"
 #include "sequence.h"
 #include "tiles.h"
 
 namespace DIMORPH_CASE {
 
-// logits[key][query] = k.q
-inline void multiply_keys(Scratch& s, const Block& block) {
-  constexpr int kCells = HEAD_DIM_QK / kPack;
+// logits[key][query] = sum over d of k[key][d] * q[d][query]
+inline void multiply_qk(Scratch& s, const QueryBlock& block) {
+  constexpr int kCells = HEAD_DIM_QK / kCellElements;
   for (int c = block.first; c < block.last; c += kRows) {
     RawFloat sums[kRows][kVectors] = {};
     for (int part = 0; part < kQueryParts; ++part)
-      multiply<kCells, 1>(sums, s.keys + c * kCells, block.q + part * kCells * kBlock, kCells);
+      micro_kernel<kCells, 1>(sums, s.keys + c * kCells, block.q + part * kCells * kBlockQueries, kCells);
     DM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       DM_UNROLL
-      for (int j = 0; j < kVectors; ++j) FloatV(sums[i][j]).store(s.weights + (c + i) * kBlock + j * kLanes);
+      for (int j = 0; j < kVectors; ++j) FloatV(sums[i][j]).store(s.weights + (c + i) * kBlockQueries + j * kLanes);
     }
   }
 }
 
-// out = out * rescale + v.weights
-inline void multiply_values(Scratch& s, const Block& block, const FloatV (&rescale)[kVectors]) {
+// out = out * rescale + sum over keys of v[key] * weights[key]
+inline void multiply_pv(Scratch& s, const QueryBlock& block, const FloatV (&rescale)[kVectors]) {
   for (int d = 0; d < HEAD_DIM_VO; d += kRows) {
     RawFloat sums[kRows][kVectors] = {};
-    float* out = block.out + d * kBlock;
+    float* out = block.out + d * kBlockQueries;
     DM_UNROLL
     for (int i = 0; i < kRows * kVectors; ++i)
       __builtin_prefetch(out + i * kLanes, 1, 3);  // used only after the product
-    const int first = block.first / kPack, last = (block.last + kPack - 1) / kPack;
-    multiply<1, kRows>(sums, s.values + (d / kPack * TILE_KEYS + first * kRows), s.weights + first * kBlock,
-                       last - first);
+    const int first = block.first / kCellElements, last = (block.last + kCellElements - 1) / kCellElements;
+    micro_kernel<1, kRows>(sums, s.values + (d / kCellElements * TILE_KEYS + first * kRows),
+                           s.weights + first * kBlockQueries, last - first);
     DM_UNROLL
     for (int i = 0; i < kRows; ++i) {
       DM_UNROLL
@@ -49,14 +50,14 @@ inline void multiply_values(Scratch& s, const Block& block, const FloatV (&resca
   }
 }
 
-// Applies the variant's logits transform and mask to a tile, and raises the rows' maxima.
+// Applies LogitsTransform and LogitsMask to a tile, and updates `max`, the row max.
 template <bool kMasked>
-inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int k0, FloatV (&max)[kVectors]) {
+inline void transform_logits(Sequence& seq, Scratch& s, const QueryBlock& block, int k0, FloatV (&max)[kVectors]) {
   constexpr bool kScaled = kPaired && Traits::use_softmax && !kUnscaled;
   IntV qo_idx[kVectors];
   for (int j = 0; j < kVectors; ++j) qo_idx[j] = query_indices(block, j);
   for (int c = block.first; c < block.last; ++c) {
-    float* logits = s.weights + c * kBlock;
+    float* logits = s.weights + c * kBlockQueries;
     DM_UNROLL
     for (int j = 0; j < kVectors; ++j, logits += kLanes) {
       FloatV x = FloatV::load(logits);
@@ -75,20 +76,21 @@ inline void transform_logits(Sequence& seq, Scratch& s, const Block& block, int 
   }
 }
 
-// Leaves the weights of key c, and of key c + 1 where cells are pairs, where the products look for them.
+// Stores the weights of key c, and of key c + 1 if cells are pairs, as cells for the product with the values.
 DM_INLINE void store_weights(Scratch& s, int c, int j, FloatV weight, [[maybe_unused]] FloatV next) {
-  float* cells = s.weights + c / kPack * kBlock + j * kLanes;
+  float* cells = s.weights + c / kCellElements * kBlockQueries + j * kLanes;
   if constexpr (kPaired)
     make_pairs(weight, next).store(cells);
   else
     weight.store(cells);
 }
 
-// Logits to weights; leaves in `rescale` what the output so far must be multiplied with.
-inline void weigh(Sequence& seq, Scratch& s, const Block& block, int k0, FloatV (&rescale)[kVectors]) {
+// Turns the tile's logits into weights, and updates row max and row sum. Sets `rescale`, by which the output so far
+// must be multiplied.
+inline void online_softmax(Sequence& seq, Scratch& s, const QueryBlock& block, int k0, FloatV (&rescale)[kVectors]) {
   FloatV max[kVectors], sum[kVectors];
   for (int j = 0; j < kVectors; ++j) {
-    max[j] = FloatV::load(block.max + j * kLanes);
+    max[j] = FloatV::load(block.row_max + j * kLanes);
     sum[j] = 0.f;
     rescale[j] = 1.f;
   }
@@ -108,27 +110,27 @@ inline void weigh(Sequence& seq, Scratch& s, const Block& block, int k0, FloatV 
     return weight;
   };
   int c = block.first;
-  for (; c + kPack <= block.last; c += kPack) {
-    const float* logits = s.weights + c * kBlock;
+  for (; c + kCellElements <= block.last; c += kCellElements) {
+    const float* logits = s.weights + c * kBlockQueries;
     DM_UNROLL
     for (int j = 0; j < kVectors; ++j, logits += kLanes) {
       const FloatV weight = weight_of(logits, j);
-      store_weights(s, c, j, weight, kPaired ? weight_of(logits + kBlock, j) : weight);
+      store_weights(s, c, j, weight, kPaired ? weight_of(logits + kBlockQueries, j) : weight);
     }
   }
   for (int j = 0; c < block.last && j < kVectors; ++j)
-    store_weights(s, c, j, weight_of(s.weights + c * kBlock + j * kLanes, j), 0.f);
+    store_weights(s, c, j, weight_of(s.weights + c * kBlockQueries + j * kLanes, j), 0.f);
   if (!Traits::use_softmax) return;
   for (int j = 0; j < kVectors; ++j) {
-    rescale[j] = exp2_of(FloatV::load(block.max + j * kLanes) - max[j]);
-    (FloatV::load(block.sum + j * kLanes) * rescale[j] + sum[j]).store(block.sum + j * kLanes);
-    max[j].store(block.max + j * kLanes);
+    rescale[j] = exp2_of(FloatV::load(block.row_max + j * kLanes) - max[j]);
+    (FloatV::load(block.row_sum + j * kLanes) * rescale[j] + sum[j]).store(block.row_sum + j * kLanes);
+    max[j].store(block.row_max + j * kLanes);
   }
 }
 
-// Sets which of the tile's keys the block needs; false when none. Keys at either end that the variant rules out for the
-// whole block are left out, by as many as the products take at a time.
-inline bool classify(Sequence& seq, Block& block, int k0, int keys) {
+// Sets which keys of the tile the block needs; false if none. At both ends it leaves out keys that the variant excludes
+// for the whole block, kRows at a time, as many as the micro-kernel takes.
+inline bool classify(Sequence& seq, QueryBlock& block, int k0, int keys) {
   const auto ask = [&](int first, int last) {
     return dm::hooks::classify_tile(seq.variant, block.q0, block.q0 + block.rows, k0 + first, k0 + last);
   };
@@ -146,26 +148,30 @@ inline bool classify(Sequence& seq, Block& block, int k0, int keys) {
   return block.last > block.first;
 }
 
-// 0 * NaN is NaN, so a value that is NaN or infinite would reach the rows whose weight for it is 0, masked ones above
-// all. Such keys are taken out of the tile and added where they count.
+// Whether all values of the tile are finite. The product of NaN or infinity with weight 0 is NaN and would reach rows
+// for which the key does not count, masked ones above all. So keys with such values are taken out of the tile and added
+// only to rows that give them a weight.
 inline bool all_finite(const Scratch& s, int keys) {
   MaskV found = false;
   for (int d = 0; d < HEAD_DIM_VO; d += kRows)
-    for (int i = 0; i < (keys + kPack - 1) / kPack * kRows; i += kLanes) {
-      const FloatV cells = FloatV::load(s.values + d / kPack * TILE_KEYS + i);
+    for (int i = 0; i < (keys + kCellElements - 1) / kCellElements * kRows; i += kLanes) {
+      const FloatV cells = FloatV::load(s.values + d / kCellElements * TILE_KEYS + i);
       found = found || !(dm::math::abs(cells) < dm::math::infinity);
       if (kPaired) found = found || !(dm::math::abs(low_half(cells)) < dm::math::infinity);
     }
-  return !any(found);  // keys past the last of a short tile may count: that only costs time
+  // The last vector may reach past a short tile, to values that an earlier tile left. If those are not finite, this
+  // answer only costs time.
+  return !any(found);
 }
 
-__attribute__((cold, noinline)) inline void set_nonfinite_aside(Scratch& s, int keys) {
+// Zeroes the values of keys that have one that is not finite, and sets `finite` for every key.
+__attribute__((cold, noinline)) inline void remove_nonfinite_keys(Scratch& s, int keys) {
   using Element = CellElement<>::type;
   for (int c = 0; c < keys; ++c) {
     s.finite[c] = true;
     const auto value = [&](int d) -> Element& {
-      float* cells = s.values + d / kRows * kRows * (TILE_KEYS / kPack) + c / kPack * kRows + d % kRows;
-      return reinterpret_cast<Element*>(cells)[c % kPack];
+      float* cells = s.values + d / kRows * kRows * (TILE_KEYS / kCellElements) + c / kCellElements * kRows + d % kRows;
+      return reinterpret_cast<Element*>(cells)[c % kCellElements];
     };
     for (int d = 0; d < HEAD_DIM_VO; ++d)
       s.finite[c] &= dm::math::abs(static_cast<float>(value(d))) < dm::math::infinity;
@@ -173,15 +179,16 @@ __attribute__((cold, noinline)) inline void set_nonfinite_aside(Scratch& s, int 
   }
 }
 
-// `v` is the tile's first row in place.
-__attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch& s, const Block& block,
-                                                          const DType* v) {
+// Adds the removed keys. `v`: the tile's first row in the tensor.
+__attribute__((cold, noinline)) inline void add_removed_keys(Sequence& seq, Scratch& s, const QueryBlock& block,
+                                                             const DType* v) {
   for (int c = block.first; c < block.last; ++c) {
     if (s.finite[c]) continue;
     for (int d = 0; d < HEAD_DIM_VO; ++d)
       for (int j = 0; j < kVectors; ++j) {
-        float* out = block.out + d * kBlock + j * kLanes;
-        const FloatV cells = FloatV::load(s.weights + c / kPack * kBlock + j * kLanes), sum = FloatV::load(out);
+        float* out = block.out + d * kBlockQueries + j * kLanes;
+        const FloatV cells = FloatV::load(s.weights + c / kCellElements * kBlockQueries + j * kLanes),
+                     sum = FloatV::load(out);
         const FloatV weight = !kPaired ? cells : c % 2 ? high_half(cells) : low_half(cells);
         const FloatV value = static_cast<float>(v[c * seq.params.v_strides.row + d]);
         dm::math::select(weight == 0.f, sum, sum + weight * value).store(out);
@@ -189,12 +196,12 @@ __attribute__((cold, noinline)) inline void add_nonfinite(Sequence& seq, Scratch
   }
 }
 
-// All keys for some blocks of queries, of the heads that share one head of keys and values.
-inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
+// Computes `count` blocks of queries, whose heads share one KV head, over all keys.
+inline void run_task(Sequence& seq, Scratch& s, QueryBlock* blocks, int count) {
   const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
   const int share = TILE_KEYS / count + 1;
   int tiles = 0;
-  for (int b = 0; b < count; ++b) start(seq, blocks[b]);
+  for (int b = 0; b < count; ++b) init_block(seq, blocks[b]);
   for (int k0 = 0; k0 < seq.kv_len; k0 += TILE_KEYS) {
     const int keys = dm::math::min(TILE_KEYS, seq.kv_len - k0);
     bool needed = false;
@@ -204,60 +211,60 @@ inline void run_task(Sequence& seq, Scratch& s, Block* blocks, int count) {
     load_keys(s.keys, k, k_stride, keys);
     load_values(s.values, v, v_stride, keys);
     const bool finite = all_finite(s, keys);
-    if (!finite) set_nonfinite_aside(s, keys);
+    if (!finite) remove_nonfinite_keys(s, keys);
     for (int b = 0; b < count; ++b) {
-      const Block& block = blocks[b];
-      // A share of the next tile with each block, so that the copy finds it in the second-level cache.
+      const QueryBlock& block = blocks[b];
+      // Each block prefetches a share of the next tile, so that the copy finds it in the L2 cache.
       const int ahead = TILE_KEYS + b * share, rows = dm::math::min(share, seq.kv_len - k0 - ahead);
       prefetch<HEAD_DIM_QK>(k + ahead * k_stride, k_stride, rows);
       prefetch<HEAD_DIM_VO>(v + ahead * v_stride, v_stride, rows);
       if (block.last <= block.first) continue;
       FloatV rescale[kVectors];
-      multiply_keys(s, block);
-      weigh(seq, s, block, k0, rescale);
-      multiply_values(s, block, rescale);
-      if (!finite) add_nonfinite(seq, s, block, v);
+      multiply_qk(s, block);
+      online_softmax(seq, s, block, k0, rescale);
+      multiply_pv(s, block, rescale);
+      if (!finite) add_removed_keys(seq, s, block, v);
     }
-    if (++tiles % kFold == 0)
-      for (int b = 0; b < count; ++b) fold(blocks[b], seq.logit_scale, tiles == kFold, false);
+    if (++tiles % kFoldTiles == 0)
+      for (int b = 0; b < count; ++b) fold(blocks[b], seq.logit_scale, tiles == kFoldTiles, false);
   }
   for (int b = 0; b < count; ++b) {
-    if (tiles >= kFold) fold(blocks[b], seq.logit_scale, false, true);
-    finish(seq, blocks[b]);
+    if (tiles >= kFoldTiles) fold(blocks[b], seq.logit_scale, false, true);
+    finish_block(seq, blocks[b]);
   }
 }
 
 inline void forward(const Params& params) {
   const int group = params.num_qo_heads / params.num_kv_heads;
   const int kv_heads = params.batch_size * params.num_kv_heads;
-  const int64_t blocks = int64_t{group} * ((params.max_qo_len + kBlock - 1) / kBlock);  // of one head of keys
-  // Four tasks a thread let them finish together; beyond that, larger tasks copy less.
+  const int64_t blocks = int64_t{group} * ((params.max_qo_len + kBlockQueries - 1) / kBlockQueries);  // of one KV head
+  // With four tasks a thread, the threads finish at about the same time. Larger tasks than that copy less.
   const int64_t even = blocks * kv_heads / (4 * dimorph::num_threads());
   const int size = static_cast<int>(even < 1 ? 1 : even < kMaxBlocks ? even : kMaxBlocks);
   const int64_t tasks = (blocks + size - 1) / size;
-  // The last queries first: under a causal mask they see the most keys, and short tasks last fill the gaps.
+  // The last queries come first: under a causal mask they have the most keys, and short tasks at the end fill gaps.
   dimorph::parallel_for(tasks * kv_heads, [&](int64_t i) {
     const int64_t first = (tasks - 1 - i / kv_heads) * size;
     const int kv_head = static_cast<int>(i % kv_heads);
     Sequence seq(params, kv_head / params.num_kv_heads, kv_head % params.num_kv_heads);
     Scratch& s = *static_cast<Scratch*>(dimorph::thread_scratch(sizeof(Scratch)));
-    Block list[kMaxBlocks];
+    QueryBlock list[kMaxBlocks];
     int count = 0;
-    for (int64_t b = first; b < first + size && b / group * kBlock < seq.qo_len; ++b, ++count) {
-      const int q0 = static_cast<int>(b / group) * kBlock;
-      list[count] = Block{seq.kv_head * group + static_cast<int>(b % group),
-                          q0,
-                          dm::math::min(kBlock, seq.qo_len - q0),
-                          0,
-                          0,
-                          false,
-                          s.q[count],
-                          s.out[count],
-                          s.max[count],
-                          s.sum[count],
-                          s.folded_out[count],
-                          s.folded_max[count],
-                          s.folded_sum[count]};
+    for (int64_t b = first; b < first + size && b / group * kBlockQueries < seq.qo_len; ++b, ++count) {
+      const int q0 = static_cast<int>(b / group) * kBlockQueries;
+      list[count] = QueryBlock{seq.kv_head * group + static_cast<int>(b % group),
+                               q0,
+                               dm::math::min(kBlockQueries, seq.qo_len - q0),
+                               0,
+                               0,
+                               false,
+                               s.q[count],
+                               s.out[count],
+                               s.row_max[count],
+                               s.row_sum[count],
+                               s.folded_out[count],
+                               s.folded_row_max[count],
+                               s.folded_row_sum[count]};
     }
     if (count) run_task(seq, s, list, count);
   });

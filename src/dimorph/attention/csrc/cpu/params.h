@@ -1,4 +1,4 @@
-// What the CPU family's case computes from: the problem and the variant, with the variant's additional parameters.
+// The parameters of the CPU family's case: the problem, and the variant's additional parameters.
 #pragma once
 #include <dimorph/attention/variants.h>
 #include <dimorph/case.h>

@@ -1,10 +1,11 @@
-// What the CPU family computes on: one sequence of the batch, with the variant's view of it.
+// One sequence of the batch and one of its KV heads, with the variant's view of the sequence; and what rows have in
+// common at their begin and their end.
 #pragma once
 #include <dimorph/attention/math.h>
 #include <dimorph/attention/variants.h>
 
 #include "../problem.h"
-#include "pairs.h"
+#include "bf16_pairs.h"
 #include "params.h"
 
 namespace DIMORPH_CASE {
@@ -13,17 +14,17 @@ using dm::IntV;
 using dm::MaskV;
 using dm::TileClass;
 
-// Logits are kept in units of log2, so that a weight is exp2 of a difference. Queries in float32 carry sm_scale, and
-// without a logits transform log2(e) too: no logit is scaled one by one.
+// Logits are in units of log2, so that a weight is exp2 of a difference. Queries in float32 are multiplied by sm_scale,
+// and without LogitsTransform by log2(e) too, so that no logit must be scaled by itself.
 constexpr float kQueryUnit = Traits::has_logits_transform ? 1.f : dm::math::log2e;
 constexpr float kLogitUnit = Traits::has_logits_transform ? dm::math::log2e : 1.f;
-// Pairs of queries carry its sign only, which rounds nothing. Where no hook sees a logit or a maximum, blocks of them
-// keep logits as they come from the product, and scale the differences: so the largest has weight 1, however large.
+// Queries in pairs of bfloat16 are multiplied by the sign of sm_scale only, which rounds nothing. If no hook sees a
+// logit or a row max, blocks of queries keep the logits as the product gives them and scale the differences to the row
+// max. Then the largest logit has weight 1, however large it is.
 constexpr bool kUnscaled = kPaired && Traits::use_softmax && !Traits::has_logits_transform && !Traits::has_row_init;
-// Where a maximum starts: finite, so that -inf minus it is -inf and not NaN.
+// Where a row max starts: finite, so that -inf minus it is -inf and not NaN.
 constexpr float kLowest = -3.402823466e38f;
 
-// One sequence and one head of its keys and values.
 struct Sequence {
   const Params& params;
   Variant variant;
@@ -31,7 +32,7 @@ struct Sequence {
   const DType *q, *k, *v;
   DType* out;
   float* lse;
-  float logit_scale;  // what is left to multiply logits with, or their differences; never 0, so that -inf stays it
+  float logit_scale;  // factor left for the logits, or for their differences; never 0, so that -inf stays -inf
 
   Sequence(const Params& p, int batch_idx, int kv_head_idx)
       : params(p),
@@ -49,7 +50,7 @@ struct Sequence {
     lse = p.lse ? p.lse + offset(p.lse_strides, q_row, 0) : nullptr;
   }
 
-  // Turns to another head of keys and values.
+  // Moves on to another KV head.
   void select(int head) {
     k += (head - kv_head) * params.k_strides.head;
     v += (head - kv_head) * params.v_strides.head;
@@ -66,7 +67,7 @@ struct Sequence {
   }
 };
 
-// A row's maximum, in units of log2, and sum before its first key.
+// The state of a row before its first key, row max in units of log2, as RowInit sets it. T: float, or a vector of rows.
 template <typename T, typename QIdx>
 inline dm::RowState<T> initial_state(Sequence& seq, QIdx qo_idx, int head) {
   dm::RowState<T> row{-dm::math::infinity, 0.f};
@@ -74,11 +75,11 @@ inline dm::RowState<T> initial_state(Sequence& seq, QIdx qo_idx, int head) {
   return {dm::math::max(T(kLowest), row.max * dm::math::log2e), row.sum};
 }
 
-// What the outputs of rows are multiplied with at last, and those rows' log-sum-exp; from their maxima, in units of
-// log2, and their sums. T is a vector of rows or one.
+// Factor that normalises the output of rows, after RowFinalize; sets their log-sum-exp. `max`: in units of log2. T:
+// float, or a vector of rows.
 template <typename T, typename QIdx>
-inline T normalisation(Sequence& seq, T max, T sum, QIdx qo_idx, int head, T& lse) {
-  lse = __builtin_nanf("");  // without softmax there is no such sum
+inline T normaliser(Sequence& seq, T max, T sum, QIdx qo_idx, int head, T& lse) {
+  lse = __builtin_nanf("");  // without softmax there is no log-sum-exp
   if (!Traits::use_softmax) return 1.f;
   dm::RowState<T> row{dm::math::select(max == kLowest, T(-dm::math::infinity), max * dm::math::ln2), sum};
   T factor = 1.f;

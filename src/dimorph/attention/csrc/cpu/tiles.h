@@ -1,20 +1,20 @@
-// Tile sizes of the CPU family, and the register-blocked product that both matrix products are made of.
+// Sizes of the tiles, the micro-kernel that both products are made of, and the copies of keys and values.
 //
-// Queries lie in SIMD lanes. So a row's maximum and sum are plain vector operations, keys and values are read as
-// scalars in the order they lie in memory, and nothing but the queries is ever transposed.
+// Queries lie in SIMD lanes. So row max and row sum are plain vector operations, keys and values are read as scalars in
+// the order in which they lie in memory, and only queries are ever transposed.
 #pragma once
 #include <dimorph/attention/math.h>
 #include <dimorph/attention/simd.h>
 #include <dimorph/dtype.h>
 
-#include "pairs.h"
+#include "bf16_pairs.h"
 #include "params.h"
 
 namespace DIMORPH_CASE {
 
-// Where the target multiplies pairs of bfloat16, a lane of an operand holds two elements that follow each other along
-// the sum: half as many steps. Elsewhere a lane holds one element as float32. Either is called a cell.
-constexpr int kPack = kPaired ? 2 : 1;  // elements a cell
+// A cell is 4 bytes of an operand. Where the target multiplies pairs of bfloat16, a cell holds two elements that follow
+// each other along the sum, which halves the steps; elsewhere it holds one element as float32.
+constexpr int kCellElements = kPaired ? 2 : 1;
 template <bool = kPaired>
 struct CellElement {
   using type = float;
@@ -24,25 +24,27 @@ struct CellElement<true> {
   using type = DType;
 };
 
-// A product keeps kRows x kVectors accumulators in registers and reads kRows + kVectors operands for as many
-// multiply-adds as there are accumulators: 24 per 11 loads fills 32 registers, 12 per 7 fills 16.
+// The micro-kernel keeps kRows x kVectors accumulators in registers, and each step reads kRows + kVectors operands for
+// kRows x kVectors multiply-adds: 24 for 11 loads with 32 registers, 12 for 7 loads with 16.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kRows = 8;
 #else
 constexpr int kRows = 4;
 #endif
 constexpr int kVectors = 3;
-constexpr int kBlock = kVectors * kLanes;  // queries that are computed together
-// Tiles after which a block's sums are folded away: 65,000 keys then cost 32 + 32 roundings, not 1024.
-constexpr int kFold = 2048 / TILE_KEYS;
-// Query blocks that share one copy of a tile of keys and values. The copy costs 1 / 24 of one block's work, more where
-// it comes from the third-level cache, so 16 share it; their queries and outputs must fit a second-level cache.
-constexpr int kBlockBytes = 4 * kBlock * (HEAD_DIM_QK + HEAD_DIM_VO);
+constexpr int kBlockQueries = kVectors * kLanes;  // queries that are computed together
+// Tiles of keys after which the sums of a block are folded away (fold in query_block.h). For 65,536 keys a result then
+// has 32 + 32 roundings and not 1024.
+constexpr int kFoldTiles = 2048 / TILE_KEYS;
+// Blocks of queries that share one copy of a tile of keys and values. A copy costs 1/24 of the work of one block, more
+// if it comes from the L3 cache, so up to 16 blocks share it. Their queries and outputs must fit the L2 cache.
+constexpr int kBlockBytes = 4 * kBlockQueries * (HEAD_DIM_QK + HEAD_DIM_VO);
 constexpr int kMaxBlocks = dm::math::min(16, 768 * 1024 / kBlockBytes);
 
-// sums[i][j] += the sum over s of rows[i * kRowStride + s * kStepStride] * columns[s * kBlock + lane j], in cells
+// sums[i][j] += sum over steps s of rows[i * kRowStride + s * kStepStride] * columns[s * kBlockQueries + j * kLanes +
+// lane], all in cells.
 template <int kRowStride, int kStepStride>
-DM_INLINE void multiply(RawFloat (&sums)[kRows][kVectors], const float* rows, const float* columns, int steps) {
+DM_INLINE void micro_kernel(RawFloat (&sums)[kRows][kVectors], const float* rows, const float* columns, int steps) {
   DM_NO_UNROLL
   for (int s = 0; s < steps; ++s) {
     RawFloat column[kVectors];
@@ -56,11 +58,11 @@ DM_INLINE void multiply(RawFloat (&sums)[kRows][kVectors], const float* rows, co
         sums[i][j] = kPaired ? multiply_add_pairs(sums[i][j], row, column[j]) : sums[i][j] + row * column[j];
     }
     rows += kStepStride;
-    columns += kBlock;
+    columns += kBlockQueries;
   }
 }
 
-// The one place that converts elements of rows from the storage type.
+// Converts kCount elements from the storage type; the only place that does.
 template <int kCount>
 DM_INLINE void convert(float* to, const float* from) {
   __builtin_memcpy(to, from, 4 * kCount);
@@ -86,10 +88,10 @@ DM_INLINE void convert(float* to, const half* from) {
   for (int i = 0; i < kCount; ++i) to[i] = static_cast<float>(from[i]);
 }
 
-// Copies keys, one after the other: the products then read memory in one direction at constant strides (rows in place
-// lie a power of two apart and would fall into few cache sets).
+// Copies `count` rows of keys to a contiguous tile, which the products read in one direction and at constant strides.
+// Read in place, rows that lie a power of two apart would fall into few cache sets.
 inline void load_keys(float* tile, const DType* rows, int64_t stride, int count) {
-  for (int r = 0; r < count; ++r, rows += stride, tile += HEAD_DIM_QK / kPack) {
+  for (int r = 0; r < count; ++r, rows += stride, tile += HEAD_DIM_QK / kCellElements) {
     if constexpr (kPaired) {
       __builtin_memcpy(tile, rows, 2 * HEAD_DIM_QK);
     } else {
@@ -98,12 +100,12 @@ inline void load_keys(float* tile, const DType* rows, int64_t stride, int count)
   }
 }
 
-// Copies values into panels of cells, [HEAD_DIM_VO / kRows][TILE_KEYS / kPack][kRows]. Where a pair has one key, its
-// other values are 0.
+// Copies `count` rows of values to panels of cells [HEAD_DIM_VO / kRows][TILE_KEYS / kCellElements][kRows]. In a pair
+// with only one key, the other value is 0.
 inline void load_values(float* tile, const DType* rows, int64_t stride, int count) {
-  for (int r = 0; r < count; r += kPack, rows += kPack * stride, tile += kRows)
+  for (int r = 0; r < count; r += kCellElements, rows += kCellElements * stride, tile += kRows)
     for (int d = 0; d < HEAD_DIM_VO; d += kRows) {
-      float* cells = tile + d / kRows * kRows * (TILE_KEYS / kPack);
+      float* cells = tile + d / kRows * kRows * (TILE_KEYS / kCellElements);
       if constexpr (kPaired) {
         typedef uint16_t Row __attribute__((vector_size(2 * kRows)));
         typedef uint32_t Pairs __attribute__((vector_size(4 * kRows)));
@@ -118,7 +120,7 @@ inline void load_values(float* tile, const DType* rows, int64_t stride, int coun
     }
 }
 
-// Asks for rows that the next tile will copy.
+// Prefetches rows that the next tile will copy to the L2 cache.
 template <int kDim>
 inline void prefetch(const DType* rows, int64_t stride, int count) {
   DM_NO_UNROLL

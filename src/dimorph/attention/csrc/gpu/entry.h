@@ -38,8 +38,7 @@ inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const Cons
                           const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k,
                           LayoutError layout_error) {
   DIMORPH_CHECK(q.device().device_type == kDLCUDA, "attention: argument 'q': expected a tensor on a GPU");
-  Call call{};
-  call.problem = describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, max_seqlen_q, max_seqlen_k);
+  Call call{describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, max_seqlen_q, max_seqlen_k), Launch{}};
   check_alignment(q, call.problem.q_strides, "q", false, layout_error);
   check_alignment(k, call.problem.k_strides, "k", true, layout_error);
   check_alignment(v, call.problem.v_strides, "v", true, layout_error);

@@ -10,13 +10,13 @@ DM_HD constexpr int smaller(int a, int b) { return a < b ? a : b; }
 DM_HD constexpr int larger(int a, int b) { return a < b ? b : a; }
 
 struct Config {
-  int dim_qk, dim_vo;        // head dims
-  int row_tiles;             // tiles of 16 query rows that a warp computes
-  int warps;                 // of a thread block
-  int blocks_per_sm;         // thread blocks that an SM runs at once
-  int tile_keys;             // keys of a tile, whose logits are in registers at once
-  int resident_query_parts;  // parts of 16 along dim_qk whose queries stay in registers; others are loaded for each
-                             // tile
+  int dim_qk, dim_vo;  // head dims
+  int row_tiles;       // tiles of 16 query rows that a warp computes
+  int warps;           // of a thread block
+  int blocks_per_sm;   // thread blocks that an SM runs at once
+  int tile_keys;       // keys of a tile, whose logits are in registers at once
+  // Parts of 16 along dim_qk whose queries stay in registers; the others are loaded again for each tile.
+  int resident_query_parts;
 
   DM_HD constexpr int warp_rows() const { return 16 * row_tiles; }
   DM_HD constexpr int tile_rows() const { return warp_rows() * warps; }

@@ -7,6 +7,8 @@
 #include "tensor_maps.h"
 
 using dimorph::Str;
+namespace gpu = dimorph::attention::gpu;
+namespace sm90 = dimorph::attention::sm90;
 
 // Arguments and result are those of the CPU's entry (cpu/attention.cc), and besides:
 //   workspace     float32, contiguous, aligned to 8 bytes. Without one, or with one that is too small for it, keys are
@@ -16,10 +18,8 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm
                Optional<Tensor> lse, Optional<Tensor> workspace, Optional<ConstTensor> cu_seqlens_q,
                Optional<ConstTensor> cu_seqlens_k, Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k,
                Extra extra) {
-  namespace attention = dimorph::attention;
-  const attention::gpu::Call call =
-      attention::gpu::describe_call(q, k, v, out, sm_scale, lse, workspace, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
-                                    max_seqlen_k, attention::sm90::layout_error);
+  const gpu::Call call = gpu::describe_call(q, k, v, out, sm_scale, lse, workspace, cu_seqlens_q, cu_seqlens_k,
+                                            max_seqlen_q, max_seqlen_k, sm90::layout_error);
   DISPATCH_dtype(q.dtype(), DType,
                  DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
                                     DISPATCH_variant(variant, ATTENTION_VARIANT,

@@ -1,6 +1,6 @@
-// Several variants as one. Transforms run in the order given, each on what the one before left; a key counts where
-// every mask lets it count; a tile is skipped where one of them skips it, and full where all find it full; rows are
-// initialised and finalised in the order given. Without softmax as soon as one of them is without.
+// Several variants as one. Query, logits and output transforms run in the order given, each on the result of the one
+// before. A key counts if every mask lets it count. A tile is skipped if one variant skips it, and full if all find it
+// full. Rows are initialised and finalised in the order given. The composition uses softmax if all of its variants do.
 //
 //   template <typename ParamsT>
 //   using CappedWindow = dm::Compose<ParamsT, dm::Causal<ParamsT>, dm::Window<ParamsT>, dm::SoftCap<ParamsT>>;
@@ -31,7 +31,7 @@ struct Compose {
     most = hooks::logits_bound(first, params, most, qo_head_idx);
     return hooks::logits_bound(rest, params, most, qo_head_idx);
   }
-  // Of the first that transforms; those after it see what it leaves.
+  // Asks the first variant that transforms logits: those after it see its results, whatever their size.
   DM_HD bool SmallLogits(const ParamsT& params, float magnitude) {
     if constexpr (Traits<First>::has_logits_transform) {
       return hooks::small_logits(first, params, magnitude);

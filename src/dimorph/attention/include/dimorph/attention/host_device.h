@@ -1,4 +1,4 @@
-// DM_HD marks what the host and the device run.
+// DM_HD marks functions that run on the host and on the device.
 #pragma once
 
 #if defined(__CUDACC__)  // NVRTC defines it too
@@ -9,7 +9,7 @@
 
 namespace dm {
 
-// The most queries, and keys, of all sequences: so that sums of a few indices are 32 bits wide.
+// The most queries, and the most keys, of all sequences together. Sums of a few indices then fit 32 bits.
 constexpr int kMaxLength = 1 << 29;
 
 }  // namespace dm

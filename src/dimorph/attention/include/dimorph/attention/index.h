@@ -1,6 +1,6 @@
-// The index of a key on the device. A thread's keys lie constants apart, so that sums, comparisons and conversions of
-// their indices cost one instruction a key where what they have in common is computed once; a compiler does not find
-// that for floats, and not for integers that are first kept in range.
+// The index of a key on the device. The keys of a thread lie constant distances apart, so sums, comparisons and
+// conversions of their indices can cost one instruction a key if the part that they share is computed once. Compilers
+// do not find that for floats, nor for integers that are first kept in range.
 #pragma once
 #include "host_device.h"
 
@@ -15,9 +15,10 @@ struct OnlyInt<int> {
 };
 }  // namespace detail
 
-// A number base + step. `step` is known when compiling, `base` the same for many. As an int it is in range: no further
-// than `last`, which is on its upper side for kSign > 0, and on its lower one otherwise. Sums and comparisons with ints
-// and conversions to float take it as it is: what a hook makes of keys past the last counts for nothing.
+// The number base + step. `step` is a constant when the kernel is compiled, `base` is the same for many keys. Converted
+// to int it is kept in range: it does not go past `last`, upwards for kSign > 0 and downwards otherwise. Sums and
+// comparisons with ints and the conversion to float use base + step as it is, because the result of a hook for keys
+// past the last is not used.
 template <int kSign>
 struct Index {
   int base, step, last;
@@ -36,7 +37,8 @@ struct Index {
 };
 
 namespace detail {
-// What an index is compared with, so near that their difference is an int: indices themselves are nearer.
+// b, or the nearest number whose difference to any index still fits an int. No index is that far away, so comparisons
+// with the result are the same.
 DM_HD constexpr int near(int b) {
   constexpr int far = (1 << 30) - 1;
   return b < -far ? -far : b < far ? b : far;

@@ -1,7 +1,8 @@
-// dm::math: what variants and kernels compute with, on a scalar, on a SIMD vector of the host (simd.h) and on the
-// device. The host's scalar and SIMD forms are one template, so they agree to the bit; no header of the standard
-// library is needed (`<cmath>` alone would cost a third of a case's compile time).
-// Relative errors on the host: exp2, exp, log2, log, tanh, sigmoid within 3e-7. Below 2^-126 they flush to zero.
+// dm::math: the functions that variants and kernels compute with, on scalars, on SIMD vectors of the host (simd.h) and
+// on the device. On the host, scalar and SIMD forms are one template, so they agree to the bit. No header of the
+// standard library is needed: <cmath> alone would cost a third of a case's compile time.
+// Relative errors on the host: exp2, exp, log2, log, tanh and sigmoid within 3e-7. Results below 2^-126 are flushed to
+// zero.
 #pragma once
 
 #include <dimorph/ints.h>
@@ -24,7 +25,7 @@ template <typename T>
 DM_HD inline T select(bool condition, T yes, T no) {
   return condition ? yes : no;
 }
-// These let a NaN in `b` through.
+// If `b` is NaN, so is the result.
 DM_HD inline float max(float a, float b) { return a > b ? a : b; }
 DM_HD inline float min(float a, float b) { return a < b ? a : b; }
 DM_HD constexpr int32_t max(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -51,7 +52,7 @@ DM_HD inline float rcp(float x) {
 DM_HD inline float exp(float x) { return exp2(x * log2e); }
 DM_HD inline float log(float x) { return log2(x) * ln2; }
 DM_HD inline float abs(float x) { return fabsf(x); }
-// Not tanh.approx: at 2^-11 it is too coarse for soft caps and for sigmoid weights near 1 / keys.
+// Not tanh.approx: its error of 2^-11 is too large for soft caps, and for sigmoid weights near 1 / keys.
 DM_HD inline float tanh(float x) { return 1.f - 2.f * rcp(exp2(x * (2 * log2e)) + 1.f); }
 
 #else
@@ -74,10 +75,10 @@ DM_INLINE FloatV opaque(FloatV x) {
 }
 #endif
 
-// 1.5 * 2^23: adding it rounds to an integer and leaves that integer in the low bits of the sum.
+// 1.5 * 2^23. Adding it to a float rounds the float to an integer, which is then in the low bits of the sum.
 constexpr float kRound = 12582912.f;
 
-// 2^x for |x| <= 1/2: a minimax polynomial (1.6e-7) that is exactly 1 at 0.
+// 2^x for |x| <= 1/2: a minimax polynomial with an error of 1.6e-7, exactly 1 at 0.
 template <typename T>
 DM_HD inline T exp2_fraction(T x) {
   T p = x * 0.001326472731307149f + 0.009671512991189957f;
@@ -116,8 +117,8 @@ template <typename T>
 DM_HD inline T rcp(T x) {
   return 1.f / x;
 }
-// 2^x for x <= 0, -inf and NaN included: what a softmax needs, without the upper bound's clamp.
-// At -127 and below the exponent field is zero and the mantissa empty: exactly 0.
+// 2^x for x <= 0, -inf and NaN included. That is all a softmax needs, and it saves clamping at the upper bound. At -127
+// and below, exponent field and mantissa become zero: the result is exactly 0.
 template <typename T>
 DM_HD inline T exp2_nonpositive(T x) {
   x = max(detail::opaque(T(-127.f)), x);
@@ -125,7 +126,7 @@ DM_HD inline T exp2_nonpositive(T x) {
   return detail::scale(detail::exp2_fraction(x - (rounded - detail::kRound)), rounded);
 }
 #if defined(__AVX512F__) && !defined(__CUDACC__)
-// Two instructions that take every special value to its place, instead of six with the clamp; scalef(NaN, -inf) is 0.
+// Two instructions that handle every special value, instead of six with the clamp; vscalefps of (NaN, -inf) is 0.
 DM_INLINE FloatV exp2_nonpositive(FloatV x) {
   FloatV n, result;
   asm("vrndscaleps $8, %1, %0" : "=v"(n.raw) : "v"(x.raw));
@@ -176,7 +177,7 @@ DM_HD inline T tanh(T x) {
 
 #endif  // __CUDA_ARCH__
 
-// 1 / (1 + e^-x), exact to a few units in the last place also where it is tiny.
+// 1 / (1 + e^-x), exact to a few units in the last place, also where the result is tiny.
 template <typename T>
 DM_HD inline T sigmoid(T x) {
   return rcp(T(1.f) + exp(-x));

@@ -1,6 +1,5 @@
-// The host's SIMD values: FloatV, IntV and MaskV hold one number (or one truth value) a lane. They are thin wrappers
-// over the compilers' vector types, so that hooks may mix them with scalars and get the same meaning from every
-// compiler.
+// SIMD values on the host: FloatV, IntV and MaskV hold one number, or one truth value, a lane. They are thin wrappers
+// around the compilers' vector types. Hooks may mix them with scalars, with the same meaning for every compiler.
 #pragma once
 #include <stdint.h>
 
@@ -16,7 +15,7 @@
 
 namespace dm {
 
-// The widest vector that the target computes with in one instruction.
+// Lanes of the widest vector that the target computes with in one instruction.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
 #elif defined(__AVX__)
@@ -28,7 +27,7 @@ constexpr int kLanes = 4;
 typedef float RawFloat __attribute__((vector_size(4 * kLanes)));
 typedef int32_t RawInt __attribute__((vector_size(4 * kLanes)));
 
-// One truth value a lane, stored as -1 or 0. `&&`, `||` and `!` work as on `bool`, but both sides are always computed.
+// One truth value a lane, stored as -1 or 0. `&&`, `||` and `!` work as on `bool`, but always evaluate both sides.
 struct MaskV {
   RawInt raw;
   MaskV() = default;
@@ -41,7 +40,7 @@ struct MaskV {
   friend DM_INLINE MaskV operator!(MaskV a) { return MaskV(~a.raw); }
 };
 
-// Whether one lane is true.
+// Whether at least one lane is true.
 DM_INLINE bool any(MaskV mask) {
   uint64_t words[kLanes / 2], found = 0;
   __builtin_memcpy(words, &mask, sizeof words);
@@ -72,7 +71,7 @@ struct IntV {
   DM_ARITHMETIC(IntV, |)
   friend DM_INLINE IntV operator<<(IntV a, int bits) { return IntV(a.raw << bits); }
   friend DM_INLINE IntV operator>>(IntV a, int bits) { return IntV(a.raw >> bits); }
-  // base, base + 1, ...
+  // base, base + 1, base + 2 and so on.
   static DM_INLINE IntV sequence(int32_t base) {
     RawInt lane;
     DM_UNROLL
@@ -92,7 +91,7 @@ struct FloatV {
   DM_INLINE void store(float* to) const { *reinterpret_cast<RawFloat*>(to) = raw; }
 };
 
-// One lane, and a value made lane by lane; a scalar is the same in every lane.
+// Access to one lane; lanewise makes a value lane by lane. A scalar is the same in every lane.
 DM_INLINE float lane(FloatV value, int i) { return value.raw[i]; }
 DM_INLINE int lane(IntV value, int i) { return value.raw[i]; }
 DM_INLINE float lane(float value, int) { return value; }
@@ -107,7 +106,7 @@ DM_INLINE V lanewise(F f) {
   return value;
 }
 
-// The sums of neighbours: of a's lanes in the lower half, of b's in the upper one.
+// Sums of neighbouring lanes: those of a in the lower half, those of b in the upper half.
 DM_INLINE FloatV add_neighbours(FloatV a, FloatV b) {
 #if defined(__clang__)
 #define DM_SHUFFLE(...) FloatV(__builtin_shufflevector(a.raw, b.raw, __VA_ARGS__))

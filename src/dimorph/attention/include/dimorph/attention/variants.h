@@ -1,44 +1,78 @@
-// The variant interface: what a struct may provide to change attention, for every kernel family and every operation.
+// clang-format off
+// The variant interface: what a struct may provide to change attention, for every kernel family.
 //
-// A variant is a struct template over the params type. Everything in it is optional:
+// A variant is a struct template over the params type. A kernel makes one for each sequence that a thread works on, and
+// calls its hooks. Every member is optional, and a missing hook changes nothing. This one has all of them:
 //
 //   template <typename ParamsT>
 //   struct MyVariant {
-//     static constexpr bool use_softmax = true;      // false: weights are the transformed logits themselves
-//     static constexpr bool logits_additive = false; // true: LogitsTransform(x) is x plus a term free of x
-//     DM_HD MyVariant(const ParamsT& params, int batch_idx);         // or with a third argument, uint8_t* smem_ptr
+//
+//     static constexpr bool use_softmax = true;
+//       // false: the transformed logits are the weights, rows are not normalised, and the log-sum-exp is NaN.
+//
+//     static constexpr bool logits_additive = false;
+//       // true: LogitsTransform adds to the logit a term that does not depend on the logit.
+//
+//     DM_HD MyVariant(const ParamsT& params, int batch_idx);
+//       // Reads what all queries of sequence batch_idx have in common. A third parameter, `uint8_t* smem_ptr`, is
+//       // accepted, as FlashInfer's variants have it; it is null.
+//
 //     template <typename T>
 //     DM_HD T QueryTransform(const ParamsT& params, T q);
+//       // Changes one element of a query, before the product with the keys.
+//
 //     template <typename T, typename QIdx, typename KVIdx>
 //     DM_HD T LogitsTransform(const ParamsT& params, T logits, int batch_idx, QIdx qo_idx, KVIdx kv_idx,
 //                             int qo_head_idx, int kv_head_idx);
-//     DM_HD float LogitsBound(const ParamsT& params, float most, int qo_head_idx);     // what no transformed logit
-//     exceeds
-//                                                    // if none is above `most`; infinity: not known. With it, GPU
-//                                                    kernels
-//                                                    // need not look for the largest result of each tile
-//     DM_HD bool SmallLogits(const ParamsT& params, float magnitude);  // whether logits up to that are small enough...
-//     template <...>                                 // ... for the same as LogitsTransform, and its arguments, in less
-//     DM_HD T SmallLogitsTransform(...);             // time: GPU kernels ask for many logits at once
+//       // Changes a logit. With softmax, logits are q.k * params.sm_scale, in natural units; without, they are q.k.
+//
+//     DM_HD float LogitsBound(const ParamsT& params, float most, int qo_head_idx);
+//       // Upper bound of LogitsTransform's results for logits up to `most`; infinity if there is none. With it, GPU
+//       // kernels need not look for the largest result of each tile.
+//
+//     DM_HD bool SmallLogits(const ParamsT& params, float magnitude);
+//       // Whether SmallLogitsTransform may replace LogitsTransform for logits of -magnitude to magnitude. GPU kernels
+//       // ask once for many logits.
+//
+//     template <typename T, typename QIdx, typename KVIdx>
+//     DM_HD T SmallLogitsTransform(const ParamsT& params, T logits, int batch_idx, QIdx qo_idx, KVIdx kv_idx,
+//                                  int qo_head_idx, int kv_head_idx);
+//       // The same result as LogitsTransform for such logits, in less time.
+//
 //     template <typename QIdx, typename KVIdx>
 //     DM_HD auto LogitsMask(const ParamsT& params, int batch_idx, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx,
-//                           int kv_head_idx);         // true where the key counts
+//                           int kv_head_idx);
+//       // Whether the key counts for the query: a bool or, for SIMD indices, a dm::MaskV.
+//
 //     template <typename T, typename QIdx>
 //     DM_HD T OutputTransform(const ParamsT& params, T output, int batch_idx, QIdx qo_idx, int qo_head_idx, int dim);
+//       // Changes element `dim` of an output row, after normalisation.
+//
 //     template <typename T, typename QIdx>
 //     DM_HD void RowInit(const ParamsT& params, dm::RowState<T>& row, int batch_idx, QIdx qo_idx, int qo_head_idx);
+//       // Sets the row's state before its first key; on entry max is -infinity and sum is 0.
+//
 //     template <typename T, typename QIdx>
-//     DM_HD void RowFinalize(...the same arguments...);
+//     DM_HD void RowFinalize(const ParamsT& params, dm::RowState<T>& row, int batch_idx, QIdx qo_idx, int qo_head_idx);
+//       // Changes the row's state after its last key, before output and log-sum-exp are computed from it.
+//
 //     DM_HD dm::TileClass classify_tile(int q0, int q1, int k0, int k1);
+//       // What to do with the logits of queries [q0, q1) and keys [k0, k1). Without it every tile is kPartial, or
+//       // kFull if there is no LogitsMask.
 //   };
 //
-// T is float, or a SIMD vector on the host. An index is int, or a SIMD vector of them: a hook that takes both indices
-// as templates and decides by dm::math::select runs on whole vectors; one written for scalars (`uint32_t qo_idx`) is
-// called lane by lane, which is right but slow. On the device an index as a template is a dm::Index: an int to whoever
-// asks for one. Indices count from the start of their sequence; as ints they are always in range.
+// Types. T is float or, on the host, a SIMD vector (FloatV). An index is an int or, on the host, a SIMD vector of them
+// (IntV); on the device the key's index is a dm::Index, which is an int to whoever asks for one. A hook that takes
+// both indices as templates, and decides by dm::math::select, runs on whole vectors. A hook for scalars, such as
+// `uint32_t qo_idx`, is called lane by lane: the result is the same, but it is slower.
 //
-// What the numbers are: with softmax, logits are q.k * params.sm_scale, natural units; without, they are q.k as it
-// is, and the variant scales. OutputTransform sees the normalised output.
+// Indices. Queries and keys are counted from the start of their sequence, and as ints they are always in range: a lane
+// past the last repeats the last. dm::diagonal aligns queries and keys bottom-right: query i stands at key
+// i + kv_len - qo_len, so the last query stands at the last key.
+//
+// Parameters. `params` holds the problem (BaseParams in problem.h: strides, lengths, scale), the element types DTypeQ,
+// DTypeKV, DTypeO and IdType, and the variant's additional parameters by the names of its declaration in Python.
+// clang-format on
 #pragma once
 #include <dimorph/ints.h>
 
@@ -46,7 +80,7 @@
 #include "math.h"         // IWYU pragma: export
 
 #if !defined(__CUDACC__)
-// So that a header written for CUDA is a variant on the host as it stands.
+// A variant's header that was written for CUDA compiles on the host as it stands.
 #ifndef __device__
 #define __device__
 #endif
@@ -60,11 +94,12 @@
 
 namespace dm {
 
-// What a kernel does with the queries [q0, q1) and keys [k0, k1): nothing, no masking, or a mask test for each logit.
+// How a kernel treats the logits of a tile of queries and keys: it skips them, computes all without a mask, or asks
+// LogitsMask for each.
 enum class TileClass { kSkip, kFull, kPartial };
 
-// A row's softmax before it is normalised: sum = the sum of exp(logit - max) over the keys so far.
-// RowFinalize may raise max (and rescale sum); the kernel rescales the output by exp(old max - new max).
+// The state of a row's online softmax, in natural units: sum = sum over the keys so far of exp(logit - max). If
+// RowFinalize raises max it must rescale sum; the kernel rescales the output by exp(old max - new max).
 template <typename T>
 struct RowState {
   T max;
@@ -78,8 +113,8 @@ using void_t = void;
 template <typename T>
 DM_HD T&& declval();
 
-// Whether V has a member of that name, whatever its signature: a hook with wrong arguments must not pass for a missing
-// one.
+// Whether V has a member of that name, whatever its signature, so that a hook with wrong arguments is an error and not
+// taken for a missing one.
 #define DM_HAS_MEMBER(Name)                                        \
   template <typename V>                                            \
   struct Has##Name {                                               \
@@ -139,7 +174,7 @@ DM_CALLABLE(OutputTransform, declval<const ParamsT&>(), declval<T>(), 0, declval
 
 }  // namespace detail
 
-// What a kernel asks about a variant. Compose specialises it.
+// What a kernel knows about a variant when it is compiled. Compose specialises it.
 template <typename V>
 struct Traits {
   static constexpr bool has_query_transform = detail::HasQueryTransform<V>::value;
@@ -158,7 +193,7 @@ struct Traits {
                 "the variant has none of the hooks and traits that attention knows: is one misspelt?");
 };
 
-// How kernels call the hooks. A hook that is not there is the identity.
+// How kernels call the hooks. A missing hook is the identity.
 namespace hooks {
 
 template <typename V, typename ParamsT>
@@ -211,7 +246,7 @@ DM_HD inline T logits_transform(V& variant, const ParamsT& params, T logits, int
   }
 }
 
-// What no transformed logit exceeds if none is above `most`; infinity where that is not known.
+// Upper bound of the transformed logits, given the bound `most` of the raw ones; infinity if there is none.
 template <typename V, typename ParamsT>
 DM_HD inline float logits_bound(V& variant, const ParamsT& params, float most, int qo_head_idx) {
   if constexpr (!Traits<V>::has_logits_transform) {
@@ -223,7 +258,7 @@ DM_HD inline float logits_bound(V& variant, const ParamsT& params, float most, i
   }
 }
 
-// Whether small_logits_transform serves logits up to that magnitude.
+// Whether small_logits_transform serves logits of -magnitude to magnitude.
 template <typename V, typename ParamsT>
 DM_HD inline bool small_logits(V& variant, const ParamsT& params, float magnitude) {
   if constexpr (Traits<V>::has_small_transform) {
@@ -242,7 +277,7 @@ DM_HD inline T small_logits_transform(V& variant, const ParamsT& params, T logit
   }
 }
 
-// Mask is bool, or MaskV on the host.
+// Mask: bool, or MaskV on the host.
 template <typename Mask, typename V, typename ParamsT, typename QIdx, typename KVIdx>
 DM_HD inline Mask logits_mask(V& variant, const ParamsT& params, int batch_idx, QIdx qo_idx, KVIdx kv_idx,
                               int qo_head_idx, int kv_head_idx) {
@@ -292,7 +327,7 @@ DM_HD inline void row_finalize(V& variant, const ParamsT& params, RowState<T>& r
 
 }  // namespace hooks
 
-// memory[index * stride], for each lane where the index is a vector. For hooks that read a tensor.
+// For hooks that read a tensor: memory[index * stride], for each lane if the index is a vector.
 template <typename Element>
 DM_HD inline Element load(const Element* memory, int64_t stride, int index) {
   return memory[index * stride];
@@ -309,7 +344,7 @@ DM_INLINE IntV load(const uint8_t* memory, int64_t stride, IntV index) {
 }
 #endif
 
-// matrix[row][column], rows `stride` apart; either index may be a vector.
+// matrix[row * stride + column]; one of the indices may be a vector.
 template <typename Element>
 DM_HD inline Element load(const Element* matrix, int64_t stride, int row, int column) {
   return matrix[row * stride + column];
@@ -325,7 +360,7 @@ DM_INLINE auto load(const Element* matrix, int64_t stride, int row, IntV column)
 }
 #endif
 
-// Bottom-right alignment: query i stands at key i + this.
+// Bottom-right alignment: query i stands at key i + diagonal.
 template <typename ParamsT>
 DM_HD inline int diagonal(const ParamsT& params, int batch_idx) {
   return params.get_kv_len(batch_idx) - params.get_qo_len(batch_idx);

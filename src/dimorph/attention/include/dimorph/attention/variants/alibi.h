@@ -1,6 +1,6 @@
-// ALiBi (Press et al. 2021, https://arxiv.org/abs/2108.12409): logits - slope[head] * |distance of query and key|,
-// aligned bottom-right.
-// Additional params: float32 tensor alibi_slopes [num_qo_heads].
+// ALiBi (Press et al. 2021, https://arxiv.org/abs/2108.12409): logits - slope[head] * |distance of query and key|, with
+// queries and keys aligned bottom-right.
+// Additional params: float32 tensor alibi_slopes [query heads].
 #pragma once
 #include "../variants.h"
 

@@ -1,7 +1,7 @@
-// Additive bias: logits + bias[b, head, i, j] (relative position biases, Raffel et al. 2019,
+// Additive bias: logits + bias[b, head, i, j], such as relative position biases (Raffel et al. 2019,
 // https://arxiv.org/abs/1910.10683).
-// Additional params: float32 tensor bias, row-major [batch or 1, heads or 1, qo_len, kv_len], and int64
-// bias_batch_stride and bias_head_stride: elements from one batch or head to the next, 0 where there is one for all.
+// Additional params: float32 tensor bias, row-major [batch or 1, query heads or 1, qo_len, kv_len]; int64
+// bias_batch_stride and bias_head_stride, the elements from one batch or head to the next, 0 for a dimension of size 1.
 #pragma once
 #include "../variants.h"
 

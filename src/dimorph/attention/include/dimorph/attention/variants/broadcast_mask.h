@@ -1,6 +1,6 @@
-// A boolean mask that may differ by head and be shared by sequences.
-// Additional params: bool tensor broadcast_mask, row-major [batch or 1, heads or 1, qo_len, kv_len], and int64
-// mask_batch_stride and mask_head_stride: elements from one batch or head to the next, 0 where there is one for all.
+// A boolean mask that may differ between heads and be shared by sequences. True: the key counts.
+// Additional params: bool tensor broadcast_mask, row-major [batch or 1, query heads or 1, qo_len, kv_len]; int64
+// mask_batch_stride and mask_head_stride, the elements from one batch or head to the next, 0 for a dimension of size 1.
 #pragma once
 #include "../variants.h"
 

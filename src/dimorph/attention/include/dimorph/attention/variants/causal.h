@@ -1,4 +1,4 @@
-// Causal mask, aligned bottom-right: the last query sees every key; query i sees the keys up to i + kv_len - qo_len.
+// Causal mask, aligned bottom-right: query i sees the keys up to i + kv_len - qo_len, so the last query sees every key.
 #pragma once
 #include "../variants.h"
 

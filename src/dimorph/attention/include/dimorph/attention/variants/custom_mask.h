@@ -1,7 +1,7 @@
-// Any boolean mask. Sequence b's mask is the matrix [qo_len, kv_len], row-major; the matrices follow each other, or
-// start at maybe_mask_starts[b], counted in elements. Additional params: CustomMask takes a bool tensor mask,
-// PackedMask a uint8 tensor mask with 8 elements a byte, lowest bit first, through all rows; both an int64 tensor
-// maybe_mask_starts [batch].
+// Any boolean mask, a row-major matrix [qo_len, kv_len] for each sequence. True: the key counts. The matrices follow
+// each other, or that of sequence b begins at element maybe_mask_starts[b].
+// Additional params of CustomMask: bool tensor mask; of PackedMask: uint8 tensor mask, 8 elements a byte, lowest bit
+// first, without gaps between rows; of both: int64 tensor maybe_mask_starts [batch], or None.
 #pragma once
 #include "../variants.h"
 

@@ -1,5 +1,6 @@
 // Document mask: a query sees the keys of its own document.
-// Additional params: int32 tensors qo_documents and kv_documents, one id a token: [batch, seq] or, ragged, [tokens].
+// Additional params: int32 tensors qo_documents and kv_documents, a document id for each token: [batch, seq] or,
+// ragged, [tokens].
 #pragma once
 #include "../variants.h"
 

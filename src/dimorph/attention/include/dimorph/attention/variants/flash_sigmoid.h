@@ -1,5 +1,5 @@
 // Sigmoid attention: sigmoid(q.k * scale + bias) v, without normalisation (Ramapuram et al. 2024,
-// https://arxiv.org/abs/2409.04431; they advise bias = -ln(number of keys)).
+// https://arxiv.org/abs/2409.04431, who advise bias = -ln(number of keys)).
 // Additional params: float scale, float bias.
 #pragma once
 #include "../variants.h"
@@ -18,7 +18,8 @@ struct FlashSigmoid {
     return math::sigmoid(logits * scale + bias);
   }
 
-  // With t = e^x <= 1/16, where nearly all weights are at that bias: t / (1 + t) as a minimax polynomial (1.6e-7).
+  // For t = e^x <= 1/16, where nearly all logits are with that bias, sigmoid(x) = t / (1 + t) is computed as a minimax
+  // polynomial in t (error 1.6e-7).
   DM_HD bool SmallLogits(const ParamsT&, float magnitude) {
     return (magnitude * math::abs(scale) + bias) * math::log2e <= -4.f;
   }

@@ -1,5 +1,5 @@
-// Key mask: which keys of a sequence are seen, the same for every query and head, e.g. padding on either side.
-// Additional params: bool tensor key_mask [batch, keys], row-major; with ragged tensors [tokens].
+// Key mask: which keys of a sequence count, the same for every query and head; for example padding on either side.
+// Additional params: bool tensor key_mask, row-major [batch, keys] or, ragged, [tokens]. True: the key counts.
 #pragma once
 #include "../variants.h"
 

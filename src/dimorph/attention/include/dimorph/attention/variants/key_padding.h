@@ -1,4 +1,4 @@
-// Key padding: of sequence b, only the first kv_valid[b] keys are seen.
+// Key padding: only the first kv_valid[b] keys of sequence b count.
 // Additional params: int32 tensor kv_valid [batch].
 #pragma once
 #include "../variants.h"

@@ -1,4 +1,4 @@
-// Softmax attention as it is: softmax(q.k * sm_scale) v (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
+// Plain softmax attention: softmax(q.k * sm_scale) v (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 #pragma once
 
 namespace dm {

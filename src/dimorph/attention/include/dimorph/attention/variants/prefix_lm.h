@@ -1,5 +1,5 @@
-// Prefix LM (Raffel et al. 2019, https://arxiv.org/abs/1910.10683): the first prefix_lens[b] keys are seen by every
-// query, the others causally, aligned bottom-right.
+// Prefix LM (Raffel et al. 2019, https://arxiv.org/abs/1910.10683): every query sees the first prefix_lens[b] keys, and
+// the others causally, aligned bottom-right.
 // Additional params: int32 tensor prefix_lens [batch].
 #pragma once
 #include "../variants.h"

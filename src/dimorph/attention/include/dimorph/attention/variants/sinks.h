@@ -1,6 +1,6 @@
-// Attention sinks as learned logits (gpt-oss, https://arxiv.org/abs/2508.10925): each row's softmax has one more term,
-// exp(sinks[head]), that has no value.
-// Additional params: float32 tensor sinks [num_qo_heads].
+// Attention sinks as learned logits (gpt-oss, https://arxiv.org/abs/2508.10925): the softmax of each row has one more
+// term, exp(sinks[head]), which has no value.
+// Additional params: float32 tensor sinks [query heads].
 #pragma once
 #include "../variants.h"
 
@@ -12,7 +12,7 @@ struct Sinks {
   DM_HD void RowFinalize(const ParamsT& params, RowState<T>& row, int, QIdx, int qo_head_idx) {
     const T sink = params.sinks[qo_head_idx];
     const T max = math::max(row.max, sink);
-    // Where a side is the maximum its factor is 1, also when both are -inf.
+    // The side that is the maximum has factor 1, also if both are -inf, whose difference would be NaN.
     row.sum = row.sum * math::select(row.max == max, T(1.f), math::exp(row.max - max)) +
               math::select(sink == max, T(1.f), math::exp(sink - max));
     row.max = max;

@@ -8,7 +8,7 @@ namespace dm {
 template <typename ParamsT>
 struct SoftCap {
   float cap, inverse;
-  float second, fourth;  // coefficients of cap * tanh(x / cap) / x, a polynomial in x
+  float second, fourth;  // coefficients: cap * tanh(x / cap) / x is about 1 + second * x^2 + fourth * x^4
 
   DM_HD SoftCap(const ParamsT& params, int)
       : cap(params.soft_cap),
@@ -23,8 +23,8 @@ struct SoftCap {
 
   DM_HD float LogitsBound(const ParamsT&, float most, int) { return math::max(most, 0.f); }
 
-  // Up to a third of the cap, where nearly all logits are: a minimax polynomial (3.6e-6) in place of special functions,
-  // of which GPUs have few.
+  // Up to about a third of the cap, where nearly all logits are: a minimax polynomial (error 3.6e-6) in place
+  // of the special functions, of which GPUs compute few at a time.
   DM_HD bool SmallLogits(const ParamsT&, float magnitude) { return magnitude * math::abs(inverse) <= 0.35f; }
   template <typename T, typename QIdx, typename KVIdx>
   DM_HD T SmallLogitsTransform(const ParamsT&, T logits, int, QIdx, KVIdx, int, int) {

@@ -1,5 +1,6 @@
-// Pairs of bfloat16 in the lanes of a float vector, for targets that multiply such pairs. The earlier element is the
-// lower half. Inline assembly, because the compilers' own names for these instructions differ between their versions.
+// Pairs of bfloat16 in the lanes of a float vector, for targets with instructions that multiply such pairs. The earlier
+// element is the lower half of a lane. The instructions are written as inline assembly, because their intrinsics have
+// different names in different compiler versions.
 #pragma once
 #include <dimorph/attention/simd.h>
 #include <dimorph/dtype.h>
@@ -24,12 +25,12 @@ DM_INLINE FloatV high_half(FloatV pairs) { return FloatV(RawFloat(RawInt(pairs.r
 
 #if defined(__AVX512BF16__)
 
-// sum + a.low * b.low + a.high * b.high; the products are exact.
+// sum + a.low * b.low + a.high * b.high in each lane; the products are exact.
 DM_INLINE RawFloat multiply_add_pairs(RawFloat sum, RawFloat a, RawFloat b) {
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   return sum;
 }
-// Rounds to nearest even.
+// The pair (low, high) in each lane, rounded to nearest even.
 DM_INLINE FloatV make_pairs(FloatV low, FloatV high) {
   typedef uint16_t Halves __attribute__((vector_size(64)));
   constexpr Halves kInterleave = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
@@ -40,7 +41,7 @@ DM_INLINE FloatV make_pairs(FloatV low, FloatV high) {
   return pairs;
 }
 
-// One vector of them, in order.
+// Stores a vector of floats as bfloat16, in the order of the lanes.
 DM_INLINE void store_rounded(bfloat16* to, FloatV x) {
   typedef uint16_t Halves __attribute__((vector_size(32)));
   Halves halves;
@@ -68,7 +69,7 @@ DM_INLINE void store_rounded(bfloat16* to, FloatV x) {
   __builtin_memcpy(to, &halves, 8);
 }
 
-#else  // named in code that is never compiled further
+#else  // declared only: other targets never instantiate their uses
 
 RawFloat multiply_add_pairs(RawFloat sum, RawFloat a, RawFloat b);
 FloatV make_pairs(FloatV low, FloatV high);
