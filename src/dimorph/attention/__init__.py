@@ -1,6 +1,6 @@
 """Attention on the CPU and on GPUs, with variants: any user's struct, at full speed, in either form."""
 
-from dimorph.attention.ops import Attention, attention, workspace_size
+from dimorph.attention.operation import Attention, attention, workspace_size
 from dimorph.attention.variants import (
     ALiBi,
     Bias,

@@ -38,7 +38,7 @@ attention_cpu = dm.Kernel(
         dm.tuple_axis(
             "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=_head_dims
         ),
-        dm.flag_axis("few_queries", "FEW_QUERIES"),  # single rows or blocks of queries, by `ops.few_queries`
+        dm.flag_axis("few_queries", "FEW_QUERIES"),  # single rows or blocks of queries, by `operation.few_queries`
         dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
         _variants(),
     ),

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import dimorph as dm
 from dimorph import attention as library
-from dimorph.attention.ops import check_no_grad
-from dimorph.attention.variants import COMPOSE, composition, known, register_variant
+from dimorph.attention.operation import check_no_grad
+from dimorph.attention.variants.compose import COMPOSE, composition
+from dimorph.attention.variants.registry import known, register_variant
 
 _SCHEMA = (
     "attention(Tensor q, Tensor k, Tensor v, str variant, Tensor?[] tensors, SymInt[] integers, float[] floats, "

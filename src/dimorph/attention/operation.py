@@ -14,8 +14,8 @@ from typing import Any
 import dimorph as dm
 from dimorph import SpecializationMismatch
 from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
-from dimorph.attention.sizes import check_sizes
 from dimorph.attention.variants import Plain
+from dimorph.attention.variants.sizes import check_sizes
 
 _BoundVariant, _Variant = dm.BoundVariant, dm.Variant
 # A variant, a place (see `Attention._find`), the function that serves there, and the default scale.
