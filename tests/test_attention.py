@@ -274,7 +274,7 @@ def test_a_fork_while_another_thread_loads_leaves_a_child_that_works(attend: at.
         signal.alarm(30)  # a dead lock must end
         return bool(np.array_equal(other(q, k, v, variant=at.Causal), expected))
 
-    with other._lock:  # as while it compiles
+    with other._functions._lock:  # as while it compiles
         answer = result_of(start_child(child))
     assert answer is True
 

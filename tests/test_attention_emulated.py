@@ -16,7 +16,7 @@ from sanitized import ADDRESS
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import driver, settings
-from dimorph.attention import operation
+from dimorph.attention import select
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
@@ -162,7 +162,7 @@ def test_problems(emulator: Emulator, store: Path, specialization: Specializatio
 def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Emulator, store: Path) -> None:
     config = replace(settings.current(), nvcc=str(emulator.nvcc), store=store)
     q = np.zeros((1, 1, 1, 32), np.float16)
-    assert [operation.best_family(OnGpu(q, gpu)) for gpu in (0, 1)] == ["sm80", "sm90"]
+    assert [select.best_family(gpu) for gpu in (0, 1)] == ["sm80", "sm90"]
     # Nothing is built, and nothing may be.
     with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
         at.Attention(policy="aot", settings=config)(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
@@ -264,9 +264,7 @@ def test_a_planted_fault_is_noticed(
 ) -> None:
     family, faults = ("sm90", SM90_FAULTS) if arch == "sm_90a" else ("sm80", FAULTS)
     file, old, new, said = faults[fault]
-    monkeypatch.setitem(
-        operation.GPU_FAMILIES, family, altered(tmp_path, operation.GPU_FAMILIES[family], file, old, new)
-    )
+    monkeypatch.setitem(select.GPU_FAMILIES, family, altered(tmp_path, select.GPU_FAMILIES[family], file, old, new))
     attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
         for config in long_problems() if arch == "sm_90a" else problems(SMALL):
