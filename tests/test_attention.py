@@ -111,8 +111,8 @@ def test_few_queries_share_the_keys_among_threads(attend: at.Attention, name: st
 
 @pytest.mark.parametrize("queries", [32, 33])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_python_and_the_entry_agree_on_what_few_queries_are(attend: at.Attention, queries: int, ragged: bool) -> None:
-    """The rule stands in both, and a call on which they differ is refused."""
+def test_around_the_most_queries_that_are_few(attend: at.Attention, queries: int, ragged: bool) -> None:
+    """Each is computed by another kernel."""
     q, k, v = inputs(np.random.default_rng(10), 1, queries, 40, (2, 2), (32, 32))
     expected = reference.attention(q, k, v, variant=at.Plain())[0]
     if not ragged:

@@ -1,7 +1,7 @@
-"""Array libraries: all that attention asks of the arrays of a call beyond their DLPack export.
+"""Array libraries: everything that attention needs of arrays beyond their DLPack export.
 
-`libraries[type(array)]` is the library of an array. A library that the array API standard does not describe well enough
-is one more class here, and one more line in `_Libraries`.
+`libraries[type(array)]` is the library of an array. Any library that follows the array API standard works as it is;
+another one is one more class here, named in `_PACKAGES`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _DLPACK_CUDA = 2  # kDLCUDA
 
 
 class Library:
-    """An array library that is known by DLPack and the array API standard alone, such as JAX.
+    """Any array library that follows DLPack and the array API standard, such as JAX.
 
     Attributes:
-        native: tvm-ffi finds the current stream of this library's arrays by itself.
-        is_traced: tells whether the caller is being traced into a graph, in which arrays hold no data.
-        records_gradients: tells whether operations are being recorded for a backward pass.
+        native: True if tvm-ffi knows the library's current stream.
+        is_traced: returns True while the caller is traced into a graph, when arrays hold no data.
+        records_gradients: returns True while operations are recorded for a backward pass.
     """
 
     native = False
@@ -37,17 +37,17 @@ class Library:
         return int(ordinal) if kind == _DLPACK_CUDA else None
 
     def empty_rows(self, like: Any, size: int) -> Any:
-        """Make a C-contiguous array, not initialised, of the kind, device and dtype of another one.
+        """Make a C-contiguous, uninitialised array of the library, device and dtype of `like`.
 
         Its shape is that of `like` with `size` in place of the last dimension.
 
         Raises:
-            TypeError: no such array can be made, because its library has no namespace of the array API.
+            TypeError: the library has no array API namespace to make arrays with.
         """
         return _namespace(like).empty((*like.shape[:-1], size), dtype=like.dtype, device=like.device)
 
     def empty_float32(self, like: Any, *shape: int) -> Any:
-        """Make a float32 array, not initialised, of the kind and device of another one."""
+        """Make an uninitialised float32 array of the library and device of `like`; raises as `empty_rows`."""
         namespace = _namespace(like)
         return namespace.empty(shape, dtype=namespace.float32, device=like.device)
 
@@ -59,7 +59,7 @@ def _namespace(array: Any) -> Any:
 
 
 class NumPy(Library):
-    """NumPy, whose arrays lie on the CPU."""
+    """NumPy, also before 2.0, where its arrays know no array API namespace."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class NumPy(Library):
 
 
 class CuPy(Library):
-    """CuPy, whose current device is not always that of an array."""
+    """CuPy, which makes arrays on its current device unless told otherwise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class CuPy(Library):
 
 
 class Torch(Library):
-    """PyTorch. Its functions are looked up once, because a look-up takes as long as a call of them."""
+    """PyTorch. It keeps torch's functions, because looking one up takes as long as calling it."""
 
     native = True
 
@@ -109,27 +109,30 @@ class Torch(Library):
 
     def empty_rows(self, like: Any, size: int) -> Any:
         shape = like.shape
-        # `empty_like` takes half the time of `new_empty`, but keeps whatever strides `like` has.
+        # `empty_like` takes half the time of `new_empty`, but copies the order of strides.
         if shape[-1] == size and like.is_contiguous():
             return self._empty_like(like)
         return like.new_empty(*shape[:-1], size)
 
     def empty_float32(self, like: Any, *shape: int) -> Any:
-        # Sizes as numbers: a tuple of them takes a third longer.
+        # A tuple of sizes would take a third longer than sizes as arguments.
         return like.new_empty(*shape, dtype=self._float32)
 
 
+# Package, its type of arrays, library. Whoever passes an array has imported the package.
+_PACKAGES = (("numpy", "ndarray", NumPy), ("torch", "Tensor", Torch), ("cupy", "ndarray", CuPy))
+
+
 class _Libraries(dict[type, Library]):
-    """The library of each type of array that a call has had so far."""
+    """Type of array -> library, filled when a type is first seen."""
 
     def __missing__(self, kind: type) -> Library:
-        library = Library()
-        for package, name, made in (("torch", "Tensor", Torch), ("numpy", "ndarray", NumPy), ("cupy", "ndarray", CuPy)):
-            # Whoever passes an array has imported its package.
+        found = Library()
+        for package, name, library in _PACKAGES:
             if package in modules and issubclass(kind, getattr(modules[package], name)):
-                library = made()
-        self[kind] = library
-        return library
+                found = library()
+        self[kind] = found
+        return found
 
 
 libraries = _Libraries()
@@ -140,21 +143,21 @@ def _never() -> bool:
 
 
 def check_place(array: Any) -> None:
-    """Refuse q where torch has put it on a GPU of another maker.
+    """Check that q, if torch says that it lies on a GPU, lies on one of NVIDIA's.
 
     Raises:
-        ValueError: that is so.
+        ValueError: it does not.
     """
     if not getattr(array, "is_cuda", True):
         raise ValueError("attention: argument 'q': expected an array on the CPU or on an NVIDIA GPU")
 
 
 def requires_grad(array: Any) -> bool:
-    """Tell whether an argument is a torch tensor that a backward pass would ask for a gradient."""
+    """Return True for a torch tensor whose gradient a backward pass would need."""
     return bool(getattr(array, "requires_grad", False))
 
 
 def describe(array: object) -> str:
-    """Return type, dtype and shape of an array for messages, or the type of anything else."""
+    """Return the type, and for an array the shape, as words for messages."""
     shape = getattr(array, "shape", None)
     return f"{type(array).__name__} of shape {tuple(shape)}" if shape is not None else type(array).__name__

@@ -21,7 +21,7 @@ class Request(NamedTuple):
         dtype: the dtype of q, as its library has it.
         head_dim_qk, head_dim_vo: sizes of the last dimensions of q and v.
         gpu: ordinal of the GPU that q lies on; None: q lies on the CPU.
-        few_queries: on the CPU, whether the kernel computes single rows of queries; False: blocks of them.
+        few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them.
     """
 
     variant: dm.Variant
@@ -31,8 +31,14 @@ class Request(NamedTuple):
     gpu: int | None
     few_queries: bool
 
+    def __repr__(self) -> str:
+        return (
+            f"Request(variant={self.variant.name}, dtype={self.dtype}, head_dim_qk={self.head_dim_qk}, "
+            f"head_dim_vo={self.head_dim_vo}, gpu={self.gpu}, few_queries={self.few_queries})"
+        )
+
     def __hash__(self) -> int:
-        # The variant by its name alone: hashing all of a composition takes longer than a call.
+        # The variant counts by its name: hashing all of a composition takes longer than a call.
         _, *others = self
         return hash((self.variant.name, *others))
 
@@ -51,18 +57,22 @@ def request_of(variant: dm.Variant, q: Any, v: Any, gpu: int | None, few_queries
 def validate(
     library: Library, q: Any, k: Any, v: Any, variant: dm.Variant | dm.BoundVariant, cu_seqlens_q: Any
 ) -> tuple[dm.Variant, tuple[Any, ...]]:
-    """Check arguments of `attention` as far as the kernel's entry does not.
+    """Check those arguments of `attention` that the kernel's entry cannot check.
 
     Returns:
-        The variant, and the values of its parameters.
+        The variant and the values of its parameters.
 
     Raises:
         TypeError, ValueError, RuntimeError: see `attention`.
     """
     args: tuple[Any, ...] = ()
-    if not isinstance(variant, _Variant) or variant.params:
+    if type(variant) is _BoundVariant:
+        args = variant.args
+        variant = variant.variant
+    elif type(variant) is not _Variant or variant.params:
         bound = bind(variant)
-        variant, args = bound.variant, bound.args
+        args = bound.args
+        variant = bound.variant
     if library.records_gradients():
         check_no_grad(q, k, v, variant, args)
     if cu_seqlens_q is not None and not hasattr(cu_seqlens_q, "shape"):
@@ -114,9 +124,9 @@ def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[An
 
 
 def few_queries(q: Any, cu_seqlens_q: Any) -> bool:
-    """Tell whether a CPU computes single rows of queries faster than blocks of them.
+    """Tell whether a CPU computes these queries faster one by one than in blocks.
 
-    Measured with vectors of 16 lanes: single rows are faster up to about 40 queries a sequence.
+    Measured with vectors of 16 lanes: it does up to about 40 queries a sequence.
     """
     shape = shape_of(q, "q")
     if cu_seqlens_q is None:

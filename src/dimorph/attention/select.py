@@ -1,4 +1,4 @@
-"""The choice of a function for a request, and the cache of those that were loaded."""
+"""From a request to a loaded function, with the cache of all that were loaded."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 
 
 class Choice:
-    """A loaded function, and the request that it was loaded for.
+    """A loaded kernel and the request that it was loaded for.
 
     Attributes:
         request: the request.
-        variant, gpu, few_queries: of the request; they are compared at every call.
+        variant, dtype, gpu, few_queries: the request's, which every call compares with its own.
         scale: the default factor of the logits.
         module: the kernel.
-        function: its entry.
+        function: the kernel's entry.
     """
 
-    __slots__ = ("few_queries", "function", "gpu", "module", "request", "scale", "variant")
+    __slots__ = ("dtype", "few_queries", "function", "gpu", "module", "request", "scale", "variant")
 
     def __init__(self, request: Request, module: dm.Module) -> None:
         self.request = request
         self.variant = request.variant
+        self.dtype = request.dtype
         self.gpu = request.gpu
         self.few_queries = request.few_queries
         self.scale: float = request.head_dim_qk**-0.5
@@ -42,6 +43,12 @@ class Functions:
 
     Args:
         policy, settings, family: see `Attention`.
+
+    Attributes:
+        recent: variant name -> the choice of the last call of that variant. The next call on the same device may try it
+            without a request: the function refuses another dtype or head dim with SpecializationMismatch before it does
+            anything, and checks them faster than Python reads them from the arrays. None: it has refused a call, so
+            every call of the variant makes a request.
     """
 
     def __init__(self, policy: str | None, settings: dm.Settings | None, family: str | None) -> None:
@@ -51,45 +58,33 @@ class Functions:
         self._settings = settings
         self._family = family
         self._choices: dict[Request, Choice] = {}
-        # What the last call of a variant used, by the variant's name. None: it did not fit the next call once.
-        self._recent: dict[str, Choice | None] = {}
+        self.recent: dict[str, Choice | None] = {}
         self._lock = threading.Lock()
         _all.add(self)
 
-    def recent(self, q: Any, variant: dm.Variant, gpu: int | None, few_queries: bool) -> Choice | None:
-        """Return what the last such call used, if it may serve this one.
-
-        It serves the same dtype and head dims, and refuses others with SpecializationMismatch before it does anything,
-        in less time than Python takes to ask for them.
-        """
-        choice = self._recent.get(variant.name)
-        if choice is None or choice.variant is not variant or choice.gpu != gpu:
-            return None
-        # On the CPU a call is short enough for two more questions: first calls and later ones get the same errors.
-        if gpu is None and (choice.few_queries != few_queries or choice.request.dtype != q.dtype):
-            return None
-        return choice
-
     def find(self, request: Request) -> Choice:
-        """Return the function for a request, loaded if need be."""
+        """Return the function for a request, and load it if need be."""
         choice = self._choices.get(request)
         if choice is None:
             with self._lock:
                 choice = self._choices.get(request)
                 if choice is None:
                     choice = self._choices[request] = Choice(request, self._load(request))
+        if choice.variant is not request.variant:  # an equal one; calls compare by identity
+            choice = self._choices[request] = Choice(request, choice.module)
         name = request.variant.name
-        if self._recent.get(name, choice) is not None:
-            self._recent[name] = choice
+        if self.recent.get(name, choice) is not None:
+            self.recent[name] = choice
         return choice
 
-    def refused(self, choice: Choice) -> None:
-        """Note that a recent function did not fit a call: from then on, calls of its variant are looked up exactly."""
-        self._recent[choice.variant.name] = None
+    def find_instead(self, refused: Choice, request: Request) -> Choice:
+        """Return the function for a request that a recent choice has refused; from now on, do not try recent ones."""
+        self.recent[refused.variant.name] = None
+        return self.find(request)
 
     def resolutions(self) -> list[dm.Resolution]:
-        """Return which artifacts serve so far, and why."""
-        return [line for choice in self._choices.values() for line in choice.module.resolutions]
+        """Return the artifacts that serve so far, each with the reason why it was taken."""
+        return [line for choice in list(self._choices.values()) for line in choice.module.resolutions]
 
     def _load(self, request: Request) -> dm.Module:
         values: dict[str, Any] = {
@@ -105,7 +100,7 @@ class Functions:
         try:
             return GPU_FAMILIES[family].load(**values)
         except (dm.MissingSpecialization, dm.DeclarationError) as error:
-            # Nothing may be compiled, or nothing for this GPU's own architecture: the family of all GPUs may be there.
+            # Nothing may be compiled, or not for this architecture; the family for all GPUs may have been built.
             if self._family or family == "sm80":
                 raise
             try:
@@ -124,7 +119,7 @@ _all: weakref.WeakSet[Functions] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    # Another thread may have held one when the process forked, while it compiled; it does not exist in the child.
+    # A thread that was compiling when the process forked held its lock, and does not exist in the child.
     for functions in _all:
         functions._lock = threading.Lock()
 

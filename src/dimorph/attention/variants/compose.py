@@ -12,13 +12,13 @@ COMPOSE = "dimorph/attention/compose.h"
 
 
 def compose(*variants: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
-    """Several variants as one: `compose(Causal, Window(1024, 0), SoftCap(50.0))`.
+    """Make one variant of several: `compose(Causal, Window(1024, 0), SoftCap(50.0))`.
 
-    Transforms run in the order given, each on what the one before it left; a key counts where every mask lets it
-    count; a tile that one of them rules out is skipped. There is no softmax as soon as one of them is without.
+    Transforms run in the given order, each on the result of the one before. A query sees a key if every mask allows it;
+    a tile of keys is skipped if one variant skips it. The composition has no softmax if one of the variants has none.
 
     Raises:
-        ValueError: no variants, or two of them have a parameter of the same name.
+        ValueError: there are no variants, or two of them have a parameter of the same name.
     """
     bound = [variant if isinstance(variant, dm.BoundVariant) else variant() for variant in variants]
     parts = tuple(inner for one in bound for inner in (one.variant.parts or (one.variant,)))
@@ -26,7 +26,10 @@ def compose(*variants: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
 
 
 def composition(*parts: dm.Variant) -> dm.Variant:
-    """The variant that `compose` binds; made once, because making one takes as long as computing a small problem."""
+    """Return the variant that `compose` binds.
+
+    It is kept, because making one takes as long as computing a small problem.
+    """
     if not parts:
         raise ValueError("compose: expected at least one variant, got none")
     if parts not in _compositions:
@@ -39,5 +42,5 @@ def composition(*parts: dm.Variant) -> dm.Variant:
 
 
 _compositions: dict[tuple[dm.Variant, ...], dm.Variant] = {}
-# What torch.compiler.assume_constant_result does, without torch: while a caller is traced, this runs as it is.
+# As torch.compiler.assume_constant_result does it, but without importing torch: the function runs while it is traced.
 composition._dynamo_marked_constant = True  # type: ignore[attr-defined]
