@@ -22,6 +22,7 @@ from dimorph import aot, settings
 from dimorph import attention as at
 from dimorph.attention import reference
 from dimorph.attention.kernels import attention_cpu
+from dimorph.attention.request import Request
 
 HERE = Path(__file__).parent
 
@@ -242,6 +243,30 @@ def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
     good = {name: np.zeros((1, 8, 2 + 2 * (name == "q"), 64), np.float32) for name in "qkv"}
     with pytest.raises((ValueError, TypeError), match=message):
         at.attention(**(good | change))
+
+
+def test_a_request_prints_what_a_kernel_is_chosen_by() -> None:
+    request = Request(at.Causal, np.dtype("float32"), 64, 32, None, False)
+    expected = "variant=Causal, dtype=float32, head_dim_qk=64, head_dim_vo=32, gpu=None, few_queries=False"
+    assert repr(request) == f"Request({expected})"
+
+
+def test_variants_that_are_equal_share_what_was_loaded(shared_store: Path) -> None:
+    attend = at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
+    q, k, v = inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), (64, 64))
+    expected = attend(q, k, v, variant=Decay(0.1))
+    for variant in (replace(Decay), replace(Decay), Decay):
+        assert np.array_equal(attend(q, k, v, variant=variant(0.1)), expected)
+    assert len(attend.resolutions()) == 2  # an entry and a case
+
+
+def test_other_dtypes_and_head_dims_follow_each_other(attend: at.Attention) -> None:
+    for dtype, dims in [(np.float32, (64, 64)), (np.float16, (64, 64)), (np.float32, (128, 128))] * 2:
+        q, k, v = (x.astype(dtype) for x in inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), dims))
+        out = attend(q, k, v, variant=at.Causal)
+        expected = reference.attention(q, k, v, variant=at.Causal())[0]
+        assert out.dtype == dtype
+        assert np.abs(out - expected).max() <= (2e-6 if dtype == np.float32 else 2e-3) * np.abs(expected).max()
 
 
 def test_an_output_that_is_an_input_is_refused(attend: at.Attention) -> None:

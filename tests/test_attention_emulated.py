@@ -246,6 +246,22 @@ def test_arguments_for_gpus(emulator: Emulator, store: Path, arch: str) -> None:
         assert np.isnan(lse).all()
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_a_workspace_for_the_length_of_the_keys_is_large_enough(emulator: Emulator, store: Path, arch: str) -> None:
+    """Keys are split as with the largest workspace, which shows in the bits of the output."""
+    emulated, rng = Emulated(emulator, arch, store), np.random.default_rng(0)
+    gpu, outputs = emulated._gpu, {}
+    for keys in (255, 256, 700):
+        q, k, v = (rng.standard_normal((1, n, 2, 32)).astype(np.float16) for n in (3, keys, keys))
+        sizes = {"none": 1, "enough": at.workspace_size(q.shape, 32, keys), "most": at.workspace_size(q.shape, 32)}
+        for name, size in sizes.items():
+            out, workspace = np.full_like(q, np.nan), np.full(size, np.nan, np.float32)
+            emulated.attend(*(OnGpu(x, gpu) for x in (q, k, v)), out=OnGpu(out, gpu), workspace=OnGpu(workspace, gpu))
+            outputs[name] = out.tobytes()
+        assert outputs["enough"] == outputs["most"]
+        assert (outputs["none"] == outputs["most"]) == (keys < 256) == (sizes["enough"] == 0)
+
+
 def test_long_problems(emulator: Emulator, store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", store, split=False)
     failed = failures(attend, long_problems())  # type: ignore[arg-type]

@@ -1,9 +1,8 @@
-"""Attention for torch: a function shaped like torch's own, and the operator `dimorph::attention`.
+"""Attention for torch: a function with the arguments of torch's own, and the operator `dimorph::attention`.
 
-A call of `dimorph.attention.attention` under `torch.compile` or `torch.export` becomes the operator, which all devices
-share; importing this module makes it for callers of their own (see `torch_operator`). Tracing registers the variants
-that it meets. A program that was exported and is loaded in another process, and a direct call of the operator, find the
-built-in variants, and a user's own after `register_variant`.
+Under `torch.compile` and `torch.export`, a call of `dimorph.attention.attention` becomes the operator. Importing this
+module also defines it, for direct calls and for exported programs that are loaded in another process; they find the
+built-in variants by name, and your own after `register_variant`.
 """
 
 from __future__ import annotations
@@ -31,28 +30,30 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`torch.nn.functional.scaled_dot_product_attention`, computed by `dimorph.attention.attention`.
+    """Compute `torch.nn.functional.scaled_dot_product_attention` with `dimorph.attention.attention`.
 
-    Nothing is copied but a tensor whose last dimension is not contiguous and a mask that is not float32 or bool and
-    row-major; a mask that is broadcast over sequences or heads stays so, and a bool one over queries too.
+    Copies only tensors whose last dimension is not contiguous, and masks that are not row-major in float32 or bool. A
+    mask that sequences or heads share is not expanded, nor is a bool mask that queries share.
 
     Args:
-        query: [batch, heads, queries, head_dim_qk], float32, bfloat16 or float16; head dims as for `attention`.
+        query: [batch, heads, queries, head_dim_qk]; float32, bfloat16 or float16, head dims as for `attention`.
         key: [batch, heads, keys, head_dim_qk].
         value: [batch, heads, keys, head_dim_vo].
-        attn_mask: broadcastable to [batch, heads, queries, keys]; bool, True where a key counts, or floating, added
-            to the logits.
-        dropout_p: only 0.
-        is_causal: query i sees the keys j <= i: aligned top-left, as torch has it, unlike `Causal`.
-        scale: factor of the logits; default 1/sqrt(head_dim_qk).
-        enable_gqa: key and value may have fewer heads, of which their number is a multiple.
+        attn_mask: broadcastable to [batch, heads, queries, keys]; bool, True where the query sees the key, or floating
+            point, added to the logits.
+        dropout_p: must be 0.
+        is_causal: query i sees the keys j <= i. This mask is aligned top-left, as torch defines it; `Causal` is aligned
+            bottom-right.
+        scale: factor of the logits; default: 1/sqrt(head_dim_qk).
+        enable_gqa: allow key and value to have fewer heads than query, whose number is a multiple of theirs.
 
     Returns:
         [batch, heads, queries, head_dim_vo], the transposed view of a contiguous [batch, queries, heads, head_dim_vo].
         A query that sees no key has output 0.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: an argument does not fit or is not supported; see `attention` too.
+        TypeError, ValueError: an argument does not fit; see `attention` too.
+        NotImplementedError: dropout_p is not 0.
     """
     function = "scaled_dot_product_attention"
     for name, shape in (("query", query.shape), ("key", key.shape), ("value", value.shape)):
@@ -76,7 +77,7 @@ def scaled_dot_product_attention(
     elif is_causal and queries > keys:
         variant = library.Window(-1, queries - keys)
     elif is_causal:
-        # Later keys are seen by no query; without them the two alignments are one.
+        # No query sees the keys after the last query; without them, both alignments are the same.
         key, value, variant = key[:, :, :queries], value[:, :, :queries], library.Causal
     return attend(query, key, value, variant, scale).transpose(1, 2)
 
@@ -84,17 +85,21 @@ def scaled_dot_product_attention(
 def attend(
     query: Tensor, key: Tensor, value: Tensor, variant: dm.Variant | dm.BoundVariant, scale: float | None
 ) -> Tensor:
-    """`attention` for tensors [batch, heads, seq, head_dim]; the result is [batch, queries, heads, head_dim_vo]."""
+    """Compute `attention` of tensors [batch, heads, seq, head_dim].
+
+    Returns:
+        [batch, queries, heads, head_dim_vo], contiguous.
+    """
     q, k, v = (x.transpose(1, 2) if x.stride(-1) == 1 else x.transpose(1, 2).contiguous() for x in (query, key, value))
     result: Tensor = library.attention(q, k, v, variant=variant, scale=scale)
     return result
 
 
 def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.BoundVariant:
-    """The variant for a mask of torch's kind.
+    """Return the variant that applies a mask of torch's kind.
 
     Args:
-        mask: bool, True where a key counts, or floating, added to the logits; broadcastable to `shape`.
+        mask: broadcastable to `shape`; bool, True where the query sees the key, or floating point, added to the logits.
         shape: batch, heads, queries, keys.
 
     Raises:

@@ -1,7 +1,8 @@
-"""The torch operator `dimorph::attention`, which takes the place of a call in a traced graph.
+"""The torch operator `dimorph::attention`, which stands for a call in a traced graph.
 
-A variant travels through its schema as the names of its parts, joined by "+", and its parameters by kind, each in
-declared order. `define` makes the operator, once: the function that it computes with stands above this module.
+Its arguments hold a variant as the names of its parts, joined by "+", and the variant's parameters sorted by kind
+(tensors, integers, floats), each kind in declared order. Tracing registers the names. This module does not import the
+operation, which imports it: `define` is given the function.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ _SCHEMA = (
     "SymInt? max_seqlen_k=None, bool return_lse=False) "
     "-> (Tensor, Tensor)"
 )
-# The registrations of the operator last as long as this object.
+# The registration of the operator; it ends with the object.
 _libraries: list[torch.library.Library] = []
 
 
 def define(attention: Callable[..., Any]) -> None:
-    """Make `torch.ops.dimorph.attention`, unless it is there already.
+    """Register `torch.ops.dimorph.attention`, once.
 
     Args:
-        attention: the function `dimorph.attention.attention`, which computes outside of a trace.
+        attention: the function `dimorph.attention.attention`, which the operator calls outside of traces.
     """
     if _libraries:
         return
@@ -65,7 +66,7 @@ def define(attention: Callable[..., Any]) -> None:
         )
         return results if return_lse else (results, q.new_empty(0, dtype=torch.float32))
 
-    # `custom_op` would take twice the time a call.
+    # A call takes half the time that it would take with `custom_op`.
     library = torch.library.Library("dimorph", "FRAGMENT")  # type: ignore[no-untyped-call]
     library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))  # type: ignore[no-untyped-call]
     for key in ("CPU", "CUDA"):
@@ -87,11 +88,16 @@ def traced(
     lse: Tensor | None,
     stream: Any,
 ) -> Any:
-    """Call the operator in place of `attention`, and copy the results to `out` and `lse` where they are given.
+    """Put the operator into the graph that is being traced, in place of a call of `attention`.
 
     Args:
         lengths: cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k.
-        others: as for `attention`; no stream, because a graph runs on its own.
+        out, lse: if given, the results are copied to them.
+        stream: must be None.
+        others: as for `attention`.
+
+    Raises:
+        TypeError, ValueError: `variant` or `stream` does not fit.
     """
     if stream is not None:
         raise ValueError("attention: argument 'stream': expected none in what is traced, which has its own")
@@ -104,14 +110,14 @@ def traced(
 
 
 def _packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any]]:
-    """Return a variant as the operator's arguments: names of parts, tensors, integers, floats."""
+    """Return the operator's arguments for a variant: names, tensors, integers, floats."""
     tensors: list[Any] = []
     integers: list[Any] = []
     floats: list[Any] = []
     variant = bound.variant
     for param, arg in zip(variant.params, bound.args, strict=True):
         (tensors if param.is_tensor else floats if param.dtype.startswith("float") else integers).append(arg)
-    # `compose` has registered the parts of a composition.
+    # The parts of a composition were registered when it was composed.
     composed = variant.header == COMPOSE
     name = "+".join([part.name for part in variant.parts]) if composed else register_variant(variant)
     return name, tensors, integers, floats
@@ -120,7 +126,11 @@ def _packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any
 def _unpacked(
     name: str, tensors: Sequence[Tensor | None], integers: Sequence[int], floats: Sequence[float]
 ) -> dm.BoundVariant:
-    """Return the variant that `_packed` was given."""
+    """Return the variant for the operator's arguments; the inverse of `_packed`.
+
+    Raises:
+        ValueError: a name is not that of exactly one variant, or there are more parameters than the variant has.
+    """
     parts = [_registered(part) for part in name.split("+")]
     variant = parts[0] if len(parts) == 1 else composition(*parts)
     kinds = iter(tensors), iter(integers), iter(floats)
@@ -163,7 +173,7 @@ def _fake(
     max_seqlen_k: int | None = None,
     return_lse: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return empty tensors of the results' shapes: what a trace computes with."""
+    """Return uninitialised results: of the right shapes, strides and dtypes for a trace."""
     lse = q.new_empty(q.shape[:-1] if return_lse else 0, dtype=torch.float32)
     return q.new_empty((*q.shape[:-1], v.shape[-1])), lse
 

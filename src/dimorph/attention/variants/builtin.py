@@ -67,7 +67,7 @@ DocumentMask = _variant(
 )
 """Mask for documents that are packed into one sequence: a query sees the keys of its own document.
 
-Parameters: qo_documents and kv_documents, int32 [batch, length] or ragged [tokens], the number of each token's document.
+Parameters: qo_documents and kv_documents, int32 [batch, length] or ragged [tokens], the document of each token.
 """
 
 SoftCap = _variant("SoftCap", "soft_cap.h", dm.scalar("soft_cap"))
