@@ -272,21 +272,27 @@ def call(peers: Sequence[str]) -> Iterator[Row]:
     q, k, v = inputs(1, 64, 2, 64)
     out, v_sum, workspace = torch.empty_like(q), torch.empty_like(q), torch.empty(10_000_000, device="cuda")
     theirs = [x.transpose(1, 2) for x in (q, k, v)]
+    one, long = q[:, :1], [x.repeat(1, 64, 1, 1) for x in (k, v)]  # a decoding step, whose keys are split
 
-    def host_us(one: Call) -> float:
+    def host_us(call: Call) -> float:
         torch.cuda.synchronize()
-        return nanoseconds_each(one, count=500) / 1e3
+        return nanoseconds_each(call, count=500) / 1e3
 
     with torch.no_grad():
         subjects = {
             "ours": lambda: at.attention(q, k, v, out=out, workspace=workspace),
+            "out made": lambda: at.attention(q, k, v),
+            "out and workspace made": lambda: at.attention(one, *long),
             "torch": lambda: torch.nn.functional.scaled_dot_product_attention(*theirs),
             "torch.add": lambda: torch.add(q, k, out=v_sum),
         }
-        took = interleaved({name: lambda one=one: host_us(one) for name, one in subjects.items()}, 5)
+        took = interleaved({name: lambda call=call: host_us(call) for name, call in subjects.items()}, 5)
     check(PLAIN, q, k, v, out)
-    cell = {"args": "attention, arguments checked, out given"}
-    yield Row("gpu/call", cell, "us", took.pop("ours"), took)
+    check(PLAIN, q, k, v, at.attention(q, k, v))
+    check(PLAIN, one, *long, at.attention(one, *long))
+    for name, what in (("ours", "out given"), ("out made", "out made"), ("out and workspace made",) * 2):
+        cell = {"args": f"attention, arguments checked, {what}"}
+        yield Row("gpu/call", cell, "us", took[name], {peer: took[peer] for peer in ("torch", "torch.add")})
 
 
 NAMED: dict[str, Callable[[], tuple[dm.BoundVariant, Formula]]] = {

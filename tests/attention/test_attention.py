@@ -21,6 +21,7 @@ from dimorph import aot, settings
 from dimorph import attention as at
 from dimorph.attention import reference
 from dimorph.attention.kernels import attention_cpu
+from dimorph.attention.request import Request
 from support.paths import EXAMPLES
 from support.store import result_of, start_child
 
@@ -110,8 +111,8 @@ def test_few_queries_share_the_keys_among_threads(attend: at.Attention, name: st
 
 @pytest.mark.parametrize("queries", [32, 33])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_python_and_the_entry_agree_on_what_few_queries_are(attend: at.Attention, queries: int, ragged: bool) -> None:
-    """The rule stands in both, and a call on which they differ is refused."""
+def test_around_the_most_queries_that_are_few(attend: at.Attention, queries: int, ragged: bool) -> None:
+    """Each is computed by another kernel."""
     q, k, v = inputs(np.random.default_rng(10), 1, queries, 40, (2, 2), (32, 32))
     expected = reference.attention(q, k, v, variant=at.Plain())[0]
     if not ragged:
@@ -243,6 +244,30 @@ def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
         at.attention(**(good | change))
 
 
+def test_a_request_prints_what_a_kernel_is_chosen_by() -> None:
+    request = Request(at.Causal, np.dtype("float32"), 64, 32, None, False)
+    expected = "variant=Causal, dtype=float32, head_dim_qk=64, head_dim_vo=32, gpu=None, few_queries=False"
+    assert repr(request) == f"Request({expected})"
+
+
+def test_variants_that_are_equal_share_what_was_loaded(shared_store: Path) -> None:
+    attend = at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
+    q, k, v = inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), (64, 64))
+    expected = attend(q, k, v, variant=Decay(0.1))
+    for variant in (replace(Decay), replace(Decay), Decay):
+        assert np.array_equal(attend(q, k, v, variant=variant(0.1)), expected)
+    assert len(attend.resolutions()) == 2  # an entry and a case
+
+
+def test_other_dtypes_and_head_dims_follow_each_other(attend: at.Attention) -> None:
+    for dtype, dims in [(np.float32, (64, 64)), (np.float16, (64, 64)), (np.float32, (128, 128))] * 2:
+        q, k, v = (x.astype(dtype) for x in inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), dims))
+        out = attend(q, k, v, variant=at.Causal)
+        expected = reference.attention(q, k, v, variant=at.Causal())[0]
+        assert out.dtype == dtype
+        assert np.abs(out - expected).max() <= (2e-6 if dtype == np.float32 else 2e-3) * np.abs(expected).max()
+
+
 def test_an_output_that_is_an_input_is_refused(attend: at.Attention) -> None:
     q, k, v = inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), (64, 64))
     for name, out in (("q", q), ("k", k), ("v", v)):
@@ -273,7 +298,7 @@ def test_a_fork_while_another_thread_loads_leaves_a_child_that_works(attend: at.
         signal.alarm(30)  # a dead lock must end
         return bool(np.array_equal(other(q, k, v, variant=at.Causal), expected))
 
-    with other._lock:  # as while it compiles
+    with other._functions._lock:  # as while it compiles
         answer = result_of(start_child(child))
     assert answer is True
 

@@ -12,7 +12,7 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention import ops
+from dimorph.attention import select
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import check, error, exact, failures
 from support.attention_configs import Specialization
@@ -173,7 +173,7 @@ def test_problems(emulator: Emulator, store: Path, specialization: Specializatio
 def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Emulator, store: Path) -> None:
     config = replace(settings.current(), nvcc=str(emulator.nvcc), store=store)
     q = np.zeros((1, 1, 1, 32), np.float16)
-    assert [ops.best_family(OnGpu(q, gpu)) for gpu in (0, 1)] == ["sm80", "sm90"]
+    assert [select.best_family(gpu) for gpu in (0, 1)] == ["sm80", "sm90"]
     # Nothing is built, and nothing may be.
     with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
         at.Attention(policy="aot", settings=config)(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
@@ -257,6 +257,22 @@ def test_arguments_for_gpus(emulator: Emulator, store: Path, arch: str) -> None:
         assert np.isnan(lse).all()
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_a_workspace_for_the_length_of_the_keys_is_large_enough(emulator: Emulator, store: Path, arch: str) -> None:
+    """Keys are split as with the largest workspace, which shows in the bits of the output."""
+    emulated, rng = Emulated(emulator, arch, store), np.random.default_rng(0)
+    gpu, outputs = emulated._gpu, {}
+    for keys in (255, 256, 700):
+        q, k, v = (rng.standard_normal((1, n, 2, 32)).astype(np.float16) for n in (3, keys, keys))
+        sizes = {"none": 1, "enough": at.workspace_size(q.shape, 32, keys), "most": at.workspace_size(q.shape, 32)}
+        for name, size in sizes.items():
+            out, workspace = np.full_like(q, np.nan), np.full(size, np.nan, np.float32)
+            emulated.attend(*(OnGpu(x, gpu) for x in (q, k, v)), out=OnGpu(out, gpu), workspace=OnGpu(workspace, gpu))
+            outputs[name] = out.tobytes()
+        assert outputs["enough"] == outputs["most"]
+        assert (outputs["none"] == outputs["most"]) == (keys < 256) == (sizes["enough"] == 0)
+
+
 def test_long_problems(emulator: Emulator, store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", store, split=False)
     failed = failures(attend, long_problems())  # type: ignore[arg-type]
@@ -275,7 +291,7 @@ def test_a_planted_fault_is_noticed(
 ) -> None:
     family, faults = ("sm90", SM90_FAULTS) if arch == "sm_90a" else ("sm80", FAULTS)
     file, old, new, said = faults[fault]
-    monkeypatch.setitem(ops.GPU_FAMILIES, family, altered(tmp_path, ops.GPU_FAMILIES[family], file, old, new))
+    monkeypatch.setitem(select.GPU_FAMILIES, family, altered(tmp_path, select.GPU_FAMILIES[family], file, old, new))
     attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
         for config in long_problems() if arch == "sm_90a" else problems(SMALL):

@@ -334,6 +334,25 @@ def test_outputs_of_the_callers_are_written_when_compiled() -> None:
     close(doubled, 2 * expected[0])
 
 
+def test_a_trace_makes_the_operator(tmp_path: Path) -> None:
+    """Also where nothing has imported `dimorph.attention.torch`."""
+    program = (
+        "import sys, torch\n"
+        "from dimorph import attention as at\n"
+        "q = torch.randn(1, 9, 2, 32)\n"
+        "compiled = torch.compile(lambda: at.attention(q, q, q, variant=at.Causal), fullgraph=True, backend='eager')\n"
+        "class Model(torch.nn.Module):\n"
+        "    def forward(self, q):\n"
+        "        return at.attention(q, q, q, variant=at.Causal)\n"
+        "assert 'dimorph.attention.torch' not in sys.modules\n"
+        "with torch.no_grad():\n"
+        "    exported = torch.export.export(Model(), (q,)).module()\n"
+        "    expected = at.attention(q, q, q, variant=at.Causal)\n"
+        "    assert torch.equal(compiled(), expected) and torch.equal(exported(q), expected)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=300)
+
+
 def test_exported(tmp_path: Path) -> None:
     class Model(torch.nn.Module):
         def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Any:

@@ -23,7 +23,7 @@ import numpy as np
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention import ops
+from dimorph.attention import select
 from dimorph.attention.kernels import attention_sm80
 from dimorph.plan.unit import INCLUDE
 from dimorph.toolchain import nvidia_driver as driver
@@ -211,7 +211,7 @@ def main(directory: Path, *alteration: str) -> None:
     # The host's part is for other tests: sanitized, it takes longest to compile.
     os.environ.pop("DIMORPH_CXXFLAGS")
     for kernel in (attention_sm80, altered(directory, attention_sm80, *alteration)):
-        ops.GPU_FAMILIES["sm80"] = kernel
+        select.GPU_FAMILIES["sm80"] = kernel
         attend = Emulated(emulator, "sm_80", directory / "store")
         found = failures(attend, problems(SMALL))  # type: ignore[arg-type]
         print("\n".join(found))

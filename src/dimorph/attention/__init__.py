@@ -1,47 +1,14 @@
 """Attention on the CPU and on GPUs, with variants: any user's struct, at full speed, in either form."""
 
-from dimorph.attention.ops import Attention, attention, workspace_size
-from dimorph.attention.variants import (
-    ALiBi,
-    Bias,
-    BroadcastMask,
-    Causal,
-    CustomMask,
-    DocumentMask,
-    FlashSigmoid,
-    KeyMask,
-    KeyPadding,
-    PackedMask,
-    Plain,
-    PrefixLM,
-    Sinks,
-    SoftCap,
-    Window,
-    additive_bias,
-    broadcast_mask,
-    compose,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ALiBi",
-    "Attention",
-    "Bias",
-    "BroadcastMask",
-    "Causal",
-    "CustomMask",
-    "DocumentMask",
-    "FlashSigmoid",
-    "KeyMask",
-    "KeyPadding",
-    "PackedMask",
-    "Plain",
-    "PrefixLM",
-    "Sinks",
-    "SoftCap",
-    "Window",
-    "additive_bias",
-    "attention",
-    "broadcast_mask",
-    "compose",
-    "workspace_size",
-]
+from dimorph.attention.operation import Attention as Attention
+from dimorph.attention.operation import attention as attention
+from dimorph.attention.operation import workspace_size as workspace_size
+from dimorph.attention.variants import builtin
+from dimorph.attention.variants.builtin import *  # noqa: F403 (the list stands beside the declarations)
+from dimorph.attention.variants.compose import compose as compose
+
+if not TYPE_CHECKING:  # a type checker reads the imports, and takes no list that is computed
+    __all__ = ["Attention", "attention", "compose", "workspace_size"]
+    __all__ += builtin.__all__

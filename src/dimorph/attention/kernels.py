@@ -1,4 +1,4 @@
-"""The kernels of the attention library, declared."""
+"""Declarations of the attention kernels: one for the CPU, one for each GPU family."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _HERE = Path(__file__).parent
 
 
 def _head_dims(dims: tuple[int, ...]) -> bool:
-    """The registers of a kernel are laid out for multiples of 16; above 256 they no longer hold a row of output."""
+    """Accept multiples of 16 up to 256: registers are laid out in units of 16, and hold no longer row of output."""
     return all(dim % 16 == 0 and 16 <= dim <= 256 for dim in dims)
 
 
 def _tile_keys(values: Mapping[str, Any]) -> int:
-    """Keys a tile: long enough that rescaling the output once a tile costs 1/64 of the product, short enough that the
-    weights of a block of queries (12 KB with 16 lanes: floats, or pairs of bfloat16) stay in a first-level cache.
-    Single rows have fewer weights; their tile is what one prefetch covers.
+    """Choose the number of keys in a tile.
+
+    A tile is long enough that rescaling the output once a tile costs 1/64 of the product, and short enough that the
+    weights of a block of queries (12 KB with 16 lanes: floats, or pairs of bfloat16) stay in the first-level cache.
+    Single rows have fewer weights; their tile is as long as one prefetch reaches.
     """
     return 128 if values["dtype"] == "bfloat16" and not values["few_queries"] else 64
 
@@ -38,7 +40,7 @@ attention_cpu = dm.Kernel(
         dm.tuple_axis(
             "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=_head_dims
         ),
-        dm.flag_axis("few_queries", "FEW_QUERIES"),  # single rows or blocks of queries, by `ops.few_queries`
+        dm.flag_axis("few_queries", "FEW_QUERIES"),  # see `request.few_queries`
         dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
         _variants(),
     ),

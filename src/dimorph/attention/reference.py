@@ -1,4 +1,4 @@
-"""Attention by its definition, in float64: what every kernel is compared with. Slow, and simple enough to read."""
+"""Attention by its definition, in float64: slow, simple enough to read, and what kernels are compared with in tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import dimorph as dm
 
 Array = npt.NDArray[Any]
 
-# Rewrites the logits [heads, queries, keys] of one sequence; masked ones become -inf.
+# Returns the transformed logits [heads, queries, keys] of one sequence, -inf where a query does not see a key.
 # Arguments: logits, batch index, query indices [queries, 1], key indices [keys], and the variant's parameters.
 Rule = Callable[..., Array]
 
@@ -22,23 +22,23 @@ def _masked(logits: Array, keep: Array) -> Array:
     return result
 
 
-def _place(logits: Array, i: Array) -> Array:
-    """Where each query stands among the keys: the last query at the last key."""
+def _position(logits: Array, i: Array) -> Array:
+    """Return the key that each query stands at; the last query stands at the last key."""
     result: Array = i + (logits.shape[-1] - logits.shape[-2])
     return result
 
 
 def _causal(x: Array, b: int, i: Array, j: Array) -> Array:
-    return _masked(x, j <= _place(x, i))
+    return _masked(x, j <= _position(x, i))
 
 
 def _window(x: Array, b: int, i: Array, j: Array, left: int, right: int) -> Array:
-    p = _place(x, i)
+    p = _position(x, i)
     return _masked(x, ((j >= p - left) | (left < 0)) & ((j <= p + right) | (right < 0)))
 
 
 def _prefix_lm(x: Array, b: int, i: Array, j: Array, lens: Array) -> Array:
-    return _masked(x, (j <= _place(x, i)) | (j < lens[b]))
+    return _masked(x, (j <= _position(x, i)) | (j < lens[b]))
 
 
 def _key_padding(x: Array, b: int, i: Array, j: Array, valid: Array) -> Array:
@@ -54,7 +54,7 @@ def _soft_cap(x: Array, b: int, i: Array, j: Array, cap: float) -> Array:
 
 
 def _alibi(x: Array, b: int, i: Array, j: Array, slopes: Array) -> Array:
-    result: Array = x - slopes.astype(np.float64)[:, None, None] * np.abs(j - _place(x, i))
+    result: Array = x - slopes.astype(np.float64)[:, None, None] * np.abs(j - _position(x, i))
     return result
 
 
@@ -115,17 +115,20 @@ def attention(
     scale: float | None = None,
     rules: dict[str, Rule] = RULES,
 ) -> tuple[Array, Array]:
-    """Dense attention in float64, for NumPy arrays and any variant that `rules` knows.
+    """Compute dense attention in float64.
 
     Args:
-        q, k, v: [batch, seq, heads, head_dim], any dtype.
-        variant: its name is looked up in `rules`; a composition's parts are applied in order.
-        scale: as in `dimorph.attention.attention`.
-        rules: variant name -> what it does to the logits.
+        q: [batch, queries, heads, head_dim_qk], any dtype.
+        k: [batch, keys, kv_heads, head_dim_qk].
+        v: [batch, keys, kv_heads, head_dim_vo].
+        variant: a variant whose name, or whose parts' names, `rules` has; the parts are applied in order.
+        scale: factor of the logits; default: 1/sqrt(head_dim_qk). Ignored without softmax.
+        rules: variant name -> its effect on the logits.
 
     Returns:
-        (out [batch, queries, heads, head_dim_vo], lse [batch, queries, heads]), float64. A row without keys has
-        output 0 and lse -inf. Without softmax, masked weights are 0 and lse is NaN.
+        out [batch, queries, heads, head_dim_vo] and lse [batch, queries, heads], float64. lse is the natural
+        log-sum-exp of the logits. A query that sees no key has output 0 and lse -inf. Without softmax, the weights of
+        masked keys are 0 and lse is NaN.
     """
     parts = variant.variant.parts or (variant.variant,)
     softmax = all(part.name != "FlashSigmoid" for part in parts)
@@ -153,7 +156,7 @@ def attention(
 
 
 def _weights(logits: Array, mask: Array, sink: Array | None) -> tuple[Array, Array]:
-    """Softmax over the keys, with one more logit a head if there is a sink; and its log-sum-exp."""
+    """Return the softmax over the keys, with one more logit for each head if there are sinks, and its log-sum-exp."""
     logits = logits + mask
     top = logits.max(-1, initial=-np.inf)
     if sink is not None:

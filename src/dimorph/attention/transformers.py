@@ -21,7 +21,7 @@ from dimorph.attention.torch import attend, mask_variant
 
 
 def register() -> None:
-    """Makes "dimorph" an attention implementation of transformers' models, with masks to match."""
+    """Register the attention implementation "dimorph" and its masks with transformers."""
     AttentionInterface.register("dimorph", attention_forward)
     AttentionMaskInterface.register("dimorph", attention_mask)
 
@@ -42,27 +42,31 @@ def attention_forward(
     output_attentions: bool = False,
     **_ignored: Any,
 ) -> tuple[Tensor, None]:
-    """What a model's attention layers call.
+    """Compute the attention of one layer of a model.
 
     Args:
-        module: the layer; its `is_causal` counts where that is not given.
+        module: the layer; its attribute `is_causal` is the default of the argument.
         query: [batch, heads, queries, head_dim].
         key, value: [batch, kv_heads, keys, head_dim].
-        attention_mask: what the function of the same name in this module made, or a mask of the user's that is
-            broadcastable to [batch, heads, queries, keys]: bool, or floating and added.
-        dropout: only 0.
-        scaling: factor of the logits; default 1/sqrt(head_dim).
-        is_causal: counts only where there is no mask.
-        softcap, s_aux, position_bias: as `SoftCap`, `Sinks`, and added to the logits.
-        cache: only None: paged caches are not supported.
-        output_attentions: only False.
-        _ignored: what other implementations take, such as `sliding_window`: here the mask says it.
+        attention_mask: a mask made by `attention_mask` of this module, or one of your own that is broadcastable to
+            [batch, heads, queries, keys]: bool, True where the query sees the key, or floating point, added to the
+            logits.
+        dropout: must be 0.
+        scaling: factor of the logits; default: 1/sqrt(head_dim).
+        is_causal: apply `Causal`, aligned bottom-right; ignored if there is a mask.
+        softcap: the parameter of `SoftCap`.
+        s_aux: the parameter of `Sinks`, [heads].
+        position_bias: floating point, broadcastable to [batch, heads, queries, keys], added to the logits.
+        cache: must be None; paged caches are not supported.
+        output_attentions: must be False.
+        _ignored: arguments for other implementations, such as `sliding_window`, which the mask contains here.
 
     Returns:
-        [batch, queries, heads, head_dim] and, in place of the weights, None.
+        The output, [batch, queries, heads, head_dim], and None in place of the weights.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: an argument does not fit or is not supported.
+        TypeError, ValueError: an argument does not fit.
+        NotImplementedError: an argument is not supported.
     """
     for name, given in (("dropout", dropout != 0.0), ("cache", cache is not None), ("weights", output_attentions)):
         if given:
@@ -74,7 +78,7 @@ def attention_forward(
     shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     parts: list[dm.Variant | dm.BoundVariant] = [] if softcap is None else [SoftCap(softcap)]
     if position_bias is not None:
-        # Two biases would be two parameters of one name.
+        # A composition takes one bias, because parameters have different names.
         if attention_mask is not None and attention_mask.dim() == 4 and attention_mask.is_floating_point():
             position_bias, attention_mask, is_causal = position_bias + attention_mask, None, False
         parts.append(mask_variant(position_bias, shape))
@@ -104,24 +108,25 @@ def attention_mask(
     allow_is_bidirectional_skip: bool = False,
     **others: Any,
 ) -> Tensor | None:
-    """The mask of a forward pass, made once and handed to every layer; as small as it can be.
+    """Make the mask of a forward pass, for all layers, as small as possible.
 
     Args:
-        attention_mask: bool [batch, at least keys], False where a token is padding.
+        attention_mask: bool [batch, keys or more], False for padding.
         others: the arguments of `transformers.masking_utils.sdpa_mask`.
 
     Returns:
-        None: all keys count, or as many as the layer's `is_causal` says.
-        int32 [batch]: of each sequence that many keys count, for all queries; padding on the right.
-        bool [batch, 1, 1, keys]: those keys count, for all queries.
-        bool [batch, keys]: those keys count where the causal mask, aligned bottom-right, lets them.
-        bool [batch, 1, queries, keys]: any other mask.
+        One of these, which `attention_forward` tells apart:
+        None: no mask, or the causal one if the layer's `is_causal` is True.
+        int32 [batch]: padding on the right; the number of keys in each sequence.
+        bool [batch, 1, 1, keys]: other padding, False for padded keys.
+        bool [batch, keys]: the same, together with the causal mask, aligned bottom-right.
+        bool [batch, 1, queries, keys]: any other mask, True where the query sees the key.
     """
     bidirectional = mask_function is bidirectional_mask_function and allow_is_bidirectional_skip
     causal = (
         mask_function is causal_mask_function
         and allow_is_causal_skip
-        and isinstance(q_offset, int)  # a tensor with static caches, whose keys run on behind the last query
+        and isinstance(q_offset, int)  # static caches give a tensor, and have keys after the last query
         and q_offset + q_length == kv_offset + kv_length
     )
     if not bidirectional and not causal:
@@ -142,7 +147,7 @@ def attention_mask(
     if padding is None:
         return None
     padding = padding[:, kv_offset : kv_offset + kv_length]
-    if torch.compiler.is_compiling():  # a trace must not depend on the padding of one call
+    if torch.compiler.is_compiling():  # a graph serves other padding than that of the traced call
         return padding if causal else padding[:, None, None]
     lengths = padding.sum(-1, dtype=torch.int32)
     if bool((lengths == kv_length).all()):

@@ -13,18 +13,6 @@ using dimorph::Str;
 using dimorph::Tensor;
 using dimorph::attention::Problem;
 
-namespace {
-
-constexpr int kFewQueries = 32;  // queries of a sequence, on average
-
-// Must agree with `few_queries` of the Python side, which chooses the case: a call on which they differ is refused.
-// Measured: with vectors of 16 lanes, single rows are faster than blocks up to about 40 queries.
-bool few_queries(const ConstTensor& q, const Problem& problem) {
-  return problem.cu_seqlens_q ? q.size(0) <= int64_t{kFewQueries} * problem.batch_size : q.size(1) <= kFewQueries;
-}
-
-}  // namespace
-
 // out[b, i, h] = sum over j of weight[b, h, i, j] * v[b, j, h / group], with group = query heads / KV heads.
 //
 // Arguments (shapes: problem.h)
@@ -33,14 +21,15 @@ bool few_queries(const ConstTensor& q, const Problem& problem) {
 //   lse       receives the natural log-sum-exp of the logits, if given
 //   cu_seqlens_q, cu_seqlens_k  int32 [batch + 1], if tensors are ragged: where each sequence begins, then the number
 //   of tokens
+//   few_queries  single rows or blocks of queries, which differ in speed alone; the caller chooses
 void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm_scale, Str variant,
                Optional<Tensor> lse, Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k,
-               Extra extra) {
+               bool few_queries, Extra extra) {
   DIMORPH_CHECK(q.device().device_type == kDLCPU, "attention: argument 'q': expected a tensor on the CPU");
   const Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, {}, {});
   DISPATCH_dtype(q.dtype(), DType,
                  DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-                                    DISPATCH_few_queries(few_queries(q, problem), FEW_QUERIES,
+                                    DISPATCH_few_queries(few_queries, FEW_QUERIES,
                                                          DISPATCH_variant(variant, ATTENTION_VARIANT,
                                                                           DIMORPH_CALL(attention)(problem, extra)))));
 }

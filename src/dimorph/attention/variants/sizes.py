@@ -1,4 +1,4 @@
-"""Sizes of a variant's own tensors: what was declared, against the arrays of a call."""
+"""Sizes of a variant's tensors: the declared ones against those of a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import dimorph as dm
 
-# Name -> the sizes that it stands for, from the shapes of q and k and, where they are ragged, the batch; None: any.
+# Name -> the sizes that it stands for. Arguments: the shapes of q and k, and the batch if they are ragged, else None.
+# A size of None stands for any size.
 _NAMED: dict[str, Callable[[Sequence[int], Sequence[int], int | None], tuple[int | None, ...]]] = {
     "batch": lambda q, k, batch: (q[0] if batch is None else batch,),
     "heads": lambda q, k, batch: (q[-2],),
@@ -22,30 +23,32 @@ _NAMED: dict[str, Callable[[Sequence[int], Sequence[int], int | None], tuple[int
 
 
 def check_sizes(variant: dm.Variant, args: Sequence[Any], q: Any, k: Any, cu_seqlens_q: Any) -> None:
-    """Refuses tensors whose sizes are not those that `dm.tensor(..., shape=...)` names.
+    """Check that tensors have the sizes that `dm.tensor(..., shape=...)` names.
 
-    Names: batch, heads, kv_heads; queries, keys; *queries, *keys (what q and k have before their heads: batch and
-    length, or tokens where they are ragged). Lengths of ragged sequences may be any, and behind the last of them q and
-    k may have more tokens. Behind a name, `|1` admits a size of 1, too. An array of one dimension in place of several
-    is flat, row-major: of as many elements, or of any number where another parameter, `..._starts`, says where each
-    sequence's begin.
+    The names are batch, heads, kv_heads, queries and keys, and *queries and *keys for the dimensions of q and k before
+    their heads: batch and length, or tokens if they are ragged. The length of a ragged sequence matches any size, and q
+    and k may have more tokens after the last sequence. `|1` after a name also allows the size 1. One dimension in place
+    of several is a flat, row-major array: with the same number of elements, or with any number if another parameter,
+    `..._starts`, gives the start of each sequence.
 
     Args:
-        variant: one with parameters that are `sized`.
+        variant: a variant with `sized` parameters.
+        args: the values of its parameters.
+        q, k, cu_seqlens_q: the arguments of `attention`.
 
     Raises:
-        ValueError: names the argument, with what was expected and what came.
+        ValueError: a tensor has another size; the message names it, with what was expected and what came.
     """
     batch = None if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
     q_shape, k_shape = getattr(q, "shape", ()), getattr(k, "shape", ())
     if not len(q_shape) == len(k_shape) == (4 if batch is None else 3) or len(args) != len(variant.params):
-        return  # what is wrong with them is said later
+        return  # the kernel's entry says what is wrong
     for index, name in variant.sized:
         given = getattr(args[index], "shape", None)
         if given is None:
             continue
         if name in _NAMED and given == _NAMED[name](q_shape, k_shape, batch):
-            continue  # as nearly always, and in a third of the time
+            continue  # the usual case, in a third of the time
         _check(variant, args, index, tuple(given), _expected(name, q_shape, k_shape, batch))
 
 
@@ -69,7 +72,7 @@ def _check(
 
 
 def _expected(names: str, q_shape: Sequence[int], k_shape: Sequence[int], batch: int | None) -> list[Sequence[int]]:
-    """The sizes that each dimension may have; none: any."""
+    """Return the sizes that each dimension may have; an empty list allows any."""
     found: list[Sequence[int]] = []
     for name in names.split(", "):
         base, or_one, _ = name.partition("|1")

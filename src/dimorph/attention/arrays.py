@@ -1,0 +1,163 @@
+"""Array libraries: everything that attention needs of arrays beyond their DLPack export.
+
+`libraries[type(array)]` is the library of an array. Any library that follows the array API standard works as it is;
+another one is one more class here, named in `_PACKAGES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from sys import modules
+from typing import Any
+
+_DLPACK_CUDA = 2  # kDLCUDA
+
+
+class Library:
+    """Any array library that follows DLPack and the array API standard, such as JAX.
+
+    Attributes:
+        native: True if tvm-ffi knows the library's current stream.
+        is_traced: returns True while the caller is traced into a graph, when arrays hold no data.
+        records_gradients: returns True while operations are recorded for a backward pass.
+    """
+
+    native = False
+    is_traced: Callable[[], bool]
+    records_gradients: Callable[[], bool]
+
+    def __init__(self) -> None:
+        self.is_traced = self.records_gradients = _never
+
+    def gpu(self, array: Any) -> int | None:
+        """Return the ordinal of the GPU that an array lies on, or None if it lies elsewhere."""
+        if not hasattr(array, "__dlpack_device__"):
+            return None
+        kind, ordinal = array.__dlpack_device__()
+        return int(ordinal) if kind == _DLPACK_CUDA else None
+
+    def empty_rows(self, like: Any, size: int) -> Any:
+        """Make a C-contiguous, uninitialised array of the library, device and dtype of `like`.
+
+        Its shape is that of `like` with `size` in place of the last dimension.
+
+        Raises:
+            TypeError: the library has no array API namespace to make arrays with.
+        """
+        return _namespace(like).empty((*like.shape[:-1], size), dtype=like.dtype, device=like.device)
+
+    def empty_float32(self, like: Any, *shape: int) -> Any:
+        """Make an uninitialised float32 array of the library and device of `like`; raises as `empty_rows`."""
+        namespace = _namespace(like)
+        return namespace.empty(shape, dtype=namespace.float32, device=like.device)
+
+
+def _namespace(array: Any) -> Any:
+    if not hasattr(array, "__array_namespace__"):
+        raise TypeError(f"attention: argument 'out': give one, because no {describe(array)} can be made here")
+    return array.__array_namespace__()
+
+
+class NumPy(Library):
+    """NumPy, also before 2.0, where its arrays know no array API namespace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numpy = modules["numpy"]
+
+    def gpu(self, array: Any) -> int | None:
+        return None
+
+    def empty_rows(self, like: Any, size: int) -> Any:
+        return self._numpy.empty((*like.shape[:-1], size), like.dtype)
+
+    def empty_float32(self, like: Any, *shape: int) -> Any:
+        return self._numpy.empty(shape, self._numpy.float32)
+
+
+class CuPy(Library):
+    """CuPy, which makes arrays on its current device unless told otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cupy = modules["cupy"]
+
+    def empty_rows(self, like: Any, size: int) -> Any:
+        with like.device:
+            return self._cupy.empty((*like.shape[:-1], size), like.dtype)
+
+    def empty_float32(self, like: Any, *shape: int) -> Any:
+        with like.device:
+            return self._cupy.empty(shape, self._cupy.float32)
+
+
+class Torch(Library):
+    """PyTorch. It keeps torch's functions, because looking one up takes as long as calling it."""
+
+    native = True
+
+    def __init__(self) -> None:
+        torch: Any = modules["torch"]
+        self._empty_like = torch.empty_like
+        self._float32 = torch.float32
+        self.is_traced = torch.compiler.is_compiling
+        self.records_gradients = torch.is_grad_enabled
+
+    def gpu(self, array: Any) -> int | None:
+        ordinal: int = array.get_device()
+        return ordinal if ordinal >= 0 else None
+
+    def empty_rows(self, like: Any, size: int) -> Any:
+        shape = like.shape
+        # `empty_like` takes half the time of `new_empty`, but copies the order of strides.
+        if shape[-1] == size and like.is_contiguous():
+            return self._empty_like(like)
+        return like.new_empty(*shape[:-1], size)
+
+    def empty_float32(self, like: Any, *shape: int) -> Any:
+        # A tuple of sizes would take a third longer than sizes as arguments.
+        return like.new_empty(*shape, dtype=self._float32)
+
+
+# Package, its type of arrays, library. Whoever passes an array has imported the package.
+_PACKAGES = (("numpy", "ndarray", NumPy), ("torch", "Tensor", Torch), ("cupy", "ndarray", CuPy))
+
+
+class _Libraries(dict[type, Library]):
+    """Type of array -> library, filled when a type is first seen."""
+
+    def __missing__(self, kind: type) -> Library:
+        found = Library()
+        for package, name, library in _PACKAGES:
+            if package in modules and issubclass(kind, getattr(modules[package], name)):
+                found = library()
+        self[kind] = found
+        return found
+
+
+libraries = _Libraries()
+
+
+def _never() -> bool:
+    return False
+
+
+def check_place(array: Any) -> None:
+    """Check that q, if torch says that it lies on a GPU, lies on one of NVIDIA's.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not getattr(array, "is_cuda", True):
+        raise ValueError("attention: argument 'q': expected an array on the CPU or on an NVIDIA GPU")
+
+
+def requires_grad(array: Any) -> bool:
+    """Return True for a torch tensor whose gradient a backward pass would need."""
+    return bool(getattr(array, "requires_grad", False))
+
+
+def describe(array: object) -> str:
+    """Return the type, and for an array the shape, as words for messages."""
+    shape = getattr(array, "shape", None)
+    return f"{type(array).__name__} of shape {tuple(shape)}" if shape is not None else type(array).__name__

@@ -1,0 +1,245 @@
+"""The operation `attention`, in four steps: validate, choose, allocate, launch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import dimorph as dm
+from dimorph import SpecializationMismatch
+from dimorph.attention.arrays import Library, libraries
+from dimorph.attention.request import check_stream, few_queries, request_of, shape_of, validate
+from dimorph.attention.select import Choice, Functions
+from dimorph.attention.variants import Plain
+
+_DENSE = None, None, None, None  # cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+# How GPU kernels split keys (csrc/gpu/plan.h): parts of at least 128 keys, at most 64 of them, and no more than fit on
+# the multiprocessors at once. On a GPU with more multiprocessors than these, a split may not fit into the workspace.
+_KEYS_A_PART, _MOST_PARTS, _MOST_MULTIPROCESSORS = 128, 64, 160
+
+
+class Attention:
+    """The operation under a policy, settings or a family of its own; `attention` is one with the defaults.
+
+    It keeps the functions that were loaded for it.
+
+    Args:
+        policy, settings: as for `dimorph.Kernel.load`.
+        family: the family of kernels for GPUs, "sm80" (compute capability 8.0 and later) or "sm90" (9.0 only).
+            Default: the best family for the GPU; under policy `aot`, the best one that was built.
+    """
+
+    def __init__(
+        self, *, policy: str | None = None, settings: dm.Settings | None = None, family: str | None = None
+    ) -> None:
+        self._functions = Functions(policy, settings, family)
+        self._recent = self._functions.recent
+
+    def __call__(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        variant: dm.Variant | dm.BoundVariant = Plain,
+        scale: float | None = None,
+        cu_seqlens_q: Any = None,
+        cu_seqlens_k: Any = None,
+        out: Any = None,
+        max_seqlen_q: int | None = None,
+        max_seqlen_k: int | None = None,
+        return_lse: bool = False,
+        lse: Any = None,
+        workspace: Any = None,
+        stream: Any = None,
+    ) -> Any:
+        """Compute softmax(scale q k^T) v, or a variant of it.
+
+        Takes any arrays that speak DLPack (NumPy, torch, CuPy, JAX, ...), without copying them, on the CPU or on an
+        NVIDIA GPU of compute capability 8.0 or later. The last dimension is contiguous; other strides are free. On a
+        GPU, addresses and strides are multiples of 16 bytes, strides are not negative, and neighbouring rows of k and v
+        lie less than 32 MiB apart. Logits and sums are float32, whatever the dtype of the arrays. A call on a GPU
+        launches its kernels on the current stream of q's library and returns before they have run.
+
+        Args:
+            q: queries, [batch, queries, heads, head_dim_qk], or ragged [tokens, heads, head_dim_qk]; bfloat16, float16,
+                or on the CPU float32. Head dims are multiples of 16, up to 256.
+            k: keys, [batch, keys, kv_heads, head_dim_qk] or [key tokens, kv_heads, head_dim_qk]. heads is a multiple of
+                kv_heads; query head h uses key head h // (heads // kv_heads).
+            v: values, as k with head_dim_vo in place of head_dim_qk.
+            variant: a built-in variant such as `Plain`, `Causal` or `FlashSigmoid(scale=..., bias=...)`, a composition,
+                or one of your own. Masks are aligned bottom-right: the last query sees the last key.
+            scale: factor of the logits; default: 1/sqrt(head_dim_qk). Variants without softmax ignore it.
+            cu_seqlens_q: for ragged arrays, int32 [batch + 1]: the first query token of each sequence, from 0, and the
+                end of the last one.
+            cu_seqlens_k: the same for key tokens.
+            out: array to write to, [batch, queries, heads, head_dim_vo] or [tokens, heads, head_dim_vo], of q's dtype;
+                it overlaps no input. Default: a new array of q's library.
+            max_seqlen_q, max_seqlen_k: for ragged arrays on a GPU, which does not read the offsets before the launch:
+                upper bounds of the lengths of sequences. Default: the number of tokens, with which more thread blocks
+                start than find work.
+            return_lse: also return the log-sum-exp of the logits.
+            lse: array to write the log-sum-exp to, float32 [batch, queries, heads] or [tokens, heads]. Natural
+                logarithm; NaN for a variant without softmax. Default: a new array, if it is returned.
+            workspace: on a GPU, a float32 array of `workspace_size(...)` elements, in which thread blocks leave partial
+                results where the keys of few queries are split among them. Default: a new array of q's library. With
+                `out` and `workspace` given, a call allocates nothing.
+            stream: on a GPU, the stream to launch on: a raw handle, or a stream of torch, CuPy or cuda-python. It needs
+                `out` (and `lse`), because new arrays would belong to the current stream; without `workspace`, keys are
+                not split.
+
+        Returns:
+            out, or (out, lse). A query that sees no key has output 0 and log-sum-exp -inf.
+
+        Raises:
+            TypeError, ValueError: an argument does not fit; the message names it, with what was expected and what came.
+            RuntimeError: a tensor requires grad while grad mode is on; there is no backward pass.
+            dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
+        """
+        library = libraries[type(q)]
+        if self is _shared and library.is_traced():
+            _define_operator()
+            from dimorph.attention.torch_operator import traced
+
+            lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+            return traced(q, k, v, variant, scale, lengths, out, return_lse, lse, stream)
+
+        # Validate what the kernel's entry does not.
+        variant, args = validate(library, q, k, v, variant, cu_seqlens_q)
+        gpu = library.gpu(q)
+        if stream is not None:
+            check_stream(gpu, out, return_lse, lse)
+
+        # Choose the function that the last call of this variant used, or ask for one. Written out, because a call of a
+        # Python function takes a hundredth of the whole call.
+        few = gpu is None and few_queries(q, cu_seqlens_q)
+        choice = self._recent.get(variant.name)
+        if (
+            choice is None
+            or choice.variant is not variant
+            or choice.gpu != gpu
+            or choice.few_queries != few
+            or (gpu is None and choice.dtype != q.dtype)  # the entry of a CPU kernel would blame k for q's dtype
+        ):
+            choice = self._functions.find(request_of(variant, q, v, gpu, few))
+
+        # Allocate what the caller has not given.
+        if workspace is None and gpu is not None and stream is None:
+            workspace = _new_workspace(library, q, k, v, cu_seqlens_k, max_seqlen_k)
+        if out is None:
+            out = library.empty_rows(q, shape_of(v, "v")[-1])
+        if lse is None and return_lse:
+            lse = library.empty_float32(q, *q.shape[:-1])
+
+        # Launch. The entry checks everything else, and that it was compiled for these values.
+        ragged = cu_seqlens_q is not None or cu_seqlens_k is not None
+        lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k) if ragged else _DENSE
+        native = library.native and stream is None
+        try:
+            _launch(choice, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
+        except SpecializationMismatch:
+            exact = self._functions.find_instead(choice, request_of(variant, q, v, gpu, few))
+            if exact is choice:
+                raise
+            _launch(exact, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
+        return (out, lse) if return_lse else out
+
+    def resolutions(self) -> list[dm.Resolution]:
+        """Return the artifacts that serve so far, each with the reason why it was taken."""
+        return self._functions.resolutions()
+
+
+_shared = Attention()
+# The bound method: calling the object takes up to half a microsecond more.
+attention = _shared.__call__
+
+
+def workspace_size(shape: Sequence[int], head_dim_vo: int, keys: int | None = None) -> int:
+    """Return how many float32 elements of workspace a call on a GPU can use.
+
+    A GPU splits keys where its multiprocessors have room for more thread blocks than there are blocks of queries. Each
+    part of the keys leaves a row of output with its maximum and its sum, for every query and head.
+
+    Args:
+        shape: the shape of q.
+        head_dim_vo: the size of the last dimension of v.
+        keys: the length of the longest sequence of keys, or more. Default: as long as can be.
+
+    Returns:
+        The number of elements; 0: the keys are not split.
+    """
+    rows = math.prod(shape[:-1])
+    room = _MOST_MULTIPROCESSORS * 2 * 128  # two blocks on each, of 128 rows
+    if 2 * rows > room:
+        return 0
+    if keys is not None:
+        parts = min(keys // _KEYS_A_PART, _MOST_PARTS)
+        room = min(room, rows * parts) if parts > 1 else 0
+    return room * (head_dim_vo + 2)
+
+
+# An array for each call: one that is kept for a stream would be shared with CUDA graphs, which replay on any stream,
+# with a stream that gets a destroyed one's handle, and with pools of memory that torch.compile expects to find empty.
+def _new_workspace(library: Library, q: Any, k: Any, v: Any, cu_seqlens_k: Any, max_seqlen_k: int | None) -> Any:
+    """Make a workspace, unless it is clear that keys will not be split."""
+    shape_k = shape_of(k, "k")
+    keys = shape_k[-3] if cu_seqlens_k is None or max_seqlen_k is None else max_seqlen_k
+    if keys < 2 * _KEYS_A_PART:
+        return None
+    size = workspace_size(shape_of(q, "q"), shape_of(v, "v")[-1], keys)
+    return library.empty_float32(q, size) if size else None
+
+
+def _launch(
+    choice: Choice,
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    scale: float | None,
+    lse: Any,
+    workspace: Any,
+    lengths: tuple[Any, Any, int | None, int | None],
+    args: tuple[Any, ...],
+    native: bool,
+    stream: Any,
+) -> None:
+    """Call a chosen function: on a GPU it launches kernels, on the CPU it computes.
+
+    Args:
+        lengths: cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, or `_DENSE`.
+        args: the variant's parameters.
+        native: try the function without Python's help, see `dimorph.Module`.
+        others: as for `attention`.
+
+    Raises:
+        dimorph.SpecializationMismatch: the function was compiled for other values; nothing has been done.
+    """
+    function, name = choice.function, choice.variant.name
+    if scale is None:
+        scale = choice.scale
+    if choice.gpu is None:
+        cu_seqlens_q, cu_seqlens_k, _, _ = lengths
+        function(q, k, v, out, scale, name, lse, cu_seqlens_q, cu_seqlens_k, choice.few_queries, *args)
+    elif not native:
+        function(q, k, v, out, scale, name, lse, workspace, *lengths, *args, stream=stream)
+    else:
+        try:
+            if lengths is _DENSE and not args:  # the most common call, and the fewest arguments to convert
+                function.native(q, k, v, out, scale, name, lse, workspace)
+            else:
+                function.native(q, k, v, out, scale, name, lse, workspace, *lengths, *args)
+        except BufferError:
+            function(q, k, v, out, scale, name, lse, workspace, *lengths, *args)
+
+
+def _define_operator() -> None:
+    """Make the torch operator that takes this operation's place in a traced graph."""
+    from dimorph.attention.torch_operator import define
+
+    define(attention)
+
+
+# As torch.compiler.assume_constant_result does it, but without importing torch: the function runs while it is traced.
+_define_operator._dynamo_marked_constant = True  # type: ignore[attr-defined]

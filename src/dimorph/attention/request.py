@@ -1,0 +1,150 @@
+"""What a call of attention asks for, and the checks that the kernel's entry does not do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import dimorph as dm
+from dimorph.attention.arrays import Library, check_place, describe, requires_grad
+from dimorph.attention.variants.sizes import check_sizes
+
+_BoundVariant, _Variant = dm.BoundVariant, dm.Variant
+_FEW_QUERIES = 32  # a sequence, on average
+
+
+class Request(NamedTuple):
+    """The kernel that a call asks for.
+
+    Attributes:
+        variant: the variant to compute.
+        dtype: the dtype of q, as its library has it.
+        head_dim_qk, head_dim_vo: sizes of the last dimensions of q and v.
+        gpu: ordinal of the GPU that q lies on; None: q lies on the CPU.
+        few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them.
+    """
+
+    variant: dm.Variant
+    dtype: Any
+    head_dim_qk: int
+    head_dim_vo: int
+    gpu: int | None
+    few_queries: bool
+
+    def __repr__(self) -> str:
+        return (
+            f"Request(variant={self.variant.name}, dtype={self.dtype}, head_dim_qk={self.head_dim_qk}, "
+            f"head_dim_vo={self.head_dim_vo}, gpu={self.gpu}, few_queries={self.few_queries})"
+        )
+
+    def __hash__(self) -> int:
+        # The variant counts by its name: hashing all of a composition takes longer than a call.
+        _, *others = self
+        return hash((self.variant.name, *others))
+
+
+def request_of(variant: dm.Variant, q: Any, v: Any, gpu: int | None, few_queries: bool) -> Request:
+    """Return the request for a kernel.
+
+    Raises:
+        ValueError: q or v does not have 3 or 4 dimensions, or q lies on a GPU that is not NVIDIA's.
+    """
+    if gpu is not None:
+        check_place(q)
+    return Request(variant, q.dtype, shape_of(q, "q")[-1], shape_of(v, "v")[-1], gpu, few_queries)
+
+
+def validate(
+    library: Library, q: Any, k: Any, v: Any, variant: dm.Variant | dm.BoundVariant, cu_seqlens_q: Any
+) -> tuple[dm.Variant, tuple[Any, ...]]:
+    """Check those arguments of `attention` that the kernel's entry cannot check.
+
+    Returns:
+        The variant and the values of its parameters.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: see `attention`.
+    """
+    args: tuple[Any, ...] = ()
+    if type(variant) is _BoundVariant:
+        args = variant.args
+        variant = variant.variant
+    elif type(variant) is not _Variant or variant.params:
+        bound = bind(variant)
+        args = bound.args
+        variant = bound.variant
+    if library.records_gradients():
+        check_no_grad(q, k, v, variant, args)
+    if cu_seqlens_q is not None and not hasattr(cu_seqlens_q, "shape"):
+        raise TypeError(f"attention: argument 'cu_seqlens_q': expected an int32 array, got {cu_seqlens_q!r}")
+    if variant.sized:
+        check_sizes(variant, args, q, k, cu_seqlens_q)
+    return variant, args
+
+
+def bind(variant: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
+    """Return a variant with the values of its parameters; one without parameters may be given as it is.
+
+    Raises:
+        TypeError: it is no variant, or values are missing.
+    """
+    if isinstance(variant, _BoundVariant):
+        return variant
+    if isinstance(variant, _Variant):
+        return variant()
+    raise TypeError(f"attention: argument 'variant': expected a dimorph.Variant, got {variant!r}")
+
+
+def check_stream(gpu: int | None, out: Any, return_lse: bool, lse: Any) -> None:
+    """Refuse a given stream where it has no meaning, or where arrays would be made for another one.
+
+    Raises:
+        ValueError: q is not on a GPU, or an array to write to is missing.
+    """
+    if gpu is None:
+        raise ValueError("attention: argument 'stream': expected none, as 'q' is not on a GPU")
+    if out is None or (return_lse and lse is None):
+        name = "out" if out is None else "lse"
+        raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
+
+
+def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[Any]) -> None:
+    """Refuse tensors that require grad, because the result would be cut off from them silently.
+
+    Raises:
+        RuntimeError: names the first such argument.
+    """
+    for index, array in enumerate((q, k, v, *args)):
+        if requires_grad(array):
+            name = ("q", "k", "v", *(param.name for param in variant.params))[index]
+            raise RuntimeError(
+                f"attention: argument '{name}': expected a tensor that requires no grad, as there is no backward "
+                f"pass, got one that does; call under torch.no_grad(), or detach it"
+            )
+
+
+def few_queries(q: Any, cu_seqlens_q: Any) -> bool:
+    """Tell whether a CPU computes these queries faster one by one than in blocks.
+
+    Measured with vectors of 16 lanes: it does up to about 40 queries a sequence.
+    """
+    shape = shape_of(q, "q")
+    if cu_seqlens_q is None:
+        return shape[1] <= _FEW_QUERIES
+    sequences: int = cu_seqlens_q.shape[0] - 1
+    return shape[0] <= _FEW_QUERIES * sequences
+
+
+def shape_of(array: Any, name: str) -> Sequence[int]:
+    """Return the shape of q, k or v.
+
+    Raises:
+        ValueError: it does not have 3 or 4 dimensions.
+    """
+    shape: Sequence[int] = getattr(array, "shape", ())
+    if 3 <= len(shape) <= 4:
+        return shape
+    raise ValueError(
+        f"attention: argument '{name}': expected an array [batch, seq, heads, head_dim] or [tokens, heads, head_dim], "
+        f"got {describe(array)}"
+    )

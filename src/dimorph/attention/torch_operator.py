@@ -1,0 +1,199 @@
+"""The torch operator `dimorph::attention`, which stands for a call in a traced graph.
+
+Its arguments hold a variant as the names of its parts, joined by "+", and the variant's parameters sorted by kind
+(tensors, integers, floats), each kind in declared order. Tracing registers the names. This module does not import the
+operation, which imports it: `define` is given the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import dimorph as dm
+from dimorph.attention.request import bind, check_no_grad
+from dimorph.attention.variants.compose import COMPOSE, composition
+from dimorph.attention.variants.registry import known, register_variant
+
+_SCHEMA = (
+    "attention(Tensor q, Tensor k, Tensor v, str variant, Tensor?[] tensors, SymInt[] integers, float[] floats, "
+    "float? scale=None, Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_k=None, SymInt? max_seqlen_q=None, "
+    "SymInt? max_seqlen_k=None, bool return_lse=False) "
+    "-> (Tensor, Tensor)"
+)
+# The registration of the operator; it ends with the object.
+_libraries: list[torch.library.Library] = []
+
+
+def define(attention: Callable[..., Any]) -> None:
+    """Register `torch.ops.dimorph.attention`, once.
+
+    Args:
+        attention: the function `dimorph.attention.attention`, which the operator calls outside of traces.
+    """
+    if _libraries:
+        return
+
+    def compute(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        variant: str,
+        tensors: Sequence[Tensor | None],
+        integers: Sequence[int],
+        floats: Sequence[float],
+        scale: float | None = None,
+        cu_seqlens_q: Tensor | None = None,
+        cu_seqlens_k: Tensor | None = None,
+        max_seqlen_q: int | None = None,
+        max_seqlen_k: int | None = None,
+        return_lse: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        results = attention(
+            q,
+            k,
+            v,
+            variant=_unpacked(variant, tensors, integers, floats),
+            scale=scale,
+            cu_seqlens_q=cu_seqlens_q,
+            cu_seqlens_k=cu_seqlens_k,
+            max_seqlen_q=max_seqlen_q,
+            max_seqlen_k=max_seqlen_k,
+            return_lse=return_lse,
+        )
+        return results if return_lse else (results, q.new_empty(0, dtype=torch.float32))
+
+    # A call takes half the time that it would take with `custom_op`.
+    library = torch.library.Library("dimorph", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))  # type: ignore[no-untyped-call]
+    for key in ("CPU", "CUDA"):
+        library.impl("attention", compute, key)  # type: ignore[no-untyped-call]
+    library.impl("attention", _autograd, "Autograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake("dimorph::attention", _fake, lib=library)
+    _libraries.append(library)
+
+
+def traced(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variant: dm.Variant | dm.BoundVariant,
+    scale: float | None,
+    lengths: tuple[Tensor | None, Tensor | None, int | None, int | None],
+    out: Tensor | None,
+    return_lse: bool,
+    lse: Tensor | None,
+    stream: Any,
+) -> Any:
+    """Put the operator into the graph that is being traced, in place of a call of `attention`.
+
+    Args:
+        lengths: cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k.
+        out, lse: if given, the results are copied to them.
+        stream: must be None.
+        others: as for `attention`.
+
+    Raises:
+        TypeError, ValueError: `variant` or `stream` does not fit.
+    """
+    if stream is not None:
+        raise ValueError("attention: argument 'stream': expected none in what is traced, which has its own")
+    name, tensors, integers, floats = _packed(bind(variant))
+    results = torch.ops.dimorph.attention.default(
+        q, k, v, name, tensors, integers, floats, scale, *lengths, return_lse or lse is not None
+    )
+    given = [result if to is None else to.copy_(result) for result, to in zip(results, (out, lse), strict=True)]
+    return tuple(given) if return_lse else given[0]
+
+
+def _packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any]]:
+    """Return the operator's arguments for a variant: names, tensors, integers, floats."""
+    tensors: list[Any] = []
+    integers: list[Any] = []
+    floats: list[Any] = []
+    variant = bound.variant
+    for param, arg in zip(variant.params, bound.args, strict=True):
+        (tensors if param.is_tensor else floats if param.dtype.startswith("float") else integers).append(arg)
+    # The parts of a composition were registered when it was composed.
+    composed = variant.header == COMPOSE
+    name = "+".join([part.name for part in variant.parts]) if composed else register_variant(variant)
+    return name, tensors, integers, floats
+
+
+def _unpacked(
+    name: str, tensors: Sequence[Tensor | None], integers: Sequence[int], floats: Sequence[float]
+) -> dm.BoundVariant:
+    """Return the variant for the operator's arguments; the inverse of `_packed`.
+
+    Raises:
+        ValueError: a name is not that of exactly one variant, or there are more parameters than the variant has.
+    """
+    parts = [_registered(part) for part in name.split("+")]
+    variant = parts[0] if len(parts) == 1 else composition(*parts)
+    kinds = iter(tensors), iter(integers), iter(floats)
+    args = [
+        next(kinds[0] if param.is_tensor else kinds[2] if param.dtype.startswith("float") else kinds[1], None)
+        for param in variant.params
+    ]
+    if surplus := sum(len(list(kind)) for kind in kinds):
+        raise ValueError(
+            f"dimorph::attention: expected parameters ({', '.join(param.name for param in variant.params)}) of "
+            f"{name!r}, got {surplus} more"
+        )
+    return dm.BoundVariant(variant, tuple(args))
+
+
+def _registered(name: str) -> dm.Variant:
+    meanings = known.get(name, [])
+    if len(meanings) == 1:
+        return meanings[0]
+    if meanings:
+        raise ValueError(f"dimorph::attention: argument 'variant': expected a name of one variant, {name!r} is of two")
+    raise ValueError(
+        f"dimorph::attention: argument 'variant': expected a known one ({', '.join(sorted(known))}), or several joined "
+        f"by '+', got {name!r}; `dimorph.attention.torch.register_variant` makes others known"
+    )
+
+
+def _fake(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variant: str,
+    tensors: Sequence[Tensor | None],
+    integers: Sequence[int],
+    floats: Sequence[float],
+    scale: float | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+    return_lse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return uninitialised results: of the right shapes, strides and dtypes for a trace."""
+    lse = q.new_empty(q.shape[:-1] if return_lse else 0, dtype=torch.float32)
+    return q.new_empty((*q.shape[:-1], v.shape[-1])), lse
+
+
+def _autograd(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variant: str,
+    tensors: Sequence[Tensor | None],
+    integers: Sequence[int],
+    floats: Sequence[float],
+    *rest: Any,
+) -> tuple[Tensor, Tensor]:
+    """Refuse tensors that require grad, then call the operator below autograd."""
+    if torch.is_grad_enabled():
+        bound = _unpacked(variant, tensors, integers, floats)
+        check_no_grad(q, k, v, bound.variant, bound.args)
+    with torch._C._AutoDispatchBelowAutograd():
+        results: tuple[Tensor, Tensor] = torch.ops.dimorph.attention.default(
+            q, k, v, variant, tensors, integers, floats, *rest
+        )
+        return results

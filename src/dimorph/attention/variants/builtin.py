@@ -1,0 +1,169 @@
+"""The built-in variants: a struct in a header each, and its declaration here.
+
+In the docstrings, query i of a sequence stands at key p = i + keys - queries: masks are aligned bottom-right. A variant
+of your own is declared in the same way, with `dimorph.Variant`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dimorph as dm
+from dimorph.attention.variants.registry import register_variant
+
+_INCLUDE = Path(__file__).parents[1] / "include"
+
+
+def _variant(struct: str, header: str, *params: dm.Param) -> dm.Variant:
+    name = f"dimorph/attention/variants/{header}"
+    variant = dm.Variant(struct, header=name, struct=f"dm::{struct}", params=params, root=_INCLUDE)
+    register_variant(variant)
+    return variant
+
+
+Plain = _variant("Plain", "plain.h")
+"""softmax(scale q k^T) v (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762). No parameters."""
+
+Causal = _variant("Causal", "causal.h")
+"""Causal mask: query i sees the keys j <= p. No parameters."""
+
+FlashSigmoid = _variant("FlashSigmoid", "flash_sigmoid.h", dm.scalar("scale"), dm.scalar("bias"))
+"""sigmoid(scale q k^T + bias) v, not normalised (Ramapuram et al. 2024, https://arxiv.org/abs/2409.04431).
+
+Parameters: scale and bias, float32. The paper advises a bias of -ln(keys). The `scale` of `attention` is ignored.
+"""
+
+Window = _variant("Window", "window.h", dm.scalar("window_left", "int32"), dm.scalar("window_right", "int32"))
+"""Sliding window: query i sees the keys p - window_left to p + window_right (Beltagy et al. 2020,
+https://arxiv.org/abs/2004.05150).
+
+Parameters: window_left and window_right, int32, numbers of keys; a negative one sets no bound on its side.
+"""
+
+PrefixLM = _variant("PrefixLM", "prefix_lm.h", dm.tensor("prefix_lens", "int32", "batch"))
+"""Causal mask with a prefix that every query sees (Raffel et al. 2020, https://arxiv.org/abs/1910.10683).
+
+Parameters: prefix_lens, int32 [batch], the number of keys in each sequence's prefix.
+"""
+
+KeyPadding = _variant("KeyPadding", "key_padding.h", dm.tensor("kv_valid", "int32", "batch"))
+"""Mask of padding at the end: queries see the first keys of their sequence.
+
+Parameters: kv_valid, int32 [batch], the number of those keys.
+"""
+
+KeyMask = _variant("KeyMask", "key_mask.h", dm.tensor("key_mask", "bool", "*keys"))
+"""Mask of keys, the same for all queries of a sequence.
+
+Parameters: key_mask, bool [batch, keys] or ragged [key tokens], True where queries see the key.
+"""
+
+DocumentMask = _variant(
+    "DocumentMask",
+    "document_mask.h",
+    dm.tensor("qo_documents", "int32", "*queries"),
+    dm.tensor("kv_documents", "int32", "*keys"),
+)
+"""Mask for documents that are packed into one sequence: a query sees the keys of its own document.
+
+Parameters: qo_documents and kv_documents, int32 [batch, length] or ragged [tokens], the document of each token.
+"""
+
+SoftCap = _variant("SoftCap", "soft_cap.h", dm.scalar("soft_cap"))
+"""Soft cap of the logits: x becomes soft_cap tanh(x / soft_cap) (Gemma 2, https://arxiv.org/abs/2408.00118).
+
+Parameters: soft_cap, float32.
+"""
+
+ALiBi = _variant("ALiBi", "alibi.h", dm.tensor("alibi_slopes", "float32", "heads"))
+"""Linear bias by distance: the logit of key j falls by slope |j - p| (Press et al. 2022,
+https://arxiv.org/abs/2108.12409).
+
+Parameters: alibi_slopes, float32 [heads].
+"""
+
+Sinks = _variant("Sinks", "sinks.h", dm.tensor("sinks", "float32", "heads"))
+"""Attention sinks: one more logit in the softmax of each head, without a value (gpt-oss,
+https://arxiv.org/abs/2508.10925; Xiao et al. 2024, https://arxiv.org/abs/2309.17453).
+
+Parameters: sinks, float32 [heads], these logits.
+"""
+
+CustomMask = _variant(
+    "CustomMask",
+    "custom_mask.h",
+    dm.tensor("mask", "bool", "batch, queries, keys"),
+    dm.tensor("maybe_mask_starts", "int64", "batch"),
+)
+"""Any mask, the same for all heads.
+
+Parameters: mask, bool [batch, queries, keys], row-major, True where the query sees the key. Or a flat mask, and
+maybe_mask_starts, int64 [batch], the index at which each sequence's mask starts.
+"""
+
+BroadcastMask = _variant(
+    "BroadcastMask",
+    "broadcast_mask.h",
+    dm.tensor("broadcast_mask", "bool", "batch|1, heads|1, queries, keys"),
+    dm.scalar("mask_batch_stride", "int64"),
+    dm.scalar("mask_head_stride", "int64"),
+)
+"""Any mask, which sequences or heads may share; made by `broadcast_mask`."""
+
+PackedMask = _variant(
+    "PackedMask", "custom_mask.h", dm.tensor("mask", "uint8"), dm.tensor("maybe_mask_starts", "int64", "batch")
+)
+"""`CustomMask` with a bit for each query and key.
+
+Parameters: mask, uint8, as `numpy.packbits(mask, bitorder="little")` makes it of the whole mask; maybe_mask_starts,
+int64 [batch], in bits.
+"""
+
+Bias = _variant(
+    "Bias",
+    "bias.h",
+    dm.tensor("bias", "float32", "batch|1, heads|1, queries, keys"),
+    dm.scalar("bias_batch_stride", "int64"),
+    dm.scalar("bias_head_stride", "int64"),
+)
+"""Bias that is added to the scaled logits, which sequences or heads may share; made by `additive_bias`."""
+
+
+def additive_bias(bias: Any) -> dm.BoundVariant:
+    """Bind `Bias` to an array.
+
+    Args:
+        bias: float32 [batch or 1, heads or 1, queries, keys], row-major; a size of 1 is shared by all sequences or
+            heads.
+
+    Raises:
+        ValueError: the array does not have 4 dimensions.
+    """
+    return Bias(bias, *_strides("additive_bias", "bias", bias))
+
+
+def broadcast_mask(mask: Any) -> dm.BoundVariant:
+    """Bind `BroadcastMask` to an array.
+
+    Args:
+        mask: bool [batch or 1, heads or 1, queries, keys], row-major, True where the query sees the key; a size of 1 is
+            shared by all sequences or heads.
+
+    Raises:
+        ValueError: the array does not have 4 dimensions.
+    """
+    return BroadcastMask(mask, *_strides("broadcast_mask", "mask", mask))
+
+
+def _strides(function: str, name: str, array: Any) -> tuple[int, int]:
+    """Return the strides of batch and heads in elements; 0 for a dimension of size 1."""
+    if len(array.shape) != 4:
+        raise ValueError(f"{function}: argument '{name}': expected 4 dimensions, got shape {tuple(array.shape)}")
+    batch, heads, queries, keys = array.shape
+    return (heads * queries * keys if batch > 1 else 0), (queries * keys if heads > 1 else 0)
+
+
+if not TYPE_CHECKING:  # a type checker takes every name that is made here, and no list that is computed
+    __all__ = [name for name, value in globals().items() if isinstance(value, dm.Variant)]
+    __all__ += ["additive_bias", "broadcast_mask"]
