@@ -1,1 +1,1 @@
-"""Declarations: kernels, axes, variants and sets of values; frozen, printable, no file read."""
+"""Declarations of kernels, axes, variants and sets of values: immutable, printable, made without reading a file."""

@@ -15,7 +15,10 @@ from dimorph.errors import DeclarationError
 
 
 def _index_switch(name: str, cpp_type: str, looked_at: str, literals: Iterable[str]) -> list[str]:
-    """Spell a function from value to position. A switch: an axis may have hundreds of values, each looked up once."""
+    """Return the lines of a C++ function that maps each of `literals` to its position, any other value to -1.
+
+    The function is a `switch` because an axis may have hundreds of values, each of which is looked up once.
+    """
     return [
         f"constexpr long long dimorph_index_{name}({cpp_type} value) {{",
         f"  switch ({looked_at}) {{",
@@ -27,7 +30,7 @@ def _index_switch(name: str, cpp_type: str, looked_at: str, literals: Iterable[s
 
 
 class IntAxis(Axis):
-    """An integer of 32 bits."""
+    """An axis of 32-bit integers."""
 
     kind = "int"
     expected = "an integer of 32 bits"
@@ -43,7 +46,7 @@ class IntAxis(Axis):
 
 
 class DtypeAxis(Axis):
-    """An element type, by its name."""
+    """An axis of element types, given by their names."""
 
     kind = "dtype"
     expected = f"a dtype ({', '.join(TENSORS)})"
@@ -71,7 +74,7 @@ class DtypeAxis(Axis):
 
 
 class FlagAxis(Axis):
-    """A boolean."""
+    """An axis of booleans."""
 
     kind = "flag"
     expected = "True or False"
@@ -98,10 +101,10 @@ class FlagAxis(Axis):
 
 @dataclass(frozen=True)
 class EnumAxis(Axis):
-    """An enumerator of an enum class of the project.
+    """An axis of enumerators of an enum class that the project defines.
 
     Attributes:
-        cpp_type: the C++ type.
+        cpp_type: the C++ name of the enum class.
         header: the header that defines it, found on the kernel's include path.
     """
 
@@ -138,7 +141,7 @@ class EnumAxis(Axis):
 
 
 class TupleAxis(Axis):
-    """Two to four integers that vary together."""
+    """An axis of tuples of two to four integers."""
 
     kind = "tuple"
     expected = "a tuple of integers of 32 bits, one for each name bound"
@@ -180,7 +183,7 @@ class TupleAxis(Axis):
 
 
 class VariantAxis(Axis):
-    """A variant, dispatched by its name. Its struct and its parameters concern the case alone."""
+    """An axis of variants, dispatched by name; only cases see a variant's struct and parameters."""
 
     kind = "variant"
     expected = "a dimorph.Variant, or the name of a declared one"
@@ -202,7 +205,7 @@ class VariantAxis(Axis):
             raise DeclarationError(f"axis {self.name}: two variants are called {twice[0]!r}")
 
     def named(self, text: str, root: Path) -> Variant:
-        # An entry of several variants needs no more of them than their names.
+        # The entry of a set with several variants uses only their names.
         return Variant(text, "undeclared.h", root=root)
 
     def is_found_by(self, text: str) -> bool:
@@ -214,7 +217,7 @@ class VariantAxis(Axis):
             parts = ", ".join(f"{part.struct}<ParamsT>" for part in value.parts)
             lines += ["template <typename ParamsT>", f"using {value.name} = {value.struct}<ParamsT, {parts}>;"]
         macro = value.name if value.parts else value.struct
-        guarded = ["#if !defined(DIMORPH_ENTRY)  // a variant is the case's business", *lines, "#endif"]
+        guarded = ["#if !defined(DIMORPH_ENTRY)  // only cases see the variant", *lines, "#endif"]
         return [*guarded, f"#define {self.binds[0]} {macro}"]
 
     def compiled(self, value: Variant) -> str:
@@ -238,24 +241,67 @@ def int_axis(
     accepts: Callable[[int], bool] | None = None,
     choose: Choose | None = None,
 ) -> Axis:
-    """Declare an integer, bound as `constexpr int BIND`."""
+    """Declare an integer axis, bound as `constexpr int BIND`.
+
+    Args:
+        name: the name in Python and the suffix of the `DISPATCH_` macro.
+        bind: the C++ name of the constant.
+        values: the declared values, integers of 32 bits.
+        accepts: predicate on other values: True for one that can be built on request.
+        choose: makes this a choice axis: a pure function of the other axes' values (name -> value) to its value.
+
+    Raises:
+        DeclarationError: a name or a value is invalid, or a value is given twice.
+    """
     return IntAxis(name, (bind,), _listed(name, values), accepts, choose)
 
 
 def dtype_axis(name: str, bind: str, values: Sequence[object], *, choose: Choose | None = None) -> Axis:
-    """Declare an element type, bound as `using Bind = ...`. Values are dtype names or NumPy or torch dtypes."""
+    """Declare an axis of element types, bound as `using Bind = ...`.
+
+    Args:
+        name: the name in Python and the suffix of the `DISPATCH_` macro.
+        bind: the C++ name of the type.
+        values: the declared values: dtype names, or dtypes of NumPy or torch.
+        choose: makes this a choice axis: a pure function of the other axes' values (name -> value) to its value.
+
+    Raises:
+        DeclarationError: a name or a value is invalid, or a value is given twice.
+    """
     return DtypeAxis(name, (bind,), _listed(name, values), None, choose)
 
 
 def flag_axis(name: str, bind: str, values: Sequence[bool] = (False, True), *, choose: Choose | None = None) -> Axis:
-    """Declare a boolean, bound as `constexpr bool BIND`."""
+    """Declare a boolean axis, bound as `constexpr bool BIND`.
+
+    Args:
+        name: the name in Python and the suffix of the `DISPATCH_` macro.
+        bind: the C++ name of the constant.
+        values: the declared values.
+        choose: makes this a choice axis: a pure function of the other axes' values (name -> value) to its value.
+
+    Raises:
+        DeclarationError: a name or a value is invalid, or a value is given twice.
+    """
     return FlagAxis(name, (bind,), _listed(name, values), None, choose)
 
 
 def enum_axis(
     name: str, bind: str, values: Sequence[str], *, cpp_type: str, header: str, choose: Choose | None = None
 ) -> Axis:
-    """Declare an enumerator of the enum class `cpp_type`, which the project's `header` defines."""
+    """Declare an axis of enumerators, bound as a constant of the enum class `cpp_type`.
+
+    Args:
+        name: the name in Python and the suffix of the `DISPATCH_` macro.
+        bind: the C++ name of the constant.
+        values: the names of the declared enumerators.
+        cpp_type: the C++ name of the enum class.
+        header: the project's header that defines it, found on the kernel's include path.
+        choose: makes this a choice axis: a pure function of the other axes' values (name -> value) to its value.
+
+    Raises:
+        DeclarationError: a name or a value is invalid, or a value is given twice.
+    """
     return EnumAxis(name, (bind,), _listed(name, values), None, choose, cpp_type, header)
 
 
@@ -267,15 +313,35 @@ def tuple_axis(
     accepts: Callable[[tuple[int, ...]], bool] | None = None,
     choose: Choose | None = None,
 ) -> Axis:
-    """Declare two to four integers that vary together, each bound as a `constexpr int`."""
+    """Declare an axis of tuples of two to four integers, each bound as a `constexpr int`.
+
+    Args:
+        name: the name in Python and the suffix of the `DISPATCH_` macro.
+        binds: the C++ names of the constants, one for each integer.
+        values: the declared tuples, of integers of 32 bits.
+        accepts: predicate on other tuples: True for one that can be built on request.
+        choose: makes this a choice axis: a pure function of the other axes' values (name -> value) to its value.
+
+    Raises:
+        DeclarationError: a name or a value is invalid, or a value is given twice.
+    """
     return TupleAxis(name, tuple(binds), _listed(name, values), accepts, choose)
 
 
 def variant_axis(name: str, macro: str, *, default: Variant, values: Sequence[Variant] = ()) -> Axis:
-    """Declare a place for a variant; `macro` names the functor in the case.
+    """Declare a variant axis; in a case, `macro` stands for the functor of the variant.
 
-    A dispatching module holds `values` (by default, `default` alone), by the variants' names. Any other variant can be
-    asked for by value.
+    A dispatching module contains the declared variants and selects among them by name. Any other variant is built on
+    request, when a load is given the `Variant` itself.
+
+    Args:
+        name: the name in Python and the suffix of the `DISPATCH_` macro.
+        macro: the C++ macro.
+        default: the variant that is always declared.
+        values: the declared variants, `default` added if it is missing.
+
+    Raises:
+        DeclarationError: a name is invalid, or two variants have the same name.
     """
     variants = tuple(values) if default in values else (default, *values)
     return VariantAxis(name, (macro,), variants)
@@ -288,7 +354,7 @@ def _listed(name: str, values: object) -> tuple[Any, ...]:
 
 
 def _int(given: object) -> int | None:
-    """Read an integer that fits the `int` it is bound as."""
+    """Return `given` as an integer of 32 bits; None if it is no integer or does not fit."""
     if isinstance(given, str):
         number = int(given) if re.fullmatch(r"-?\d{1,10}", given) else None
     elif isinstance(given, bool) or not hasattr(given, "__index__"):

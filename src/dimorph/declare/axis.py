@@ -1,4 +1,4 @@
-"""The base of all axes: one compile-time parameter of a kernel, its values, and how C++ spells them."""
+"""The base class of axes: a compile-time parameter of a kernel, with its values and their form in C++."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ Choose = Callable[[Mapping[str, Value]], Value]
 class Axis:
     """One compile-time parameter, made by `dimorph.int_axis`, `dimorph.dtype_axis` and their siblings.
 
-    A subclass is a kind of axis. It reads and prints values (`normal`, `text`) and spells them in C++ for the config
-    header: `constant` where one value is left; `row` and `index` for the table where several are.
+    A subclass is a kind of axis. It parses and prints values (`normal`, `text`) and writes them as C++ for the config
+    header: `constant` for an axis with one value; `row` and `index` for the table of an axis with several.
 
     Attributes:
         name: the name in Python; also the suffix of its `DISPATCH_` macro.
-        binds: the C++ names it binds, one (a tuple axis: several).
+        binds: the C++ names bound to the value: one, or several for a tuple axis.
         values: the declared values, in order.
-        accepts: says if a value beyond the declared ones can be built; None: no other value can.
-        choose: makes this a choice axis: a pure function of the other axes' values that picks the value.
+        accepts: predicate on values beyond the declared ones: True for one that can be built; None: none can.
+        choose: makes this a choice axis: a pure function of the other axes' values (name -> value) to its value. None:
+            a problem axis, whose value each call gives.
     """
 
     name: str
@@ -41,14 +42,14 @@ class Axis:
     kind: ClassVar[str] = ""
     # The values that the axis takes, for messages.
     expected: ClassVar[str] = ""
-    # True where only cases see the value: entries pass it on by name.
+    # True if only cases see the value; entries select it by name.
     for_cases_only: ClassVar[bool] = False
     # The macro of include/dimorph/dispatch.h that switches over the table's rows.
     switch: ClassVar[str] = "_DISPATCH_SWITCH"
 
     def __post_init__(self) -> None:
         if type(self) is Axis:
-            raise DeclarationError(f"axis {self.name!r}: expected a kind of axis, as int_axis and its siblings make")
+            raise DeclarationError(f"axis {self.name!r}: expected an axis made by int_axis or one of its siblings")
         for identifier in (self.name, *self.binds):
             if not IDENTIFIER.match(identifier):
                 raise DeclarationError(f"axis {self.name!r}: {identifier!r} is not a C++ identifier")
@@ -61,10 +62,10 @@ class Axis:
         self.check_set(normal)
 
     def value(self, given: object) -> Value:
-        """Return the normal form of `given`, a value or the text that `text` prints.
+        """Return the normal form of `given`, which is a value or the text of one (see `text`).
 
         Raises:
-            DeclarationError: the axis neither declares nor accepts it.
+            DeclarationError: the axis neither declares nor accepts the value.
         """
         for known in self.values:
             if isinstance(given, str) and given == self.text(known):
@@ -81,7 +82,7 @@ class Axis:
         """Return the normal forms of one value, or of a list, tuple or set of values.
 
         Raises:
-            DeclarationError: no value, one that the axis does not take, or several for a choice axis.
+            DeclarationError: the list is empty, a value is not one of the axis, or a choice axis gets several.
         """
         many = isinstance(given, (list, tuple, set, frozenset)) and not self.is_single(given)
         values = tuple(dict.fromkeys(self.value(v) for v in (given if many else [given])))  # type: ignore[attr-defined]
@@ -95,12 +96,12 @@ class Axis:
         return values
 
     def texts(self, values: Sequence[Value]) -> str:
-        """Print several values, in braces."""
+        """Return the texts of several values in braces, e.g. `{64, 128}`."""
         return "{" + ", ".join(self.text(value) for value in values) + "}"
 
     @property
     def checks_calls(self) -> bool:
-        """True where DIMORPH_CALL requires the `DISPATCH_` of this axis around it: problem axes with one value."""
+        """True if DIMORPH_CALL requires the `DISPATCH_` of this axis around it even when the axis has one value."""
         return self.choose is None and not self.for_cases_only
 
     def _checked(self, given: object) -> Value:
@@ -109,14 +110,14 @@ class Axis:
             raise DeclarationError(f"axis {self.name}: expected {self.expected}, got {given!r}")
         return normal
 
-    # What a kind decides about its values.
+    # Methods in which a kind of axis defines its values.
 
     def normal(self, given: object) -> Value | None:
-        """Return the normal form of a value or its text; None where it is no value of this kind."""
+        """Return the normal form of a value or of its text; None if `given` is no value of this kind."""
         raise NotImplementedError
 
     def text(self, value: Value) -> str:
-        """Print a value as command lines, messages and manifests have it."""
+        """Return the text of a value, as command lines, messages and manifests show it."""
         return str(value)
 
     def admits(self, value: Value) -> bool:
@@ -124,14 +125,18 @@ class Axis:
         return (self.accepts is not None and self.accepts(value)) or bool(self.choose and not self.values)
 
     def is_single(self, given: object) -> bool:
-        """Return True for a sequence that is one value, not several."""
+        """Return True if a sequence is one value, False if it lists several."""
         return False
 
     def check_set(self, values: Sequence[Value]) -> None:
-        """Raise DeclarationError for values that cannot stand in one set."""
+        """Refuse values that cannot be together in one set.
+
+        Raises:
+            DeclarationError: two of the values conflict.
+        """
 
     def named(self, text: str, root: Path) -> Value:
-        """Return the value of which only the text is known, to describe a set that was built before.
+        """Return a value for a text, to describe a set that was built before and of which only the texts are known.
 
         Args:
             root: the directory of the kernel's sources.
@@ -139,10 +144,11 @@ class Axis:
         return text
 
     def is_found_by(self, text: str) -> bool:
-        """Return True where the text of a value suffices to build it."""
+        """Return True if the text of a value suffices to build it."""
         return True
 
-    # How C++ spells it. `exprs` are the macro's parameters, one for each name that the axis binds.
+    # Methods in which a kind of axis defines its C++ text. `exprs` are the parameters of its `DISPATCH_` macro, one for
+    # each name that the axis binds.
 
     @property
     def includes(self) -> tuple[str, ...]:
@@ -150,33 +156,33 @@ class Axis:
         return ()
 
     def literal(self, value: Value) -> str:
-        """Spell a value as an expression."""
+        """Return a C++ expression for a value."""
         return self.text(value)
 
     def constant(self, value: Value) -> list[str]:
-        """Spell the declaration of the constant that a case sees."""
+        """Return the lines that define the constant, type or macro that a case sees."""
         raise NotImplementedError
 
     def given(self, exprs: Sequence[str]) -> str:
-        """Spell the value of a call, to be compared with `compiled`."""
+        """Return a C++ expression for the value that a call gives, comparable with `compiled`."""
         return exprs[0]
 
     def compiled(self, value: Value) -> str:
-        """Spell the compiled value, to be compared with `given`."""
+        """Return a C++ expression for the value that was compiled, comparable with `given`."""
         return self.binds[0]
 
     def switched(self, exprs: Sequence[str]) -> str:
-        """Spell the value that the table's switch looks at."""
+        """Return the C++ expression over which the table's macro switches."""
         return self.given(exprs)
 
     def row(self, index: int, value: Value) -> str:
-        """Spell the head of a value's row in the table: its macro and the arguments before the case variable."""
+        """Return the head of a value's row in the table: a macro and its arguments before the case variables."""
         return f"_DISPATCH_CASE({self.literal(value)}"
 
     def index(self, values: Sequence[Value]) -> str:
-        """Spell the position of the bound value among `values`."""
+        """Return a C++ expression for the position of the bound value among `values`."""
         return f"dimorph_index_{self.name}({self.binds[0]})"
 
     def index_function(self, values: Sequence[Value]) -> list[str]:
-        """Spell the function that `index` calls, where it calls one."""
+        """Return the lines of the C++ function that `index` calls; none if it calls none."""
         return []

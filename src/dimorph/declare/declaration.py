@@ -11,32 +11,34 @@ from dimorph.declare.axis import IDENTIFIER, Axis, Value
 from dimorph.declare.variant import declaring_file
 from dimorph.errors import DeclarationError
 
-# The arguments of `Kernel.load`, `Kernel.build` and `Kernel.instantiations` that are no axes.
+# The other arguments of `Kernel.load`, `Kernel.build` and `Kernel.instantiations`: no axis may have such a name.
 RESERVED = ("self", "policy", "settings", "targets", "archs")
 
 
 @dataclass(frozen=True, eq=False)
 class Declaration:
-    """A kernel, declared once. Printable and immutable; nothing is read or compiled until it is loaded.
+    """The declaration of a kernel: immutable and printable. Files are first read when the kernel is loaded or built.
 
     Attributes:
         name: a C++ identifier.
         entry: the source that validates arguments and dispatches, relative to `root`.
         case: the sources compiled once for each specialization, relative to `root`; they make one translation unit.
-        device: CUDA sources that define the functions which the case launches; relative to `root`, one unit too.
-        archs: the GPU architectures that the device sources are for, e.g. `("sm_80", "sm_90a")`: the ones built ahead
-            of time, and the ones that can run them. `sm_80` stands for every later GPU too, `sm_90a` for 9.0 alone. For
-            kernels with several families of device code, a pure function of axis name -> value.
-        axes: the compile-time parameters; axis order is slot order.
+        device: CUDA sources of the GPU kernels that the case launches, relative to `root`; they also make one
+            translation unit.
+        archs: the GPU architectures that the device sources support, e.g. `("sm_80", "sm_90a")`; a build ahead of time
+            compiles for these by default. `sm_80` includes every later GPU, `sm_90a` is compute capability 9.0 alone.
+            Where the architectures depend on the specialization: a pure function of its values (axis name -> value).
+        axes: the compile-time parameters; the slots of the entry's function table are numbered in this order, the last
+            axis fastest.
         functions: the functions that the cases define and the entry calls; default: the kernel's name.
-        where: says which combinations exist; gets axis name -> value.
+        where: predicate on combinations (axis name -> value): True for those that exist; None: all exist.
         only: the combinations that exist, as an explicit list of axis name -> value.
-        include_dirs: searched for headers after `root`, relative to it.
+        include_dirs: directories searched for headers after `root`, relative to it.
         root: the directory that the paths are relative to; default: that of `origin`.
         origin: the file that declares the kernel.
 
     Raises:
-        DeclarationError: a field cannot work; the message names the kernel and the field.
+        DeclarationError: a field is invalid; the message names the kernel and the field.
     """
 
     name: str
@@ -68,7 +70,7 @@ class Declaration:
             object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))
 
     def position(self, axis_name: str) -> int:
-        """Return the position of an axis.
+        """Return the position of an axis in `axes`, from 0.
 
         Raises:
             DeclarationError: there is no such axis.
@@ -80,7 +82,7 @@ class Declaration:
         raise DeclarationError(f"kernel {self.name}: no axis is called {axis_name!r}; there are: {names}")
 
     def listed_values(self, axis: Axis) -> tuple[Value, ...]:
-        """Return the declared values of an axis; with a sparse list, those that stand in it."""
+        """Return the declared values of an axis; where `only` is given, those that its combinations use."""
         if self.only is None:
             return axis.values
         rows = [row[axis.name] for row in self.only if axis.name in row]

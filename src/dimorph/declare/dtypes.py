@@ -1,4 +1,4 @@
-"""Element types: the names that Python uses -> the types that C++ uses."""
+"""Tables of element types: Python name -> C++ type."""
 
 from __future__ import annotations
 

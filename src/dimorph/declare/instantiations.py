@@ -1,4 +1,4 @@
-"""Values left on the axes of a kernel: one for each is a specialization, several are an instantiation set."""
+"""Specializations (one value for every axis of a kernel) and instantiation sets (several values for an axis)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Specialization:
         return InstantiationSet(self.kernel, tuple((value,) for value in self.values))
 
     def archs(self) -> tuple[str, ...]:
-        """Return the names of the GPU architectures that its device code is for."""
+        """Return the names of the GPU architectures that its device code supports."""
         archs = self.kernel.archs
         if not callable(archs):
             return archs
@@ -52,11 +52,12 @@ class Specialization:
 
 @dataclass(frozen=True)
 class InstantiationSet:
-    """The values left on every axis, and which of their combinations exist.
+    """A set of specializations: the values of every axis, and the combinations of them that exist.
 
     Attributes:
-        values: for each axis in declaration order, the values left; none for a choice axis that nobody fixed.
-        only: an explicit sparse list; None: every combination that the kernel's filter admits.
+        kernel: the kernel that is instantiated.
+        values: for each axis in declaration order, its values; none for a choice axis whose value `choose` computes.
+        only: the combinations that exist, one value for each axis; None: those that the kernel's `where` admits.
     """
 
     kernel: Declaration = field(repr=False)
@@ -65,7 +66,7 @@ class InstantiationSet:
 
     @property
     def specialized(self) -> bool:
-        """True where one value is left on every problem axis, so that the JIT form of the header serves."""
+        """True if every problem axis has one value, so that the JIT form of the config header is used."""
         return self.slots == 1
 
     @property
@@ -77,19 +78,19 @@ class InstantiationSet:
         return count
 
     def pairs(self) -> Iterator[tuple[Axis, tuple[Value, ...]]]:
-        """Yield each axis with the values left on it."""
+        """Yield each axis with its values."""
         return zip(self.kernel.axes, self.values, strict=True)
 
     def dispatched(self) -> Iterator[tuple[Axis, tuple[Value, ...]]]:
-        """Yield the axes with several values left, in slot order."""
+        """Yield the axes that have several values, each with them, in declaration order."""
         return ((axis, values) for axis, values in self.pairs() if len(values) > 1)
 
     def texts(self) -> dict[str, list[str]]:
-        """Return axis name -> the values left, as text."""
+        """Return axis name -> its values, as text."""
         return {axis.name: [axis.text(value) for value in values] for axis, values in self.pairs()}
 
     def beyond_declared(self) -> dict[str, tuple[Value, ...]]:
-        """Return axis name -> the values left, of the axes that do not have their declared values."""
+        """Return axis name -> its values, for the axes whose values differ from the declared ones."""
         declared = instantiate(self.kernel).values
         return {
             axis.name: values
@@ -98,11 +99,11 @@ class InstantiationSet:
         }
 
     def specialization(self, slot: int) -> Specialization | None:
-        """Return the specialization of a slot; None where that combination is not in the set."""
+        """Return the specialization of a slot; None if that combination is not in the set."""
         return self._complete(self._picks(slot))
 
     def picked(self, slot: int) -> dict[str, str]:
-        """Return axis name -> value, as text, of a slot, for the axes that are not chosen."""
+        """Return axis name -> value, as text, of a slot, without the axes whose value `choose` computes."""
         pairs = zip(self.kernel.axes, self._picks(slot), strict=True)
         return {axis.name: axis.text(value) for axis, value in pairs if value is not None}
 
@@ -121,7 +122,7 @@ class InstantiationSet:
         return self.with_values(axis_name, (*self.values[self.kernel.position(axis_name)], value))
 
     def _picks(self, slot: int) -> list[Value]:
-        """Return the value of each axis in a slot; None for an axis that is chosen."""
+        """Return the value of each axis in a slot; None for an axis whose value `choose` computes."""
         picks: list[Value] = []
         for values in reversed(self.values):
             count = max(len(values), 1)
@@ -130,7 +131,7 @@ class InstantiationSet:
         return picks[::-1]
 
     def _complete(self, picks: Sequence[Value]) -> Specialization | None:
-        """Choose the values that are missing; None where the combination does not exist."""
+        """Return the specialization, its missing values chosen; None if the combination does not exist."""
         kernel = self.kernel
         problem = {a.name: v for a, v in zip(kernel.axes, picks, strict=True) if v is not None}
         found = Specialization(
@@ -147,16 +148,17 @@ class InstantiationSet:
 
 
 def instantiate(kernel: Declaration, values: Mapping[str, object] | None = None) -> InstantiationSet:
-    """Return the set that is left when axes are fixed to a value, or narrowed or widened to a list of values.
+    """Return the instantiation set of a kernel for the given values.
 
-    An axis that is not named keeps its declared values; a choice axis that is not named is chosen. With every
-    problem axis at one value the result is a single specialization.
+    An axis that is not named keeps its declared values; a choice axis that is not named has its value computed by
+    `choose`. With one value on every problem axis, the set is a single specialization.
 
     Args:
-        values: axis name -> a value, or several.
+        kernel: the kernel to instantiate.
+        values: axis name -> a value, or several. They may be fewer or more than the declared ones.
 
     Raises:
-        DeclarationError: an unknown axis, or a value that the axis neither declares nor accepts.
+        DeclarationError: an axis is unknown, a value is neither declared nor accepted, or no combination exists.
     """
     given = values or {}
     for name in given:
@@ -171,7 +173,7 @@ def instantiate(kernel: Declaration, values: Mapping[str, object] | None = None)
         listed = InstantiationSet(kernel, left, tuple(_complete_row(kernel, row, fixed) for row in kernel.only))
         if next(iter(listed), None) is not None:
             return listed
-        # Whoever names values that the list lacks wants just those.
+        # The values named are outside of the list, so they were asked for on purpose and the list does not apply.
     if next(iter(everything), None) is None:
         asked = ", ".join(f"{n}={v}" for n, v in given.items()) or "the declared values"
         raise DeclarationError(f"kernel {kernel.name}: no combination is left with {asked}")
@@ -179,7 +181,7 @@ def instantiate(kernel: Declaration, values: Mapping[str, object] | None = None)
 
 
 def _complete_row(kernel: Declaration, row: Mapping[str, Value], fixed: Mapping[str, Value]) -> tuple[Value, ...]:
-    """Return a row of `only` with a value for every axis: given, fixed by the caller, chosen, or the only one."""
+    """Return a row of `only` with a value for every axis: the row's, the caller's, the chosen or the only one."""
 
     def value(axis: Axis) -> Value:
         if axis.name in row:

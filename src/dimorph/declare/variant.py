@@ -23,23 +23,32 @@ class Param:
 
     @property
     def optional(self) -> bool:
-        """Whether it may be left out or None: the tensors named `maybe_...`."""
+        """True for a tensor named `maybe_...`, which may be left out or None."""
         return self.is_tensor and self.name.startswith("maybe_")
 
 
 def scalar(name: str, dtype: str = "float32") -> Param:
-    """A number, copied into the params struct."""
+    """Declare a scalar parameter of a variant; its value is copied into the params struct.
+
+    Raises:
+        DeclarationError: the dtype cannot be that of a scalar.
+    """
     if dtype not in SCALARS:
         raise DeclarationError(f"scalar {name!r}: expected a dtype of {', '.join(SCALARS)}, got {dtype!r}")
     return Param(name, dtype, False)
 
 
 def tensor(name: str, dtype: str, shape: str = "") -> Param:
-    """A row-major tensor; the params struct gets a pointer to its elements, null for a `maybe_` that is None.
+    """Declare a row-major tensor parameter of a variant; the params struct gets a pointer to its elements.
 
     Args:
-        shape: its sizes, by names that the operation knows and checks, e.g. "batch, heads"; none: they are the
-            caller's promise.
+        name: the parameter's name; one that starts with `maybe_` may be None, which makes the pointer null.
+        dtype: the element type.
+        shape: names of the tensor's sizes, e.g. "batch, heads", which the operation knows and checks in each call;
+            empty: the sizes are not checked.
+
+    Raises:
+        DeclarationError: the dtype cannot be that of a tensor.
     """
     if dtype not in TENSORS:
         raise DeclarationError(f"tensor {name!r}: expected a dtype of {', '.join(TENSORS)}, got {dtype!r}")
@@ -47,7 +56,7 @@ def tensor(name: str, dtype: str, shape: str = "") -> Param:
 
 
 def declaring_file(depth: int) -> Path:
-    """The file whose code called the caller's caller (`depth` frames up)."""
+    """Return the path of the source file `depth` frames up the stack; `<interactive>` where there is none."""
     file = sys._getframe(depth).f_globals.get("__file__")
     return Path(file).resolve() if file else Path.cwd() / "<interactive>"
 
@@ -57,13 +66,16 @@ class Variant:
     """A functor struct that plugs into a kernel's variant axis.
 
     Attributes:
-        name: what a dispatching module and messages call it.
+        name: the name by which modules select it and messages show it.
         header: the header that defines the struct, relative to `root`.
-        struct: the C++ struct (template) that the axis's macro names; default: `name`.
-        params: the additional parameters, in the order in which calls pass them; for a composition, its parts'.
+        struct: the C++ struct (or template) that the axis's macro stands for; default: `name`.
+        params: the additional parameters, in the order in which calls pass them; of a composition, those of its parts.
         root: the directory of the header; default: that of the file that declares the variant.
-        parts: makes it a composition: `struct` is then a template over the params type and the parts' structs.
-        sized: the position and the shape of each parameter that has one.
+        parts: the variants of a composition: `struct` is then a template over the params type and the parts' structs.
+        sized: the position and the shape of each parameter that has a shape.
+
+    Raises:
+        DeclarationError: a name is invalid or given twice, or the header is no header file.
     """
 
     name: str
@@ -92,11 +104,11 @@ class Variant:
             raise DeclarationError(f"variant {self.name!r}: expected a header file, got {self.header!r}")
 
     def structs(self) -> tuple[Variant, ...]:
-        """Every variant whose header is needed: itself and its parts."""
+        """Return the variants whose headers are needed: itself and, recursively, its parts."""
         return (self, *(inner for part in self.parts for inner in part.structs()))
 
     def __call__(self, *args: Any, **named: Any) -> BoundVariant:
-        """The variant with values for its parameters, by position or by name; a `maybe_` tensor may be left out.
+        """Bind values to the parameters, by position or by name; a `maybe_` tensor may be left out.
 
         Raises:
             TypeError: a parameter is missing, unknown or given twice.
@@ -124,5 +136,5 @@ class BoundVariant:
 
 
 def parameter_names(params: Sequence[Param]) -> str:
-    """The names, comma separated, as C++ messages carry them."""
+    """Return the names of parameters, comma separated, as error messages of calls show them."""
     return ", ".join(param.name for param in params)

@@ -1,1 +1,1 @@
-"""From a declaration to texts: the config header, and the files that a source includes."""
+"""From a declaration to C++ text: the config header, and the scan for the files that a source includes."""

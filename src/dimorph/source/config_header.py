@@ -1,7 +1,7 @@
-"""The config header, a pure function of the declaration and the values left.
+"""The config header of a kernel: a pure function of its declaration and the values of its axes.
 
-One rule for each axis: with one value left it is a constant, and its DISPATCH_ macro is its body behind a check;
-with several it is a table, and its macro is a switch.
+An axis with one value becomes a constant, and its DISPATCH_ macro checks the value of the call and runs the body. An
+axis with several values becomes a table, and its DISPATCH_ macro is a switch over that table.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from dimorph.source.cpp_text import macro
 
 
 def header_name(kernel: Declaration) -> str:
-    """Return the name that a kernel's sources include."""
+    """Return the file name of a kernel's config header, as its sources include it."""
     return f"{kernel.name}_config.h"
 
 
 def config_header(instantiations: InstantiationSet) -> str:
     """Return the text of `<kernel>_config.h` for a set of specializations.
 
-    For a single specialization this is the JIT form, which never mentions the other declared values: every case is
-    compiled with it, in both modes.
+    For a single specialization this is the JIT form, which is independent of the other declared values. Every case is
+    compiled with it, JIT and ahead of time.
     """
     kernel = instantiations.kernel
     single = next(iter(instantiations)) if instantiations.specialized else None
@@ -75,7 +75,7 @@ def _numbered(name: str, axis: Axis) -> list[str]:
 
 
 def _checked_body(axis: Axis, value: Value) -> list[str]:
-    """Spell the pass-through macro. Its check refuses to compute with a constant that is not the call's."""
+    """Return the DISPATCH_ macro of an axis with one value: it refuses a call with another one, then runs the body."""
     exprs = _numbered("expr", axis)
     return macro(
         f"DISPATCH_{axis.name}({', '.join([*exprs, *_numbered('const_expr', axis)])}, ...)",
@@ -90,7 +90,7 @@ def _checked_body(axis: Axis, value: Value) -> list[str]:
 
 
 def _witness(axis: Axis) -> str:
-    """Name a constant that DISPATCH_ declares and DIMORPH_CALL reads.
+    """Return the name of a constant that DISPATCH_ declares and DIMORPH_CALL reads.
 
     A forgotten DISPATCH_ is then a compile error that names the axis.
     """
@@ -98,7 +98,7 @@ def _witness(axis: Axis) -> str:
 
 
 def _table(axis: Axis, values: Sequence[Value]) -> list[str]:
-    """Spell the table of an axis with several values, and the switch over it."""
+    """Return the table of an axis with several values, and the DISPATCH_ macro that switches over it."""
     exprs, consts, case_vars = (_numbered(name, axis) for name in ("expr", "const_expr", "case_var"))
     cases = f"_DISPATCH_CASES_{axis.name}"
     rows = [f"{axis.row(index, value)}, {', '.join(case_vars)}, __VA_ARGS__)" for index, value in enumerate(values)]
@@ -112,9 +112,11 @@ def _table(axis: Axis, values: Sequence[Value]) -> list[str]:
 
 
 def _slots(instantiations: InstantiationSet) -> list[str]:
-    """Spell where an entry finds its cases: the slot of the values bound around a call, and each function's first.
+    """Return the macros by which an entry finds its cases in the function table.
 
-    An axis with one value adds nothing to the slot, but the DISPATCH_ around the call must have checked it.
+    DIMORPH_SLOT is the slot of the values bound around a call, DIMORPH_PLACE_<function> the first slot of a function.
+    An axis with one value adds nothing to the slot, but its DISPATCH_ must enclose the call, so that the value is
+    checked.
     """
     kernel = instantiations.kernel
     if not kernel.functions:
@@ -141,7 +143,7 @@ def _variant_params(values: Sequence[Value]) -> tuple[Param, ...]:
 
 
 def _additional(values: Sequence[Value]) -> list[str]:
-    """Spell the device-safe part of a variant's parameters: fields of the params struct."""
+    """Return the macro that declares a variant's parameters as fields of the params struct, for host and device."""
     fields = [
         f"const {TENSORS[p.dtype]}* {p.name};" if p.is_tensor else f"{SCALARS[p.dtype]} {p.name};"
         for p in _variant_params(values)
@@ -150,7 +152,7 @@ def _additional(values: Sequence[Value]) -> list[str]:
 
 
 def _additional_host(values: Sequence[Value]) -> list[str]:
-    """Spell the host part: the arguments that carry the parameters, and the statements that copy them."""
+    """Return the host's macros for a variant's parameters: function arguments, and statements that copy them."""
     params = _variant_params(values)
     arguments, setters = [], []
     for p in params:

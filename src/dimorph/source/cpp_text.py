@@ -1,4 +1,4 @@
-"""C++ text, read as far as keys and messages need it: comments, parameter lists, macros over several lines."""
+"""Functions on C++ text: remove comments, read parameter lists, write macros of several lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TOKENS = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*
 
 
 def without_comments(text: str) -> str:
-    """Return C++ text without comments and blank lines, as keys see it."""
+    """Return C++ text without comments and blank lines, the form that content keys hash."""
     stripped = _TOKENS.sub(lambda m: m.group(0) if m.group(0)[0] in "\"'" else " ", text)
     return "\n".join(line.rstrip() for line in stripped.splitlines() if line.strip())
 
@@ -18,7 +18,7 @@ def without_comments(text: str) -> str:
 def parameter_list(text: str, function: str) -> str | None:
     """Return the names of a function's parameters, comma separated, as its definition spells them; None: not found.
 
-    Only messages use it, so a definition that it cannot read costs a name in a message and nothing else.
+    The names are only for messages, so the parser may fail on an unusual definition: the message then lacks them.
     """
     match = re.search(
         rf"\b{function}\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*(?:noexcept\s*)?\{{", without_comments(text)
@@ -35,14 +35,14 @@ def parameter_list(text: str, function: str) -> str | None:
 
 
 def macro(head: str, body: Sequence[str]) -> list[str]:
-    """Return the lines of a macro over several lines, its backslashes in one column."""
+    """Return the lines of a `#define` that spans several lines, its backslashes in one column."""
     lines = [f"#define {head}", *(f"  {line}" for line in body)]
     width = max(len(line) for line in lines[:-1])
     return [*(f"{line:<{width}} \\" for line in lines[:-1]), lines[-1]]
 
 
 def _split(parameters: str) -> Iterator[str]:
-    """Split a parameter list at the commas that stand outside of brackets."""
+    """Yield the parts of a parameter list between the commas outside of brackets."""
     depth, start = 0, 0
     for at, letter in enumerate(parameters):
         depth += (letter in "<(") - (letter in ">)")

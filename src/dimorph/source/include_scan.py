@@ -1,6 +1,6 @@
-"""The files that a C++ source can include, found in its text.
+"""Find the files that a C++ source can include, from its text alone.
 
-The scan ignores `#if`, so it finds every file that any compile could reach, and needs no compiler.
+The scan needs no compiler. It ignores `#if`, so it finds every file that any compile could include.
 """
 
 from __future__ import annotations
@@ -24,18 +24,23 @@ _DIRECTIVE = (
     r'(?:"(?P<quoted>[^"\n]+)"|<(?P<angled>[^>\n]+)>|(?P<computed>[^"<\s][^\n]*))'
 )
 _INCLUDE = re.compile(_DIRECTIVE % r"^[ \t]*", re.MULTILINE)
-# Anywhere in a line: for text whose comments were not understood.
+# Anywhere in a line: for text that still contains its comments.
 _INCLUDE_LIKE = re.compile(_DIRECTIVE % "", re.MULTILINE)
 _WORDS = ("include", "import", "embed")
 _SPLICE = re.compile(r"\\[ \t]*\r?\n")
 
-
-# What a path that is no file says; anything else is a failure to read.
+# Errors that mean that a path is no file; any other error is a failure to read.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class SourceFile(NamedTuple):
-    """A project file that a compile can reach: its name in keys, where it is, and its content's SHA-256."""
+    """A project file that a compile can include.
+
+    Attributes:
+        logical: its name in content keys: `<position of the include directory>:<name below it>`.
+        path: its path.
+        sha256: the SHA-256 of its content, 64 hex digits.
+    """
 
     logical: str
     path: str
@@ -43,32 +48,36 @@ class SourceFile(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a file holds: its SHA-256, and what it includes."""
+    """The content of a file: its SHA-256 (64 hex digits) and its include directives."""
 
     sha256: str
     mentions: tuple[Mention, ...]
 
 
-# A file, however its directory is spelled: the directory's device and inode (None: there is no such directory) and the
-# file's name.
-Place = tuple[tuple[int, int] | None, str]
+# The identity of a file, equal for every spelling of its directory: the directory's device and inode (None: there is no
+# such directory), and the file's name.
+FileId = tuple[tuple[int, int] | None, str]
 
 
 class Files:
-    """Files that scans which belong together have read, each once: all see the same of a file that is being changed."""
+    """The files read by the scans of one load, each once, so that all scans see the same version of a file."""
 
     def __init__(self) -> None:
-        self._contents: dict[Place, Content | None] = {}
+        self._contents: dict[FileId, Content | None] = {}
         self._directories: dict[str, tuple[int, int] | None] = {}
 
-    def read(self, path: str) -> tuple[Place, Content | None]:
-        """What is there; None: no file."""
-        # Paths are text: a store hit in a new process is mostly this, and objects for them took half of its time.
+    def read(self, path: str) -> tuple[FileId, Content | None]:
+        """Return the identity and the content of the file at a path; the content is None if there is no file.
+
+        Raises:
+            OSError: there is a file, but it cannot be read.
+        """
+        # Paths are strings: a store hit in a new process consists mostly of this, and Path objects took half its time.
         directory, _, name = path.rpartition("/")
-        place = (self._directory(directory), name)
-        if place not in self._contents:
-            self._contents[place] = _content(path)
-        return place, self._contents[place]
+        file_id = (self._directory(directory), name)
+        if file_id not in self._contents:
+            self._contents[file_id] = _content(path)
+        return file_id, self._contents[file_id]
 
     def _directory(self, path: str) -> tuple[int, int] | None:
         if path not in self._directories:
@@ -81,7 +90,7 @@ class Files:
 
 
 def _directory_of(path: str) -> str:
-    """With the slash behind it."""
+    """Return the directory part of a path, with the slash at its end."""
     return path[: path.rfind("/") + 1]
 
 
@@ -97,12 +106,13 @@ def _content(path: str) -> Content | None:
 
 
 class Scanner:
-    """Finds every project file that a compile of some sources can reach.
+    """A search for every project file that a compile of some sources can include.
 
     Args:
-        include_dirs: searched in order, as the compiler does. A header found in none of them is the system's.
-        generated: texts of generated headers, by name; they come first.
-        files: those that scans together with this one have read.
+        include_dirs: the include directories, in the compiler's order. A header that is in none of them belongs to the
+            system and is left out.
+        generated: name of a generated header -> its text; they are found before every file.
+        files: the files already read by the scans of this load; default: none.
     """
 
     def __init__(self, include_dirs: Sequence[Path], generated: Mapping[str, str], files: Files | None = None) -> None:
@@ -110,13 +120,17 @@ class Scanner:
         self._generated = generated
         self._files = files or Files()
         self._found: dict[str, SourceFile] = {}
-        self._followed: set[Place] = set()
+        self._followed: set[FileId] = set()
 
     def scan(self, names: Sequence[str]) -> tuple[SourceFile, ...]:
-        """The files reachable from `names` (found on the include path), once for each name they are found by.
+        """Return the files that the sources `names` (found on the include path) can include, and the sources.
+
+        A file that is found by several names is listed for each of them.
 
         Raises:
-            DeclarationError: a source is not there, or a project file includes a name that a macro computes.
+            DeclarationError: a source is missing, an include is absolute or computed by a macro, or a file has the name
+                of a generated header.
+            OSError: a file cannot be read.
         """
         for name in names:
             if not self._include(Mention(name), None):
@@ -126,7 +140,9 @@ class Scanner:
             self._follow(_mentions(text.encode()), None)
         for file in self._found.values():
             if posixpath.basename(file.path) in self._generated:
-                raise DeclarationError(f"{file.path} would take the place of the generated header; remove or rename it")
+                raise DeclarationError(
+                    f"{file.path} would be included instead of the generated header; remove or rename it"
+                )
         return tuple(self._found[logical] for logical in sorted(self._found))
 
     def _include(self, mention: Mention, includer: SourceFile | None) -> bool:
@@ -135,24 +151,25 @@ class Scanner:
                 raise DeclarationError(f"{mention.name}: expected a path relative to the kernel's root")
             raise DeclarationError(f"{includer.path}: `#include {mention.name}`: expected a path that is not absolute")
         found = False
-        for logical, path in self._places(mention.name, includer if mention.quoted else None):
-            place, content = self._files.read(path)
+        for logical, path in self._candidates(mention.name, includer if mention.quoted else None):
+            file_id, content = self._files.read(path)
             if content is None:
                 continue
             found = True
-            # What a name finds counts each time, so that another order of directories is another scan.
+            # Recorded for every name that finds it, so that another order of include directories is another result.
             file = self._found.setdefault(logical, SourceFile(logical, path, content.sha256))
-            if place not in self._followed:
-                self._followed.add(place)
+            if file_id not in self._followed:
+                self._followed.add(file_id)
                 self._follow(content.mentions, file)
             if not mention.every:
                 return True
         return found
 
-    def _places(self, name: str, includer: SourceFile | None) -> Iterator[tuple[str, str]]:
-        """Where the compiler would look, in its order. A file that appears at an earlier place changes the scan.
+    def _candidates(self, name: str, includer: SourceFile | None) -> Iterator[tuple[str, str]]:
+        """Yield the logical name and the path of every file that the compiler would try, in its order.
 
-        Names are as spelled: through a link, `a/../b` is not `b`.
+        A file that appears at an earlier path changes the scan. Paths keep their spelling: through a link, `a/../b`
+        differs from `b`.
         """
         if includer is not None:
             root, _, inner = includer.logical.partition(":")
@@ -173,7 +190,14 @@ class Scanner:
 
 
 class Mention(NamedTuple):
-    """One include in a text: of a name, or of what a macro computes. `every`: of all files of that name."""
+    """One include directive in a text.
+
+    Attributes:
+        name: the name that it includes, or the expression that computes the name.
+        quoted: True for `"name"`, which is looked up beside the including file first.
+        computed: True if a macro computes the name.
+        every: True for `include_next`, which can include any file of that name on the include path.
+    """
 
     name: str
     quoted: bool = False
@@ -183,14 +207,14 @@ class Mention(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _mentions(content: bytes) -> tuple[Mention, ...]:
-    """The includes in a text. Cached by the text itself, so it cannot be stale.
+    """Return the include directives in a text. The cache cannot be stale, because its key is the text itself.
 
-    The text is read twice: as the compiler does, and with its comments and whatever precedes an include in a line,
-    so that nothing can hide one. That finds too many rather than too few.
+    The text is searched twice: without its comments, as the compiler reads it; and with them, for includes anywhere in
+    a line, so that nothing can hide one. The result may contain too many includes, never too few.
     """
     raw = _SPLICE.sub("", content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
     found: dict[Mention, None] = {}
-    # Without a block comment, what stands before an include in its line is all that a comment can hide.
+    # Only block comments can contain a line that starts with a directive, so only they have to be removed.
     telling = _telling_lines(raw)
     plain = _telling_lines(without_comments(raw)) if "/*" in raw else telling
     for pattern, lines in ((_INCLUDE, plain), (_INCLUDE_LIKE, telling)):
@@ -203,7 +227,7 @@ def _mentions(content: bytes) -> tuple[Mention, ...]:
 
 
 def _telling_lines(text: str) -> str:
-    """The lines that may include something. Few do, so words are looked for and not lines."""
+    """Return the lines that may contain an include. Few lines do, so searching for the words is the fastest way."""
     words = [word for word in _WORDS if word in text]
     if not words:
         return ""
