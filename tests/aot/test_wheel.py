@@ -363,7 +363,7 @@ def test_an_object_that_needs_another_cxx_library_is_refused(
     ("old", "new", "complaint"),
     [
         ("backend = ", "back-end = ", "unknown key 'back-end'; there are: archs, backend, kernels, targets"),
-        ('backend = "hatchling.build"', 'backend = "dimorph.wheel"', "expected the backend of the pure part"),
+        ('backend = "hatchling.build"', 'backend = "dimorph.wheel"', "expected the build backend of the pure wheel"),
         ('["rowmath.kernels"]', '"rowmath.kernels"', "kernels: expected a list of strings"),
         ("targets = [", 'targets = ["x86-64-v9", ', "x86-64-v9"),
         ("targets = [", 'targets = ["x86-64-v2", "armv8", ', "of one machine"),
