@@ -401,7 +401,7 @@ def test_verify_tells_everything_that_is_wrong(project: Path) -> None:
     text = case.read_text()
     case.write_text(text + "// changed\n")
     (problem,) = aot.verify(kernels, out).problems
-    assert problem.startswith("kernels.py:row_dot: 2 of its 4 artifacts are of other sources")
+    assert problem.startswith("kernels.py:row_dot: 2 of its 4 artifacts do not match the present sources")
     case.unlink()
     (problem,) = aot.verify(kernels, out).problems
     assert "row_dot_case.cc" in problem
@@ -431,4 +431,4 @@ def test_verify_compares_the_declared_values(project: Path) -> None:
     declaration.write_text(declaration.read_text().replace("[64, 128]", "[64, 128, 256]"))
     (problem,) = aot.verify([kernel_of(project, "rms_norm")], project / PACKAGED).problems
     assert "width=64|128|256" in problem
-    assert "width=64|128" in problem.partition("built was")[2]
+    assert "width=64|128" in problem.partition("was built for")[2]
