@@ -1,4 +1,4 @@
-"""`dimorph explain`: what a load would use, and in what keys differ."""
+"""`dimorph explain`: the artifacts that a load would use, and the differences of keys."""
 
 from __future__ import annotations
 
