@@ -1,4 +1,4 @@
-"""Fixtures for everybody: no test reads or writes the user's own store or settings."""
+"""Fixtures for all tests; they keep tests away from the user's own store and settings."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from support.compilers import Compiler, counting_compiler
 from support.forms import Form
 from support.skeletons import copy_skeleton
 
-# One thread for the references' matrix products: idle threads of NumPy's and torch's pools spin, and take the processor
-# from the other workers of pytest-xdist. Half of the tests' time was that.
+# One thread for the matrix products of references: idle threads of the pools of NumPy and torch spin, and take the CPUs
+# from the other workers of pytest-xdist, which would double the time of a run.
 for pool in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(pool, "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: one that began last would be waited for by workers that have nothing left to do."""
+    """Run long tests first: all other workers would wait idly for one that begins last."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_collection_finish() -> None:
-    """Leave what torch and others made at import out of every later garbage collection."""
+    """Exclude the objects that torch and others made during their import from later garbage collections."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The test's own store, still empty; no other setting is in force."""
+    """An empty store for one test, with no other setting in the environment."""
     for name in [name for name in os.environ if name.startswith("DIMORPH_")]:
         monkeypatch.delenv(name)
     path = tmp_path / "store"
@@ -48,14 +48,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One directory for the whole run, whichever process of pytest-xdist a test is in."""
+    """A directory for the whole run, shared by all worker processes of pytest-xdist."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
 def shared_store(shared_directory: Path) -> Path:
-    """The store that all tests share that are not about building."""
+    """The store that is shared by all tests that are not about building."""
     return shared_directory / "warm-store"
 
 
@@ -67,20 +67,20 @@ def attend(shared_store: Path) -> at.Attention:
 
 @pytest.fixture
 def warm_store(store: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The settings' store is the shared one."""
+    """Use the shared store in the settings."""
     monkeypatch.setenv("DIMORPH_STORE", str(shared_store))
     return shared_store
 
 
 @pytest.fixture(params=["jit", "aot"])
 def mode(request: pytest.FixtureRequest) -> Form:
-    """Runs a test body once in each form."""
+    """Run a test body once in each form."""
     return Form(request.param)
 
 
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[..., dm.Kernel]:
-    """Makes a copy of a kernel's sources, to be edited, and declares the kernel for it."""
+    """Return a function that copies a kernel's sources, to be edited, and declares the kernel for the copy."""
 
     def copied(kernel: dm.Kernel, where: str = "sources", **changes: Any) -> dm.Kernel:
         root = tmp_path / where
@@ -97,7 +97,7 @@ def copy_of(tmp_path: Path) -> Callable[..., dm.Kernel]:
 
 
 def _moved(value: Any, kernel: dm.Kernel, root: Path) -> Any:
-    """A variant that lies beside the kernel goes with it."""
+    """Return a value for the copy of a kernel: a variant beside the kernel gets the header in the copy."""
     return replace(value, root=root) if isinstance(value, dm.Variant) and value.root == kernel.root else value
 
 
@@ -109,7 +109,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
-    """A compiler that notes what it is asked to compile."""
+    """A compiler that records its compiles."""
     made = counting_compiler(tmp_path)
     monkeypatch.setenv("DIMORPH_CXX", str(made.driver))
     return made
@@ -117,7 +117,7 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
 
 @pytest.fixture
 def umask() -> Iterator[Callable[[int], None]]:
-    """Changes the umask until the test ends."""
+    """Change the umask until the test ends."""
     before = os.umask(0o022)
     os.umask(before)
     yield lambda mask: os.umask(mask) and None

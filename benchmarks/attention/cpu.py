@@ -1,4 +1,4 @@
-"""Attention on the CPU beside torch's, checked against float64 in the same run.
+"""Measure attention on the CPU against torch's; results are checked against float64 in the same run.
 
 python benchmarks/attention/cpu.py [attention] [variants] [decode] [cold]   # all: six minutes; uses 2 threads
 """
@@ -40,7 +40,7 @@ RULES = reference.RULES | {"Decay": lambda x, b, i, j, rate: x - rate * np.abs(j
 
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-LLC_BYTES = 32 * 2**20  # of the machine that the kept rows are from
+LLC_BYTES = 32 * 2**20  # the last-level cache of the machine that the rows in results/ were measured on
 
 
 def inputs(dim: int, dtype: str, seq: int = 2048) -> list[Any]:
@@ -49,30 +49,30 @@ def inputs(dim: int, dtype: str, seq: int = 2048) -> list[Any]:
 
 
 def as_torch(array: Any) -> torch.Tensor:
-    """[batch, heads, seq, head_dim], the same memory."""
+    """Return an array as a torch tensor [batch, heads, seq, head_dim] over the same memory."""
     bits = torch.from_numpy(array.view(np.uint16) if array.dtype == DTYPES["bfloat16"] else array)
     return (bits.view(torch.bfloat16) if array.dtype == DTYPES["bfloat16"] else bits).transpose(1, 2)
 
 
 def check(variant: dm.BoundVariant, dim: int, dtype: str) -> None:
-    """Against float64 on 512 positions; the bound is relative to the largest output."""
+    """Check a variant against float64 on 512 positions; the bound is relative to the largest output."""
     q, k, v = inputs(dim, dtype, 512)
     expected = reference.attention(*(x.astype(np.float32) for x in (q, k, v)), variant=variant, rules=RULES)[0]
     actual = at.attention(q, k, v, variant=variant).astype(np.float64)
     error = float(np.abs(actual - expected).max() / np.abs(expected).max())
-    # bfloat16: half a unit of the output's last place and as much for the weights'.
+    # bfloat16: half a unit in the last place for the rounding of the output, and the same for that of the weights.
     bound = 2e-6 if dtype == "float32" else float(ml_dtypes.finfo(ml_dtypes.bfloat16).eps)
     if error > bound:
         raise SystemExit(f"{variant.variant.name}, {dtype}, head_dim {dim}: relative error {error:.2e} above {bound}")
 
 
 def gflops(dim: int, share: float, took: float) -> float:
-    """GFLOP/s of both matrix products; `share` is the part of the logits that count."""
+    """Return the GFLOP/s of both matrix products; `share` is the fraction of the logits that the mask leaves."""
     return 4 * 8 * 2048 * 2048 * dim * share / took / 1e9
 
 
 def rested(call: Callable[[], object]) -> float:
-    """How long one call takes once the threads of whoever was measured before no longer spin."""
+    """Return the seconds of one call, after a pause in which the threads of the previous subject stop spinning."""
     time.sleep(0.1)
     return seconds(call)
 
@@ -103,7 +103,7 @@ def plain_and_causal(dtype: str) -> list[Row]:
 
 
 def variants(dtype: str) -> list[Row]:
-    """Each against our own plain or causal speed, for the logits that count."""
+    """Measure each variant against our own plain or causal attention; rates count the logits that the mask leaves."""
     heads, seq, dim = 8, 2048, 128
     rng = np.random.default_rng(1)
     slopes = (2.0 ** -np.arange(1, heads + 1)).astype(np.float32)
@@ -141,7 +141,7 @@ def variants(dtype: str) -> list[Row]:
 
 
 def decode(dtype: str) -> list[Row]:
-    """One query against a long cache that no cache level holds, beside what memory gives to a loop of loads."""
+    """Measure one query against keys and values larger than all CPU caches, beside a loop that only reads memory."""
     keys, heads, kv_heads, dim = 8192, 32, 8, 128
     rng = np.random.default_rng(2)
     q = rng.standard_normal((1, 1, heads, dim), dtype=np.float32).astype(DTYPES[dtype])
@@ -159,7 +159,7 @@ def decode(dtype: str) -> list[Row]:
     query, read = as_torch(q), read_all.load().read_all
 
     def over_all(call: Callable[[int], object]) -> float:
-        """A call's time, of three rounds over all caches; the round before them wakes the threads."""
+        """Return the mean seconds of a call in three rounds over `caches`; a round before them wakes the threads."""
         time.sleep(0.1)
         rounds = [i for _ in range(4) for i in range(len(caches))]
         for i in rounds[: len(caches)]:
@@ -182,7 +182,7 @@ def decode(dtype: str) -> list[Row]:
 
 
 def cold(dtype: str) -> list[Row]:
-    """From nothing in the store to the first result, beside the compiler's own time for the same case."""
+    """Measure a first call with an empty store, beside the time of the bare compiler for the same case."""
     rows = []
     named = {
         "plain": at.Plain(),
@@ -196,7 +196,7 @@ def cold(dtype: str) -> list[Row]:
             def first_call(q: Any = q, k: Any = k, v: Any = v, variant: dm.BoundVariant = variant) -> float:
                 with tempfile.TemporaryDirectory() as store:
                     config = replace(settings.current(), store=Path(store))
-                    # As in a new process: nothing that was loaded before serves.
+                    # As in a new process, where nothing is loaded yet.
                     forget_loaded()
                     return seconds(lambda: at.Attention(policy="jit", settings=config)(q, k, v, variant=variant))
 
@@ -215,7 +215,7 @@ def forget_loaded() -> None:
 
 
 def compiler_time(dtype: str, dim: int, variant: dm.BoundVariant) -> float:
-    """The compiler alone on the case, as `raw_compiler`."""
+    """Return the seconds that the compiler alone takes for the case: the row's peer `raw_compiler`."""
     from dimorph.attention.kernels import attention_cpu
     from dimorph.plan import unit as plan
     from dimorph.resolve.levels import target_levels

@@ -1,14 +1,15 @@
-"""Attention on a GPU beside the peers that are installed, every result checked against float64 in the same run.
+"""Measure attention on a GPU against the installed peers; results are checked against float64 in the same run.
 
 python benchmarks/attention/gpu.py [PART ...] [--peers NAME,...]
 
 Parts: prefill, variants, small, call, cold, and prebuilt, which needs neither a GPU nor torch; default: all. Peers:
 torch_flash2, cudnn, flashinfer_fa2, flashinfer_fa3, flex; default: those that are installed. FlashInfer compiles at
-first use, fa2 a quarter and fa3 a whole minute for each head_dim and variant: with both, all parts take about 20
-minutes; without them, or with modules that it has already, 5.
+first use, for each head_dim and variant: fa2 takes 15 seconds and fa3 a minute. With both, all parts take about 20
+minutes; without them, or when FlashInfer has compiled before, 5.
 
-Rates count the logits that a mask leaves. Subjects take turns; each sample is a few calls between two events. Each row
-is kept as it comes; the table comes last, and the plot where matplotlib is installed (else: support/plot.py).
+Rates count the logits that a mask leaves. The subjects take turns; each sample is a few calls between two CUDA events.
+Each row is appended to results/ as soon as it is measured. At the end the table is printed, and the plot is drawn if
+matplotlib is installed (later: support/plot.py).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main() -> int:
                 print(line(row), flush=True)
                 append("attention_gpu", [row])
                 rows.append(row)
-        except Exception:  # the other parts are worth having; the exit code tells
+        except Exception:  # the other parts still run; the exit status is 1
             traceback.print_exc()
             failed.append(part)
     table(rows)

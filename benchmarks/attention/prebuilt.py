@@ -1,4 +1,4 @@
-"""The set of attention kernels that a package for GPUs would ship, built ahead. Needs neither a GPU nor torch."""
+"""Build the attention kernels that a package for GPUs would ship, ahead of time. Needs neither a GPU nor torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARCHS = ("sm_80", "sm_90")
 
 
 def prebuilt() -> Iterator[Row]:
-    """From an empty store: how long, how many objects, and how large they are."""
+    """Yield the seconds of the build with an empty store, the number of objects, and their size."""
     with tempfile.TemporaryDirectory() as directory:
         config = replace(settings.current(), store=Path(directory, "store"))
         report = aot.build(SET, Path(directory, "out"), archs=ARCHS, settings=config)

@@ -1,7 +1,7 @@
-"""What the compiler makes of the sm90 family's tuned cases: registers, shared memory, instructions. It needs no GPU.
+"""List registers, shared memory and instructions of the compiled cases of the sm90 family. Needs no GPU.
 
 python benchmarks/attention/sm90_cases.py          # prints the table
-python benchmarks/attention/sm90_cases.py --keep   # and keeps it in results/sm90_cases.csv, which a test compares with
+python benchmarks/attention/sm90_cases.py --keep   # also writes it to results/sm90_cases.csv, which a test reads
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def compiler() -> str:
 
 
 def rows() -> Iterator[dict[str, str]]:
-    """A row for each case, as text."""
+    """Yield a row for each case, column -> text."""
     with tempfile.TemporaryDirectory() as directory:
         config = replace(settings.current(), store=Path(directory, "store"))
         for dims in HEAD_DIMS:
             for name, variant in VARIANTS.items():
-                # Built, not loaded: what a process has loaded once it keeps.
+                # Built without a load, because a process never unloads a case.
                 values = {"dtype": "bfloat16", "head_dims": dims, "variant": variant}
                 instantiations = attention_sm90.instantiations(**values)
                 report = aot.build(instantiations, Path(directory, "out"), archs=("sm_90a",), settings=config)

@@ -1,4 +1,4 @@
-"""The core's costs on the CPU: first call, store hit, call, import, a large entry, and building ahead again.
+"""Measure the core on the CPU: first call, store hit, call, import, a large entry, and repeated builds ahead of time.
 
 python benchmarks/core/core.py            # about two minutes; --no-torch leaves out torch's load_inline (20 s each)
 """
@@ -43,7 +43,7 @@ void add_scalar(torch::Tensor x, double value) {
 }
 """
 
-# Each prints the seconds from the call that loads to the first result, imports done, nothing cached.
+# Each program prints the seconds from the load to the first result, after imports and with empty caches.
 COLD = {
     "ours": """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -169,7 +169,7 @@ def large_entry() -> Row:
 
 
 def ahead() -> list[Row]:
-    """Building ahead of time: from nothing, with nothing changed, and with one value added."""
+    """Measure builds ahead of time: into an empty directory, without changes, and with one value added."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
         values = list(range(48))

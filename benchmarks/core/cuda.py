@@ -1,4 +1,4 @@
-"""The core's costs on a GPU: first call, store hit, host time of a call. Needs torch with CUDA, and nvcc for the peer.
+"""Measure the core on a GPU: first call, store hit, host time of a call. Needs torch with CUDA, and nvcc for the peer.
 
 python benchmarks/core/cuda.py            # about two minutes; --repeats 3 takes half of that
 """
@@ -33,7 +33,8 @@ void gpu_add(tvm::ffi::TensorView x, double value) {
 }
 """
 
-# Each prints the seconds from the call that loads to the first result: imports done, a context there, nothing cached.
+# Each program prints the seconds from the load to the first result, after imports and the creation of a CUDA context,
+# with empty caches.
 START = """
 import sys; sys.path.insert(0, sys.argv[1])
 import time, torch, tvm_ffi, tempfile
@@ -90,7 +91,7 @@ def calls() -> list[Row]:
     two, out = torch.zeros(1000, device="cuda"), torch.zeros(1000, device="cuda")
 
     def each(call: object, *args: object) -> float:
-        # Few enough that the queue of launches never fills up, which would time the GPU instead.
+        # So few calls that the queue of launches never fills up; a full queue would time the GPU instead of the host.
         torch.cuda.synchronize()
         time.sleep(0.01)
         return nanoseconds_each(call, *args, count=500)  # type: ignore[arg-type]
@@ -116,7 +117,7 @@ def device_row(bench: str, cell: dict[str, str], unit: str, ours: float, found: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="cold starts of each kind")
+    parser.add_argument("--repeats", type=int, default=5, help="number of cold starts of each kind")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as store:
         os.environ["DIMORPH_STORE"] = store

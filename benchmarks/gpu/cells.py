@@ -1,4 +1,4 @@
-"""The cells of attention on a GPU that need one; each part yields rows, with results checked first."""
+"""The measurements of attention that need a GPU. Each part yields rows; results are checked before they are timed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import tvm_ffi  # noqa: F401 (what a first call takes is beyond it)
+import tvm_ffi  # noqa: F401 (imported here, so that the time of a first call excludes it)
 from benchmarks.gpu import peers as gpu_peers
 from benchmarks.gpu.check import CAUSAL, LOUD, PLAIN, Formula, check
 from benchmarks.gpu.peers import FLASHINFER, TORCH, Call
@@ -26,9 +26,9 @@ from dimorph import settings
 
 USER = dm.Variant("Decay", header="decay.h", params=(dm.scalar("rate"),), root=ROOT / "examples" / "variant")
 HEADS = {64: 32, 128: 32, 256: 16}
-OLDER = ("torch_flash2", "flashinfer_fa2")  # peers of the sm80 family's generation
-REPLAYED = 10  # calls in a graph
-# Those that this GPU runs; `attention` itself takes the first.
+OLDER = ("torch_flash2", "flashinfer_fa2")  # the peers of the same generation as the sm80 family
+REPLAYED = 10  # calls in a CUDA graph
+# The families that this GPU runs; `attention` chooses the first.
 FAMILIES = ("sm90", "sm80") if torch.cuda.get_device_capability() == (9, 0) else ("sm80",)
 ATTEND = {family: at.Attention(family=family) for family in FAMILIES}
 
@@ -39,7 +39,7 @@ def inputs(batch: int, seq: int, heads: int, dim: int) -> list[Any]:
 
 
 def milliseconds(call: Call, count: int = 3) -> float:
-    """A call's time on the GPU."""
+    """Return the milliseconds that a call takes on the GPU."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     for _ in range(count):
@@ -57,7 +57,7 @@ def compare(calls: Mapping[str, Call], repeats: int = 9) -> dict[str, float]:
 
 
 def ours(family: str, q: Any, k: Any, v: Any, variant: Any, formula: Formula) -> Call:
-    """A call that writes to the same output each time, checked here and on a small problem with large logits."""
+    """Return a call that reuses its output, after a check of its result and of a small problem with large logits."""
     attend, few = ATTEND[family], inputs(2, 333, *q.shape[2:])
     few[0] *= LOUD
     check(formula, *few, attend(*few, variant=variant))
@@ -67,12 +67,12 @@ def ours(family: str, q: Any, k: Any, v: Any, variant: Any, formula: Formula) ->
 
 
 def bench(name: str, family: str) -> str:
-    """Where a family's rows belong: the best one's has the bench's own name."""
+    """Return the name of the bench for a family's rows: for all but the best family it ends with the family."""
     return name if family == FAMILIES[0] else f"{name}/{family}_family"
 
 
 def prefill(peers: Sequence[str]) -> Iterator[Row]:
-    """A row for the best family of this GPU, and one for the sm80 family, beside the peers of its generation."""
+    """Yield a row for each family: for the best with all peers, for an older one with the peers of its generation."""
     for dim in (128, 64, 256):
         for seq in (1024, 4096, 16384):
             for mask, variant, formula, share in (("full", at.Plain, PLAIN, 1.0), ("causal", at.Causal, CAUSAL, 0.5)):
@@ -104,8 +104,8 @@ def causal_window(left: int) -> Callable[..., Any]:
 
 
 def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.BoundVariant, Formula, float]]:
-    """Name -> length, ours, what it is, and which share of the logits counts."""
-    # What FlashInfer's own option takes, too.
+    """Return name -> sequence length, our variant, its formula, and the fraction of the logits that its mask leaves."""
+    # The slopes of FlashInfer's own ALiBi option.
     slopes = torch.tensor(2.0 ** (-8 * np.arange(1, heads + 1) / heads), dtype=torch.float32, device="cuda")
     bias = -float(np.log(8192))
 
@@ -156,21 +156,24 @@ def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.BoundVariant,
 
 
 def variant_makers(name: str, bound: dm.BoundVariant, formula: Formula) -> dict[str, gpu_peers.Maker]:
-    """Those that have it: FlexAttention where there is a softmax, FlashInfer by an option or compiled for it."""
+    """Return the peers that can compute a variant: FlexAttention with a softmax, FlashInfer by option or source."""
     makers: dict[str, gpu_peers.Maker] = {}
     if formula.softmax:
         makers["flex"] = lambda q, k, v: gpu_peers.flex(q, k, v, formula)
     for peer in FLASHINFER:
         if name == "sigmoid":
             makers[peer] = lambda q, k, v, peer=peer: gpu_peers.flashinfer_sigmoid(peer, q, k, v, *bound.args)
-        # Its third generation takes no notice of ALiBi.
+        # fa3 ignores the option for ALiBi.
         elif formula.flashinfer and (peer, name) != ("flashinfer_fa3", "alibi+causal"):
             makers[peer] = lambda q, k, v, peer=peer: gpu_peers.flashinfer_batch(peer, q, k, v, formula)
     return makers
 
 
 def variants(peers: Sequence[str]) -> Iterator[Row]:
-    """Each beside our own plain or causal speed and the peers that have it, for the logits that a mask leaves."""
+    """Yield a row for each variant, beside our own plain or causal attention and the peers that have the variant.
+
+    Rates count the logits that the mask leaves.
+    """
     dim, heads = 128, 32
     for name, (seq, bound, formula, share) in variant_cells(dim, heads).items():
         base, own, own_share = ("causal", at.Causal, 0.5) if "causal" in name else ("plain", at.Plain, 1.0)
@@ -192,7 +195,7 @@ def variants(peers: Sequence[str]) -> Iterator[Row]:
 
 
 def small(peers: Sequence[str]) -> Iterator[Row]:
-    """Few queries, and short sequences in one ragged batch."""
+    """Yield rows for few queries with many keys, and for a ragged batch of short sequences."""
     flashinfer = [name for name in FLASHINFER if name in peers]
     shared = {"dtype": "bfloat16", "head_dim": 128, "heads_q": 32, "heads_kv": 8}
 
@@ -253,7 +256,7 @@ def small_rows(cell: dict[str, Any], took: dict[str, float]) -> Iterator[Row]:
 
 
 def replayed(calls: Mapping[str, Call]) -> dict[str, Call]:
-    """Graphs of REPLAYED calls each, so that what the host takes for a call does not count."""
+    """Return each call as a CUDA graph of REPLAYED calls, so that times exclude the host's part of a call."""
 
     def captured(call: Call) -> Call:
         call()
@@ -307,7 +310,7 @@ NAMED: dict[str, Callable[[], tuple[dm.BoundVariant, Formula]]] = {
 
 
 def first_call(name: str, dim: int, family: str, store: str) -> float:
-    """Seconds from the call to its result, with that store, in a process that has a GPU context."""
+    """Return the seconds from a first call to its result, with the given store, after the creation of a GPU context."""
     problem = inputs(1, 256, 4, dim)
     variant, formula = NAMED[name]()
     attend = at.Attention(family=family, policy="jit", settings=replace(settings.current(), store=Path(store)))
@@ -324,7 +327,7 @@ def first_call(name: str, dim: int, family: str, store: str) -> float:
 
 
 def first_calls(dim: int, family: str, times: int = 3) -> dict[str, float]:
-    """The median for each variant, every time from an empty store."""
+    """Return the median seconds of a first call for each variant, each time with an empty store."""
 
     def from_nothing(name: str) -> float:
         with tempfile.TemporaryDirectory() as empty:
@@ -340,15 +343,15 @@ def in_new_process(expression: str, cache: str) -> Any:
 
 
 def cold(peers: Sequence[str]) -> Iterator[Row]:
-    """From nothing cached to the first result, in a new process; and with the store that such a call left."""
+    """Yield times of a first call in a new process: with empty caches, and with a store that holds its artifacts."""
     for dim in (128, 64, 256):
         for family in FAMILIES:
             with tempfile.TemporaryDirectory() as cache:
                 took = in_new_process(f"cells.first_calls({dim}, {family!r})", cache)
             peer = {"sm90": "flashinfer_fa3", "sm80": "flashinfer_fa2"}[family]
             theirs = {}
-            if peer in peers and dim == 128:  # it takes a minute, and much the same for others
-                # FlashInfer's own full and causal masks, which it compiles together.
+            if peer in peers and dim == 128:  # it takes a minute, and about the same for other head_dims
+                # With FlashInfer's own full and causal masks, which it compiles together.
                 value = gpu_peers.attempt(
                     peer, f"cold {dim}", lambda p=peer, d=dim: gpu_peers.flashinfer_first_call(p, d)
                 )

@@ -1,4 +1,4 @@
-"""What is computed, as torch functions, and the judge: float64 on the same device. For one sequence at a time."""
+"""Check results of attention against float64 on the same GPU, for formulas that are given as torch functions."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 
-FLOAT32 = 2e-6  # what float32 sums have to keep, relative to a row's scale
+FLOAT32 = 2e-6  # the error allowed for sums in float32, relative to a row's scale
 SAMPLED_ROWS = 64
-LOUD = 8.0  # a factor for queries: a soft cap hardly shows in the logits of normally distributed ones
+LOUD = 8.0  # a factor for queries; without it logits are so small that a wrong soft cap would go unnoticed
 
 
 @dataclass(frozen=True)
 class Formula:
-    """What becomes of the logits.
+    """The way from logits to weights.
 
     Attributes:
-        score: (logits, batch, head, query, key) -> logits, as for FlexAttention. Where there is no softmax it gives the
-            weights, and gets logits that are not scaled. A query's index is its place among the keys.
-        keep: (batch, head, query, key) -> whether the key counts.
-        softmax: whether weights are normalised.
-        flashinfer: the same in FlashInfer's own options; None: it has none for this.
+        score: (logits, batch, head, query, key) -> logits, as for FlexAttention. Without softmax it gets unscaled
+            logits and returns the weights. The index of a query is its position among the keys.
+        keep: (batch, head, query, key) -> True if the query attends to the key.
+        softmax: True if the weights are normalised.
+        flashinfer: the same formula as options of FlashInfer; None: FlashInfer has no option for it.
     """
 
     score: Callable[..., Any] | None = None
@@ -40,11 +40,11 @@ CAUSAL = Formula(keep=_causal, flashinfer={"causal": True})
 
 
 class WrongResult(Exception):
-    """An output is further from the exact one than it may be."""
+    """An output whose error is larger than allowed."""
 
 
 def check(formula: Formula, q: Any, k: Any, v: Any, out: Any, slack: float = 1.0) -> None:
-    """Raises WrongResult unless every sequence of a batch is within `slack` times what `judge` allows."""
+    """Raise WrongResult unless the error of every sequence of a batch is at most `slack` times what `judge` allows."""
     for b in range(len(q)):
         error, bar = judge(formula, q[b], k[b], v[b], out[b])
         if not error <= slack * bar:  # so that NaN fails too
@@ -52,10 +52,11 @@ def check(formula: Formula, q: Any, k: Any, v: Any, out: Any, slack: float = 1.0
 
 
 def judge(formula: Formula, q: Any, k: Any, v: Any, out: Any) -> tuple[float, float]:
-    """The largest error of an element relative to its row's scale, and what is allowed, as in the project's tests.
+    """Return the largest error of an element of one sequence, and the error that is allowed, as in the project's tests.
 
-    A row's scale is the largest sum of |weight * value|. Allowed is twice the error of the textbook's three steps with
-    weights and output rounded to bfloat16, and the rounding of the output. Of long sequences some rows are taken.
+    Both are relative to the scale of a row, its largest sum of |weight * value|. Allowed is twice the error of the
+    plain computation with weights and output rounded to bfloat16, plus the rounding of the output. Of sequences longer
+    than 512 a sample of rows is checked.
     """
     rows = torch.arange(len(q), device=q.device)
     if len(q) > 512:
@@ -74,7 +75,7 @@ def judge(formula: Formula, q: Any, k: Any, v: Any, out: Any) -> tuple[float, fl
 
 
 def weights(formula: Formula, q: Any, k: Any, rows: Any, dtype: torch.dtype) -> Any:
-    """Of some rows, [heads, rows, keys]. Masks are aligned bottom-right."""
+    """Return the attention weights of some rows, [heads, rows, keys]. Masks are aligned bottom-right."""
     queries, heads, dim = q.shape
     logits = q[rows].transpose(0, 1).to(dtype) @ _by_head(k, heads).to(dtype).transpose(1, 2)
     if formula.softmax:
@@ -89,7 +90,7 @@ def weights(formula: Formula, q: Any, k: Any, rows: Any, dtype: torch.dtype) -> 
 
 
 def _by_head(x: Any, heads: int) -> Any:
-    """[keys, kv_heads, dim] as [heads, keys, dim]."""
+    """Return [keys, kv_heads, dim] as [heads, keys, dim], each key head repeated for its query heads."""
     return x.transpose(0, 1).repeat_interleave(heads // x.shape[1], 0)
 
 

@@ -1,11 +1,11 @@
-"""What limits attention's kernels: the hardware's counters, read by Nsight Compute (`ncu`, which must be on the path).
+"""Read hardware counters of the attention kernels with Nsight Compute (`ncu` on PATH), to see what limits them.
 
 python benchmarks/gpu/counters.py          # prints a row for each kernel
-python benchmarks/gpu/counters.py --keep   # and keeps them in results/gpu_counters.csv
+python benchmarks/gpu/counters.py --keep   # also writes them to results/gpu_counters.csv
 
-bfloat16, 2 sequences of 8192 tokens. Clocks are left as they are, as for the other benchmarks. Percentages are of what
-the unit can do in the cycles in which a multiprocessor works; stalls are cycles that a warp waits, for each
-instruction that it issues, by reason, the largest first.
+The inputs are bfloat16, 2 sequences of 8192 tokens. Clocks are not locked, as in the other benchmarks. Percentages are
+relative to the peak of the unit in the cycles in which a multiprocessor is active. Stalls are the cycles that a warp
+waits for each instruction that it issues, by reason, the largest first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _STALL = ("smsp__average_warps_issue_stalled_", "_per_issue_active.ratio")
 
 
 def launch_all() -> None:
-    """What is looked at: one launch of each case, in their order."""
+    """Launch each case once, in the order of `CASES`: the program that ncu profiles."""
     from benchmarks.gpu import cells
 
     for family, dim, name in CASES:
@@ -58,10 +58,10 @@ def launch_all() -> None:
 
 
 def rows() -> Iterator[dict[str, str]]:
-    """A row for each case, as text."""
+    """Yield a row for each case, column -> text."""
     ncu = shutil.which("ncu")
     if ncu is None:
-        raise SystemExit("ncu (Nsight Compute) is not on the path")
+        raise SystemExit("ncu (Nsight Compute) is not on PATH")
     command = [ncu, "--clock-control", "none", "--target-processes", "application-only"]
     command += ["--kernel-name", "attention_forward", "--csv", "--page", "raw", "--print-units", "base"]
     command += ["--section", "WarpStateStats", "--metrics", ",".join(COUNTERS.values())]

@@ -1,6 +1,6 @@
-"""The peers of attention on a GPU: calls that compute the same, each checked before it is timed.
+"""The peers of attention on a GPU: other libraries' calls for the same result, each checked before it is timed.
 
-Without a peer's package there is no such peer; one that fails is left out, with the reason printed.
+A peer whose package is not installed, or whose call fails, is left out; for a failure the reason is printed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TORCH = {"torch_flash2": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_A
 FLASHINFER = {"flashinfer_fa2": "fa2", "flashinfer_fa3": "fa3"}
 NAMES = (*TORCH, *FLASHINFER, "flex")
 
-# Some approximate more than the textbook does. A wrong formula is off by more than that, where logits are large.
+# A factor on the allowed error, because some peers approximate more. With large logits a wrong formula exceeds it.
 SLACK = 10.0
 
-# FlashInfer takes a variant as text, one for each of its generations.
+# FlashInfer gets a variant as C++ source text, another one for each of its generations.
 SIGMOID = {
     "fa2": """
 struct BenchSigmoid : AttentionVariantBase {
@@ -83,7 +83,7 @@ def installed() -> list[str]:
 
 
 def attempt(name: str, what: str, call: Callable[[], Any]) -> Any:
-    """What it returns; None, with the error printed, where it fails."""
+    """Return the result of a call; if it raises, print the error and return None."""
     try:
         return call()
     except Exception as error:
@@ -92,7 +92,7 @@ def attempt(name: str, what: str, call: Callable[[], Any]) -> Any:
 
 
 def usable(makers: dict[str, Maker], formula: Formula, problem: Sequence[Any], what: str) -> dict[str, Call]:
-    """The calls of those that compute the formula, by name; checked for the problem with large logits."""
+    """Return the peers' calls that compute the formula correctly for the problem with large logits, by name."""
     q, k, v = problem
 
     def checked(make: Maker) -> Call:
@@ -115,7 +115,7 @@ def torch_backend(name: str, q: Any, k: Any, v: Any, formula: Formula) -> Call:
 
 
 def flashinfer_ragged(name: str, flat: Sequence[Any], offsets: Sequence[Any], formula: Formula) -> Call:
-    """Its ragged batch; offsets of queries and of keys, int32."""
+    """Return FlashInfer's call for a ragged batch; `offsets` are those of queries and of keys, int32."""
     import flashinfer
 
     workspace = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
@@ -126,13 +126,13 @@ def flashinfer_ragged(name: str, flat: Sequence[Any], offsets: Sequence[Any], fo
 
 
 def flashinfer_batch(name: str, q: Any, k: Any, v: Any, formula: Formula) -> Call:
-    """The same for a batch of equal sequences."""
+    """Return FlashInfer's call for a batch of sequences of equal length."""
     offsets = [torch.arange(len(x) + 1, device="cuda", dtype=torch.int32) * x.shape[1] for x in (q, k)]
     return flashinfer_ragged(name, [x.flatten(0, 1) for x in (q, k, v)], offsets, formula)
 
 
 def flashinfer_sigmoid(name: str, q: Any, k: Any, v: Any, scale: float, bias: float) -> Call:
-    """Compiled for it by FlashInfer, as its users do with variants of their own."""
+    """Return FlashInfer's call for the sigmoid variant, as a custom variant that FlashInfer compiles."""
     from flashinfer.jit.attention import gen_customize_single_prefill_module
     from flashinfer.prefill import single_prefill_with_kv_cache_with_jit_module
 
@@ -155,7 +155,10 @@ def flex(q: Any, k: Any, v: Any, formula: Formula) -> Call:
 
 
 def flashinfer_first_call(name: str, dim: int) -> float:
-    """Seconds of a single prefill in a new process with nothing cached. Full and causal are compiled together."""
+    """Return the seconds of FlashInfer's first prefill in a new process with empty caches.
+
+    It includes the compile of the full and of the causal mask, which FlashInfer compiles together.
+    """
     with tempfile.TemporaryDirectory() as empty:
         env = {**os.environ, "FLASHINFER_WORKSPACE_BASE": empty, "CUDA_CACHE_PATH": f"{empty}/cuda"}
         return float(python(FIRST_CALL, FLASHINFER[name], str(dim), env=env).splitlines()[-1])

@@ -1,4 +1,4 @@
-"""The rates of prefill as grouped bars, from the rows that are kept: makes docs/prefill.svg. Needs no GPU.
+"""Draw docs/prefill.svg: the prefill rates in results/ as grouped bars. Needs no GPU.
 
 python benchmarks/support/plot.py
 """
@@ -30,7 +30,7 @@ SUBJECTS = {
 
 
 def last_rows() -> list[dict[str, Any]]:
-    """Of every cell the row that was measured last."""
+    """Return the row of every cell that was measured last."""
     found = {}
     for line in (RESULTS / "attention_gpu.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -40,11 +40,11 @@ def last_rows() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    # Text stays text and ids do not change: equal rows make an equal file.
+    # Text is written as text and ids do not change, so that equal rows give an equal file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "prefill", "font.size": 9})
     rows = last_rows()
     if not rows:
-        raise SystemExit(f"no rows of {BENCH} are kept: run attention/gpu.py prefill")
+        raise SystemExit(f"results/ has no rows of {BENCH}: run attention/gpu.py prefill")
     dims = sorted({row["cell"]["head_dim"] for row in rows})
     figure, axes = pyplot.subplots(len(dims), 1, figsize=(9, 2.6 * len(dims)), sharey=True, layout="constrained")
     for axis, dim in zip(axes, dims, strict=True):
@@ -52,10 +52,10 @@ def main() -> None:
         cells.sort(key=lambda row: (row["cell"]["mask"] != "full", row["cell"]["seq"]))
         subjects = [name for name in SUBJECTS if any(name == "ours" or name in row["peers"] for row in cells)]
         width = 0.8 / len(subjects)
-        for place, name in enumerate(subjects):
+        for position, name in enumerate(subjects):
             label, color = SUBJECTS[name]
             values = [row["ours"] if name == "ours" else row["peers"].get(name, 0.0) for row in cells]
-            at = [group + (place - (len(subjects) - 1) / 2) * width for group in range(len(cells))]
+            at = [group + (position - (len(subjects) - 1) / 2) * width for group in range(len(cells))]
             bars = axis.bar(at, values, width * 0.92, label=label, color=color)
             axis.bar_label(bars, [f"{value:.0f}" if value else "" for value in values], fontsize=6)
         labels = [f"{row['cell']['seq'] // 1024}k {row['cell']['mask']}" for row in cells]

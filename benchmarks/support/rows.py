@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved medians, result rows, a table."""
+"""The parts that all benchmarks share: interleaved medians, result rows, a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def processor() -> str:
-    """The processor's name and the number of CPUs this process may use."""
+    """Return the name of the processor and the number of CPUs that this process may use."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return f"{line.partition(':')[2].strip()}, {len(os.sched_getaffinity(0))} CPUs"
@@ -30,7 +30,7 @@ def processor() -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of what takes part, as far as it is installed."""
+    """Return the versions of the installed packages that benchmarks use."""
     found = {"python": platform.python_version()}
     for name in ("dimorph", "apache-tvm-ffi", "torch", "numpy", "flashinfer-python"):
         try:
@@ -41,7 +41,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def measured_commit() -> str:
-    """The commit that was measured, marked when the tree differs from it."""
+    """Return the measured commit, with `+changes` if the sources differ from it."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     dirty = subprocess.run([*git, "status", "--porcelain", "--", "../src"], capture_output=True, text=True, check=False)
@@ -50,7 +50,7 @@ def measured_commit() -> str:
 
 @dataclass
 class Row:
-    """One measured cell, as it is written to `results/*.jsonl`."""
+    """One measurement, as it is written to `results/*.jsonl`."""
 
     bench: str
     cell: Mapping[str, Any]
@@ -64,7 +64,7 @@ class Row:
 
 
 def interleaved(subjects: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The median of each subject's own measurement, the subjects taking turns, in alternating order."""
+    """Return the median of each subject's measurements; the subjects take turns, in alternating order."""
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(repeats):
         names = list(subjects) if turn % 2 == 0 else list(subjects)[::-1]
@@ -74,14 +74,14 @@ def interleaved(subjects: Mapping[str, Callable[[], float]], repeats: int) -> di
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def nanoseconds_each(call: Callable[..., object], *args: object, count: int = 20_000) -> float:
-    """How long a call takes, of `count` in a row."""
+    """Return the nanoseconds of a call, the mean of `count` calls in a row."""
     repeat = range(count)
     start = time.perf_counter_ns()
     for _ in repeat:
@@ -90,7 +90,7 @@ def nanoseconds_each(call: Callable[..., object], *args: object, count: int = 20
 
 
 def python(code: str, *args: str, env: Mapping[str, str]) -> str:
-    """Runs code in a fresh interpreter; what it printed."""
+    """Run code in a new interpreter; return its output."""
     command = [sys.executable, "-c", code, *args]
     done = subprocess.run(command, env=dict(env), check=False, capture_output=True, text=True)
     if done.returncode:
@@ -99,7 +99,7 @@ def python(code: str, *args: str, env: Mapping[str, str]) -> str:
 
 
 def write(name: str, rows: list[Row], bars: Mapping[str, str] | None = None) -> None:
-    """Prints rows as a table and appends them to `results/<name>.jsonl`."""
+    """Print rows as a table and append them to `results/<name>.jsonl`."""
     table(rows)
     for what, text in (bars or {}).items():
         print(f"  {what}: {text}")
@@ -113,7 +113,7 @@ def table(rows: list[Row]) -> None:
 
 
 def line(row: Row) -> str:
-    """A row as text: a line of the table."""
+    """Return a row as a line of the table."""
     cell = ", ".join(f"{k}={v}" for k, v in row.cell.items())
     faster = row.unit.endswith("/s")
     ratios = ", ".join(
@@ -124,14 +124,14 @@ def line(row: Row) -> str:
 
 
 def write_csv(file: TextIO, rows: Sequence[Mapping[str, str]]) -> None:
-    """A table of text."""
+    """Write a table as CSV."""
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
 def append(name: str, rows: list[Row]) -> None:
-    """To `results/<name>.jsonl`."""
+    """Append rows to `results/<name>.jsonl`."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
         for row in rows:

@@ -1,4 +1,4 @@
-"""Locks of a process that forks: a forked child has the locks of its parent, but not the threads that held them."""
+"""Locks that survive a fork: a child inherits the locks of its parent, but not the threads that hold them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import threading
 import weakref
 
 no_fork = threading.Lock()
-"""Held while this process has descriptors that a forked child could not know of, and would keep open; forks wait."""
+"""The lock that a fork waits for; held while the process has open file descriptors that a child must not inherit."""
 
 _made: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 
 
 class ForkSafeLock:
-    """A re-entrant lock that is free in a forked child: `with lock(): ...`."""
+    """A re-entrant lock that a forked child finds unlocked; used as `with lock(): ...`."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         _made.add(self)
 
     def __call__(self) -> threading.RLock:
-        """Return the lock of this process."""
+        """Return the lock of the current process."""
         return self._lock
 
     def renew(self) -> None:
-        """Replace the lock by a free one."""
+        """Replace the lock by an unlocked one."""
         self._lock = threading.RLock()
 
 

@@ -1,7 +1,7 @@
-"""Standard modules and loggers made at first use: `_lazy.json` imports json, `logger(...)` logging.
+"""Standard modules and loggers that are imported at first use: `_lazy.json` imports json, a log message logging.
 
-A load or a message needs them, an import does not. They come with tvm-ffi anyway, and would be a fifth of the time that
-an import of this package takes; `logging` alone would be a twelfth.
+Loads and messages need them, `import dimorph` does not: they would be a fifth of its time, `logging` alone a twelfth. A
+load pays little for them, because tvm-ffi imports them too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def logger(name: str) -> logging.Logger:
 
 
 class _Logger:
-    """Asks the logger for each method, so that a record names the line that called it."""
+    """A stand-in that fetches each method from the real logger, so that a log record names the caller's line."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""One exception type for each thing that can go wrong."""
+"""The exceptions of Dimorph, one type for each kind of failure."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ from collections.abc import Mapping, Sequence
 
 
 class DimorphError(Exception):
-    """Base of every exception that Dimorph defines."""
+    """The base class of all exceptions that Dimorph defines."""
 
 
 class DeclarationError(DimorphError, ValueError):
-    """A kernel, axis or variant is declared in a way that cannot work, or a value does not fit its axis."""
+    """An invalid declaration of a kernel, axis or variant, a missing source, or a value that its axis does not accept.
+
+    The message names what is wrong and what was expected: correct the declaration, or the values of the call.
+    """
 
 
 class MissingSpecialization(DimorphError, LookupError):
-    """A value or combination that is not there and may not (or could not) be built.
+    """A specialization that no store holds and that may not, or cannot, be compiled.
+
+    Raised by `Kernel.load`, and by a call whose values the module lacks: under the policy `aot`, where there is no
+    compiler, for a combination that the kernel does not allow, and while a CUDA graph is being captured. To mend it,
+    run `command`, or load with the policy `auto` where a compiler is installed.
 
     Attributes:
-        kernel: name of the kernel.
-        missing: axis name -> the value that was asked for.
-        available: axis name -> the values that are there.
-        command: the command that would build it, or None.
+        kernel: the name of the kernel.
+        missing: axis name -> the value that was requested.
+        available: axis name -> the values that the module holds, or that the kernel declares.
+        command: the shell command that builds the specialization ahead of time, or None.
     """
 
     def __init__(
@@ -40,21 +47,30 @@ class MissingSpecialization(DimorphError, LookupError):
 
 
 class SpecializationMismatch(DimorphError, ValueError):
-    """A specialized module was called with a value other than the one it was compiled for."""
+    """A call with another value of an axis than the one that the module was compiled for.
+
+    The message names the axis, the value of the call and the compiled value: pass matching arguments, or load the
+    kernel for the value of the call.
+    """
 
 
 class ToolchainError(DimorphError, RuntimeError):
-    """No usable compiler was found, or the one that was named cannot be used."""
+    """No usable compiler, or a setting or argument that names an unusable compiler, target level or architecture.
+
+    The message says what to install or to change; `dimorph doctor` shows the compilers of the machine.
+    """
 
 
 class BuildError(DimorphError, RuntimeError):
-    """The compiler refused a source.
+    """A compile that failed, or whose sources changed while it ran.
+
+    The message of a rejected source begins with the compiler's first error, at its file and line: correct the source.
 
     Attributes:
-        command: the command line, as a list.
-        exit_code: its exit status (negative: the signal that ended it), None if it did not end by itself.
-        output: everything it printed.
-        context: what was being compiled, e.g. kernel, axis values and variant.
+        command: the compiler's command line, as a list of arguments.
+        exit_code: the exit status of the compiler; negative: the number of the signal that ended it; None: unknown.
+        output: everything that the compiler printed.
+        context: the kernel, axis values and variant that were being compiled.
     """
 
     def __init__(
@@ -74,24 +90,30 @@ class BuildError(DimorphError, RuntimeError):
 
 
 class BuildTimeout(BuildError):
-    """The compiler did not end within `DIMORPH_COMPILE_TIMEOUT` seconds and was killed."""
+    """A compile that was killed after `DIMORPH_COMPILE_TIMEOUT` seconds; a larger value gives it more time."""
 
 
 class CompilerCrashed(BuildError):
-    """The compiler died of a signal or ran out of memory."""
+    """A compiler that was ended by a signal or ran out of memory; fewer `DIMORPH_JOBS` leave each one more memory."""
 
 
 class StoreRefused(DimorphError, PermissionError):
-    """A store, or something inside one, could have been written by somebody else, so it is not loaded."""
+    """A store that another user could have written to, or a link inside a store; nothing of it is loaded.
+
+    The message ends with the command that mends the owner or the permissions.
+    """
 
 
 class ArtifactCorrupt(DimorphError, ValueError):
-    """The content of an artifact is not what its checksum says."""
+    """An artifact or manifest that cannot be parsed, or whose content differs from its checksum.
+
+    Loads treat such an artifact as absent and build it again; `verify` and `explain` report it.
+    """
 
 
 class LoadError(DimorphError, RuntimeError):
-    """A shared object could not be loaded or bound."""
+    """A shared object that cannot be loaded or lacks a symbol, or a call of the NVIDIA driver that failed."""
 
 
 class Gone(LoadError):
-    """The file of an artifact is not there any more."""
+    """The file of an artifact was removed between the search that found it and its load."""

@@ -1,4 +1,4 @@
-"""Kernels: a declaration with its two verbs, load and build."""
+"""The class `Kernel`: a declaration with the methods that load it and build it ahead of time."""
 
 from __future__ import annotations
 
@@ -19,31 +19,37 @@ class Kernel(Declaration):
     __doc__ = Declaration.__doc__
 
     def instantiations(self, **values: object) -> InstantiationSet:
-        """Return the set that is left when axes are fixed to a value, or narrowed or widened to a list of values.
+        """Return the instantiation set of the kernel for some values of its axes.
 
-        An axis that is not named keeps its declared values; a choice axis that is not named is chosen. With every
-        problem axis at one value the result is a single specialization.
+        Args:
+            values: axis name -> one value, or a list of values. The values may go beyond the declared ones, if the axis
+                accepts them. An axis that is not named keeps its declared values; a choice axis that is not named is
+                computed by its function. With every problem axis at one value, the set is one specialization.
 
         Raises:
-            DeclarationError: an unknown axis, or a value that the axis neither declares nor accepts.
+            DeclarationError: an axis is unknown, or does not accept a value.
         """
         return instantiate(self, values)
 
     def load(self, *, policy: str | None = None, settings: Settings | None = None, **values: object) -> Module:
         """Load the kernel for some values of its axes: `kernel.load(dtype="float32", head_dim=[64, 128])`.
 
-        With every axis at one value this is a specialized module, otherwise one that dispatches at run time. Artifacts
-        that are nowhere to be found are compiled, unless the policy is `aot`.
+        With every axis at one value the result is a specialized module, otherwise a module that dispatches at run time.
+        Artifacts that no store holds are compiled, unless the policy is `aot`; cases of a dispatching module are loaded
+        when they are first called.
 
         Args:
-            policy: `auto`, `aot` or `jit`; default: that of the settings.
+            policy: `auto`, `aot` or `jit`; default: the policy of the settings.
             settings: default: those of the environment.
-            values: axis name -> a value, or a list of values.
+            values: axis name -> one value, or a list of values; see `instantiations`.
 
         Raises:
-            DeclarationError: an unknown axis or a value that it does not accept.
-            MissingSpecialization: an artifact is not there and may not be compiled.
-            BuildError, ToolchainError: it could not be compiled.
+            DeclarationError: an axis is unknown or does not accept a value, or a source is missing.
+            MissingSpecialization: an artifact is in no store, and may not be compiled or there is no compiler.
+            BuildError: an artifact could not be compiled.
+            ToolchainError: a setting names an unknown target level or architecture.
+            LoadError: an artifact could not be loaded.
+            ValueError: `policy`, or an environment variable, has an invalid value.
         """
         return load(self.instantiations(**values), policy, settings)
 
@@ -60,11 +66,11 @@ class Kernel(Declaration):
         """Build ahead of time everything that `load` with these values needs; see `dimorph.aot.build`.
 
         Args:
-            out: the directory; default: `_dimorph` beside the sources, where `load` looks first.
-            targets: names of target levels; default: the best of this machine.
+            out: the directory to build into; default: `_dimorph` beside the sources, which `load` searches first.
+            targets: names of target levels; default: the best one that this CPU runs.
             archs: names of GPU architectures; default: those that the kernel declares.
             settings: default: those of the environment.
-            values: axis name -> a value, or a list of values.
+            values: axis name -> one value, or a list of values; see `instantiations`.
         """
         from dimorph import aot  # few processes build ahead, and its imports would double the time of `import dimorph`
 

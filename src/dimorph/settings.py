@@ -16,7 +16,7 @@ POLICIES = ("auto", "aot", "jit")
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
-# Flags that name files or directories of files. A change of such a file would not change a key.
+# Beginnings of flags that name files or directories. A change of such a file would not change a key.
 _READS_FILES = (
     "-I",
     "-include",
@@ -49,63 +49,79 @@ _READS_FILES = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment asks for; `current()` reads it anew at each load.
+    """The settings of Dimorph; `current()` reads them from the environment, anew at each load.
 
     Every field but `path` is the environment variable `DIMORPH_` plus its name in capitals. The text under a field is
     its documentation everywhere: `documentation()` reads it for the reference and for `dimorph --help`.
     """
 
     store: Path
-    """The user's own store, where new artifacts go. Default: `$XDG_CACHE_HOME/dimorph`, or `~/.cache/dimorph`."""
+    """The user's store: the directory for new artifacts. Default: `$XDG_CACHE_HOME/dimorph`, or `~/.cache/dimorph`."""
 
     store_size: float = 10 * 2**30
-    """Bytes that the user's store may take, e.g. `10GiB`: once a day the least recently used artifacts go."""
+    """The size of the user's store in bytes, or with a unit, e.g. `10GiB`. Once a day the least recently used artifacts
+    beyond it are removed.
+    """
 
     store_age: float = 90 * 86400.0
-    """The age, since its last use, at which an artifact leaves the user's store, e.g. `90d`; looked at once a day."""
+    """The time since its last use after which an artifact is removed from the user's store, e.g. `12h`, `90d` or `8w`;
+    checked once a day. The field is in seconds.
+    """
 
     shared_stores: tuple[Path, ...] = ()
-    """Read-only stores that are searched after the user's own, separated as in PATH."""
+    """Directories of read-only stores, searched after the user's store; separated by colons, as in PATH."""
 
     policy: str = "auto"
-    """`auto`: search everywhere, then build. `aot`: never compile. `jit`: only the user's store and builds."""
+    """When to compile. `auto`: search all stores, then compile what is missing. `aot`: search all stores, never
+    compile. `jit`: search only the user's store, then compile what is missing.
+    """
 
     cxx: str | None = None
-    """The host compiler: a path, a name, or `zig`. Default: g++, clang++ or c++ on PATH, then the package ziglang."""
+    """The C++ compiler for host code: a path, a name, or `zig` for the package ziglang. Default: the first of g++,
+    clang++ and c++ on PATH, then the package ziglang.
+    """
 
     cxxflags: tuple[str, ...] = ()
-    """Flags added to every host compile and to every key. Flags that name files are refused."""
+    """Flags added to every compile of host code; they are part of its key. Flags that name files are refused."""
 
     nvcc: str | None = None
-    """The nvcc for device code: a path or a name. Default: NVRTC, or nvcc on PATH where there is no NVRTC."""
+    """The nvcc that compiles device code: a path or a name. Default: NVRTC, or nvcc on PATH if NVRTC is not
+    installed.
+    """
 
     target: str | None = None
-    """The one target level to use, e.g. `x86-64-v3`. Default: the best that this CPU runs."""
+    """The only target level to compile for and to load, e.g. `x86-64-v3`. Default: compile for the best level that this
+    CPU runs, and load any level that it runs, the best first.
+    """
 
     arch: str | None = None
-    """The one GPU architecture to use, e.g. `sm_90a`. Default: what the GPUs of this machine run."""
+    """The only GPU architecture to compile for and to load, e.g. `sm_90a`. Default: for each GPU of this machine, the
+    best of the kernel's architectures that it runs.
+    """
 
     jobs: int | None = None
-    """Compilers that run at a time. Default: as many as cores and memory allow."""
+    """The number of compilers that run at the same time. Default: as many as CPUs and free memory allow."""
 
     compile_timeout: float = 300.0
-    """Seconds that one compile may take."""
+    """The time limit of one compile, in seconds; then the compiler is killed and the build fails."""
 
     debug: bool = False
-    """1: build without optimisation and with real line numbers."""
+    """`1`: compile without optimisation and with debug information, for a debugger."""
 
     num_threads: int | None = None
-    """Threads that a kernel may use. Default: as many as the CPUs that this process may use."""
+    """The number of CPU threads that kernels of this process use. Default: the number of CPUs that the process may use.
+    The first kernel that uses threads fixes it.
+    """
 
     path: str = os.defpath
-    """Directories in which compilers are looked for."""
+    """The directories in which compilers are searched for, separated by colons."""
 
 
 def current(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        ValueError: a variable holds something that it cannot mean; the message names it.
+        ValueError: a variable has an invalid value; the message names the variable and what was expected.
     """
     env = os.environ if environ is None else environ
     policy = env.get("DIMORPH_POLICY") or "auto"
@@ -131,19 +147,19 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def size(text: str) -> float:
-    """Read a number of bytes with a unit, e.g. `500MB`.
+    """Return the number of bytes that a text such as `500MB` or `10GiB` states; without a unit, bytes.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is not a number with a known unit.
     """
     return _with_unit(text, _BYTES, "a size such as 500MB or 1GB")
 
 
 def age(text: str) -> float:
-    """Read an age with a unit, e.g. `30d`, as seconds.
+    """Return the seconds that a text such as `12h`, `30d` or `8w` states.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is not a number with a known unit.
     """
     return _with_unit(text, _SECONDS, "an age such as 12h, 30d or 8w")
 
@@ -154,7 +170,7 @@ def variable(name: str) -> str:
 
 
 def documentation() -> dict[str, str]:
-    """Field of `Settings` -> the text under it, read from this file."""
+    """Return field of `Settings` -> the text under it, read from this file."""
     import ast
 
     (declared,) = (
@@ -174,7 +190,7 @@ def documentation() -> dict[str, str]:
 
 
 def unknown() -> list[str]:
-    """List the variables that start with `DIMORPH_` and name no setting: misspelt ones, for example."""
+    """List the environment variables that start with `DIMORPH_` and name no setting, e.g. misspelt ones."""
     names = {variable(field.name) for field in fields(Settings)}
     return sorted(name for name in os.environ if name.startswith("DIMORPH_") and name not in names)
 
@@ -217,8 +233,8 @@ def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     for flag in flags:
         if flag.startswith(_READS_FILES) or not flag.startswith("-"):
             raise ValueError(
-                f"{name}: {flag} makes the compiler read files that keys do not know of; "
-                "a kernel's headers belong into its `include_dirs`"
+                f"{name}: {flag} makes the compiler read files whose content is not part of the keys; "
+                "name the directories of a kernel's headers in its `include_dirs`"
             )
     return flags
 

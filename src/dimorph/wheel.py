@@ -1,17 +1,18 @@
-"""A PEP 517 build backend that puts artifacts into the wheel another backend makes.
+"""A PEP 517 build backend that adds artifacts to the wheel of another backend.
 
     [build-system]
     requires = ["dimorph[wheel]", "hatchling"]
     build-backend = "dimorph.wheel"
 
     [tool.dimorph]
-    backend = "hatchling.build"              # makes the pure part, and everything but wheels
+    backend = "hatchling.build"              # builds the pure wheel, the sdist and editable installs
     kernels = ["mypkg.kernels"]              # modules, or module:kernel
-    targets = ["x86-64-v2", "x86-64-v3"]     # default: see PORTABLE
-    archs = ["sm_80", "sm_90a"]              # of device code; default: those that the kernels declare
+    targets = ["x86-64-v2", "x86-64-v3"]     # target levels of host code; default: see PORTABLE
+    archs = ["sm_80", "sm_90a"]              # architectures of device code; default: those that the kernels declare
 
-Kernels are built from the sources inside the pure wheel, so their keys are those of what gets installed. The wheel
-holds for any Python 3: `py3-none-manylinux_X_Y_<machine>`, where X.Y is the oldest glibc that its objects load on.
+Kernels are built from the sources inside the pure wheel, so that their keys match the installed sources. The wheel
+serves every Python 3: its tag is `py3-none-manylinux_X_Y_<machine>`, where X.Y is the oldest glibc that can load its
+objects.
 """
 
 from __future__ import annotations
@@ -46,19 +47,19 @@ from dimorph.toolchain import elf, targets
 
 _log = logger("dimorph")
 
-# What is built for unless the project names targets: every level without special extensions, from the one that all
-# CPUs since about 2009 run. Each is built and shipped once more, so a project whose kernels gain nothing from the
-# upper ones names fewer.
+# Default target levels by machine: every level without special extensions. The lowest runs on all CPUs since about
+# 2009. Each level adds a copy of every artifact to the wheel, so a project whose kernels gain nothing from the upper
+# levels names fewer.
 PORTABLE = {"x86_64": ("x86-64-v2", "x86-64-v3", "x86-64-v4"), "aarch64": ("armv8",)}
 
 # manylinux2014, older than every glibc that a supported Python is built for; pip knows no tags much below it.
 _OLDEST_GLIBC = (2, 17)
-# The parts of glibc, which a manylinux tag promises.
+# The libraries of glibc, whose presence a manylinux tag guarantees.
 _GLIBC_LIBRARIES = re.compile(r"(lib(c|m|dl|rt|pthread)\.so\.\d+|ld-linux[\w-]*\.so\.\d+)\Z")
-# In a wheel these come from whatever other wheel was loaded first, so they have to be linked statically.
+# The C++ libraries must be linked statically: a process may already have loaded another wheel's older copy.
 _CXX_LIBRARIES = re.compile(r"lib(stdc\+\+|gcc_s|c\+\+|c\+\+abi|unwind)\.so\b")
 
-# GCC's and clang's words for a header that is nowhere.
+# The messages of clang and GCC about a header that does not exist.
 _NO_HEADER = re.compile(r"fatal error: (?:'([^']+)' file not found|([^:\s]+): No such file)")
 
 _DELEGATED = (
@@ -77,10 +78,10 @@ class Config:
     """The table `[tool.dimorph]` of a project.
 
     Attributes:
-        backend: the build backend of the pure part, `module` or `module:object`.
-        kernels: what to build, each `module` or `module:kernel`.
-        targets: the target levels.
-        archs: the GPU architectures; none: those that the kernels declare.
+        backend: the build backend that makes the pure wheel, `module` or `module:object`.
+        kernels: the kernels to build: each item is `module`, for all kernels of a module, or `module:kernel`.
+        targets: names of target levels to build host code for.
+        archs: names of GPU architectures to build device code for; empty: those that the kernels declare.
     """
 
     backend: str
@@ -94,14 +95,14 @@ def build_wheel(
     config_settings: Mapping[str, Any] | None = None,
     metadata_directory: str | None = None,
 ) -> str:
-    """The hook of PEP 517; returns the name of the wheel.
+    """Build the wheel and return its file name: the hook `build_wheel` of PEP 517.
 
     Raises:
-        ValueError: `[tool.dimorph]`, or a setting, cannot be used.
+        ValueError: `[tool.dimorph]` or a setting has an invalid value, or the backend made a wheel that is not pure.
         DeclarationError: a kernel or a source is not in the wheel; the message names it.
-        ToolchainError: there is no compiler.
+        ToolchainError: there is no compiler, or a target or architecture is unknown.
         BuildError: a kernel could not be compiled.
-        LoadError: an object needs a C++ library that the wheel does not bring.
+        LoadError: an object links a C++ library dynamically.
     """
     config = read_config(Path("pyproject.toml"))
     settings = _portable(current())
@@ -116,18 +117,17 @@ def build_wheel(
 
 
 def __getattr__(name: str) -> Any:
-    # A hook that the backend lacks has to be missing here too.
+    # Front ends test for optional hooks, so a hook that the backend lacks must be missing here too.
     if name in _DELEGATED:
         return getattr(_backend(read_config(Path("pyproject.toml"))), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def read_config(path: Path) -> Config:
-    """The table `[tool.dimorph]` of a `pyproject.toml`.
+    """Read the table `[tool.dimorph]` of a `pyproject.toml`.
 
     Raises:
         ValueError: a key is missing, unknown or of the wrong type.
-        ToolchainError: a target is unknown.
         OSError: the file cannot be read.
     """
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -138,7 +138,7 @@ def read_config(path: Path) -> Config:
     backend = table.get("backend")
     if not isinstance(backend, str) or backend == __name__:
         raise ValueError(
-            f"{path}: [tool.dimorph]: backend: expected the backend of the pure part, "
+            f"{path}: [tool.dimorph]: backend: expected the build backend of the pure wheel, "
             f'e.g. "hatchling.build", got {backend!r}'
         )
     machine = os.uname().machine
@@ -159,8 +159,8 @@ def _texts(path: Path, name: str, given: object) -> tuple[str, ...]:
 
 def _portable(settings: Settings) -> Settings:
     if settings.debug or settings.cxxflags:
-        # Both are part of keys, so nobody who lacks the same settings would find what the wheel brings.
-        raise ValueError("build_wheel: DIMORPH_DEBUG and DIMORPH_CXXFLAGS have to be unset where a wheel is built")
+        # Both are part of keys: a user without the same settings would not find the artifacts of the wheel.
+        raise ValueError("build_wheel: DIMORPH_DEBUG and DIMORPH_CXXFLAGS must be unset when a wheel is built")
     return settings
 
 
@@ -173,24 +173,27 @@ def _backend(config: Config) -> Any:
 
 
 def _unpack(wheel: Path, tree: Path) -> float:
-    """Unpacks a wheel, permissions included; the time it carries, which is SOURCE_DATE_EPOCH where that is set."""
+    """Unpack a wheel with its permissions; return the newest time in it, in seconds since 1970.
+
+    A backend writes SOURCE_DATE_EPOCH as that time, if it is set.
+    """
     with ZipFile(wheel) as archive:
         archive.extractall(tree)
         for info in archive.infolist():
             if mode := info.external_attr >> 16 & 0o777:
                 (tree / info.filename).chmod(mode)
         newest = max(info.date_time for info in archive.infolist())
-    # Times in zip files have no zone; wheels keep UTC in them.
+    # Times in zip files have no zone; wheels hold UTC.
     return calendar.timegm((*newest, 0, 0, 0))
 
 
 def _add_artifacts(tree: Path, config: Config, settings: Settings, made: float) -> str:
-    """Builds every kernel beside its sources in the tree; the machine that the artifacts are for."""
+    """Build every kernel beside its sources in the tree; return the machine, e.g. `x86_64`, of the artifacts."""
     machines = sorted({targets.by_name(name).machine for name in config.targets})
     if len(machines) > 1:
         raise ValueError(f"[tool.dimorph]: targets: expected levels of one machine, got {', '.join(machines)}")
     for left in list(tree.rglob(PACKAGED)):
-        # Built while developing, and packed by the backend as it found it.
+        # Artifacts of the developer's own builds, which the backend packed with the sources.
         shutil.rmtree(left)
     created = datetime.fromtimestamp(made, timezone.utc).isoformat()
     with _importing_from(tree, config):
@@ -209,16 +212,16 @@ def _add_artifacts(tree: Path, config: Config, settings: Settings, made: float) 
                 if found := _NO_HEADER.search(error.output):
                     raise _not_in_wheel(kernel, found[1] or found[2], config) from error
                 raise
-            print(report, flush=True)  # front ends show what a hook prints
+            print(report, flush=True)  # front ends show the output of a hook
     return machines[0]
 
 
 def _declared(tree: Path, config: Config) -> list[Declaration]:
-    """The kernels to build, each once."""
+    """Load the kernels to build, each once."""
     found: dict[Declaration, None] = {}
     for spec in config.kernels:
         kernels = load_kernels(spec)
-        # A module may hold kernels that it imports from another distribution, which are that one's to ship.
+        # A module may import kernels of another distribution, which has to ship them itself.
         own = [kernel for kernel in kernels if tree in (kernel.root / kernel.entry).parents]
         if not own or (":" in spec and own != kernels):
             raise DeclarationError(
@@ -230,7 +233,7 @@ def _declared(tree: Path, config: Config) -> list[Declaration]:
 
 @contextmanager
 def _importing_from(tree: Path, config: Config) -> Iterator[None]:
-    """Imports find the packages in the tree, and leave no trace in it or in this process."""
+    """Let imports find the packages of the tree, without traces in the tree or, afterwards, in this process."""
     tops = {spec.partition(":")[0].partition(".")[0] for spec in config.kernels} - {"dimorph"}
 
     def take_out() -> dict[str, Any]:
@@ -257,32 +260,32 @@ def _check_sources(kernel: Declaration, tree: Path, config: Config) -> None:
 
 def _not_in_wheel(kernel: Declaration, file: str, config: Config) -> DeclarationError:
     return DeclarationError(
-        f"kernel {kernel.name}: {file} is not in the wheel. Sources have to be installed, because artifacts are found "
-        f"by their content: have {config.backend} include it as package data"
+        f"kernel {kernel.name}: {file} is not in the wheel. Sources must be installed, because artifacts are found "
+        f"by the content of their sources: let {config.backend} include it as package data"
     )
 
 
 def _platform(objects: Sequence[Path], tree: Path, machine: str) -> str:
-    """The platform tag that holds for every object."""
+    """Return the platform tag whose systems can load every object."""
     floors, foreign = [_OLDEST_GLIBC], set()
     for path in objects:
         needs = elf.needs(path)
         if cxx := [name for name in needs.libraries if _CXX_LIBRARIES.match(name)]:
             raise LoadError(
                 f"{path.relative_to(tree)} needs {', '.join(cxx)}: expected the C++ library to be linked statically "
-                "or not at all; what a process has loaded may be older"
+                "or not at all, because a process may have loaded an older one"
             )
         foreign |= {name for name in needs.libraries if not _GLIBC_LIBRARIES.match(name)}
         floors += [needs.glibc] if needs.glibc else []
     if foreign:
-        _log.warning("the wheel is for this kind of system only, because it needs %s", ", ".join(sorted(foreign)))
+        _log.warning("the wheel cannot be tagged manylinux, because it needs %s", ", ".join(sorted(foreign)))
         return f"linux_{machine}"
     major, minor = max(floors)
     return f"manylinux_{major}_{minor}_{machine}"
 
 
 def _pack(tree: Path, directory: Path, pure_name: str, platform: str, made: float) -> str:
-    """Packs the tree as a wheel for a platform, the same bytes every time; its name."""
+    """Pack the tree as a wheel for a platform, byte for byte reproducibly; return the wheel's file name."""
     from wheel.wheelfile import WHEEL_INFO_RE, WheelFile  # type: ignore[import-untyped]
 
     parts = WHEEL_INFO_RE.match(pure_name)
@@ -299,7 +302,7 @@ def _pack(tree: Path, directory: Path, pure_name: str, platform: str, made: floa
     described.write_bytes(info.as_bytes())
     for path in tree.rglob("*"):
         if PACKAGED in path.parts and path.is_file():
-            path.chmod(0o644)  # in a store nobody may write it; installers and uninstallers do
+            path.chmod(0o644)  # files of a store are read-only, but installers and uninstallers write them
         os.utime(path, (made, made))
 
     class Reproducible(WheelFile):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Builds ahead of time: what is compiled, kept, removed and recorded, and that it serves."""
+"""Builds ahead of time: the artifacts that are compiled, kept, removed and recorded, and loads of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TARGET = "x86-64-v2" if os.uname().machine == "x86_64" else "armv8"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The sources of two kernels, in no package, unlike those of every other test; and a store that is not there."""
+    """The sources of two kernels in no package, with a content of their own, and a store that does not exist yet."""
     root = tmp_path / "project"
     shutil.copytree(SOURCES, root, ignore=shutil.ignore_patterns("__init__.py", "__pycache__", PACKAGED))
     for source in (root / "csrc").iterdir():
@@ -42,7 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How often the compiler was asked for an object since the last call: a driver that counts stands in for it."""
+    """Return the number of compiles since the last call, by a program in place of the compiler that counts them."""
     real = shutil.which("g++") or shutil.which("clang++")
     assert real, "the tests need g++ or clang++"
     log, driver = tmp_path / "compiles", tmp_path / Path(real).name
@@ -76,12 +76,12 @@ def check_rms_norm(module: Any, dtype: str, width: int, *more: object) -> None:
     np.testing.assert_allclose(y, expected, rtol=1e-5)
 
 
-# --- What is built serves ---
+# --- Loads of what was built ---
 
 
 @pytest.fixture(params=["jit", "aot"])
 def mode(request: pytest.FixtureRequest, project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Just in time, into the store; or ahead of time, and then nothing may be written or compiled."""
+    """Build just in time into the store, or ahead of time, after which nothing may be written or compiled."""
     if request.param == "aot":
         with monkeypatch.context() as building:
             building.setenv("DIMORPH_STORE", str(project.parent / "store-of-the-build"))
@@ -103,7 +103,7 @@ def test_the_same_loads_run_in_both_modes(mode: str, project: Path) -> None:
     check_rms_norm(rms_norm.load(policy=mode, dtype=["float32"], width=[128, 64]), "float32", 64)
     x = np.arange(12, dtype="float32").reshape(3, 4)
     out = np.empty(3, "float32")
-    row_dot.load(policy=mode).row_dot(x, x, out)  # works in parallel, so it needs the pool
+    row_dot.load(policy=mode).row_dot(x, x, out)  # its case uses the thread pool
     np.testing.assert_array_equal(out, [14, 126, 366])
     assert (project.parent / "store").exists() == (mode == "jit")
     assert tree(project) == before
@@ -120,7 +120,7 @@ def test_a_specialized_module_takes_no_other_value_in_either_mode(mode: str, pro
     ):
         with pytest.raises(dm.SpecializationMismatch, match=f"^rms_norm: {complaint}$"):
             check_rms_norm(narrow, dtype, width)
-    # One load's limits are not another's.
+    # The values of one load do not limit another.
     check_rms_norm(kernel.load(policy=mode), "float32", 128)
     check_rms_norm(kernel.load(policy=mode, dtype="float64"), "float64", 128)
     with pytest.raises(dm.SpecializationMismatch, match="dtype"):
@@ -218,7 +218,7 @@ def test_a_directory_elsewhere_serves_as_a_shared_store(project: Path, monkeypat
     assert str(out) in kernel.load(policy="aot", dtype="float64").resolutions[0].place
 
 
-# --- What a build compiles, keeps and removes ---
+# --- The artifacts that a build compiles, keeps and removes ---
 
 MANY = """
 import dimorph as dm
@@ -270,7 +270,7 @@ def test_a_changed_source_replaces_this_kernels_artifacts_and_no_other(project: 
     report = rms_norm.build()
     kept = {artifact.path for artifact in report.artifacts}
     assert report.built == 4
-    # The set of width 80 goes as well: all its cases are of the source as it was.
+    # The set of width 80 is removed as well, because all its cases are of the old source.
     assert report.removed == len(old - kept) == 4 + 1 + 2
     assert {path for path in old | others | kept if path.exists()} == others | kept
     assert aot.verify([rms_norm, row_dot], project / PACKAGED).ok
@@ -302,7 +302,7 @@ def test_sets_and_targets_of_one_kernel_share_a_directory(project: Path) -> None
         "rms_norm (dtype=float32, width=64|256): 2 specializations",
     ]
     check_rms_norm(kernel.load(policy="aot", dtype="float32", width=[64, 256]), "float32", 256)
-    # Built for one level now, so what the other had goes.
+    # This build is for one level, so artifacts of the other level are removed.
     one = kernel.build(targets=levels[:1], dtype="float32")
     assert (one.built, one.reused, one.removed) == (0, 3, 3)
 
@@ -319,7 +319,7 @@ def test_two_kernels_built_at_once_into_one_directory_are_both_recorded(project:
 
 @pytest.fixture
 def slotted(project: Path) -> dm.Kernel:
-    """The kernel rms_norm with a variant slot, whose variants do nothing, and the variant's name as an argument."""
+    """The kernel rms_norm with a variant axis whose variants do nothing, and the variant's name as an argument."""
     (project / "variants.h").write_text("template <typename T> struct A {};\ntemplate <typename T> struct B {};\n")
     text = (project / "kernels.py").read_text()
     slot = 'dm.variant_axis("variant", "VARIANT", default=dm.Variant("A", "variants.h")),\n    ],\n)\n\nrow_dot'
@@ -350,7 +350,7 @@ def test_one_of_several_variants_is_served_by_the_entry_of_all(project: Path, sl
     check_rms_norm(alone, "float32", 64, "B1")
     with pytest.raises(dm.SpecializationMismatch, match="the call has B2, this module was compiled for B1"):
         check_rms_norm(alone, "float32", 64, "B2")
-    # Of B2 this load knows nothing but the name.
+    # This load knows only the name of B2.
     pair = slotted.load(policy="aot", variant=[declared, one], dtype="float32")
     check_rms_norm(pair, "float32", 128, "A")
     check_rms_norm(pair, "float32", 128, "B1")
@@ -401,7 +401,7 @@ def test_verify_tells_everything_that_is_wrong(project: Path) -> None:
     text = case.read_text()
     case.write_text(text + "// changed\n")
     (problem,) = aot.verify(kernels, out).problems
-    assert problem.startswith("kernels.py:row_dot: 2 of its 4 artifacts are of other sources")
+    assert problem.startswith("kernels.py:row_dot: 2 of its 4 artifacts do not match the present sources")
     case.unlink()
     (problem,) = aot.verify(kernels, out).problems
     assert "row_dot_case.cc" in problem
@@ -431,4 +431,4 @@ def test_verify_compares_the_declared_values(project: Path) -> None:
     declaration.write_text(declaration.read_text().replace("[64, 128]", "[64, 128, 256]"))
     (problem,) = aot.verify([kernel_of(project, "rms_norm")], project / PACKAGED).problems
     assert "width=64|128|256" in problem
-    assert "width=64|128" in problem.partition("built was")[2]
+    assert "width=64|128" in problem.partition("was built for")[2]

@@ -1,4 +1,4 @@
-"""A wheel with kernels built ahead of time: its tag, its content, and that it runs where there is no compiler.
+"""A wheel with kernels built ahead of time: its tag, its content, and its use on a machine without a compiler.
 
 The wheel of `tests/support/packages/rowmath` is built by a real front end, without isolation because Dimorph itself is
 what is being tested, and installed into a new virtual environment beside a wheel of Dimorph.
@@ -33,7 +33,7 @@ from support.paths import REPOSITORY, ROWMATH
 EPOCH = 1_700_000_000
 LEVELS = {"x86_64": ["x86-64-v2", "x86-64-v3"], "aarch64": ["armv8"]}[os.uname().machine]
 
-# What the environment gets from the one that runs the tests. No compiler is among it.
+# The packages that the new environment gets from the one that runs the tests; none of them is a compiler.
 BORROWED = ("tvm_ffi", "numpy", "numpy.libs", "typing_extensions.py")
 
 
@@ -47,7 +47,7 @@ def copy_project(place: Path, levels: list[str] = LEVELS) -> Path:
 
 
 def build_wheel(project: Path, store: Path) -> Path:
-    """Builds a project's wheel with `build`, into a directory beside it."""
+    """Build a project's wheel with `build`, into a directory beside the project."""
     out = project.parent / "dist"
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", "-o", str(out)]
     env = {**os.environ, "DIMORPH_STORE": str(store), "SOURCE_DATE_EPOCH": str(EPOCH)}
@@ -72,7 +72,7 @@ class Environment:
     packages: Path
 
     def run(self, code: str, **env: str) -> Any:
-        """Runs code there, with nothing else in its environment; what it printed last, as JSON."""
+        """Run code there with an otherwise empty environment; return its last line of output, parsed as JSON."""
         python = self.root / "bin" / "python"
         given = {"PATH": str(python.parent), "HOME": str(self.root / "no-home"), **env}
         done = subprocess.run([python, "-c", code], env=given, capture_output=True, text=True, check=False)
@@ -80,7 +80,7 @@ class Environment:
         return json.loads(done.stdout.splitlines()[-1])
 
     def tree(self) -> dict[str, str]:
-        """Every file in it, with its content's hash."""
+        """Return path -> hash of the content for every file of the environment."""
         files = (path for path in self.root.rglob("*") if path.is_file() and not path.is_symlink())
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -136,7 +136,7 @@ print(json.dumps({"right": right, "bits": bits.hexdigest(), "cases": cases, "pla
 
 
 def with_compiler(environment: Environment, store: Path) -> dict[str, str]:
-    """An environment in which there is a compiler, and a store."""
+    """Environment variables with a compiler on PATH and a store."""
     driver = shutil.which("g++") or shutil.which("clang++")
     assert driver, "the tests need g++ or clang++"
     return {"PATH": f"{environment.root / 'bin'}:{os.environ['PATH']}", "DIMORPH_STORE": str(store)}
@@ -278,7 +278,7 @@ def test_auditwheel_agrees(built: Path) -> None:
     match = re.search(r'following platform tag: "manylinux_2_(\d+)_\w+"', shown)
     assert match, shown
     floor = int(re.findall(r"manylinux_2_(\d+)", built.name)[0])
-    # It names the lowest of the policies that it knows, and not every version has one.
+    # auditwheel names the lowest policy that it knows, and versions know different ones.
     policies = (5, 12, 17, 24, 26, 27, 28, 31, *range(34, 100))
     assert int(match[1]) <= min(policy for policy in policies if policy >= floor)
 
@@ -308,7 +308,7 @@ def test_its_manifest_is_that_of_its_own_sources(built: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of which the hook is called as a front end does: in its directory, with nothing else."""
+    """A project whose hook is called as front ends do: from the directory of the project."""
     project = copy_project(tmp_path, LEVELS[:1])
     monkeypatch.chdir(project)
     monkeypatch.setenv("DIMORPH_STORE", str(tmp_path / "store"))
@@ -363,7 +363,7 @@ def test_an_object_that_needs_another_cxx_library_is_refused(
     ("old", "new", "complaint"),
     [
         ("backend = ", "back-end = ", "unknown key 'back-end'; there are: archs, backend, kernels, targets"),
-        ('backend = "hatchling.build"', 'backend = "dimorph.wheel"', "expected the backend of the pure part"),
+        ('backend = "hatchling.build"', 'backend = "dimorph.wheel"', "expected the build backend of the pure wheel"),
         ('["rowmath.kernels"]', '"rowmath.kernels"', "kernels: expected a list of strings"),
         ("targets = [", 'targets = ["x86-64-v9", ', "x86-64-v9"),
         ("targets = [", 'targets = ["x86-64-v2", "armv8", ', "of one machine"),
@@ -406,7 +406,7 @@ def test_imports_of_the_hook_leave_no_trace(project: Path, tmp_path: Path, monke
     monkeypatch.syspath_prepend(str(another.parent))
     installed = importlib.import_module("rowmath")
     monkeypatch.setitem(sys.modules, "rowmath", installed)
-    # What was built while developing is none of the wheel's business.
+    # Artifacts that were built during development must not get into the wheel.
     junk = project / "src" / "rowmath" / "_dimorph" / "junk.so"
     junk.parent.mkdir()
     junk.touch()

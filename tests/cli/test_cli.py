@@ -1,4 +1,4 @@
-"""The command line: what each command prints, changes and returns."""
+"""The command line: the output, the effects and the exit status of each command."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_header_prints_the_header_and_nothing_else(run: Run, root: Path, values:
     assert "talks" in result.stderr
 
 
-# DESIGN's example, as the article that started this gives it.
+# The example of the published article that first described this header.
 ARTICLE_JIT = r"""
 constexpr int HEAD_DIM = 128;
 using DTypeQ = half;
@@ -126,13 +126,14 @@ ARTICLE_AOT = r"""
   _DISPATCH_CASE(128, case_var, __VA_ARGS__)    \
   _DISPATCH_CASE(256, case_var, __VA_ARGS__)
 """
-# What the generated header has around it: a check, what a call finds of it, and what makes the body one statement.
+# The additions of the generated header: a check, the constant that a call reads, and the wrapper that makes the body
+# one statement.
 MARK = r"\[\[maybe_unused\]\] constexpr int DISPATCH_\w+_around_the_call = 0;"
 ADDED = re.compile(rf"do {{|::dimorph::detail::expect\(.*\);|{MARK}|}} while \(0\)")
 
 
 def _essence(header: str) -> list[str]:
-    """The lines of a header without added checks, and with blanks and line ends in one form."""
+    """Return the lines of a header without the added checks, with blanks and line ends in one form."""
     found = [" ".join(line.rstrip("\\").split()).rstrip(";") for line in header.splitlines()]
     return [line for line in found if line and not ADDED.fullmatch(f"{line};") and not ADDED.fullmatch(line)]
 
@@ -152,7 +153,7 @@ def test_header_of_the_article(run: Run, tmp_path: Path, values: tuple[str, ...]
     )
     lines = _essence(run("header", str(file), *values).stdout)
     wanted = _essence(article)
-    # Its groups stand together, in its order.
+    # The groups of its lines are contiguous and in its order.
     at = 0
     for group in [wanted[:2], wanted[2:]] if "constexpr" in article else [wanted]:
         starts = [i for i in range(at, len(lines)) if lines[i : i + len(group)] == group]
@@ -233,7 +234,7 @@ def test_build_on_a_terminal_shows_a_bar(root: Path) -> None:
 def _read(fd: int) -> bytes:
     try:
         return os.read(fd, 65536)
-    except OSError:  # how Linux says that the other end of a terminal is closed
+    except OSError:  # raised by Linux when the other end of a terminal is closed
         return b""
 
 

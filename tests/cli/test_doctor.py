@@ -1,4 +1,4 @@
-"""`dimorph doctor`: what it finds, what it calls wrong, and whether its advice helps."""
+"""`dimorph doctor`: its findings, the problems that it reports, and the commands that mend them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_doctor_imports_nothing_heavy(root: Path) -> None:
 
 
 def _wrong(run: Run, topic: str) -> tuple[str, str]:
-    """What `doctor` says is wrong with a topic, and the command that mends it."""
+    """Return the problem that `doctor` reports for a topic, and the command that mends it."""
     shown = run("doctor", code=1).stdout
     assert shown.splitlines()[-1] == "1 problems"
     found = re.search(rf"^wrong  {topic} +(.*(?:\n(?! +->).*)*?)\n +-> (.*)$", shown, re.M)

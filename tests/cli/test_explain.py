@@ -1,4 +1,4 @@
-"""`dimorph explain`: what a load would use, and in what keys differ."""
+"""`dimorph explain`: the artifacts that a load would use, and the differences of keys."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_explain_against_a_recorded_key(run: Run, root: Path, tmp_path: Path) ->
     for wrong, message in (("12", "at least 4 digits"), ("0123456789", "found none")):
         assert message in run("explain", "SPEC", *VALUES, "--against", wrong, code=1).stderr
     other = run("explain", "SPEC", "dtype=float64", "--against", str(case.path), code=1)
-    assert "head_dim=64, variant=Scale, which is not among the values asked for" in other.stderr
+    assert "head_dim=64, variant=Scale, which is not among the requested values" in other.stderr
 
 
 def test_explain_against_other_values(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What pages say of the repository: links lead somewhere, code stands in files that tests run, outputs are right."""
+"""The pages agree with the repository: links resolve, code is in files that tests run, outputs are right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from support.pages import DOCS, ROOT, blocks, pages, prose
 
 EXAMPLES = ROOT / "examples"
-# Pages whose C++ and Python stand in examples, word for word.
+# Pages whose C++ and Python must be in an example, word for word.
 QUOTING = [ROOT / "README.md", *sorted((DOCS / "guides").glob("*.md"))]
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -24,7 +24,7 @@ def _name(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub makes from a page's headings."""
     texts = (re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", text) for text in _HEADING.findall(prose(page)))
     return {re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-") for text in texts}
 
@@ -45,7 +45,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def _dedented(text: str) -> list[str]:
-    """Lines without the indentation that all share, blank ones at the ends left out."""
+    """Return lines without their common indentation and without blank lines at the ends."""
     lines = text.strip("\n").split("\n")
     indent = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
     return [line[indent:].rstrip() for line in lines]

@@ -1,4 +1,4 @@
-"""The reference is whole: the site builds without a warning, and has every public name, setting and command."""
+"""The reference is complete: the site builds without warnings, and has every public name, setting and command."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_every_exception_is_in_the_reference(site: Path) -> None:
     raised = {
         name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
     }
-    private = {"Gone"}  # a LoadError to whoever catches it
+    private = {"Gone"}  # callers catch it as a LoadError
     assert raised - private <= {name for name in dm.__all__ if f'id="dimorph.{name}"' in _page(site, "python")}
 
 
@@ -73,7 +73,7 @@ def test_every_setting_is_in_the_reference_with_its_words(site: Path) -> None:
 
 
 def _command_line() -> click.Group:
-    """The command that the page documents, as the page names it."""
+    """Return the command that the page documents, by the name that the page gives."""
     module, _, name = re.search(r"click:: (\S+)", (DOCS / "reference" / "cli.md").read_text())[1].partition(":")
     return getattr(importlib.import_module(module), name)
 

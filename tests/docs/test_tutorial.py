@@ -1,4 +1,4 @@
-"""The tutorial, followed to the letter: commands are run, edits made, outputs compared, in the order of the page."""
+"""The tutorial, followed literally: its commands are run, its edits made and its outputs compared, in their order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TUTORIAL = DOCS / "tutorial.md"
 
 
 class Reader:
-    """Somebody who does what the page says, in one shell."""
+    """A reader who follows the page in one shell."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -31,7 +31,7 @@ class Reader:
         }
 
     def run(self, commands: str) -> tuple[int, str]:
-        """Run commands where the ones before ended; the exit status and everything they print."""
+        """Run commands in the directory where the previous ones ended; return their exit status and output."""
         place = self.directory / ".place"
         script = f"trap 'pwd > {place}' EXIT\nset -e\n{commands}"
         here = place.read_text().strip() if place.exists() else self.directory
@@ -47,7 +47,7 @@ class Reader:
         return done.returncode, done.stdout
 
     def edit(self, diff: str) -> None:
-        """Replace the lines that a diff takes away, which stand in the file once, by those that it adds."""
+        """Replace the lines that a diff removes, which must occur once in the file, by those that it adds."""
         head, *lines = diff.splitlines()
         file = Path((self.directory / ".place").read_text().strip(), head.removeprefix("--- "))
         old, new = ("".join(line[1:] + "\n" for line in lines if line[0] in signs) for signs in (" -", " +"))

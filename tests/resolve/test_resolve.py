@@ -1,4 +1,4 @@
-"""Which artifact serves: the order of places, the reasons why not, and the policies."""
+"""The choice of an artifact: the order of layers, the reasons why a layer does not serve, and the policies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kernel(copy_of: Copier) -> dm.Kernel:
 
 
 def _package(kernel: dm.Kernel, store: Path) -> Path:
-    """Makes what is in the store the kernel's packaged artifacts; the store is empty again."""
+    """Move the artifacts of the store into the kernel's packaged layer, which leaves the store empty."""
     packaged = kernel.root / PACKAGED
     shutil.copytree(store, packaged, ignore=shutil.ignore_patterns("tmp", "locks", "toolchains"))
     shutil.rmtree(store)
@@ -47,7 +47,7 @@ def _no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 _find_spec = __import__("importlib.util").util.find_spec
 
 
-# --- Places, in order ---
+# --- The order of layers ---
 
 
 def test_a_second_load_is_served_by_the_store_and_says_so(
@@ -120,7 +120,7 @@ def test_a_package_for_all_values_serves_a_load_of_one(kernel: dm.Kernel, store:
     assert not store.exists()
 
 
-# --- Why not ---
+# --- Reasons why a layer does not serve ---
 
 
 def _reasons(module: dm.Module) -> str:
@@ -247,11 +247,11 @@ def test_settings_are_those_of_the_load_not_of_the_call(
     assert not (tmp_path / "other").exists()
 
 
-# --- What a hit costs ---
+# --- The cost of a hit ---
 
 
 def _watched(work: Callable[[], object], names: tuple[str, ...]) -> list[str]:
-    """Runs `work` in a forked child and returns the audit events with these names, with their first argument."""
+    """Run `work` in a forked child; return the audit events with these names and their first argument."""
 
     def child() -> list[str]:
         import sys
@@ -287,7 +287,7 @@ def test_a_store_hit_starts_no_process(kernel: dm.Kernel, monkeypatch: pytest.Mo
 
 
 def test_a_store_hit_is_one_while_the_store_cannot_be_written(kernel: dm.Kernel, store: Path) -> None:
-    """An identity that has to be found anew at each load would start processes."""
+    """A compiler identity that is computed at each load would start processes."""
     kernel.load(width=1, depth=1)
     for directory, _, files in os.walk(store, topdown=False):
         for name in files:
@@ -319,7 +319,7 @@ def _reads(event: str) -> bool:
 
 
 def test_a_load_only_compares_what_belongs_to_it(kernel: dm.Kernel, copy_of: Copier) -> None:
-    """Two kernels in one directory do not disturb each other's packages."""
+    """Two kernels can share one directory of packaged artifacts."""
     other = copy_of(SCALE)
     assert other.root == kernel.root
     kernel.load(width=1, depth=1)

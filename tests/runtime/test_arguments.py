@@ -1,4 +1,4 @@
-"""Arguments and results, through compiled functions: what comes in, what goes out, what is refused and how."""
+"""Arguments and results of compiled functions: conversions, and the errors for arguments that do not fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("warm_store")
 
 
 class OnlyDLPack:
-    """An array that nobody knows, speaking DLPack and nothing else."""
+    """An array of an unknown library, which supports DLPack and nothing else."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -64,7 +64,7 @@ def _strides(array: Any) -> tuple[int, ...]:
 def test_a_tensor_of_any_library_and_layout_arrives_as_it_is(functions: dm.Module, maker: str, view: str) -> None:
     array = VIEWS[view]
     if maker == "torch" and view == "backwards":
-        array = array.copy()  # torch knows no negative strides
+        array = array.copy()  # torch has no negative strides
     array = array if array.flags.writeable else array.copy()
     given = MAKERS[maker](array)
     assert functions.sum(given) == pytest.approx(array.sum())
@@ -189,7 +189,7 @@ def test_every_16_bit_pattern_reads_as_numpy_reads_it(functions: dm.Module) -> N
         np.testing.assert_array_equal(back, numbers)
 
 
-# --- Arrays that may not be written ---
+# --- Read-only arrays ---
 
 
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -216,7 +216,7 @@ def test_a_read_only_array_is_refused_where_it_is_written(
     assert array.astype(float).tolist() == [1, 1, 1]
 
 
-# --- Numbers, texts, nothing ---
+# --- Numbers, strings, None ---
 
 
 @pytest.mark.parametrize(("bits", "signed"), [(bits, signed) for bits in (8, 16, 32, 64) for signed in (True, False)])
@@ -303,7 +303,7 @@ def test_several_results_are_a_sequence(functions: dm.Module) -> None:
     assert number == 3
 
 
-# --- What does not fit ---
+# --- Arguments that do not fit ---
 
 ARRAY = np.zeros(3)
 WRONG: list[tuple[str, tuple[Any, ...], str]] = [

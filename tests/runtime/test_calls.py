@@ -1,4 +1,4 @@
-"""Calls through compiled functions: a variant's additional arguments, exceptions, and what a call keeps (nothing)."""
+"""Calls of compiled functions: the additional arguments of a variant, exceptions, and no leaks."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_what_is_thrown_becomes_the_exception_of_its_kind(
         function(kind)
     assert type(caught.value) is error
     assert said.format(1 if where == "entry" else 2) in str(caught.value)
-    # And the next call is none the worse.
+    # The next call works.
     assert function(10) == (10 if where == "entry" else 210)
 
 
@@ -187,7 +187,7 @@ def test_arrays_and_errors_die_when_they_are_let_go(functions: dm.Module) -> Non
     del array
     gc.collect()
     assert watched() is None
-    FAILURES.load()  # so that its entry is there
+    FAILURES.load()  # so that its entry is built
     module = FAILURES.load(policy="aot")
     with pytest.raises(dm.MissingSpecialization) as caught:
         module.quiet(77)

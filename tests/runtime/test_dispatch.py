@@ -1,4 +1,4 @@
-"""Dispatch: both forms compute the same, and what is not there is missed before anything happens."""
+"""Dispatch: both forms compute the same, and a missing value is an error before any case has run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.kernels import FUNCTOR, KINDS, PICK, PLAIN, SCALE, SHIFT, SYNTAX, T
 
 
 def _case_files(module: dm.Module) -> dict[str, str]:
-    """Label -> checksum of the object, of the cases bound so far."""
+    """Return label -> checksum of the object for the cases that were bound so far."""
     found = {r.unit.label: r.artifact for r in module.resolutions if r.unit.kind == "case"}
     return {label: artifact.meta.files[artifact.file.name].sha256 for label, artifact in found.items()}
 
@@ -61,7 +61,7 @@ FACTS: list[tuple[dict[str, Any], list[int]]] = [
 
 
 def _values(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The axes' values for a call of `kinds`."""
+    """Return the values of the axes for a call of `kinds`."""
     sizes = call["sizes"]
     return {
         **{name: call[name] for name in ("dtype", "width", "causal", "variant")},
@@ -92,7 +92,7 @@ def test_a_choice_fixed_by_the_caller_is_what_the_case_gets(warm_store: Path) ->
     assert _kinds(module, call, np.zeros(16, np.int64)) == [*facts[:13], 1, *facts[14:]]
 
 
-# --- What a specialized module refuses ---
+# --- Values that a specialized module refuses ---
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_specialized_module_never_computes_with_the_wrong_constant(
     assert not facts.any()
 
 
-# --- What is missing under aot ---
+# --- Missing values under the policy aot ---
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def _declared(axis: str) -> tuple[Any, ...]:
 
 def test_a_missing_combination_is_named_with_every_axis(warm_store: Path) -> None:
     module, facts = built_ahead(KINDS), np.zeros(16, np.int64)
-    call = {**FACTS[0][0], "width": 3}  # each value is there, but not together
+    call = {**FACTS[0][0], "width": 3}  # the module has each value, but not the combination
     with pytest.raises(dm.MissingSpecialization) as caught:
         _kinds(module, call, facts)
     assert caught.value.missing == {
@@ -206,7 +206,7 @@ def test_the_command_for_a_missing_value_survives_blanks_in_its_path(copy_of: Ca
     assert "depth=77" in words
 
 
-# --- What is missing under auto ---
+# --- Missing values under the policy auto ---
 
 
 def test_under_auto_a_value_that_is_not_there_is_built_and_the_call_goes_on(warm_store: Path) -> None:
@@ -324,11 +324,11 @@ def test_two_variants_of_one_name_keep_their_own_cases(warm_store: Path, tmp_pat
         assert values.tolist() == [factor]
 
 
-# --- Entry code that macros make hard ---
+# --- Entry code that is hard for macros ---
 
 
 def _syntax(mode: Form, dtype: str, width: int) -> dm.Module:
-    """Its functions call no case, so in neither form is one built ahead."""
+    """The functions of this kernel call no case, so no case is built ahead of time in either form."""
     values = {"dtype": dtype, "width": width, "pair": (1, 2), "causal": False, "variant": "Plain"}
     return SYNTAX.load(**(values if mode.name == "jit" else {}))
 
@@ -396,7 +396,7 @@ def _twin(width: int) -> int:
 def test_equal_names_in_two_cases_never_meet(
     warm_store: Path, mode: Form, debug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inline functions, templates, statics and virtual tables of one name, with other constants."""
+    """Inline functions, templates, statics and virtual tables have one name and different constants."""
     monkeypatch.setenv("DIMORPH_DEBUG", debug)
     modules = {width: mode.load(TWINS, width=width) for width in (3, 5, 7)}
     for _ in range(2):
@@ -405,5 +405,5 @@ def test_equal_names_in_two_cases_never_meet(
 
 
 def test_shift_and_plain_are_what_the_tests_think_they_are() -> None:
-    """Guards the numbers above: the declared variants differ in their parameters."""
+    """The numbers above assume that the declared variants differ in their parameters."""
     assert [len(variant.params) for variant in (PLAIN, SHIFT)] == [0, 5]

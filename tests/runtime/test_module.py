@@ -27,7 +27,7 @@ from support.store import result_of, start_child
 
 
 def _together(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Runs work(0), work(1), ... in as many threads, which start at the same moment."""
+    """Run work(0), work(1), ... each in a thread; all threads start at the same moment."""
     barrier = threading.Barrier(count)
 
     def one(number: int) -> Any:
@@ -87,12 +87,12 @@ def test_a_failing_build_fails_in_every_thread_and_blocks_nobody(copy_of: Callab
 
 
 def test_python_goes_on_while_a_case_works(warm_store: Path, mode: Form) -> None:
-    # From 500 elements on; a call on less is over too soon to be worth it.
+    # The lock is released from 500 elements on; shorter calls would not gain by it.
     module, flag = mode.load(FAILURES, width=1), np.zeros(500, np.int64)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(module.wait_in_case, 1, flag)
         time.sleep(0.05)
-        # Only a thread that runs at the same time can set what the case waits for.
+        # The case waits for a value that only a thread running at the same time can set.
         assert not waiting.done()
         flag[0] = 1
         assert waiting.result(timeout=5) is True
@@ -155,7 +155,7 @@ def test_a_fork_while_another_thread_builds_leaves_a_child_that_works(
         return int(module.pick(1, 2))
 
     def child() -> list[int]:
-        signal.alarm(30)  # a dead lock must end
+        signal.alarm(30)  # ends a deadlock
         return [module.pick(2, 1), module.pick(1, 2), module.pick(61, 1), _pick(kernel, 62, 1)]
 
     with ThreadPoolExecutor(1) as pool:
@@ -170,7 +170,7 @@ def test_a_fork_while_another_thread_builds_leaves_a_child_that_works(
 def test_a_child_that_ends_takes_nothing_of_its_parent_along(
     copy_of: Callable[..., dm.Kernel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the store cannot be used there is a private one, which belongs to the parent alone."""
+    """The private store of a process whose store cannot be used belongs to the parent alone."""
     kernel = copy_of(PICK)
 
     def parent() -> bool:
@@ -179,7 +179,7 @@ def test_a_child_that_ends_takes_nothing_of_its_parent_along(
         (used,) = [Path(r.artifact.path) for r in module.resolutions if r.unit.kind == "entry"]
         pid = os.fork()
         if pid == 0:
-            atexit._run_exitfuncs()  # as at the end of every program
+            atexit._run_exitfuncs()  # runs at the end of every program
             os._exit(0)
         os.waitpid(pid, 0)
         return used.is_dir()
@@ -222,7 +222,7 @@ def test_an_edited_source_is_new_code_and_old_modules_keep_the_old(
 
 
 def test_a_case_that_an_old_module_binds_late_is_of_its_time_or_refused(copy_of: Callable[..., dm.Kernel]) -> None:
-    """An entry and a case of different states of the sources could disagree without a sign."""
+    """An entry and a case from different versions of the sources could disagree without an error."""
     kernel = copy_of(PICK)
     module = kernel.load()
     assert module.pick(1, 1) == 1001
@@ -314,11 +314,11 @@ def test_a_function_called_like_an_attribute_is_not_lost(copy_of: Callable[..., 
         assert module.resolutions(7) == 7
 
 
-# --- A time when nothing may block ---
+# --- Interrupts ---
 
 
 def test_a_signal_ends_a_call_that_builds(copy_of: Callable[..., dm.Kernel], tmp_path: Path, store: Path) -> None:
-    """Ctrl-C during a long first call: the exception arrives, nothing half made is kept, the next call works."""
+    """Ctrl-C during a long first call raises its exception, leaves nothing half built, and the next call works."""
     slow = tmp_path / "slow-compiler"
     slow.write_text('#!/bin/sh\ncase "$*" in *-shared*) sleep 8;; esac\nexec g++ "$@"\n')
     slow.chmod(0o755)

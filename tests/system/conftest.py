@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the whole."""
+"""Fixtures for the tests of the whole system."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from dimorph.demo.minilm import MiniLM, load_model
 
 @pytest.fixture(scope="session")
 def model() -> MiniLM:
-    """The demo's model with its published weights."""
+    """The model of the demo with its published weights."""
     return load_model()

@@ -1,4 +1,4 @@
-"""A C++ mistake is reported once, at its real place, with what was being compiled; a sick compiler is named."""
+"""A C++ error is reported once, with its real file and line and the unit; a failing compiler is named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _refused(use: Use, root: Path, head_dim: int = HEAD_DIM) -> dm.BuildError:
 
 
 def _check(error: dm.BuildError, file: Path, line: int, complaint: str, context: str) -> None:
-    """Everything that a report of a mistake has to say."""
+    """Check that the report of a C++ error is complete."""
     headline, *more = str(error).splitlines()
     assert re.fullmatch(rf"{re.escape(str(file))}:{line}: error: .*{complaint}.*", headline)
     assert headline.count(file.name) == 1
@@ -47,7 +47,7 @@ def _check(error: dm.BuildError, file: Path, line: int, complaint: str, context:
     assert error.context == context
     assert Path(error.command[0]).is_absolute() and error.command[-1]
     assert error.exit_code == 1
-    # The full output is there, quoted source lines included, in the attribute and in the message.
+    # The attribute and the message have the full output, quoted source lines included.
     assert f"{file}:{line}:" in error.output and "^" in error.output
     assert error.output.strip() in str(error)
 
@@ -88,7 +88,7 @@ def test_mistake_that_one_value_triggers(use: Use, root: Path) -> None:
 
 @MODES
 def test_an_axis_that_is_not_dispatched_is_refused(use: Use, root: Path) -> None:
-    """In both forms: nothing else looks whether a call agrees with the constant."""
+    """It fails in both forms, because no other check compares the call with the constant."""
     replace(
         root / "affine.cc",
         "DISPATCH_head_dim(x.size(1), HEAD_DIM, DIMORPH_CALL(affine)(x, y, extra))",
@@ -120,7 +120,7 @@ def test_mistake_mended_is_compiled_again(use: Use, root: Path) -> None:
 
 
 def _wrapper(root: Path, monkeypatch: pytest.MonkeyPatch, when_compiling: str) -> Path:
-    """Makes a compiler that answers questions as g++ does, and misbehaves when it has something to compile."""
+    """Return a function that makes a compiler, which answers queries as g++ does and fails at a compile."""
     real = shutil.which("g++")
     assert real, "these tests need g++"
     path = root.parent / "bin" / "g++"
@@ -163,7 +163,7 @@ def test_compiler_that_crashes_is_told_apart(use: Use, root: Path, monkeypatch: 
 
 @MODES
 def test_compiler_out_of_memory_is_told_apart(use: Use, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # g++ itself runs out: cc1plus needs more than this for any source.
+    # g++ itself runs out of memory: cc1plus needs more than this for any source.
     _wrapper(root, monkeypatch, "ulimit -v 50000")
     error = _sick(use, root, dm.CompilerCrashed)
     assert "memory" in str(error) and "DIMORPH_JOBS=1" in str(error)

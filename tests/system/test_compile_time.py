@@ -1,4 +1,4 @@
-"""What an entry costs to compile when it has many combinations."""
+"""The compile time of an entry with many combinations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.kernels import PICK, WIDE
 
 
 def _seconds(command: list[str], work: Path) -> float:
-    """Of the processor, so that what else runs on the machine counts less."""
+    """Return the CPU time of a compile, which other programs of the machine affect less than wall-clock time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=work, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -31,7 +31,7 @@ def _seconds(command: list[str], work: Path) -> float:
 def test_an_entry_with_500_combinations_compiles_in_half_a_second(
     tmp_path: Path, shape: tuple[int, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Measured against this compiler's own start with the same headers, so that a busy machine does not fail it."""
+    """The bound scales with the time of an entry with one combination, so that it holds on a busy machine."""
     declared = (dm.int_axis("width", "WIDTH", range(shape[0])), dm.int_axis("depth", "DEPTH", range(shape[1])))
     narrow = tuple(dataclasses.replace(axis, values=axis.values[:1]) for axis in declared)
     one, everything = (_entry_seconds(dataclasses.replace(WIDE, axes=axes), tmp_path) for axes in (narrow, declared))

@@ -16,7 +16,7 @@ from support.skeletons import copy_skeleton, line_of
 GDB = shutil.which("gdb")
 pytestmark = pytest.mark.skipif(GDB is None, reason="gdb is not installed (apt-get install gdb)")
 
-# What a user debugs: a script that loads the kernel and calls it. Without torch, whose symbols take gdb seconds.
+# The program to debug: it loads the kernel and calls it. It avoids torch, whose symbols take gdb seconds to read.
 SCRIPT = """
 import sys
 sys.modules["torch"] = None
@@ -30,7 +30,7 @@ MODES = pytest.mark.parametrize("values", ['dtype="float32", head_dim=64', ""], 
 
 
 def _gdb(root: Path, values: str, *commands: str) -> list[str]:
-    """What gdb prints when it runs the script in a debug build, with a store of its own."""
+    """Return the output of gdb when it runs the script in a debug build, with a new store."""
     script = root / "script.py"
     script.write_text(SCRIPT.format(values=values))
     environ = {**os.environ, "DIMORPH_DEBUG": "1", "DIMORPH_STORE": str(root / "store"), "DEBUGINFOD_URLS": ""}
@@ -48,7 +48,7 @@ def _gdb(root: Path, values: str, *commands: str) -> list[str]:
 
 
 def _stops(output: list[str]) -> list[int]:
-    """The numbers of the lines that were shown as the ones to run next."""
+    """Return the numbers of the lines that gdb showed as the next to run."""
     return [int(found[1]) for line in output if (found := re.match(r"(\d+)\t", line))]
 
 
@@ -67,7 +67,7 @@ def test_stops_in_a_case_and_steps_line_by_line(values: str, tmp_path: Path) -> 
     assert re.search(
         rf"Breakpoint 1, affine__float32__64__Scale::affine \(.*\) at {re.escape(str(case))}:{first}$", text, re.M
     )
-    # One line after the other, down to the loop's own line, which comes after its body.
+    # Steps go line by line, and reach the line of the loop after its body.
     names = ["const DType* in = x", "DType* out = y", "const DType scale =", "out[i] = variant", "for (int64_t row"]
     assert _stops(output) == [line_of(case, name) for name in names]
     assert re.search(r"^\$1 = 0\.333333\d*$", text, re.M)  # 1 / rms

@@ -1,4 +1,4 @@
-"""What the demo prints and returns, with attention functions of the test's own in place of Dimorph's."""
+"""The output and the exit status of the demo, with simple attention functions in place of Dimorph's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dimorph.demo.runner import LATER_CALLS, SENTENCES, compare
 def mean_attention(
     q: FloatArray, k: FloatArray, v: FloatArray, *, cu_seqlens_q: IntArray, cu_seqlens_k: IntArray
 ) -> FloatArray:
-    """Attend to every token of the sentence alike."""
+    """Attend to every token of the sentence equally."""
     lengths = np.diff(cu_seqlens_k)
     sums = np.add.reduceat(v, cu_seqlens_k[:-1], axis=0)
     return np.repeat(sums / lengths[:, None, None].astype(np.float32), lengths, axis=0)
@@ -84,7 +84,7 @@ def test_every_layer_goes_through_the_form_and_is_asked_afterwards_what_served(m
     _, text = printed(model, forms, 80)
     calls = 6 * (1 + LATER_CALLS)
     assert forms.calls == {"JIT": calls, "AOT": calls}
-    # In brackets, which rich would take for markup.
+    # In brackets, which rich would read as markup.
     assert f"JIT  [jit] served {calls} calls" in text
     assert f"AOT  [aot] served {calls} calls" in text
 

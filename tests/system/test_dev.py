@@ -1,4 +1,4 @@
-"""The script of jobs, `./dev`: it installs what a job needs, again when dependencies change, and hides nothing."""
+"""The script `./dev`: it installs the packages of a job, again when dependencies change, and shows every failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.paths import REPOSITORY
 
 
 class Checkout:
-    """A checkout whose commands are noted instead of run; `fails` is a word of the command that fails."""
+    """A checkout whose commands are recorded instead of run; `fails` is a word of the command that fails."""
 
     def __init__(self, dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         self.dev = dev
@@ -32,7 +32,7 @@ class Checkout:
         return int(self.fails in words)
 
     def commands_of(self, *words: str) -> list[str]:
-        """The commands of one job."""
+        """Return the commands of one job."""
         self.commands.clear()
         self.dev.main(*words)
         return list(self.commands)

@@ -1,4 +1,4 @@
-"""Each example runs as it stands; the skeleton's kernel also from what was built ahead, with the same bits."""
+"""Each example runs unchanged; the skeleton's kernel built ahead of time gives the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store suffers, seen through `Kernel.load`: nothing is lost and nothing wrong is ever loaded."""
+"""Faults of stores, seen through `Kernel.load`: nothing is lost, and nothing wrong is ever loaded."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def kernel(copy_of: Copier) -> dm.Kernel:
 
 
 def _use(kernel: dm.Kernel, width: int = 1, depth: int = 2) -> dict[str, Any]:
-    """Loads and calls in a new process, which has nothing loaded yet; what came of it."""
+    """Load and call in a new process, which has nothing loaded yet; return the outcome."""
 
     def child() -> dict[str, Any]:
-        signal.alarm(30)  # an endless attempt must end
+        signal.alarm(30)  # ends an endless attempt
         records: list[str] = []
         handler = logging.Handler()
         handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
@@ -63,7 +63,7 @@ def _use(kernel: dm.Kernel, width: int = 1, depth: int = 2) -> dict[str, Any]:
 
 
 def _entries(store: Path) -> list[Artifact]:
-    """The entries, all of which must be whole."""
+    """Return the artifacts of the store, all of which must be intact."""
     found = list(Store(store).entries())
     assert not [item for item in found if isinstance(item, Broken)]
     artifacts = [item for item in found if isinstance(item, Artifact)]
@@ -89,7 +89,7 @@ def test_50_builds_killed_at_any_moment_leave_nothing_wrong(copy_of: Copier, sto
         began = time.monotonic()
         assert in_child(lambda width=width: build(width)) == width * 3
         took.append(time.monotonic() - began)
-    # The first one also builds the entry and finds out which compiler it is, and any may have been held up by others.
+    # The first one also builds the entry and identifies the compiler, and others may have delayed any of them.
     usual = min(took[1:])
     randomly, killed = random.Random(50), 0
     for first in range(0, 50, 2):
@@ -113,7 +113,7 @@ def test_50_builds_killed_at_any_moment_leave_nothing_wrong(copy_of: Copier, sto
 
 
 def _wait_for_orphans(store: Path) -> None:
-    """The compilers of the killed go on for a moment."""
+    """Wait for the compilers of killed processes, which run on for a moment."""
     for _ in range(100):
         if str(store) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout:
             return
@@ -125,7 +125,7 @@ def _wait_for_orphans(store: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes a file system of a given size, or gives it another."""
+    """Make a file system of a given size, or resize it."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = False
@@ -166,7 +166,7 @@ def test_a_full_disk_costs_a_warning_and_nothing_else(
 
 
 def test_sizes_above_reach_every_step(kernel: dm.Kernel, store: Path) -> None:
-    """Guards them: what is kept fits on none of those disks, and on the large one."""
+    """The tests above assume that the artifacts fit on the large disk and on none of the others."""
     _use(kernel)
     size = sum(file.stat().st_blocks * 512 for file in store.rglob("*") if file.is_file())
     assert 170 * 1024 <= size < 16 * 1024 * 1024
@@ -183,7 +183,7 @@ def open_kernel() -> Iterator[dm.Kernel]:
         root = Path(name) / "sources"
         shutil.copytree(PICK.root, root, ignore=shutil.ignore_patterns("__pycache__"))
         kernel = dm.Kernel(name="pick", entry="pick.cc", case=["pick_case.cc"], axes=PICK.axes, root=root)
-        # Everything that is imported late, as another user cannot read Python's own files here.
+        # Import everything now, because the other user cannot read the files of Python.
         config = replace(settings.current(), store=Path(name) / "warm")
         kernel.load(width=1, depth=1, settings=config)
         yield kernel
@@ -328,7 +328,7 @@ def test_a_damaged_artifact_of_somebody_else_is_passed_over_and_left(
 
 
 def test_a_whole_artifact_under_another_key_is_not_taken_for_it(kernel: dm.Kernel, store: Path) -> None:
-    """A directory copied by hand: its checksums agree, but it is not what was asked for."""
+    """The checksums of a directory that was copied by hand agree, but it is of another key."""
     _use(kernel, 1, 1)
     _use(kernel, 2, 2)
     one, two = (

@@ -1,4 +1,4 @@
-"""The layers are the folders: imports run downwards only, and some things are the business of one module alone."""
+"""The layers of the package are its folders: imports run downwards only, and some calls belong to one module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parent
 while not (PROJECT / "CONTRIBUTING.md").is_file():
     PROJECT = PROJECT.parent
 
-# From the ground up. A name is a folder, or a module beside the folders. CONTRIBUTING's table says what each is for.
+# The layers from the lowest up: folders, and modules beside the folders. CONTRIBUTING's table describes each.
 FLOORS = [
     "errors",
     "_lazy",
@@ -43,7 +43,7 @@ FLOOR = {name: number for number, name in enumerate(FLOORS)}
 
 @dataclass(frozen=True)
 class Import:
-    """An import of one of our own modules, wherever it stands in the file."""
+    """An import of a module of the package, anywhere in a file."""
 
     importer: str
     imported: str
@@ -53,7 +53,7 @@ class Import:
 
 
 def _modules() -> dict[str, Path]:
-    """Dotted name inside the package -> file."""
+    """Return dotted name inside the package -> file."""
     found = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         parts = file.relative_to(PACKAGE).with_suffix("").parts
@@ -92,7 +92,7 @@ ALL = [found for name, file in _MODULES.items() for found in _imports(file, name
 
 
 def _top(module: str) -> str:
-    """The folder of a module, or the module itself where it stands beside the folders."""
+    """Return the folder of a module, or the module itself if it is beside the folders."""
     return module.partition(".")[0]
 
 
@@ -135,7 +135,7 @@ def test_the_package_itself_holds_few_modules() -> None:
 
 
 def test_contributing_lists_the_floors() -> None:
-    """The table of CONTRIBUTING has a row for each folder and each module beside them, from the ground up."""
+    """The table of CONTRIBUTING has a row for each folder and each module beside them, from the lowest up."""
     section = (PROJECT / "CONTRIBUTING.md").read_text("utf-8").partition("## Layout")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     named = [name.strip(" `/").removesuffix(".py") for row in rows for name in row.split(",")]
@@ -166,7 +166,7 @@ def test_every_public_name_is_there_and_listed_in_order() -> None:
 
 
 def _uses(module: str) -> set[str]:
-    """Every dotted name that a module's code mentions, and the modules that it imports."""
+    """Return every dotted name that the code of a module mentions, and the modules that it imports."""
     tree = ast.parse(_MODULES[module].read_text())
     found = set()
     for node in ast.walk(tree):

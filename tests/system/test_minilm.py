@@ -1,4 +1,4 @@
-"""The NumPy MiniLM against a torch one written here from the same published weights."""
+"""The NumPy MiniLM, compared with an implementation in torch with the same published weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LONG = "It was the best of times, it was the worst of times, " * 100
 def reference_attention(
     q: FloatArray, k: FloatArray, v: FloatArray, *, cu_seqlens_q: IntArray, cu_seqlens_k: IntArray
 ) -> FloatArray:
-    """Softmax attention in float64, sentence by sentence."""
+    """Compute softmax attention in float64, sentence by sentence."""
     assert np.array_equal(cu_seqlens_q, cu_seqlens_k)
     out = np.empty_like(q)
     for start, stop in pairwise(cu_seqlens_q):
@@ -59,7 +59,7 @@ def installed(name: str) -> Path:
 
 
 def torch_embed(sentences: list[str], dtype: torch.dtype) -> NDArray[np.float64]:
-    """The published model, sentence by sentence, in torch's own operations."""
+    """Compute the published model with operations of torch, sentence by sentence."""
     weights = {
         name: tensor.to(dtype)
         for name, tensor in load_file(installed("model.safetensors")).items()
@@ -105,7 +105,7 @@ def test_matches_torch(model: MiniLM, dtype: torch.dtype) -> None:
     assert ours.dtype == np.float32 and ours.shape == theirs.shape == (len(sentences), 384)
     cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert np.all(cosine > 1 - 1e-5)
-    # A cosine forgives much; the numbers themselves agree to single precision.
+    # A cosine hides many errors, so the numbers themselves are compared, to single precision.
     assert np.abs(ours - theirs).max() < 2e-6
 
 

@@ -16,7 +16,7 @@ CHECK = "support.attention_check"
 
 @pytest.fixture(scope="session")
 def usable() -> dict[str, str]:
-    """For each sanitizer, why it cannot be used; empty where it can."""
+    """Return for each sanitizer why it cannot be used; empty if it can."""
     return {sanitizer.flag: sanitizer.missing() for sanitizer in (ADDRESS, THREAD)}
 
 

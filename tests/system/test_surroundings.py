@@ -1,4 +1,4 @@
-"""What is around a build and a load: compilers, flags, environments, places; and what an import does."""
+"""The surroundings of builds and loads: compilers, flags, environments, paths; and the effects of an import."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kernel(copy_of: Copier) -> dm.Kernel:
 
 
 def _use(kernel: dm.Kernel) -> int:
-    """In a new process, which has nothing loaded yet."""
+    """Run in a new process, which has nothing loaded yet."""
     return int(in_child(lambda: kernel.load(width=1, depth=2).pick(1, 2)))
 
 
@@ -55,7 +55,7 @@ def test_a_compiler_that_is_replaced_builds_everything_anew(kernel: dm.Kernel, c
 def test_a_compiler_replaced_by_one_of_the_same_size_and_time_is_noticed(
     kernel: dm.Kernel, compiler: Compiler, tmp_path: Path
 ) -> None:
-    """As a package manager may do it, with the time stamps of the package."""
+    """A package manager may replace a compiler and give its files the time stamps of the package."""
     with compiler.driver.open("a") as driver:
         driver.write("# version 1\n")
     assert _use(kernel) == 1002
@@ -142,7 +142,7 @@ def test_equal_sources_give_equal_objects_wherever_they_lie(
 def test_a_source_edited_while_it_is_compiled_is_not_published(
     kernel: dm.Kernel, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The compiler may have read either state, so what it made belongs to no key."""
+    """The compiler may have read either version of the sources, so its result belongs to no key."""
     case = kernel.root / "pick_case.cc"
     edit = f'case " $* " in *case_unit.cc*) echo "// later" >> {case};; esac'
     editing = counting_compiler(tmp_path, "editing-g++", before=edit)
@@ -210,7 +210,7 @@ def test_an_import_touches_no_file_but_its_own_modules() -> None:
     standard = [Path(os.__file__).parent, *map(Path, sys.path[1:])]
     for event, path, flags in found["seen"]:
         if (event, path) == ("ctypes.dlopen", "None"):
-            continue  # ctypes looks at Python itself
+            continue  # ctypes opens Python itself
         assert event == "open", (event, path)
         assert flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) == 0, path
         assert Path(path).suffix in (".py", ".pyc", ".so"), path
@@ -222,17 +222,17 @@ def test_an_import_brings_nothing_heavy_along() -> None:
     modules = {name.partition(".")[0] for name in _import()["modules"]}
     assert "dimorph" in modules
     heavy = {"torch", "numpy", "tvm_ffi", "asyncio", "click", "rich", "ml_dtypes", "multiprocessing"}
-    # Nor what only a miss needs.
+    # No modules that only a miss needs.
     heavy |= {"subprocess", "concurrent", "tempfile", "secrets", "random"}
-    # Nor what tvm-ffi brings to every load.
+    # No modules that tvm-ffi imports at every load.
     heavy |= {"datetime", "hashlib", "json", "shutil"}
-    # Nor what only a message needs.
+    # No modules that only a message needs.
     heavy |= {"logging", "traceback"}
     assert not modules & heavy
 
 
 def test_an_import_takes_less_than_100_ms(tmp_path: Path) -> None:
-    """Of the processor, the best of a minute: a busy machine must not fail it; the first try leaves the bytecode."""
+    """The best CPU time in a minute counts, because the machine may be busy and the first try writes bytecode."""
     kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     seconds = []
     end = time.monotonic() + 60
@@ -242,7 +242,7 @@ def test_an_import_takes_less_than_100_ms(tmp_path: Path) -> None:
 
 
 def test_a_declaration_needs_no_more_than_the_import(tmp_path: Path) -> None:
-    """Neither tvm-ffi nor a compiler nor the sources: only a load does."""
+    """An import needs neither tvm-ffi nor a compiler nor the sources; only a load does."""
     script = (
         "import sys\nsys.modules['tvm_ffi'] = None\nimport dimorph as dm\n"
         "k = dm.Kernel(name='k', entry='nowhere.cc', case=['no.cc'], axes=[dm.int_axis('d', 'D', [1, 2])])\n"

@@ -1,4 +1,4 @@
-"""Kernels that are small enough for everything around them to be what is measured."""
+"""Kernels so small that a benchmark of them measures the core: loads, calls and builds."""
 
 import dimorph as dm
 

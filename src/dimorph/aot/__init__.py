@@ -1,4 +1,4 @@
-"""Ahead of time: find declared kernels, build sets of specializations into a directory, verify what is there."""
+"""Ahead of time: find declared kernels, build instantiation sets into a directory, verify such a directory."""
 
 from dimorph.aot.builder import Report, build
 from dimorph.aot.discover import load_kernels

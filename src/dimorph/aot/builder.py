@@ -1,13 +1,13 @@
-"""Ahead of time: builds a set of specializations into a directory, with a manifest, and checks what is there.
+"""Build an instantiation set ahead of time into a directory with a manifest.
 
-What is built for a set: its entry, in dispatching form (for a single specialization in JIT form), every case, and
-the thread pool if a case works in parallel; all of it for each target level. Device code is built for each
+A build makes, for each target level, the entry of the set, all its cases, and the thread pool if a case uses it. The
+entry is in dispatching form, or in JIT form for a set of one specialization. Device code is built for each
 architecture, once for all target levels.
 
-Not built: the JIT form of the entry for each combination. It takes as long to compile as a small case, so it would
-double a build and the size of a wheel, and adding a value would compile more than its cases and the entry. Where it
-is missing, a load of one combination, or of some of the values, is served by the entry of the whole set
-(`resolve.wider`); that costs a call under 100 ns, and the cases are the very same files.
+The JIT forms of the entry for the single combinations are left out. Each takes as long to compile as a small case, so
+they would double the time of a build and the size of a wheel, and adding a value would compile more than its cases and
+the entry. The entry of the whole set serves a load of one or some of its values instead (`resolve.wider`); that adds
+less than 100 ns to a call, and the cases are the same files.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from dimorph.store.store import Store
 
 _log = logger("dimorph")
 
-# Held while a directory is built into, so that two builds do not lose each other's part of the manifest.
+# The key of the lock that a build holds on its directory, so that two builds keep each other's part of the manifest.
 _LOCK = digest(["manifest"])
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a build did.
+    """The result of a build ahead of time.
 
     Attributes:
-        kernel: name of the kernel.
+        kernel: the name of the kernel.
         out: the directory.
-        targets: the target levels, then the GPU architectures.
-        artifacts: everything the set needs, now in the directory.
-        built: how many of them were compiled for it.
-        reused: how many were there, or in the user's store.
-        removed: how many that the kernel does not need any more were removed from the directory.
-        seconds: wall-clock time.
+        targets: names of the target levels, then of the GPU architectures.
+        artifacts: all artifacts that the set needs; they are now in the directory.
+        built: the number of artifacts that were compiled.
+        reused: the number of artifacts that were already in the directory or in the user's store.
+        removed: the number of outdated artifacts of the kernel that were removed from the directory.
+        seconds: the wall-clock time of the build.
     """
 
     kernel: str
@@ -83,29 +83,30 @@ def build(
     progress: Progress | None = None,
     created: str | None = None,
 ) -> Report:
-    """Builds what a set of specializations needs into `out`, which several kernels and sets can share.
+    """Build everything that an instantiation set needs into a directory, which several kernels and sets can share.
 
-    What is there already is kept; what is in the user's store, e.g. because a call compiled it, is copied. New
-    objects are compiled in the user's store. When everything is there, what the kernel had in `out` and needs no
-    more is removed, and `manifest.json` is replaced. A failed build leaves `out` as useful as it was.
+    Artifacts that the directory already holds are kept, and those in the user's store, e.g. from earlier calls, are
+    copied. The others are compiled into the user's store and copied. At the end, artifacts of the kernel that no set
+    needs any more are removed, and `manifest.json` is replaced. A failed build removes nothing from the directory.
 
     Args:
-        instantiations: e.g. `kernel.instantiations()`.
-        out: the directory; default: `_dimorph` beside the kernel's sources, where loading looks first. In any
-            other it looks when `DIMORPH_SHARED_STORES` names it.
-        targets: names of target levels. Default: the one that loading on this machine prefers, because that is
-            where a plain build is used; what is shipped names its levels.
+        instantiations: the set to build, e.g. `kernel.instantiations()`.
+        out: the directory; default: `_dimorph` beside the kernel's sources, which loads search first. They search any
+            other directory if `DIMORPH_SHARED_STORES` names it.
+        targets: names of target levels; default: the best one that this CPU runs. Name the levels of a build that is
+            meant for other machines.
         archs: names of GPU architectures, for kernels with device code. Default: those that the kernel declares.
-        settings: default: the environment's.
-        progress: called with done, total and what was just compiled.
-        created: when the artifacts say they were made, ISO 8601; default: the truth.
+        settings: default: those of the environment.
+        progress: called from several threads with the number of finished compiles, the number of compiles, and the
+            label of the unit whose compile has just begun or ended.
+        created: the time of creation to record in the artifacts, in ISO 8601; default: the real time.
 
     Raises:
-        DeclarationError: a source is missing or cannot be keyed, or is for none of the architectures.
-        ToolchainError: there is no compiler, or no such target or architecture.
+        DeclarationError: a source is missing or has no key, or the kernel supports none of the architectures.
+        ToolchainError: there is no compiler, or a target level or architecture is unknown.
         BuildError: a unit could not be compiled.
-        ArtifactCorrupt: `out` has a manifest that cannot be read.
-        OSError: `out` cannot be written.
+        ArtifactCorrupt: the manifest in `out` cannot be parsed.
+        OSError: `out` cannot be read or written.
     """
     started = time.monotonic()
     config = settings or current()
@@ -148,9 +149,10 @@ def build(
 def _provide(
     lacking: dict[str, Job], identities: Mapping[str, str], settings: Settings, progress: Progress | None
 ) -> tuple[dict[str, Artifact], int]:
-    """Return the artifacts, from the user's store or compiled into it; and how many were compiled.
+    """Return the lacking artifacts, from the user's store or compiled into it, and the number of compiled ones.
 
-    The user's store remembers the compiler and zig its library, and a build that fails half-way goes on from there.
+    Compiles go through the user's store because it caches the identity of the compiler and the C++ library of zig, and
+    because the next build after a failed one finds there what was already compiled.
     """
     own = user_store(settings)
     found: dict[str, Artifact] = {}
@@ -158,7 +160,7 @@ def _provide(
         try:
             if artifact := own.find(key, identities[key]):
                 found[key] = artifact
-        except OSError as error:  # whatever it holds can be compiled again
+        except OSError as error:  # a store that cannot be read counts as empty
             _log.info("%s is not used: %s", own.root, error)
             break
     missing = {key: job for key, job in lacking.items() if key not in found}
@@ -182,7 +184,7 @@ def _described(
     settings: Settings,
     artifacts: Iterable[Artifact],
 ) -> Manifest:
-    """The manifest with this set in it; sets of the same kernel that no source can match any more are left out."""
+    """Return the manifest with this set in it, without sets of the same kernel that are outdated."""
     kernel = instantiations.kernel
     known = before.rows()
     rows = [known.get((a.meta.key, a.meta.toolchain_id)) or Row.of(a) for a in artifacts]
@@ -202,14 +204,14 @@ def _described(
         if other.given == built.given:
             continue
         if reason := outdated(kernel, other):
-            _log.warning("%s%s is removed: %s", kernel.name, brackets(other.given), reason)
+            _log.warning("%s%s: this outdated set is removed: %s", kernel.name, brackets(other.given), reason)
         else:
             others.append(other)
     return manifest.with_built(before, kernel, others, built)
 
 
 def _remove_stale(store: Store, kernel: Declaration, before: Manifest, after: Manifest) -> int:
-    """Removes what the kernel had before and nothing needs after."""
+    """Remove artifacts of the kernel that no set in the manifest needs any more; return their number."""
     record = before.kernels.get(manifest.identity(kernel))
     stale = (manifest.rows(record) if record else {}).keys() - after.rows().keys()
     return sum(store.remove(key, toolchain_id) for key, toolchain_id in sorted(stale))

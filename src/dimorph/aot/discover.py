@@ -1,4 +1,4 @@
-"""Finds the kernels that a module or file declares."""
+"""Find the kernels that a module or file declares."""
 
 from __future__ import annotations
 
@@ -17,63 +17,62 @@ from dimorph.errors import DeclarationError
 
 
 def load_kernels(spec: str) -> list[Declaration]:
-    """The kernels at the module level of `PACKAGE_OR_FILE[:KERNEL]`, in the order in which it binds them.
+    """Import `PACKAGE_OR_FILE[:KERNEL]` and return the kernels at its module level, in the order of its variables.
 
-    The module is imported, so its code runs. A file in a package is imported as that package's module, so that its
-    relative imports work; any other file as Python would run it, with its directory searched for what it imports,
-    but under a private name.
+    The code of the module runs. A file in a package is imported as a module of that package, so that its relative
+    imports work. Any other file is run under a private module name, with its directory first on the import path.
 
     Args:
-        spec: an importable module (`mypkg.kernels`) or the path of a Python file; then, after a colon, the name of
-            one kernel, or of the variable that holds it.
+        spec: an importable module (`mypkg.kernels`) or the path of a Python file, optionally followed by a colon and
+            the name of one kernel, or of the variable that holds it.
 
     Raises:
-        DeclarationError: there is no such module, file or kernel; the message names it and what there is.
-        Exception: whatever the module raises when it is imported.
+        DeclarationError: there is no such module, file or kernel, or it declares none, or two of one name.
+        Exception: any exception that the module raises during its import.
     """
-    place, name = _split(spec)
-    module = _import_file(Path(place)) if _is_file(place) else _import_module(place)
+    source, name = _split(spec)
+    module = _import_file(Path(source)) if _is_file(source) else _import_module(source)
     bound = [(variable, value) for variable, value in vars(module).items() if isinstance(value, Declaration)]
     found = list(dict.fromkeys(kernel for _, kernel in bound))
     if not found:
-        raise DeclarationError(f"{place}: no dimorph.Kernel at its module level")
+        raise DeclarationError(f"{source}: no dimorph.Kernel at its module level")
     declared = [(kernel.origin, kernel.name) for kernel in found]
     if twice := [f"{origin}:{kernel}" for origin, kernel in declared if declared.count((origin, kernel)) > 1]:
-        raise DeclarationError(f"{place}: two kernels are called {twice[0]}; manifests tell them by their names")
+        raise DeclarationError(f"{source}: two kernels are called {twice[0]}; their names must differ")
     if name is None:
         return found
     asked = list(dict.fromkeys(kernel for variable, kernel in bound if name in (variable, kernel.name)))
     if not asked:
         there = ", ".join(kernel.name for kernel in found)
-        raise DeclarationError(f"{place}: no kernel is called {name!r}; there are: {there}")
+        raise DeclarationError(f"{source}: no kernel is called {name!r}; there are: {there}")
     return asked
 
 
 def _split(spec: str) -> tuple[str, str | None]:
-    place, colon, name = spec.rpartition(":")
-    # A colon in a directory's name is no separator.
+    source, colon, name = spec.rpartition(":")
+    # A colon may also be part of a directory's name.
     if colon and name.isidentifier():
-        return place, name
+        return source, name
     return spec, None
 
 
-def _is_file(place: str) -> bool:
-    return place.endswith(".py") or os.sep in place
+def _is_file(source: str) -> bool:
+    return source.endswith(".py") or os.sep in source
 
 
 def _import_module(name: str) -> ModuleType:
     try:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             return importlib.import_module(name)
-        # As `python -m` finds it.
+        # The working directory, as with `python -m`.
         with _searched(Path.cwd()):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # One that the module itself fails to import is its own business.
+        # If the module exists but fails to import another one, that error is passed on.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise DeclarationError(
-            f"{name}: no module of this name can be imported ({error}); a file needs its path, ending in .py"
+            f"{name}: no module of this name can be imported ({error}); for a file give its path, ending in .py"
         ) from error
 
 
@@ -95,13 +94,13 @@ def _import_from_package(name: str, path: Path) -> ModuleType:
     module = importlib.import_module(name)
     if Path(module.__file__ or "").resolve() != path:
         raise DeclarationError(
-            f"{path}: as module {name} it is hidden by {module.__file__}; name the module, or another process"
+            f"{path}: importing its module {name} gives {module.__file__} instead; name a module that can be imported"
         )
     return module
 
 
 def _execute(path: Path) -> ModuleType:
-    """Runs a file that is in no package, as a module under a name that nothing else has."""
+    """Run a file that is in no package, as a module under a unique private name."""
     name = f"_dimorph_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -119,10 +118,10 @@ def _execute(path: Path) -> ModuleType:
 
 @contextmanager
 def _searched(directory: Path) -> Iterator[None]:
-    """A directory first on the search path."""
+    """Put a directory first on the import path while the block runs."""
     entry = str(directory)
     sys.path.insert(0, entry)
-    # Directories that were listed before files came into them are listed anew.
+    # The import system caches listings of directories, which may lack new files.
     importlib.invalidate_caches()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The units that a set of specializations needs when it is built ahead of time, listed without a compiler."""
+"""List the units that a build ahead of time of an instantiation set needs; no compiler is required."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ class Need(NamedTuple):
 def needs(
     instantiations: InstantiationSet, target_names: Sequence[str], arch_names: Sequence[str], settings: Settings
 ) -> dict[str, Need]:
-    """Return everything that a set needs, by its key.
+    """Return all units that a set needs, by the keys of their artifacts.
 
     Args:
-        target_names: target levels; host code is needed for each.
-        arch_names: GPU architectures; none: those that the kernel declares.
+        instantiations: the set to build.
+        target_names: names of target levels; host code is needed for each.
+        arch_names: names of GPU architectures; empty: those that the kernel declares.
+        settings: the settings whose flags are part of the keys.
 
     Raises:
-        DeclarationError: a source is missing or cannot be keyed, or is for none of the architectures.
-        ToolchainError: there is no such target or architecture.
+        DeclarationError: a source is missing or has no key, or the kernel supports none of the architectures.
+        ToolchainError: a target level or architecture is unknown.
     """
     named = [archs.by_name(name) for name in arch_names]
 

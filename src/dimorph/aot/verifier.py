@@ -1,4 +1,4 @@
-"""Check a directory that was built ahead of time against its manifest, and that against the sources there are now."""
+"""Check a directory that was built ahead of time: artifacts against its manifest, manifest against the sources."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dimorph.toolchain import elf
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a directory holds, and what is wrong with it.
+    """The result of checking a directory that was built ahead of time.
 
     Attributes:
         out: the directory.
-        covered: a line for each set of specializations whose keys are those of the sources that are there now.
-        problems: a line for everything else.
+        covered: for each instantiation set whose keys match the present sources, a line that describes it.
+        problems: for each set, kernel or artifact that is outdated, missing, damaged or not in the manifest, a line.
     """
 
     out: Path
@@ -34,7 +34,7 @@ class Coverage:
 
     @property
     def ok(self) -> bool:
-        """Whether everything that the manifest promises is there, whole and up to date, and nothing else."""
+        """True if the directory holds all artifacts of its manifest, intact and up to date, and no others."""
         return not self.problems
 
     def __str__(self) -> str:
@@ -42,12 +42,16 @@ class Coverage:
 
 
 def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
-    """Checks a directory against its manifest, and the manifest against the sources and declarations there are now.
+    """Check a directory against its manifest, and the manifest against the present sources and declarations.
 
-    Recomputes every key, which takes no compiler, and every checksum.
+    Every checksum and every key is computed anew; no compiler is needed.
+
+    Args:
+        kernels: the declared kernels that the directory should hold.
+        out: the directory.
 
     Raises:
-        ArtifactCorrupt: the manifest cannot be read.
+        ArtifactCorrupt: the manifest cannot be parsed.
         OSError: the directory cannot be read.
     """
     store = Store(out, writable=False, private=False)
@@ -57,10 +61,10 @@ def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
     covered = []
     for name in sorted({*known, *recorded.kernels}):
         if name not in known:
-            problems.append(f"{name}: it is in the manifest, but no such kernel is declared")
+            problems.append(f"{name}: the manifest lists it, but no such kernel is declared")
             continue
         if name not in recorded.kernels:
-            problems.append(f"{name}: nothing was built of it")
+            problems.append(f"{name}: nothing was built for this kernel")
             continue
         for built in recorded.kernels[name].built:
             if reason := outdated(known[name], built):
@@ -71,25 +75,25 @@ def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
 
 
 def outdated(kernel: Declaration, built: Built) -> str | None:
-    """Why a set as it was built is not what the declaration and the sources make now; None: it is, or none can say."""
+    """Return why a built set no longer matches its declaration and sources; None if it does or cannot be compared."""
     if _undeclared(kernel, built):
         return None
     config = replace(current(), debug=built.debug, cxxflags=tuple(built.cxxflags))
     try:
         now = instantiate(kernel, built.given)
         if now.texts() != built.values:
-            return f"the declaration now has {_texts(now.texts())}; built was {_texts(built.values)}"
+            return f"the declaration now has {_texts(now.texts())}; the set was built for {_texts(built.values)}"
         keys = needs(now, built.targets, built.archs, config).keys()
     except DimorphError as error:
         return str(error)
     other = [row for row in built.artifacts if row.key not in keys]
     if other or len(built.artifacts) != len(keys):
-        return f"{len(other)} of its {len(built.artifacts)} artifacts are of other sources than those there are now"
+        return f"{len(other)} of its {len(built.artifacts)} artifacts do not match the present sources"
     return None
 
 
 def _undeclared(kernel: Declaration, built: Built) -> list[str]:
-    """Return the values of a set that cannot be found again from their texts: variants that nobody declares."""
+    """Return the values of a set that cannot be found by their texts: variants that the kernel does not declare."""
     return [text for axis in kernel.axes for text in built.values.get(axis.name, ()) if not axis.is_found_by(text)]
 
 
@@ -104,9 +108,9 @@ def _check_artifacts(store: Store, recorded: Manifest) -> Iterator[str]:
         if artifact is None:
             yield f"{label}: it is missing or corrupt"
         elif Row.of(artifact) != row:
-            yield f"{label}: its description is not what the manifest says"
+            yield f"{label}: its meta.json differs from the manifest"
         elif row.ffi_abi != FFI_ABI:
-            yield f"{label}: it was made for {row.ffi_abi}, this is {FFI_ABI}"
+            yield f"{label}: it was made for {row.ffi_abi}, this process has {FFI_ABI}"
 
 
 def _check_unlisted(store: Store, recorded: Manifest) -> Iterator[str]:

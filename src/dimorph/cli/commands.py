@@ -1,4 +1,4 @@
-"""The commands of `dimorph`: arguments in, calls, results shown. What they do is elsewhere."""
+"""The commands of `dimorph`: each parses its arguments, calls the library and shows the result."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _Wrapped = TypeVar("_Wrapped", bound=Callable[..., Any])
 
 
 class _Failure(click.ClickException):
-    """What went wrong, printed once; exit status 1."""
+    """A failure that is shown as its plain message; exit status 1."""
 
     def show(self, file: Any = None) -> None:
         click.echo(self.message, err=True)
 
 
 class _Group(click.Group):
-    """Shows an expected error as its message, without a traceback."""
+    """A group of commands that shows an expected error as its message, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -50,7 +50,7 @@ class _Group(click.Group):
 
 
 def _amount(read: Callable[[str], float]) -> Callable[[str], float]:
-    """Let the command line read a size or an age as the settings do."""
+    """Return a reader of sizes or ages of the settings for use as the type of an option."""
 
     def checked(text: str) -> float:
         try:
@@ -62,7 +62,7 @@ def _amount(read: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def _selection(command: _Wrapped) -> _Wrapped:
-    """The arguments that name a kernel and values of its axes."""
+    """Add the arguments that name a kernel and values of its axes."""
     command = click.argument("values", metavar="[AXIS=VALUE[,VALUE...]]...", nargs=-1)(command)
     return click.argument("spec", metavar="PACKAGE_OR_FILE[:KERNEL]")(command)
 
@@ -75,13 +75,13 @@ def _settings() -> Settings:
 
 
 def _kernels(spec: str) -> list[Declaration]:
-    # What a module prints when it is imported is no part of a command's output.
+    # A module may print during its import, which must not mix with the output of the command.
     with redirect_stdout(sys.stderr):
         return load_kernels(spec)
 
 
 def _sets(spec: str, values: Sequence[str]) -> list[InstantiationSet]:
-    """The instantiation set of every kernel that is named."""
+    """Return the instantiation set of every kernel that `spec` names."""
     given = _parsed(values)
     return [instantiate(kernel, given) for kernel in _kernels(spec)]
 
@@ -112,20 +112,23 @@ def _parsed(values: Iterable[str]) -> dict[str, str | list[str]]:
 def dimorph() -> None:
     """C++ kernels written once, compiled just in time or ahead of time.
 
-    PACKAGE_OR_FILE is what declares kernels: an importable module (mypkg.kernels) or a Python file. AXIS=VALUE fixes
-    an axis or narrows it; axes that are not named keep their declared values.
+    PACKAGE_OR_FILE declares the kernels: an importable module (mypkg.kernels) or the path of a Python file. AXIS=VALUE
+    fixes an axis to one value or to a list of values; axes that are not named keep their declared values.
 
-    Exit status: 0 done, 1 failed or something is broken, 2 wrong usage.
+    Exit status: 0: success. 1: the command failed, or found a problem. 2: wrong usage.
     """
 
 
 @dimorph.command("verify")
 @click.argument("spec", metavar="PACKAGE_OR_FILE[:KERNEL]")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="What was built into.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The directory that was built into."
+)
 def prove(spec: str, out: Path) -> None:
     """Prove what a directory built ahead of time covers.
 
-    Recomputes keys from the sources as they are now and compares checksums with the manifest. Needs no compiler.
+    Compares the keys of the present sources, and the checksums of the artifacts, with the manifest. It needs no
+    compiler. Exit status 1: an artifact is missing, damaged, outdated or not in the manifest.
     """
     coverage = aot.verify(_kernels(spec), out)
     show.console().print(str(coverage), markup=False, highlight=False)
@@ -135,7 +138,9 @@ def prove(spec: str, out: Path) -> None:
 
 @dimorph.command()
 @_selection
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where artifacts go.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The directory to build into."
+)
 @click.option(
     "--target", "targets", multiple=True, metavar="LEVEL", help="A target level to build for; may be repeated."
 )
@@ -149,8 +154,8 @@ def prove(spec: str, out: Path) -> None:
 def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...], archs: tuple[str, ...]) -> None:
     """Build kernels ahead of time.
 
-    Loading finds what is in a directory _dimorph beside a kernel's sources, or in one that DIMORPH_SHARED_STORES names.
-    What is there already is kept; only what lacks is compiled.
+    Loads find the artifacts in a directory _dimorph beside a kernel's sources, and in directories that
+    DIMORPH_SHARED_STORES names. Artifacts that the directory already holds are kept; only missing ones are compiled.
 
     \b
     dimorph build skeleton.py --out _dimorph
@@ -171,7 +176,7 @@ def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...
 def header(spec: str, values: tuple[str, ...]) -> None:
     """Print a kernel's generated config header.
 
-    With every axis at one value this is the form that cases are compiled with, otherwise the one that dispatches.
+    With every axis at one value it is the form that cases are compiled with, otherwise the form that dispatches.
 
     \b
     dimorph header skeleton.py dtype=float32 head_dim=128
@@ -181,18 +186,22 @@ def header(spec: str, values: tuple[str, ...]) -> None:
 
 @dimorph.command("explain")
 @_selection
-@click.option("--policy", type=click.Choice(configuration.POLICIES), help="Default: the one of the settings.")
+@click.option(
+    "--policy",
+    type=click.Choice(configuration.POLICIES),
+    help="The policy of the load. Default: the policy of the settings.",
+)
 @click.option(
     "--against",
     metavar="OTHER",
-    help="Show in what the keys differ from OTHER's: the first digits of a key, the directory of an artifact, or "
+    help="Show how the keys differ from those of OTHER: the first digits of a key, the directory of an artifact, or "
     "AXIS=VALUE[,VALUE...].",
 )
 def explain_command(spec: str, values: tuple[str, ...], policy: str | None, against: str | None) -> None:
-    """Show what a load would use, and why nothing else.
+    """Show which artifacts a load would use, and why others do not serve.
 
-    Nothing is compiled or loaded. Where a place holds the same thing under another key, the difference is shown: a
-    changed source, flag, target or header. Exit status 1: a load would fail.
+    Nothing is compiled or loaded. If a store holds the same unit under another key, the difference is shown: a changed
+    source, flag, target or header. Exit status 1: a load would fail.
 
     \b
     dimorph explain skeleton.py dtype=float32 head_dim=128
@@ -215,14 +224,14 @@ def explain_command(spec: str, values: tuple[str, ...], policy: str | None, agai
 
 
 def _changed(values: Sequence[str], other: str) -> list[str]:
-    """The values with one axis given anew."""
+    """Return the values with those of one axis replaced."""
     name = other.partition("=")[0]
     return [*(word for word in values if word.partition("=")[0] != name), other]
 
 
 @dimorph.group()
 def cache() -> None:
-    """The store of what was compiled on this machine."""
+    """Inspect and clean the store of this machine's artifacts."""
 
 
 @cache.command()
@@ -233,14 +242,14 @@ def path() -> None:
 
 @cache.command("list")
 def list_() -> None:
-    """List what the store holds, by kernel."""
+    """List the artifacts in the store, by kernel."""
     store = user_store(_settings())
     show.entries(list(store.entries()), store.usage())
 
 
 @cache.command()
 def verify() -> None:
-    """Compare every checksum in the store. Exit status 1: something cannot be used."""
+    """Verify every checksum in the store. Exit status 1: an artifact cannot be used."""
     store = user_store(_settings())
     broken = store.verify()
     count = sum(1 for _ in store.entries())
@@ -255,10 +264,19 @@ def _blame(item: Broken) -> str:
 
 
 @cache.command()
-@click.option("--max-size", metavar="SIZE", type=_amount(configuration.size), help="What may stay, e.g. 1GB.")
-@click.option("--max-age", metavar="AGE", type=_amount(configuration.age), help="Since its last use, e.g. 30d.")
+@click.option(
+    "--max-size", metavar="SIZE", type=_amount(configuration.size), help="The size that the store may keep, e.g. 1GB."
+)
+@click.option(
+    "--max-age",
+    metavar="AGE",
+    type=_amount(configuration.age),
+    help="The longest time since its last use that an artifact may have, e.g. 30d.",
+)
 def prune(max_size: float | None, max_age: float | None) -> None:
-    """Remove what was not used for longest, and what killed builds left.
+    """Remove old artifacts, and the leftovers of killed builds.
+
+    With --max-size the least recently used artifacts go first.
 
     \b
     dimorph cache prune --max-size 1GB
@@ -278,9 +296,9 @@ def prune(max_size: float | None, max_age: float | None) -> None:
 
 @dimorph.command("doctor")
 def doctor_command() -> None:
-    """Show what Dimorph finds on this machine, and how to mend what is wrong.
+    """Check this machine, and show how to mend each problem.
 
-    Exit status 1: something is broken.
+    Checked are settings, compilers, stores, GPUs and optional packages. Exit status 1: there is a problem.
     """
     wrong = 0
     for finding in doctor.examine():
@@ -304,7 +322,7 @@ def ide_command(spec: str, values: tuple[str, ...], directory: Path | None) -> N
 
     Writes compile_commands.json, keeping what others put there, and the config headers below .dimorph, which git
     ignores. With every axis at one value the entry is shown specialized, otherwise dispatching; cases are shown for
-    the first combination. To be repeated when the declaration or the includes change.
+    the first combination. Repeat it when the declaration or the includes change.
 
     \b
     dimorph ide skeleton.py
@@ -325,7 +343,7 @@ def ide_command(spec: str, values: tuple[str, ...], directory: Path | None) -> N
 
 @dimorph.command()
 def demo() -> None:
-    """Embed real sentences with both forms of the attention kernels, and compare."""
+    """Embed sentences with both forms of attention, and compare the results."""
     try:
         from dimorph.demo import run
 

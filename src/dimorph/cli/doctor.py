@@ -1,4 +1,4 @@
-"""What is there on this machine, what is wrong with it, and the command that mends it."""
+"""Check a machine: settings, compilers, stores and GPUs, each problem with the command that mends it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from dimorph.store.store import Broken, Store
 from dimorph.toolchain import cuda, host, process, targets
 from dimorph.toolchain.host import HostCompiler
 
-# A few builds' worth; below that the next one may not fit.
+# The size of a few builds; with less free space the next build may not fit.
 _LITTLE_SPACE = 100_000_000  # bytes
 _DRIVER = Path("/proc/driver/nvidia")
-# Packages that some part of Dimorph uses -> what for.
+# Optional packages -> their use.
 _OPTIONAL = {
     "numpy": "arrays, and the demo",
     "ml_dtypes": "bfloat16 in NumPy",
@@ -37,13 +37,13 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        topic: what it is.
-        state: `ok`, `absent` (optional, and not there) or `wrong`.
-        text: what was found.
-        mend: the command that mends or installs it; empty where there is nothing to do.
+        topic: the subject of the check, e.g. `compiler`.
+        state: `ok`, `absent` (an optional part that is not installed) or `wrong`.
+        text: a description of what was found.
+        mend: the command that mends or installs it; empty if there is nothing to do.
     """
 
     topic: str
@@ -53,7 +53,10 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Looks at everything, one finding after the other. Tries the compiler; changes nothing, creates no GPU context."""
+    """Run all checks and yield their findings.
+
+    One of them compiles a small file in a temporary directory. No check changes the machine or creates a GPU context.
+    """
     yield Finding("python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     yield Finding("dimorph", "ok", f"{__version__} ({INCLUDE.parent})")
     yield _ffi()
@@ -82,9 +85,9 @@ def _ffi() -> Finding:
     text = f"{version}; artifacts are made for {FFI_ABI} ({include})"
     mend = "pip install --force-reinstall 'apache-tvm-ffi>=0.1.15.post2,<0.2'"
     if not f"tvm-ffi {version}.".startswith(f"{FFI_ABI}."):
-        return Finding("tvm-ffi", "wrong", f"{text}: another ABI", mend)
+        return Finding("tvm-ffi", "wrong", f"{text}: the installed version has another ABI", mend)
     if not (include / "tvm/ffi/c_api.h").is_file():
-        return Finding("tvm-ffi", "wrong", f"{text}: it lacks tvm/ffi/c_api.h", mend)
+        return Finding("tvm-ffi", "wrong", f"{text}: the package lacks tvm/ffi/c_api.h", mend)
     return Finding("tvm-ffi", "ok", text)
 
 
@@ -109,7 +112,7 @@ def _compilers(config: Settings) -> Iterator[Finding]:
     except ToolchainError as error:
         yield Finding("compiler", "wrong", str(error), "unset DIMORPH_CXX" if config.cxx else "pip install ziglang")
         return
-    why = f"DIMORPH_CXX={config.cxx}" if config.cxx else "the first there is of g++, clang++, c++ on PATH, then ziglang"
+    why = f"DIMORPH_CXX={config.cxx}" if config.cxx else "the first found of g++, clang++, c++ on PATH, then ziglang"
     try:
         description = used.identity(memo_dir(user_store(config))).description
         _try_compiler(used, config)
@@ -129,10 +132,10 @@ def _compilers(config: Settings) -> Iterator[Finding]:
 
 
 def _try_compiler(toolchain: HostCompiler, config: Settings) -> None:
-    """Compiles the least that includes what every entry does.
+    """Compile a file that only includes the header of every entry.
 
     Raises:
-        BuildError: the compiler refused it.
+        BuildError: the compile failed.
     """
     with tempfile.TemporaryDirectory(prefix="dimorph-doctor-") as name:
         work = Path(name)
@@ -157,7 +160,7 @@ def _reinstall(toolchain: HostCompiler) -> str:
     if toolchain.dialect == "zig":
         return "pip install --force-reinstall ziglang"
     package = "clang" if toolchain.dialect == "clang" else "g++"
-    return f"apt-get install {package} libc6-dev (or your system's way), or: pip install ziglang, DIMORPH_CXX=zig"
+    return f"apt-get install {package} libc6-dev (or as your system does), or: pip install ziglang, DIMORPH_CXX=zig"
 
 
 def _targets(config: Settings) -> Iterator[Finding]:
@@ -168,7 +171,7 @@ def _targets(config: Settings) -> Iterator[Finding]:
         yield Finding("targets", "wrong", str(error), "unset DIMORPH_TARGET" if config.target else "")
         return
     if wanted in names:
-        yield Finding("targets", "ok", f"this CPU runs {', '.join(names)}; {wanted} is built")
+        yield Finding("targets", "ok", f"this CPU runs {', '.join(names)}; compiles are for {wanted}")
     else:
         text = f"DIMORPH_TARGET={wanted}: this CPU runs only {', '.join(names)}"
         yield Finding("targets", "wrong", text, "unset DIMORPH_TARGET")
@@ -188,11 +191,11 @@ def _store(config: Settings) -> Iterator[Finding]:
         yield Finding("store", "wrong", f"{store.root} cannot be read: {error}", elsewhere)
         return
     broken = [item for item in found if isinstance(item, Broken)]
-    text = f"{store.root}: {len(found)} artifacts; safe" if there == store.root else f"{store.root}: not made yet"
+    text = f"{store.root}: {len(found)} artifacts; safe" if there == store.root else f"{store.root}: not created yet"
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        yield Finding("store", "wrong", f"{text}; {there} cannot be written: every process builds anew", elsewhere)
+        yield Finding("store", "wrong", f"{text}; {there} cannot be written: every process compiles again", elsewhere)
     elif os.statvfs(there).f_flag & os.ST_NOEXEC:
-        yield Finding("store", "wrong", f"{text}; {there} is mounted noexec: nothing in it can be loaded", elsewhere)
+        yield Finding("store", "wrong", f"{text}; {there} is mounted noexec: no artifact can be loaded", elsewhere)
     elif shutil.disk_usage(there).free < _LITTLE_SPACE:
         yield Finding("store", "wrong", f"{text}; the disk is nearly full", "dimorph cache prune --max-size 100MB")
     elif broken:
@@ -215,7 +218,7 @@ def _shared(root: Path) -> Finding:
 
 
 def _cuda(config: Settings) -> Iterator[Finding]:
-    # Read from files: asking the driver would start it.
+    # Read from files, because a call of the NVIDIA driver would initialise it.
     models = [_field(file, "Model") for file in sorted(_DRIVER.glob("gpus/*/information"))]
     if models:
         version = (_DRIVER / "version").read_text("utf-8").partition("\n")[0]
@@ -227,7 +230,7 @@ def _cuda(config: Settings) -> Iterator[Finding]:
     except ToolchainError as error:
         yield Finding("nvrtc", "wrong" if config.nvcc else "absent", str(error), "pip install nvidia-cuda-nvrtc")
     else:
-        why = f"DIMORPH_NVCC={config.nvcc}" if config.nvcc else f"the first there is of NVRTC and nvcc: {used.dialect}"
+        why = f"DIMORPH_NVCC={config.nvcc}" if config.nvcc else f"the first found of NVRTC and nvcc: {used.dialect}"
         yield Finding("nvrtc", "ok", f"{used.command[0]}: CUDA {cuda.describe(used.version)} (used: {why})")
 
 
@@ -246,7 +249,7 @@ def _package(name: str, use: str) -> Finding:
 
 
 def _program(name: str, use: str, config: Settings) -> Finding:
-    # A virtual environment's programs stand beside its Python, which need not be on PATH.
+    # The programs of a virtual environment are beside its Python, whose directory need not be on PATH.
     path = os.pathsep.join([config.path, str(Path(sys.executable).parent)])
     found = shutil.which(name, path=path)
     if found:

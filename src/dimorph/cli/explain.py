@@ -1,4 +1,4 @@
-"""What a load would use and why not something else, without compiling or loading anything."""
+"""Explain which artifacts a load would use, and why others do not serve, without compiling or loading."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from dimorph.store.artifact import Artifact, is_hex
 from dimorph.store.layers import Layer, layers
 from dimorph.toolchain.archs import by_name
 
-# Combinations of values that are listed.
+# The most combinations of values that a line lists.
 _MOST = 8
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What serves one unit of a load.
+    """The explanation for one unit of a load.
 
     Attributes:
-        unit: what is needed.
+        unit: the unit that the load needs.
         key: its key for the best target level.
-        artifact: what serves; None: nothing does yet.
-        serves: where it is, or what a load would do.
-        fails: whether a load would fail here.
-        passed: a line for each place that is passed over.
-        near: for places passed over, what they hold of this unit under another key, and the differences.
+        artifact: the artifact that serves; None if no layer holds one.
+        serves: the layer that holds the artifact, or what a load would do without one.
+        fails: True if a load would fail because of this unit.
+        passed: for each layer that is passed over, a line with the reason.
+        near: lines about artifacts of the unit under other keys in those layers, and how the keys differ.
     """
 
     unit: Unit
@@ -49,13 +49,13 @@ class Verdict:
 
 
 def explain(instantiations: InstantiationSet, settings: Settings, policy: str) -> list[Verdict]:
-    """What a load of these values would use: for the entry, then for each case, then for what they share.
+    """Explain the load of a set: its entry, then each case, then the units that they share.
 
-    A dispatching module looks for its cases when they are first called.
+    The cases of a dispatching module are included, although a load searches for them only when they are called.
 
     Raises:
-        DeclarationError: a source is missing, or one that cannot be keyed.
-        ToolchainError: no target level, or none of the name in the settings.
+        DeclarationError: a source is missing or has no key.
+        ToolchainError: the settings name an unknown target level or architecture, or this CPU runs no level.
     """
     serving = serving_set(instantiations, settings, policy)
     units = load_plan(serving, archs_here(settings), instantiations)
@@ -82,10 +82,10 @@ def _verdict(
 
 
 def _without(unit: Unit, settings: Settings, policy: str, target: str) -> tuple[str, bool]:
-    """What happens where there is no artifact; whether that is a failure."""
+    """Return what a load does for a unit without an artifact, and True if it fails."""
     mend = f"build it: {build_command(unit.kernel, unit.values, unit.archs[:1])}"
     if policy == "aot":
-        return f"fails, as the policy is aot, which never compiles; {mend}", True
+        return f"fails, because the policy is aot, which never compiles; {mend}", True
     try:
         used = compiler(unit, settings)
     except ToolchainError as error:
@@ -94,10 +94,13 @@ def _without(unit: Unit, settings: Settings, policy: str, target: str) -> tuple[
 
 
 def _near(layer: Layer, unit: Unit, settings: Settings, held: dict[Path, list[Artifact]]) -> Iterator[str]:
-    """What a place holds of the same unit under another key: the newest, and in what its key differs.
+    """Describe what a layer holds of the same unit under other keys: the newest artifact, and how its key differs.
 
     Args:
-        held: what places hold, remembered from one unit to the next.
+        layer: the layer to search.
+        unit: the unit that the load needs.
+        settings: the settings of the load.
+        held: the artifacts of stores that were already listed, by directory; extended here.
     """
     targets = levels(unit, settings)
     keys = {target.name: unit.key(target, settings) for target in targets}
@@ -109,7 +112,7 @@ def _near(layer: Layer, unit: Unit, settings: Settings, held: dict[Path, list[Ar
     same = [a for a in held[layer.store.root] if (a.meta.kernel, a.meta.kind) == (unit.kernel.name, unit.kind)]
     others = [a for a in same if a.meta.specialization == unit.values and a.meta.key not in keys.values()]
     if others:
-        # One for a level that counts here says more than a newer one for another.
+        # An artifact for a level of this load is closer than a newer one for another level.
         closest = max(others, key=lambda a: (a.meta.target in keys, a.meta.created_at()))
         level = next((target for target in targets if target.name == closest.meta.target), targets[0])
         yield f"{layer.name} holds it as {describe(closest)}, with another key:"
@@ -125,11 +128,11 @@ def _compared(artifact: Artifact, now: KeyRecord) -> list[str]:
         lines = differences(KeyRecord.recorded(artifact), now)
     except (ArtifactCorrupt, OSError) as error:
         return [f"cannot be compared: {error}"]
-    return lines or ["nothing that is recorded differs: another version of Dimorph made it"]
+    return lines or ["no recorded part of the key differs: another version of Dimorph made it"]
 
 
 def describe(artifact: Artifact) -> str:
-    """An artifact in words: the first digits of its key, when and for what it was made."""
+    """Describe an artifact in a few words: the first digits of its key, target, time and compiler."""
     meta = artifact.meta
     return f"{meta.key[:12]} ({meta.target}, {meta.created_at():%Y-%m-%d %H:%M} UTC, {meta.toolchain})"
 
@@ -143,15 +146,16 @@ def _cases(instantiations: InstantiationSet) -> list[Unit]:
 
 
 def against(instantiations: InstantiationSet, other: str, settings: Settings) -> list[str]:
-    """In what the key of a recorded artifact differs from that of its unit now.
+    """List how the key of an existing artifact differs from the key that its unit has now.
 
     Args:
-        instantiations: the values whose entry or case is compared, by the kind of the artifact.
-        other: the directory of an artifact, or the first digits of a key in a place where loads look.
+        instantiations: the set whose entry, case or device code is compared, as the artifact is one or the other.
+        other: the directory of an artifact, or at least 4 leading digits of a key in a store that loads search.
+        settings: the settings of the load.
 
     Raises:
-        DimorphError: there is no such artifact, or several.
-        DeclarationError: it is of another kernel, or of a combination that is not among the values.
+        DimorphError: there is no such artifact, or several match.
+        DeclarationError: the artifact is of another kernel, or of a combination outside the set.
     """
     entry = entry_unit(instantiations)
     artifact = _artifact(entry, other, settings)
@@ -163,7 +167,7 @@ def against(instantiations: InstantiationSet, other: str, settings: Settings) ->
         units = [device_unit(specialization, (by_name(meta.target),)) for specialization in instantiations]
     unit = next((u for u in units if u.values == meta.specialization), units[0] if len(units) == 1 else None)
     if unit is None:
-        raise DeclarationError(f"{other}: it is for {_values(artifact)}, which is not among the values asked for")
+        raise DeclarationError(f"{other}: it is for {_values(artifact)}, which is not among the requested values")
     level = next((t for t in levels(unit, settings) if t.name == meta.target), levels(unit, settings)[0])
     key = unit.key(level, settings)
     lines = [f"then: {describe(artifact)}", f"now:  {key[:12]} ({unit.label}, {level.name})"]
@@ -173,7 +177,7 @@ def against(instantiations: InstantiationSet, other: str, settings: Settings) ->
 
 
 def between(first: InstantiationSet, second: InstantiationSet, settings: Settings) -> list[str]:
-    """In what the keys of two sets of values differ: of their entries, and of their cases where each has one."""
+    """List how the keys of two sets differ: those of their entries, and of their cases if each set has one."""
     level = target_levels(settings)[0]
     pairs = [(entry_unit(first), entry_unit(second))]
     if first.specialized and second.specialized:

@@ -6,11 +6,11 @@ import sys
 
 
 def main() -> None:
-    """Runs `dimorph`; exits with 0, 1 where something failed or is broken, 2 where it was used wrongly."""
+    """Run `dimorph`; exit with 0 on success, 1 on a failure or a problem found, 2 on wrong usage."""
     try:
         from dimorph.cli.commands import dimorph
     except ModuleNotFoundError as error:
-        # Anything else that is missing is a defect, and shows as one.
+        # Any other missing module is a defect, so its traceback is shown.
         if error.name not in ("click", "rich"):
             raise
         print(f"dimorph: the command line needs {error.name}: pip install dimorph[cli]", file=sys.stderr)

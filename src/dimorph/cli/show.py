@@ -1,4 +1,4 @@
-"""How results look on a terminal; in a pipe, plain lines that are not wrapped."""
+"""Print results: tables and colours on a terminal, plain lines without wrapping in a pipe."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from dimorph.resolve.build import Progress as Callback
 from dimorph.store.artifact import Artifact
 from dimorph.store.store import Broken, Usage
 
-# Rows of a summary, so that it fits a screen.
+# The most rows of a summary, so that it fits on a screen.
 _ROWS = 16
-# Columns where there is no terminal to ask.
+# The width in columns of output that does not go to a terminal.
 _WIDE = 200
 _MARKS = {"ok": "[green]ok[/green]    ", "absent": "[dim]absent[/dim]", "wrong": "[red]wrong[/red] "}
 
 
 def console(*, error: bool = False) -> Console:
-    """Where things are printed; made anew each time, because tests and shells exchange the streams."""
+    """Return a console for standard output or standard error, made anew because tests replace these streams."""
     stream = sys.stderr if error else sys.stdout
     return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDE)
 
 
 def lines(texts: Sequence[str]) -> None:
-    """Plain lines."""
+    """Print lines without markup and wrapping."""
     out = console()
     for text in texts:
         out.print(text, markup=False, soft_wrap=True)
 
 
 def size(count: float) -> str:
-    """A number of bytes, for people."""
+    """Return a number of bytes as a text with a decimal unit, e.g. `1.5 MB`."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -50,13 +50,13 @@ def size(count: float) -> str:
 
 @contextmanager
 def progress(kernel: str) -> Iterator[Callback]:
-    """Shows how far a build is: on a terminal a bar, elsewhere a line for each thing compiled. On standard error."""
+    """Show the progress of a build on standard error: a bar on a terminal, elsewhere a line for each compiled unit."""
     out = console(error=True)
     if not out.is_terminal:
         shown = -1
 
         def lines(done: int, total: int, label: str) -> None:
-            # Called when a compile starts, with the number done so far, and when one ends.
+            # Called with the number of finished compiles when a compile begins and when one ends.
             nonlocal shown
             if done > shown:
                 text = f"[{done}/{total}] {label}" if done else f"{kernel}: compiling {total}"
@@ -73,12 +73,12 @@ def progress(kernel: str) -> Iterator[Callback]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=out, transient=True) as bar:
-        task = bar.add_task(f"{kernel}: looking", total=None)
+        task = bar.add_task(f"{kernel}: searching", total=None)
         yield lambda done, total, label: bar.update(task, completed=done, total=total, description=escape(label))
 
 
 def report(done: Report) -> None:
-    """What a build did, in one screen."""
+    """Print the result of a build on one screen."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in ("kind", "values", "target", "key"):
         table.add_column(heading)
@@ -96,7 +96,7 @@ def report(done: Report) -> None:
 
 
 def verdicts(found: Sequence[Verdict]) -> None:
-    """What a load would use, unit by unit."""
+    """Print the explanation of a load, unit by unit."""
     out = console()
     for verdict in found:
         mark = "[red]x[/red]" if verdict.fails else "[green]*[/green]" if verdict.artifact else "[yellow]+[/yellow]"
@@ -109,7 +109,7 @@ def verdicts(found: Sequence[Verdict]) -> None:
 
 
 def entries(found: Sequence[Artifact | Broken], usages: Sequence[Usage]) -> None:
-    """A store's artifacts, by kernel."""
+    """Print a table of the artifacts of a store, by kernel."""
     used = {usage.path: usage for usage in usages}
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in ("kernel", "kind", "values", "target", "compiler", "key"):
@@ -132,7 +132,7 @@ def entries(found: Sequence[Artifact | Broken], usages: Sequence[Usage]) -> None
 
 
 def finding(found: Finding) -> None:
-    """One thing that `doctor` looked at."""
+    """Print one finding of `doctor`."""
     out = console()
     out.print(f"{_MARKS[found.state]} {found.topic:<24} {escape(found.text)}", soft_wrap=True)
     if found.mend:

@@ -1,4 +1,4 @@
-"""The two forms of the attention that the demo compares, and the one place that gets them from Dimorph."""
+"""The two forms of attention that the demo compares, and the only module of the demo that calls Dimorph."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dimorph.settings import current
 
 @dataclass(frozen=True)
 class Form:
-    """An attention function, and where its machine code came from.
+    """An attention function and the origin of its machine code.
 
     Attributes:
         attention: the function that `MiniLM.embed` calls.
-        resolution: the artifacts that served so far and why each was taken, one printable line each; asked
-            for after the calls, because artifacts are bound at their first use.
+        resolution: returns a printable line for each artifact that was loaded so far, with the reason for the choice.
+            It is called after the attention function, because cases are loaded at their first call.
     """
 
     attention: Attention
@@ -28,12 +28,12 @@ class Form:
 
 
 class Forms(Protocol):
-    """What the demo asks of Dimorph; a test hands in one of its own."""
+    """The interface between the demo and Dimorph, which a test can replace."""
 
     def jit(self, store: Path) -> Form:
-        """Give the form that compiles for the one head dimension in use, at the latest at its first call.
+        """Return the form that compiles for the head dimension in use, at the latest at its first call.
 
-        `store` is an empty directory, the only place where artifacts are kept or looked for.
+        `store` is an empty directory, the only store that artifacts are searched in and added to.
         """
         ...
 
@@ -42,15 +42,12 @@ class Forms(Protocol):
         ...
 
     def aot(self, artifacts: Path) -> Form:
-        """Give the form that never compiles and is served from what `build` left in `artifacts`."""
+        """Return the form that never compiles and loads the artifacts that `build` put into `artifacts`."""
         ...
 
 
 def dimorph_forms() -> Forms:
-    """Give the two forms of `dimorph.attention.attention`, plain variant, scale `1 / sqrt(head_dim)`.
-
-    The only function of the demo that calls Dimorph.
-    """
+    """Return the two forms of `dimorph.attention.attention`: plain variant, scale `1 / sqrt(head_dim)`."""
     return _DimorphForms()
 
 
@@ -65,7 +62,7 @@ class _DimorphForms:
         )
 
     def aot(self, artifacts: Path) -> Form:
-        # The user's store is named and not there: nothing may be written.
+        # The user's store is a directory that does not exist: this form must not write anything.
         settings = replace(current(), store=artifacts.with_name("nowhere"), shared_stores=(artifacts,))
         return _form(attention.Attention(policy="aot", settings=settings))
 

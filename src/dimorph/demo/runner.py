@@ -1,4 +1,4 @@
-"""The demo: embed the same sentences with both forms, and show what came out and what it took."""
+"""The demo: embed the same sentences with both forms, and show the similarities and the times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from dimorph.demo.forms import Form, Forms, dimorph_forms
 from dimorph.demo.minilm import FloatArray, IntArray, MiniLM, load_model
 
-# Four pairs that say much the same in other words, so that the table shows whether meaning was found.
+# Four pairs of sentences with similar meaning and different words; the table shows if the model pairs them.
 SENTENCES = (
     "The cat slept on the warm windowsill all afternoon.",
     "A kitten is dozing in the sun.",
@@ -38,8 +38,8 @@ class _Measured:
     name: str
     embeddings: FloatArray  # [len(SENTENCES), 384]
     resolution: Sequence[str]
-    build: float | None  # None where nothing is built ahead
-    first_call: float  # from asking for the form to its first embeddings
+    build: float | None  # None if nothing is built ahead of time
+    first_call: float  # from the load of the form to its first embeddings
     later_call: float  # median
 
 
@@ -54,15 +54,15 @@ def run(console: Console) -> int:
 
 
 def compare(console: Console, model: MiniLM, forms: Forms) -> int:
-    """Embed `SENTENCES` once with the JIT form and once with the AOT form, and print what happened.
+    """Embed `SENTENCES` with the JIT form and with the AOT form, and print a comparison.
 
-    Printed are the cosine of every two sentences, the times, the artifacts that served, and whether the two
-    forms gave the same bits. Everything that is built goes into a temporary directory, which is removed.
+    It prints the cosine of every two sentences, the times, the artifacts that were loaded, and if the embeddings of the
+    two forms are bit-identical. Artifacts are built in a temporary directory, which is removed.
 
     Returns:
-        An exit status: 0 if the embeddings are bit-identical, 1 if not.
+        The exit status: 0 if the embeddings are bit-identical, otherwise 1.
     """
-    # NumPy starts its threads and the weights are paged in here, so that neither form pays for that.
+    # A first run without attention starts NumPy's threads and pages the weights in, so that neither form pays for that.
     model.embed(SENTENCES, _without_attention)
     with tempfile.TemporaryDirectory(prefix="dimorph-demo-") as directory:
         store, artifacts = Path(directory, "store"), Path(directory, "artifacts")
@@ -81,12 +81,12 @@ def compare(console: Console, model: MiniLM, forms: Forms) -> int:
         console.print(f"  {number}  {sentence}", markup=False, highlight=False)
     console.print(_similarity_table(jit.embeddings))
     console.print(_time_table([jit, aot]))
-    console.print("What served")
+    console.print("Loaded artifacts")
     for form in (jit, aot):
         for line in form.resolution:
             console.print(f"  {form.name}  {line}", markup=False, highlight=False)
 
-    # Bytes, not ==, under which NaN would differ from itself and 0.0 would equal -0.0.
+    # Compared as bytes, because with == NaN would differ from itself and 0.0 would equal -0.0.
     identical = jit.embeddings.tobytes() == aot.embeddings.tobytes()
     if identical:
         console.print("\n[green]JIT and AOT embeddings are bit-identical.[/green]")

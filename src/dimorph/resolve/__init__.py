@@ -1,1 +1,1 @@
-"""From a unit to its artifact: searched, or built."""
+"""The way from a unit to its artifact: search the stores, else build it."""

@@ -30,7 +30,8 @@ from dimorph.toolchain.jobs import parallel_jobs
 
 _log = logger("dimorph")
 
-# done, total, and what is being compiled or was just finished; called from several threads.
+# Called from several threads with the number of finished jobs, the number of jobs, and the label of the job that has
+# just begun or ended.
 Progress = Callable[[int, int, str], None]
 
 
@@ -44,21 +45,21 @@ class Job:
 
 
 def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progress | None = None) -> list[Artifact]:
-    """Compile jobs and publish them in `store`: host and device code side by side, as cores and memory allow.
+    """Compile jobs in parallel, as CPUs and memory allow, and publish their artifacts in `store`.
 
-    A store that is full or cannot be written costs a warning: the artifacts are then kept in a private temporary
+    If the store is full or cannot be written, a warning says so, and the artifacts are kept in a private temporary
     directory until the process ends.
 
     Returns:
         The artifacts, in the order of `jobs`.
 
     Raises:
-        BuildError: the first failure, after the compiles that were under way have ended.
+        BuildError: a job failed. Jobs that have begun end first; the others are cancelled.
     """
     done = 0
     workers = max(1, min(len(jobs), parallel_jobs(settings)))
     with ThreadPoolExecutor(workers, "dimorph-build") as pool, ThreadPoolExecutor(2, "dimorph-identity") as beside:
-        # Telling a compiler's identity for the first time means reading all of it, so it goes on beside the compiles.
+        # The first identification of a compiler hashes all its files, so it runs while the compiles do.
         running = process.Group()
         shared = {
             compiler: _Shared(compiler, settings, beside.submit(compiler.identity, memo_dir(store)), running)
@@ -70,7 +71,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
                 progress(done, len(jobs), job.unit.label)
             return _build_one(job, shared[job.compiler], store)
 
-        # Device code takes longest, so where there are few cores it goes first.
+        # Device code takes longest, so it begins first, which matters where there are few CPUs.
         ordered = sorted(jobs, key=lambda job: job.unit.kind != "device")
         futures = {id(job): pool.submit(start, job) for job in ordered}
         try:
@@ -81,7 +82,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
                     progress(done, len(jobs), job.unit.label)
         except BaseException as error:
             if not isinstance(error, Exception):
-                running.end()  # interrupted: nobody waits for what is under way
+                running.end()  # interrupted, e.g. by Ctrl-C: stop the compilers that still run
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     sweep_daily(store, settings)
@@ -112,13 +113,13 @@ def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
             if "No space left on device" not in error.output:
                 raise
             reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(store.root))
-        place = private_store(store, reason)
-        return _build_in(place, job, key, shared)
+        private = private_store(store, reason)
+        return _build_in(private, job, key, shared)
 
 
-def _build_in(place: Store, job: Job, key: str, shared: _Shared) -> Artifact:
-    with place.work_dir() as work:
-        files, output = _compile(job, key, shared, work, memo_dir(place))
+def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
+    with store.work_dir() as work:
+        files, output = _compile(job, key, shared, work, memo_dir(store))
         identity = shared.identity.result()
         report = shared.compiler.report(job.target, output)
         meta = Meta(
@@ -133,11 +134,11 @@ def _build_in(place: Store, job: Job, key: str, shared: _Shared) -> Artifact:
             created=timestamp(),
             device=DeviceRecord(*report) if report else None,
         )
-        return place.publish(key, identity.id, files, meta)
+        return store.publish(key, identity.id, files, meta)
 
 
 def _compile(job: Job, key: str, shared: _Shared, work: Path, memo: Path) -> tuple[dict[str, Path], str]:
-    """Compile in `work`; return the files of the artifact, and the output of the compiler."""
+    """Compile in `work`; return the files of the artifact by name, and the output of the compiler."""
     unit, compiler, settings = job.unit, shared.compiler, shared.settings
     generated, output = work / "generated", work / f"{unit.kind}{compiler.suffix(job.target)}"
     generated.mkdir()
@@ -179,10 +180,10 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, memo: Path) -> tup
 
 
 def _refused(done: process.Completed, unit: Unit) -> BuildError:
-    """The compiler's complaint, its first error in front, once, at its real place."""
+    """Return the error for a source that the compiler rejected: its first error first, then the whole output."""
     found = parse_diagnostics(done.output)
     errors = [d for d in found if "error" in d.severity]
-    first = _place(errors[0]) if errors else "the compiler printed no error"
+    first = _located(errors[0]) if errors else "the compiler printed no error"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     message = f"{first}{more}\n  while compiling {unit.label}\n  with {done.command[0]}, exit code {done.exit_code}"
     return BuildError(
@@ -194,9 +195,9 @@ def _refused(done: process.Completed, unit: Unit) -> BuildError:
     )
 
 
-def _place(error: Diagnostic) -> str:
-    place = f"{error.file}:{error.line}: " if error.line else ""
-    return f"{place}{error.severity}: {error.message}"
+def _located(error: Diagnostic) -> str:
+    location = f"{error.file}:{error.line}: " if error.line else ""
+    return f"{location}{error.severity}: {error.message}"
 
 
 def _with_context(error: BuildError, unit: Unit) -> BuildError:
@@ -210,18 +211,18 @@ def _with_context(error: BuildError, unit: Unit) -> BuildError:
 
 
 def _find(store: Store, key: str, toolchain_id: str | None) -> Artifact | None:
-    for place in (store, *fallback_stores()):
+    for one in (store, *fallback_stores()):
         try:
-            if found := place.find(key, toolchain_id):
+            if found := one.find(key, toolchain_id):
                 return found
-        except OSError as error:  # a place that cannot be read serves nothing; what it would have held is built
-            _log.debug("%s: %s", place.root, error)
+        except OSError as error:  # a store that cannot be read counts as empty, so the artifact is built
+            _log.debug("%s: %s", one.root, error)
     return None
 
 
 @contextmanager
 def _lock(store: Store, key: str) -> Iterator[None]:
-    """Waits for whoever builds the same; a store where that cannot be arranged builds it twice."""
+    """Wait while another process builds the same key; go on without a lock in a store that cannot be locked."""
     try:
         manager = store.lock(key)
         manager.__enter__()

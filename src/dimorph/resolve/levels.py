@@ -25,9 +25,11 @@ def levels(unit: Unit, settings: Settings) -> tuple[Level, ...]:
 
 
 def archs_here(settings: Settings) -> DeviceArchs:
-    """Return the architectures wanted on this machine: for each kind of GPU there is, or the one named.
+    """Return the function that gives the architectures to load a specialization's device code for.
 
-    There are none where nothing here can run a specialization's device code: its launches then say so.
+    For each kind of GPU of this machine it gives a tuple of the declared architectures that serve, best first; with
+    `settings.arch`, one tuple with that architecture. A GPU that runs none of them has no tuple: a launch on it raises
+    an error.
     """
 
     def wanted(specialization: Specialization) -> Sequence[tuple[Arch, ...]]:
@@ -41,9 +43,9 @@ def archs_here(settings: Settings) -> DeviceArchs:
 
 
 def compiler(unit: Unit, settings: Settings) -> Compiler:
-    """Return the compiler that a build of a unit uses.
+    """Return the compiler that builds a unit.
 
     Raises:
-        ToolchainError: there is none.
+        ToolchainError: there is no usable compiler; the message says what to install.
     """
     return cuda.find(settings) if unit.kind == "device" else host.find(settings)

@@ -1,4 +1,4 @@
-"""The one wording of MissingSpecialization, and the command that mends it."""
+"""The message of MissingSpecialization, and the command that builds the missing artifacts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from dimorph.toolchain.archs import Arch
 
 
 def missing_unit(unit: Unit, reason: str, passed: Iterable[str]) -> MissingSpecialization:
-    """Describe a unit that no layer holds and that may not be compiled.
+    """Return the error for a unit that no layer holds and that may not be compiled.
 
     Args:
+        unit: the missing unit.
         reason: why it is not compiled.
-        passed: a line for each layer that was searched.
+        passed: for each layer that was searched, a line with the reason why it did not serve.
     """
     what = f"{unit.label} for {unit.archs[0].name}" if unit.archs else unit.label
     declared = {axis.name: [axis.text(value) for value in axis.values] for axis in unit.kernel.axes}
@@ -27,24 +28,26 @@ def missing_unit(unit: Unit, reason: str, passed: Iterable[str]) -> MissingSpeci
 def missing_values(
     kernel: Declaration, values: Mapping[str, str], reason: str, there: Mapping[str, Sequence[str]]
 ) -> MissingSpecialization:
-    """Describe values of a call that a module lacks.
+    """Return the error for values of a call that a module lacks.
 
     Args:
-        values: axis name -> the value that the call has.
-        reason: why it is not there.
-        there: axis name -> the values that the module has.
+        kernel: the kernel of the module.
+        values: axis name -> the value of the call.
+        reason: why the module lacks it and does not add it.
+        there: axis name -> the values of the module.
     """
     asked = ", ".join(f"{name}={text}" for name, text in values.items())
     held = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in there.items() if texts)
-    return _missing(kernel, f"{kernel.name}: {asked}", values, reason, [f"there is: {held}"], there, ())
+    return _missing(kernel, f"{kernel.name}: {asked}", values, reason, [f"available: {held}"], there, ())
 
 
 def build_command(kernel: Declaration, values: Mapping[str, str], archs: Sequence[Arch] = ()) -> str:
-    """Return the command that builds ahead of time everything that a call with these values needs.
+    """Return the shell command that builds ahead of time everything that a call with these values needs.
 
     Args:
+        kernel: the kernel to build.
         values: axis name -> value.
-        archs: the architectures to build device code for; none: those that the kernel declares.
+        archs: the architectures to build device code for; empty: those that the kernel declares.
     """
     axes = [f"{name}={text}" for name, text in values.items()]
     axes += [word for arch in archs for word in ("--arch", arch.name)]

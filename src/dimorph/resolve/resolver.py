@@ -1,4 +1,4 @@
-"""From units to artifacts: found, else built, else an error that names what is missing."""
+"""Resolve units to artifacts: search, else build, else raise an error that names what is missing."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ _log = logger("dimorph")
 
 
 def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str | None = None) -> list[Resolution]:
-    """Find or build artifacts for units; those that have to be built are built side by side.
+    """Find or build the artifacts of units; missing ones are built in parallel.
 
     Args:
-        refusal: why nothing may be compiled just now; None: it may.
+        units: the units of one load, in the order of its plan.
+        settings: the stores to search and the compilers to use.
+        policy: `auto`, `aot` or `jit`.
+        refusal: why nothing may be compiled now; None: compiling is allowed, unless the policy is `aot`.
 
     Returns:
-        The artifacts, in the order of `units`. Device code that is there for one kind of GPU is left out for another.
+        The resolutions, in the order of `units`. If nothing may be compiled and device code was found for some of the
+        GPUs, the missing device code for the others is left out.
 
     Raises:
-        MissingSpecialization: one is nowhere and the policy is `aot`, or there is no compiler.
-        BuildError: one could not be compiled.
+        MissingSpecialization: an artifact is in no store, and may not be compiled or there is no compiler.
+        BuildError: an artifact could not be compiled.
     """
     if policy == "aot":
         refusal = "the policy is aot, which never compiles"
-    # The thread pool is packaged with the kernel that needs it, which comes first.
+    # The thread pool is packaged beside the kernel that needs it, whose units come first.
     beside = [unit.kernel.root for unit in units[:1]]
     found = [search(unit, settings, policy, beside) for unit in units]
     missing = [(unit, why) for unit, why in zip(units, found, strict=True) if isinstance(why, list)]
@@ -54,7 +58,7 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
 
 def _built(missing: Sequence[tuple[Unit, list[str]]], settings: Settings) -> list[Resolution]:
     """Compile missing units; return their resolutions in the same order."""
-    # Only a build needs what builds: without it a store hit in a new process is several milliseconds faster.
+    # Imported late: without the modules of a build, a store hit in a new process is several milliseconds faster.
     from dimorph.resolve.build import Job, build
 
     jobs = []

@@ -1,4 +1,4 @@
-"""Search the layers of stores for the artifact of a unit, with the reason for every layer passed over."""
+"""Search the layers for the artifact of a unit, and record why each layer that was passed over did not serve."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _log = logger("dimorph")
 
 @dataclass(frozen=True)
 class Resolution:
-    """The artifact that serves a unit, where it came from, and why earlier layers did not serve.
+    """The artifact that serves a unit, the layer that it came from, and why earlier layers did not serve.
 
     Attributes:
-        unit: the unit that was asked for.
+        unit: the entry, case, device code or thread pool that the load needs.
         artifact: the artifact that serves.
-        place: `packaged`, `store`, `shared store` or `built`, with the directory.
-        passed: one line for each layer that did not serve.
+        place: the layer that holds the artifact, `packaged`, `store` or `shared store`, or `built`; with the directory.
+        passed: for each layer that did not serve, a line with the reason.
     """
 
     unit: Unit = field(repr=False)
@@ -45,21 +45,25 @@ class Resolution:
 
 
 def search(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = ()) -> Resolution | list[str]:
-    """Look for an artifact without compiling; return the reasons if there is none.
+    """Search for the artifact of a unit without compiling; return a reason for each layer if none holds it.
 
     Args:
-        beside: roots of other kernels whose packaged artifacts may hold it.
+        unit: the unit to search for.
+        settings: the stores and target levels to search.
+        policy: `auto`, `aot` or `jit`.
+        beside: source directories of other kernels whose packaged artifacts may hold it.
     """
     passed: list[str] = []
     fitting = levels(unit, settings)
-    # Device code has dozens of levels that could serve, and mostly the first does.
+    # Device code has dozens of architectures that could serve, and mostly the first does: compute keys when needed.
     key_of = functools.cache(lambda level: unit.key(level, settings))
     available = None if policy == "aot" else _available_compiler(unit, settings)
     for layer in layers(unit.kernel.root, settings, beside):
         if policy == "jit" and layer.any_compiler:
             passed.append(f"{layer.name}: policy is jit")
             continue
-        # An artifact that could be compiled here must be the best: the best level, by the compiler that is here now.
+        # Where a compiler is installed, an artifact of the user's store serves only if a build would make the same: for
+        # the best level, by that compiler.
         required = None if layer.any_compiler else available
         artifact, why = _search_layer(layer, fitting[:1] if required else fitting, key_of, required)
         if artifact:
@@ -69,16 +73,16 @@ def search(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] =
 
 
 def held_for_other_archs(unit: Unit, settings: Settings) -> Iterator[str]:
-    """Yield a line for each layer that holds a unit of device code for GPUs other than those that there are."""
+    """Yield a line for each layer that holds a unit of device code only for architectures that no GPU here runs."""
     if unit.kind != "device":
         return
     for layer in layers(unit.kernel.root, settings):
         try:
             there = [arch.name for arch in archs.every() if layer.store.find(unit.key(arch, settings))]
         except OSError:
-            continue  # the line of that layer says so
+            continue  # the line of that layer already says so
         if there:
-            yield f"{layer.name} has it for {', '.join(there)} alone, which the GPU here does not run"
+            yield f"{layer.name} has it only for {', '.join(there)}, which the GPU of this machine does not run"
 
 
 def _available_compiler(unit: Unit, settings: Settings) -> Compiler | None:
@@ -86,19 +90,20 @@ def _available_compiler(unit: Unit, settings: Settings) -> Compiler | None:
     try:
         return compiler(unit, settings)
     except ToolchainError as error:
-        _log.info("whatever compiler made it serves, because there is none here: %s", error)
+        _log.info("artifacts made by any compiler serve, because no compiler was found here: %s", error)
         return None
 
 
 def _search_layer(
     layer: Layer, fitting: Sequence[Level], key_of: Callable[[Level], str], required: Compiler | None
 ) -> tuple[Artifact | None, str]:
-    """Return an artifact of one layer, best target first, or why there is none.
+    """Return an artifact of one layer for the best level that it holds; or None, and why there is none.
 
     Args:
+        layer: the layer to search.
         fitting: the target levels or architectures that may serve, best first.
-        key_of: the key for one of them.
-        required: the compiler that must have made it; None: any serves.
+        key_of: returns the unit's key for one of them.
+        required: the compiler that must have made the artifact; None: any compiler.
     """
     why = "not there"
     stores = (layer.store, *(() if layer.any_compiler else fallback_stores()))
@@ -111,7 +116,7 @@ def _search_layer(
             if artifact is None:
                 continue
             if required:
-                # Asked for only now: telling a compiler's identity for the first time takes a while.
+                # Computed only now, because the first identification of a compiler takes a while.
                 identity = required.identity(memo_dir(layer.store))
                 why = f"made by {artifact.meta.toolchain}, the compiler here is {identity.description}"
                 if artifact.meta.toolchain_id != identity.id:
@@ -121,20 +126,20 @@ def _search_layer(
             elif artifact and artifact.meta.ffi_abi == FFI_ABI:
                 return artifact, ""
             elif artifact:
-                why = f"made for {artifact.meta.ffi_abi}, this is {FFI_ABI}"
+                why = f"made for {artifact.meta.ffi_abi}, this process has {FFI_ABI}"
         except StoreRefused as error:
             why = f"refused: {error}"
         except OSError as error:
             why = f"cannot be read: {error}"
     if why == "not there" and layer.any_compiler:
-        # More than an empty store: the sources or values differ from those it was built for.
+        # The directory exists, so it was built for other sources or values.
         why = "nothing in it has the key of these sources and values"
     return None, why
 
 
 def _driver_too_old(artifact: Artifact) -> str | None:
-    """Say why the NVIDIA driver of this process does not load an artifact; None where it does."""
+    """Return why the NVIDIA driver of this process cannot load an artifact; None if it can."""
     needs, there = artifact.meta.device, nvidia_driver.find() if artifact.meta.device else None
     if needs and there and needs.driver_version > there.version:
-        return f"needs a driver for CUDA {needs.driver}, this one is for {cuda.describe(there.version)}"
+        return f"needs an NVIDIA driver for CUDA {needs.driver}, this one is for {cuda.describe(there.version)}"
     return None

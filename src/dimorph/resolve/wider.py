@@ -1,4 +1,4 @@
-"""A wider set whose entry, built ahead of time, serves a load of some of its values."""
+"""Find an entry that was built ahead of time for more values than a load asks for."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _log = logger("dimorph")
 
 
 def serving_set(instantiations: InstantiationSet, settings: Settings, policy: str) -> InstantiationSet:
-    """Return the set whose entry serves a load: `instantiations`, or one around it that was built ahead of time.
+    """Return the set whose entry serves a load: `instantiations`, or a superset that was built ahead of time.
 
     A build ahead of time makes one entry for a whole set, because an entry takes as long to compile as a small
-    case. The entry for all values then serves a load of some or one of them.
+    case. That entry also serves loads of one or some of its values.
     """
     kernel = instantiations.kernel
     if policy == "jit" or not (policy == "aot" or settings.shared_stores or (kernel.root / PACKAGED).is_dir()):
@@ -31,18 +31,18 @@ def serving_set(instantiations: InstantiationSet, settings: Settings, policy: st
     if there(entry_unit(instantiations)):
         return instantiations
     if instantiations.specialized and not all(there(case_unit(one)) for one in instantiations if kernel.case):
-        return instantiations  # its error then names what was asked for
+        return instantiations  # so that the error names the requested values
     for around in _around(instantiations, settings):
         beyond_list = around.only is not None and instantiations.only is None
         if around.values != instantiations.values and not beyond_list and there(entry_unit(around)):
-            _log.info("%s: no entry has just the values asked for; one that has others too serves", kernel.name)
+            _log.info("%s: no entry for exactly the requested values; using one for more values", kernel.name)
             return around
     return instantiations
 
 
 def _around(instantiations: InstantiationSet, settings: Settings) -> Iterator[InstantiationSet]:
-    """Yield sets that hold another: that of the declared values, then those that manifests tell of."""
-    from dimorph.store import manifest  # few loads read one, and an import of this package none
+    """Yield supersets of a set: first one with the declared values, then those that manifests list."""
+    from dimorph.store import manifest  # imported late, because few loads read a manifest
 
     kernel = instantiations.kernel
     declared = instantiate(kernel).values

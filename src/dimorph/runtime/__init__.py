@@ -1,1 +1,1 @@
-"""From an artifact to a call."""
+"""The way from an artifact to a call: load it, bind its cases, convert arguments, set the stream."""

@@ -1,12 +1,12 @@
-"""Arrays that tvm-ffi does not take by itself: read-only NumPy arrays, and bfloat16 ones (ml_dtypes)."""
+"""Convert arrays that tvm-ffi does not accept itself: read-only NumPy arrays, and bfloat16 ones (ml_dtypes)."""
 
 from __future__ import annotations
 
 import ctypes
 from typing import Any
 
-# Bytes before the dtype in DLPack's structs: DLTensor {data, device, ndim, dtype ...}, which a versioned struct
-# holds after {version, context, deleter, flags}.
+# Offsets in bytes in the structs of DLPack: of the dtype in DLTensor {data, device, ndim, dtype ...}, and of the
+# DLTensor in DLManagedTensorVersioned {version, context, deleter, flags, tensor}.
 _DTYPE_IN_TENSOR = 20
 _TENSOR_IN_VERSIONED = 32
 _KDLBFLOAT = 4
@@ -17,37 +17,37 @@ _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 def exported(args: tuple[Any, ...], function: str, names: str, read_only_mask: int) -> list[Any]:
-    """The arguments of a call, with what tvm-ffi refused turned into tensors over the same memory.
+    """Return the arguments of a call with every array as a tensor of tvm-ffi over the same memory.
 
     Args:
-        args: the call's arguments.
-        function: its name, for messages.
-        names: the parameters' names, comma separated.
-        read_only_mask: bit i is set where the C++ side only reads argument i.
+        args: the arguments of the call.
+        function: the name of the called function, for messages.
+        names: the names of its parameters, separated by commas.
+        read_only_mask: bit i is set if the function only reads argument i.
 
     Raises:
-        ValueError: a read-only array is passed where the function writes.
-        TypeError: an array that cannot be exported for another reason, such as its dtype.
+        ValueError: an argument that the function writes to is a read-only array.
+        TypeError: DLPack cannot export an array, e.g. because of its dtype.
     """
     known = [name.strip() for name in names.split(",")]
 
-    def place(index: int) -> str:
+    def described(index: int) -> str:
         name = f"'{known[index]}'" if index < len(known) and known[index] else str(index)
         return f"{function}: argument {name}"
 
     return [
-        _tensor(arg, place(i), bool(read_only_mask >> i & 1)) if hasattr(arg, "__dlpack__") else arg
+        _tensor(arg, described(i), bool(read_only_mask >> i & 1)) if hasattr(arg, "__dlpack__") else arg
         for i, arg in enumerate(args)
     ]
 
 
-def _tensor(array: Any, place: str, read_only: bool) -> Any:
+def _tensor(array: Any, argument: str, read_only: bool) -> Any:
     import tvm_ffi
 
     writable = array.flags.writeable if hasattr(array, "__array_interface__") else True
     is_bfloat16 = hasattr(array, "view") and getattr(array.dtype, "name", "") == "bfloat16"
     if not writable and not read_only:
-        raise ValueError(f"{place}: expected a writable array, got a read-only one")
+        raise ValueError(f"{argument}: expected a writable array, got a read-only one")
     try:
         if writable and not is_bfloat16:
             return tvm_ffi.from_dlpack(array)
@@ -55,7 +55,7 @@ def _tensor(array: Any, place: str, read_only: bool) -> Any:
         capsule = plain.__dlpack__(max_version=(1, 0))
     except (BufferError, TypeError) as error:
         dtype = getattr(array, "dtype", "?")
-        raise TypeError(f"{place}: expected an array that DLPack can export, got dtype {dtype}: {error}") from error
+        raise TypeError(f"{argument}: expected an array that DLPack can export, got dtype {dtype}: {error}") from error
     if is_bfloat16:
         address = _pointer(capsule, b"dltensor_versioned") + _TENSOR_IN_VERSIONED + _DTYPE_IN_TENSOR
         ctypes.c_uint8.from_address(address).value = _KDLBFLOAT

@@ -1,4 +1,4 @@
-"""Device code of a loaded case, as the case sees it (DeviceCode of abi.h)."""
+"""The device code of a loaded case, in the layout that the case reads (DeviceCode of abi.h)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dimorph.toolchain import archs, nvidia_driver
 
 
 class _Image(ctypes.Structure):
-    """Mirrors DeviceImage of abi.h."""
+    """The struct DeviceImage of abi.h."""
 
     _fields_ = (("arch", ctypes.c_char_p), ("data", ctypes.c_char_p), ("library", ctypes.c_void_p))
 
 
 class _Code(ctypes.Structure):
-    """Mirrors DeviceCode of abi.h."""
+    """The struct DeviceCode of abi.h."""
 
     _fields_ = (
         ("get_proc_address", ctypes.c_void_p),
@@ -29,11 +29,17 @@ class _Code(ctypes.Structure):
 
 
 class DeviceCode:
-    """What a case launches from, for each GPU of this process. It has to live as long as the case.
+    """The device code that a case launches its kernels from, for each GPU of this process.
+
+    The object must live as long as the case.
 
     Args:
-        label: whose it is, for messages.
-        artifacts: one for each kind of GPU; for a GPU that none fits, launches say what there is.
+        label: the label of the case, for messages.
+        artifacts: device code, one artifact for each kind of GPU. A launch on a GPU that can run none of them raises an
+            error that lists their architectures.
+
+    Attributes:
+        address: the address of the C++ struct.
     """
 
     def __init__(self, label: str, artifacts: Sequence[Artifact]) -> None:
@@ -42,13 +48,11 @@ class DeviceCode:
         images = {artifact.meta.target: _image(artifact) for artifact in artifacts}
         there = ", ".join(images) or "none"
         if found is None:
-            problem = "there is no NVIDIA driver with a GPU"
+            problem = "no NVIDIA driver with a GPU was found"
         elif not found.get_proc_address:
-            problem = (
-                f"the NVIDIA driver is for CUDA {found.version[0]}.{found.version[1]}; 12.0 is the oldest that serves"
-            )
+            problem = f"the NVIDIA driver is for CUDA {found.version[0]}.{found.version[1]}; 12.0 or newer is required"
         else:
-            problem = f"the GPU runs none of the architectures that there are: {there}"
+            problem = f"the GPU runs none of the architectures of the device code: {there}"
         table = (ctypes.POINTER(_Image) * len(gpus))()
         for ordinal, gpu in enumerate(gpus):
             fitting = [arch for arch in map(archs.by_name, images) if arch.runs_on(gpu)]
@@ -63,7 +67,7 @@ class DeviceCode:
 
 def _image(artifact: Artifact) -> _Image:
     try:
-        # With a zero behind it, which PTX ends with.
+        # PTX is text, which the NVIDIA driver reads up to a zero byte.
         data = artifact.file.read_bytes() + b"\0"
     except FileNotFoundError as error:
         raise Gone(f"{artifact.meta.kernel}: {error}") from error

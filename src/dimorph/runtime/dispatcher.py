@@ -1,4 +1,4 @@
-"""The path from a call to its case: an entry, the cases it has bound, and the lookup of those that it lacks."""
+"""The path from a call to its case: an entry, the cases that it has bound, and the search for those that it lacks."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ _log = logger("dimorph")
 
 @dataclass
 class Shared:
-    """State shared by an entry and the wider ones that follow it.
+    """State shared by an entry and the wider entries that replace it.
 
     Attributes:
+        settings: the settings of the load.
+        policy: the policy of the load.
         log: the resolutions so far.
-        functions: those that Python holds, by name. Their `rebind` makes them call a wider entry from then on.
+        functions: the functions that Python holds, by name. Their method `rebind` makes them call a wider entry.
     """
 
     settings: Settings
@@ -45,11 +47,13 @@ class Shared:
 
 
 class Dispatcher:
-    """An entry, and what it needs to find the cases that are not bound yet.
+    """A loaded entry that binds its cases at their first call.
 
     Attributes:
-        instantiations: the set that the entry is for.
-        asked: the values that calls may have, where the entry has more of them (see `resolve.serving`).
+        instantiations: the set that the entry was compiled for.
+        asked: the set that was requested; the entry may have more values (see `resolve.wider`).
+        shared: the state that wider entries share with this one.
+        unit: the unit of the entry.
     """
 
     def __init__(self, instantiations: InstantiationSet, shared: Shared, asked: InstantiationSet) -> None:
@@ -63,7 +67,8 @@ class Dispatcher:
         first = [next(iter(instantiations))] if instantiations.specialized else []
         units = load_plan(instantiations, self._archs, first)
         self.unit = units[0]
-        # By slot. A single case is loaded with its entry, so that its errors come from `load`; others when called.
+        # By slot. The case of a specialized module is loaded with its entry, so that `load` raises its errors; the
+        # cases of a dispatching module are loaded when they are called.
         self._cases: dict[int, library.Case] = {}
         for opened in self._open(units):
             if isinstance(opened, library.Entry):
@@ -72,16 +77,23 @@ class Dispatcher:
                 self._cases[0] = opened
 
     def instance(self) -> library.Instance:
-        """What functions are made from. It keeps this object alive, so this object must not hold it."""
+        """Make a new instance of the entry. It keeps this object alive, so this object must not refer to it."""
         places = self.instantiations.slots * len(self.instantiations.kernel.functions)
         return self._entry.instance(ffi.resolver(self.resolve), places)
 
     def functions(self, instance: library.Instance) -> dict[str, Callable[..., Any]]:
-        """The exports, callable."""
+        """Return the exported functions of an instance as Python callables, by name."""
         return {name: self._function(instance, name, names) for name, names in self.unit.exports.items()}
 
     def resolve(self, function: str, slot: int, axis: str | None, value: str | None) -> int:
-        """Called by the entry when it lacks something; the address of what it asks for."""
+        """Return the address that the entry needs, for a case that is not bound or for a value that it lacks.
+
+        Args:
+            function: the exported function that was called.
+            slot: the slot of the case to bind, if `axis` is None.
+            axis: the axis of a value that the entry lacks, or None.
+            value: that value as text, or None.
+        """
         with self._lock():
             if axis is not None and value is not None:
                 self._check_asked(function, {axis: value})
@@ -100,7 +112,7 @@ class Dispatcher:
         def again(args: tuple[Any, ...]) -> Any:
             return function(*exported(args, name, parameters, mask))
 
-        # On the path of every call, so it names as little as possible.
+        # Runs in every call, so it reads as few variables as possible.
         def call(*args: Any) -> Any:
             try:
                 return function(*args)
@@ -114,14 +126,14 @@ class Dispatcher:
         def call_on_stream(*args: Any, stream: Any = None) -> Any:
             if stream is not None or "cupy" in modules:
                 return streams.call(call, args, stream)
-            try:  # as in `call`, which would be one more call
+            try:  # the body of `call`, repeated to save a call
                 return function(*args)
             except BufferError:
                 return again(args)
 
         made: Any = call_on_stream if self.unit.kernel.device else call
         made.rebind = rebind
-        # For who calls often and has looked: on the current stream, no array of CuPy's, BufferError seen to.
+        # See `Module` for what callers of `native` have to do themselves.
         made.native = function
         self.shared.functions[name] = made
         made.__name__ = made.__qualname__ = name
@@ -129,7 +141,7 @@ class Dispatcher:
         return made  # type: ignore[no-any-return]
 
     def _wider_address(self, function: str, axis_name: str, text: str) -> int:
-        """The address of an ffi.Wider for an entry that has one more value of an axis."""
+        """Return the address of an `ffi.Wider` for an entry that has one more value of an axis."""
         if (axis_name, text) not in self._wider:
             self._wider[axis_name, text] = self._widen(axis_name, text)
         other = self._wider[axis_name, text]
@@ -137,7 +149,7 @@ class Dispatcher:
         return ctypes.addressof(pair)
 
     def _check_asked(self, function: str, given: dict[str, str]) -> None:
-        """Refuses what an entry compiled for just the values asked for would refuse, in the same words."""
+        """Refuse a value that an entry compiled for exactly the requested values would refuse, with its message."""
         for axis, left in self.asked.pairs():
             text = given.get(axis.name)
             if text is not None and len(left) == 1 and text != axis.text(left[0]):
@@ -147,7 +159,7 @@ class Dispatcher:
                 )
 
     def _check_held(self, given: dict[str, str]) -> None:
-        """Refuses values that the entry has, that were not asked for, and that may not or cannot be built."""
+        """Refuse a value that the entry has but the load did not request, if it may not or cannot be built."""
         for axis, left in self.asked.pairs():
             text = given.get(axis.name)
             if text is None or text in (axis.text(value) for value in left):
@@ -167,17 +179,20 @@ class Dispatcher:
         try:
             return self._open_once(units)
         except Gone as error:
-            # Somebody pruned the store between the look and the load.
-            _log.info("looking again: %s", error)
+            # Another process removed the artifact between the search and the load.
+            _log.info("searching again: %s", error)
             return self._open_once(units)
 
     def _open_once(self, units: list[Unit]) -> list[library.Library]:
         refusal = None
         if self.instantiations.kernel.device and streams.capturing():
-            refusal = "a CUDA graph is being captured, and nothing is compiled meanwhile; call it once before"
+            refusal = (
+                "a CUDA graph is being captured, and nothing is compiled during a capture; "
+                "call the function once with these values before the capture"
+            )
         resolved = resolve(units, self.shared.settings, self.shared.policy, refusal)
         images = [r.artifact for r in resolved if r.unit.kind == "device"]
-        # The pool comes last in a plan, and has to be there before the cases that use it.
+        # A plan lists the thread pool last, but it must be loaded before the cases that use it.
         loaded = [
             library.load(r.artifact, r.unit, self.shared.settings, images)
             for r in reversed(resolved)
@@ -187,7 +202,7 @@ class Dispatcher:
         return loaded
 
     def _widen(self, axis_name: str, text: str) -> library.Instance:
-        """Make an entry that has one more value of an axis, and let the functions call it from now on."""
+        """Make an entry that has one more value of an axis, and rebind the functions of Python to it."""
         axis = self.instantiations.kernel.axes[self.instantiations.kernel.position(axis_name)]
         try:
             value = axis.value(text)
@@ -210,7 +225,11 @@ class Dispatcher:
     def _built_apart(
         self, axis: Axis, value: Any, reason: str, cause: MissingSpecialization | None
     ) -> library.Instance:
-        """Make an entry for one value that this one lacks and that may not be compiled, but was built by itself."""
+        """Load an entry for one value of an axis alone, built ahead of time, where a wider entry cannot be compiled.
+
+        Raises:
+            MissingSpecialization: there is no such entry either; `reason` says why no wider entry was compiled.
+        """
         alone = self.asked.with_values(axis.name, (value,))
         try:
             serving = serving_set(alone, self.shared.settings, self.shared.policy)
@@ -219,7 +238,11 @@ class Dispatcher:
             raise self._missing({axis.name: axis.text(value)}, reason) from (cause or error)
 
     def _unlisted(self, slot: int) -> Specialization:
-        """A combination that the sparse list leaves out: built when asked for, unless the kernel's filter bars it."""
+        """Return the combination of a slot that the sparse list of the set leaves out.
+
+        Raises:
+            MissingSpecialization: the filter of the kernel excludes it, or the policy is `aot`.
+        """
         everything = replace(self.instantiations, only=None)
         specialization = everything.specialization(slot)
         if specialization is not None and self.shared.policy != "aot":

@@ -1,4 +1,4 @@
-"""The meeting point with tvm-ffi, imported late because it imports torch where torch is installed."""
+"""The interface to tvm-ffi, which is imported at first use, because it imports torch if torch is installed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dimorph.errors import SpecializationMismatch
 
 
 class Wider(ctypes.Structure):
-    """Mirrors detail::Wider of entry.h."""
+    """The struct detail::Wider of entry.h."""
 
     _fields_ = (("call", ctypes.c_void_p), ("instance", ctypes.c_void_p))
 
 
 class PythonLock(ctypes.Structure):
-    """Mirrors detail::PythonLock of entry.h."""
+    """The struct detail::PythonLock of entry.h."""
 
     _fields_ = (("held", ctypes.c_void_p), ("release", ctypes.c_void_p), ("take", ctypes.c_void_p))
 
@@ -28,7 +28,7 @@ Resolve = Callable[[str, int, "str | None", "str | None"], int]
 
 
 def resolver(resolve: Resolve) -> Any:
-    """`resolve` as an entry can call it. It may raise; the call that it serves then raises the same."""
+    """Wrap `resolve` as a tvm-ffi function for entries; its exceptions reach the caller of the entry unchanged."""
     import tvm_ffi
 
     def carried(function: str, slot: int, axis: str | None, value: str | None) -> int:
@@ -42,13 +42,13 @@ def resolver(resolve: Resolve) -> Any:
 
 @lru_cache(maxsize=1)
 def python_lock() -> PythonLock:
-    """How C++ lets go of the lock of this interpreter."""
+    """Return the functions of this interpreter with which C++ releases and takes its global lock."""
     names = ("PyGILState_Check", "PyEval_SaveThread", "PyEval_RestoreThread")
     return PythonLock(*(_address(getattr(ctypes.pythonapi, name)) for name in names))
 
 
 def extern_function(address: int) -> Any:
-    """A callable over an exported C function of tvm-ffi's calling convention."""
+    """Return the tvm-ffi function for the address of a C function with tvm-ffi's calling convention."""
     import tvm_ffi
 
     return tvm_ffi.Function.__from_extern_c__(address)
@@ -60,8 +60,8 @@ def _address(function: Any) -> int:
     return address
 
 
-# tvm-ffi carries an exception across C++ as its type's name and its text. Ours have attributes, so the text is the
-# number under which the exception itself waits.
+# tvm-ffi carries an exception across C++ as the name of its type and its text, which would lose attributes. So the
+# text is a number, under which the exception itself is kept here.
 _waiting: dict[str, BaseException] = {}
 _numbers = itertools.count()
 
@@ -74,7 +74,7 @@ class _Carried(Exception):
 
 
 class _Recalled(Exception):
-    """Stands where tvm-ffi wants the type of a carried exception; making one gives the exception itself."""
+    """The type that tvm-ffi constructs from a carried number; the constructor returns the original exception."""
 
     def __new__(cls, number: str) -> BaseException:  # type: ignore[misc]
         return _waiting.pop(number)
@@ -82,11 +82,11 @@ class _Recalled(Exception):
 
 @lru_cache(maxsize=1)
 def require() -> None:
-    """Loads libtvm_ffi, whose functions entries call, and tells it our exceptions."""
+    """Load libtvm_ffi, whose functions entries call, and register the exceptions of Dimorph with it."""
     from tvm_ffi import register_error
 
     register_error("NotImplementedError", NotImplementedError)
     register_error("dimorph.SpecializationMismatch", SpecializationMismatch)
-    # Sent by type, recalled by name.
+    # The first maps _Carried to the name, for the way into C++; the second the name to _Recalled, for the way back.
     register_error("dimorph.carried", _Carried)
     register_error("dimorph.carried", _Recalled)

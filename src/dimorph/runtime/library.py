@@ -1,4 +1,4 @@
-"""Shared objects of this process: entries, cases and the thread pool, each loaded once."""
+"""The shared objects of this process: entries, cases and the thread pool, each loaded once."""
 
 from __future__ import annotations
 
@@ -23,23 +23,27 @@ class Library:
     """A loaded shared object.
 
     Args:
-        again: it is loaded already, and this one is to have variables of its own.
+        artifact: the artifact whose object is loaded.
+        again: True if the same file is loaded already and this object needs its own static variables.
+
+    Raises:
+        LoadError: the object cannot be loaded.
     """
 
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         self.path = artifact.file
         try:
-            # Local, so that equal names in two objects never meet.
+            # RTLD_LOCAL keeps equal names of two objects apart.
             self._handle = ctypes.CDLL(_copied(self.path) if again else str(self.path), os.RTLD_LOCAL | os.RTLD_NOW)
         except OSError as error:
             kind = LoadError if self.path.exists() else Gone
             raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {error}") from error
 
     def symbol(self, name: str) -> int:
-        """The address of an exported symbol.
+        """Return the address of an exported symbol.
 
         Raises:
-            LoadError: there is none of that name.
+            LoadError: the object exports no symbol of that name.
         """
         try:
             return ctypes.addressof(ctypes.c_char.in_dll(self._handle, name))
@@ -47,12 +51,12 @@ class Library:
             raise LoadError(f"{self.path} exports no {name}") from error
 
     def call(self, name: str, argument: int) -> None:
-        """Calls an exported `void name(const void*)`."""
+        """Call an exported `void name(const void*)`."""
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.symbol(name))(argument)
 
 
 class Entry(Library):
-    """An entry."""
+    """The loaded shared object of an entry."""
 
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         ffi.require()
@@ -61,24 +65,28 @@ class Entry(Library):
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
 
     def instance(self, resolver: Any, places: int) -> Instance:
-        """A new instance, with room for as many case functions."""
+        """Make a new instance with room for `places` case functions.
+
+        Raises:
+            MemoryError: the instance cannot be allocated.
+        """
         return Instance(self, resolver, places)
 
     def function(self, instance: int, name: str) -> Any:
-        """An export, callable for an instance, which lives as long as it does."""
+        """Return an exported function as a callable for the instance at an address, which it keeps alive."""
         made = self._function(instance, self.symbol(f"__tvm_ffi_{name}"))
-        # The entry releases Python's lock itself, around the case: that costs 40 ns, here it would cost 250.
+        # The entry itself releases Python's lock around the case, which costs 40 ns; tvm-ffi would take 250 ns.
         made.release_gil = False
         return made
 
     def read_only(self, function: str) -> int:
-        """Bit i is set where a function only reads its argument i."""
+        """Return a mask whose bit i is set if a function only reads its argument i."""
         address = self.symbol(f"dimorph_read_only_{function}")
         return int(ctypes.CFUNCTYPE(ctypes.c_uint64)(address)())
 
 
 class Instance:
-    """One load of an entry: its own table of bound cases (detail::Instance of entry.h)."""
+    """One load of an entry, with its own table of bound cases (detail::Instance of entry.h)."""
 
     def __init__(self, entry: Entry, resolver: Any, places: int) -> None:
         self._entry = entry
@@ -90,41 +98,47 @@ class Instance:
         weakref.finalize(self, entry.call, "dimorph_instance_drop", self.address).atexit = False
 
     def function(self, name: str) -> Any:
-        """An export, callable. It keeps what it needs alive without this object."""
+        """Return an exported function as a callable, which stays valid without this object."""
         return self._entry.function(self.address, name)
 
     def symbol(self, name: str) -> int:
-        """The address of an export."""
+        """Return the address of an exported function."""
         return self._entry.symbol(f"__tvm_ffi_{name}")
 
 
 class Case(Library):
-    """A case.
+    """The loaded shared object of a case.
 
     Attributes:
-        code: its device code, which it reads from Python's memory when it first launches something.
+        code: the device code of the case, or None. The case reads it from Python's memory at its first launch.
     """
 
     code: DeviceCode | None = None
 
     def function(self, name: str) -> int:
-        """The address of the CaseFunction of one of its functions."""
+        """Return the address of the CaseFunction for an exported function of the kernel."""
         return self.symbol(f"dimorph_case_{name}")
 
 
 _L = TypeVar("_L", bound=Library)
-# By the keys of what it was made from, of device code too: a case launches what it was first given.
+# By the keys of all artifacts, those of device code included, because a case keeps the device code that it was given.
 _loaded: dict[tuple[tuple[str, str], ...], Library] = {}
 _lock = ForkSafeLock()
-# The address of the HostServices table of the pool, once there is one.
+# The address of the HostServices table of the thread pool; empty before the pool is loaded.
 _services: list[int] = []
 
 
 def load(artifact: Artifact, unit: Unit, settings: Settings, images: Sequence[Artifact] = ()) -> Library:
-    """What an artifact holds, loaded at most once. A case that works in parallel comes after the pool.
+    """Load the object of an artifact, at most once. The thread pool must be loaded before a case that uses it.
 
     Args:
-        images: the device code of a case. Nothing of it is given to the driver before the first launch.
+        artifact: the artifact of an entry, a case or the thread pool.
+        unit: the unit of the artifact.
+        settings: decide the number of threads, if this starts the thread pool.
+        images: the device code of a case. The NVIDIA driver gets it at the first launch, not before.
+
+    Raises:
+        LoadError: the object cannot be loaded; `Gone` if its file is missing.
     """
     if unit.kernel is POOL:
         return _start_pool(artifact, settings)
@@ -146,7 +160,7 @@ def pool_runs() -> bool:
 
 
 def _start_pool(artifact: Artifact, settings: Settings) -> Library:
-    """Makes the pool of this process, unless it has one. The first caller's settings decide the number of threads."""
+    """Start the thread pool of this process, unless it runs. The settings of the first load fix its threads."""
 
     def prepare(library: Library) -> None:
         set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int32)(library.symbol("dimorph_pool_set_threads"))
@@ -160,7 +174,7 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
 
 
 def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:
-    """What the first of the artifacts holds, for use with the others."""
+    """Load the object of the first artifact for use with the others, unless that was done before."""
     key = tuple((artifact.meta.key, artifact.meta.toolchain_id) for artifact in artifacts)
     with _lock():
         library = _loaded.get(key)
@@ -175,7 +189,10 @@ def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L],
 
 
 def _copied(path: Path) -> str:
-    """Another file with what is in it, for as long as the process lives: by its name the loader knows what it has."""
+    """Copy a file into memory that lasts as long as the process; return its path.
+
+    The dynamic loader opens a file only once, so a second copy of its variables needs a file of another name.
+    """
     copy = os.memfd_create(path.name, os.MFD_CLOEXEC)
     with os.fdopen(copy, "wb", closefd=False) as file:
         file.write(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A loaded kernel, as Python calls it."""
+"""The class `Module`: a loaded kernel with its functions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from dimorph.runtime.library import Instance
 class Module:
     """The functions of a loaded kernel, as attributes: `module.affine(x, y)`.
 
-    Keep the function object for the fastest call. Arguments are those of the C++ function: any array that speaks
-    DLPack (not copied), numbers, strings, None for an optional; then the variant's additional arguments in the
-    order in which it declares them. A function of a kernel with device code takes `stream=` too.
+    The arguments are those of the C++ function, then the additional arguments of the variant in the order of its
+    declaration: any array that supports DLPack (it is not copied), numbers, strings, and None for an optional argument.
+    A function of a kernel with device code also takes `stream=`: a raw handle, or a stream of torch, CuPy or anything
+    with `__cuda_stream__`; default: the current stream. For the fastest call keep the function in a variable.
 
-    Each function has an attribute `native`: the function without help from Python, for callers that make many small
-    calls. It runs on the current stream and takes only arrays that tvm-ffi exports by itself; a read-only NumPy array
-    or one of bfloat16 raises BufferError, and a CuPy array runs on the default stream. Read the attribute anew for each
-    call: when a value comes that the module lacked, a wider entry takes the function's place.
+    Each function has an attribute `native`, for callers that make many small calls: the same function without the
+    conversions in Python. It runs on the current stream of torch or tvm-ffi, and for CuPy arrays on the default stream.
+    A read-only NumPy array, or one of bfloat16, raises BufferError. Read the attribute anew before each call, because
+    a call that adds a value to the module replaces it.
     """
 
     def __init__(self, dispatcher: Dispatcher, instance: Instance) -> None:
@@ -36,16 +37,16 @@ class Module:
 
     @property
     def instantiations(self) -> InstantiationSet:
-        """The values left on each axis when it was loaded."""
+        """The instantiation set that the module was loaded for."""
         return self._dispatcher.asked
 
     @property
     def resolutions(self) -> tuple[Resolution, ...]:
-        """The artifacts that serve so far, and why: the entry's, then each case's in the order they were bound."""
+        """The artifacts that were loaded so far, and why each was chosen: the entry, then cases as they were bound."""
         return tuple(self._dispatcher.shared.log)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked for by copy and pickle, also before there is a dispatcher
+        if name.startswith("_"):  # copy and pickle look such names up before there is a dispatcher
             raise AttributeError(name)
         kernel = self._dispatcher.instantiations.kernel.name
         functions = ", ".join(self._functions) or "none"
@@ -62,7 +63,7 @@ class Module:
 
 
 def load(instantiations: InstantiationSet, policy: str | None, config: settings.Settings | None) -> Module:
-    """Load a set of specializations; see `Kernel.load`."""
+    """Load an instantiation set; see `Kernel.load`."""
     config = config or settings.current()
     policy = policy or config.policy
     if policy not in settings.POLICIES:

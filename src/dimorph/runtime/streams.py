@@ -1,4 +1,4 @@
-"""CUDA streams of calls: the caller's current one, or one that is given."""
+"""The CUDA stream of a call: the current stream of the caller's library, or the one that the call names."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 from dimorph.toolchain import nvidia_driver
 
 _KDLCUDA = 2
-_DEFAULT_STREAMS = 2  # the handles up to it stand for a context's own
+_DEFAULT_STREAMS = 2  # handles up to 2 stand for the default streams of a context (legacy, per thread)
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], stream: Any) -> Any:
-    """Calls a function so that its kernels are launched on a stream.
+    """Call a function so that it launches its kernels on a stream.
 
     Args:
-        function: it takes its stream from tvm-ffi.
-        args: the call's arguments.
+        function: a function that asks tvm-ffi for its stream.
+        args: the arguments of the call.
         stream: a raw handle, or an object with `__cuda_stream__` or `cuda_stream` (torch) or `ptr` (CuPy); None: the
-            current one of the library that the arrays are of.
+            current stream of the library that made the arrays.
 
     Raises:
-        ValueError: no argument is an array on a GPU.
-        TypeError: `stream` is no stream.
+        ValueError: `stream` is given, but no argument is an array on a GPU.
+        TypeError: `stream` is not a stream.
     """
     import tvm_ffi
 
     if stream is None and not _any_cupy(args):
         return function(*args)  # tvm-ffi asks torch for its current stream itself
-    # As plain tensors, of which tvm-ffi does not know whose they are: it takes the stream that is set here.
+    # As tensors of tvm-ffi itself, for which it uses the stream that is set here instead of asking another library.
     plain = [_plain(arg) if hasattr(arg, "__dlpack__") else arg for arg in args]
     devices = [arg.device for arg in plain if isinstance(arg, tvm_ffi.Tensor)]
     device = next((device for device in devices if device.dlpack_device_type() == _KDLCUDA), None)
@@ -43,13 +43,13 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], stream: Any) -> An
 
 
 def capturing() -> bool:
-    """Whether a current stream of this thread is being captured into a CUDA graph: tvm-ffi's, torch's or CuPy's."""
+    """Return True if a current stream of tvm-ffi, torch or CuPy in this thread is being captured into a CUDA graph."""
     import tvm_ffi
 
     found = nvidia_driver.find()
     gpus = range(len(found.gpus)) if found else ()
     streams = [tvm_ffi.get_raw_stream(tvm_ffi.device("cuda", gpu)) for gpu in gpus]
-    # tvm-ffi asks the others within its own calls alone.
+    # tvm-ffi asks torch for its stream only during a call, so torch and CuPy are asked here.
     torch, cupy = sys.modules.get("torch"), _cupy()
     if torch is not None and torch.cuda.is_initialized():
         streams += [torch.cuda.current_stream(gpu).cuda_stream for gpu in range(torch.cuda.device_count())]
@@ -59,7 +59,7 @@ def capturing() -> bool:
 
 
 def _cupy() -> Any:
-    # Whoever passes its arrays has imported it.
+    # A caller that passes CuPy arrays has imported CuPy.
     return sys.modules.get("cupy")
 
 
@@ -72,7 +72,7 @@ def _plain(array: Any) -> Any:
     import tvm_ffi
 
     if _any_cupy((array,)):
-        # Without its own synchronisation with the default stream, which a capture would refuse.
+        # -1: no synchronisation with the default stream, which a capture would refuse.
         return tvm_ffi.from_dlpack(array.__dlpack__(stream=-1))
     return tvm_ffi.from_dlpack(array)
 
