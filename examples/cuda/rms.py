@@ -1,8 +1,10 @@
 """A kernel for the GPU: its entry and case are compiled like any other, its device code beside them, in both forms."""
 
 import tempfile
+from dataclasses import replace
 
 import dimorph as dm
+from dimorph import settings
 
 rms = dm.Kernel(
     name="rms",
@@ -23,6 +25,11 @@ def main() -> None:
         for artifact in report.artifacts:
             if artifact.meta.device:
                 print(artifact.meta.target, artifact.meta.device.kernels)
+
+    hopper = replace(settings.current(), arch="sm_90a")
+    module = rms.load(settings=hopper, dtype="float16", width=1024)
+    used = module.resolutions[-1].artifact.meta.device.kernels["rms_kernel"]
+    assert used["spill_stores"] == 0
 
     try:
         import torch

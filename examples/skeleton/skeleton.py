@@ -29,7 +29,8 @@ def main() -> None:
     anything = affine.load()  # dispatches at run time; a value nobody declared is built when it comes
     anything.affine(x, z, 2.0)
 
-    print(affine)
+    print(fast)
+    print(anything)
     print("root mean square of a row:", float(np.sqrt((y[0] ** 2).mean())))
     print("both forms give the same bits:", np.array_equal(y, z))
 

@@ -3,7 +3,9 @@
 Importing this module touches no file, starts no process and creates no GPU context.
 """
 
-from dimorph.declare.axes import Axis, dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_axis
+from dimorph.declare.axes import dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_axis
+from dimorph.declare.axis import Axis
+from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.declare.variant import BoundVariant, Param, Variant, scalar, tensor
 from dimorph.errors import (
     ArtifactCorrupt,
@@ -18,8 +20,8 @@ from dimorph.errors import (
     StoreRefused,
     ToolchainError,
 )
-from dimorph.kernel import InstantiationSet, Kernel, Specialization
-from dimorph.resolve.resolver import Resolution
+from dimorph.kernel import Kernel
+from dimorph.resolve.search import Resolution
 from dimorph.runtime.module import Module
 from dimorph.settings import Settings
 from dimorph.toolchain.nvidia_driver import gpus

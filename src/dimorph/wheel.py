@@ -35,10 +35,11 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from dimorph import aot
+from dimorph._lazy import logger
 from dimorph.aot.discover import load_kernels
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import instantiate
 from dimorph.errors import BuildError, DeclarationError, LoadError
-from dimorph.kernel import Kernel
-from dimorph.logs import logger
 from dimorph.settings import Settings, current
 from dimorph.store.layers import PACKAGED
 from dimorph.toolchain import elf, targets
@@ -197,7 +198,7 @@ def _add_artifacts(tree: Path, config: Config, settings: Settings, made: float) 
             _check_sources(kernel, tree, config)
             try:
                 report = aot.build(
-                    kernel.instantiations(),
+                    instantiate(kernel),
                     kernel.root / PACKAGED,
                     targets=config.targets,
                     archs=config.archs,
@@ -212,9 +213,9 @@ def _add_artifacts(tree: Path, config: Config, settings: Settings, made: float) 
     return machines[0]
 
 
-def _declared(tree: Path, config: Config) -> list[Kernel]:
+def _declared(tree: Path, config: Config) -> list[Declaration]:
     """The kernels to build, each once."""
-    found: dict[Kernel, None] = {}
+    found: dict[Declaration, None] = {}
     for spec in config.kernels:
         kernels = load_kernels(spec)
         # A module may hold kernels that it imports from another distribution, which are that one's to ship.
@@ -248,13 +249,13 @@ def _importing_from(tree: Path, config: Config) -> Iterator[None]:
         sys.modules.update(before)
 
 
-def _check_sources(kernel: Kernel, tree: Path, config: Config) -> None:
+def _check_sources(kernel: Declaration, tree: Path, config: Config) -> None:
     for name in (kernel.entry, *kernel.case, *kernel.device):
         if not (kernel.root / name).is_file():
             raise _not_in_wheel(kernel, (kernel.root / name).relative_to(tree).as_posix(), config)
 
 
-def _not_in_wheel(kernel: Kernel, file: str, config: Config) -> DeclarationError:
+def _not_in_wheel(kernel: Declaration, file: str, config: Config) -> DeclarationError:
     return DeclarationError(
         f"kernel {kernel.name}: {file} is not in the wheel. Sources have to be installed, because artifacts are found "
         f"by their content: have {config.backend} include it as package data"

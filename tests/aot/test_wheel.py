@@ -369,7 +369,7 @@ def test_an_object_that_needs_another_cxx_library_is_refused(
         ("targets = [", 'targets = ["x86-64-v2", "armv8", ', "of one machine"),
         ('"rowmath.kernels"', '"rowmath.kernel"', "rowmath.kernel: no module of this name"),
         ('"rowmath.kernels"', '"rowmath.kernels:softmax"', "no kernel is called 'softmax'"),
-        ('"rowmath.kernels"', '"dimorph.library:POOL"', "its sources are not in the wheel"),
+        ('"rowmath.kernels"', '"dimorph.plan.pool:POOL"', "its sources are not in the wheel"),
     ],
 )
 def test_a_wrong_table_is_an_error_that_says_how(

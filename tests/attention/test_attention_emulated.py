@@ -45,23 +45,23 @@ CASES = [
 ]
 
 WAIT_FOR_KEYS = (
-    "    barrier_wait(shared_address(&signals_.keys_full[keys_.slot()]), keys_.round());\n    multiply_begin"
+    "    mbarrier_wait(shared_address(&pipeline_.keys_full[keys_.stage()]), keys_.phase());\n    wgmma_fence"
 )
 WAIT_FOR_VALUES = (
-    "    barrier_wait(shared_address(&signals_.values_full[values_.slot()]), values_.round());\n    multiply_begin"
+    "    mbarrier_wait(shared_address(&pipeline_.values_full[values_.stage()]), values_.phase());\n    wgmma_fence"
 )
-BARRIER = "    copy_wait();\n    __syncthreads();\n    auto key_run"
+BARRIER = "    cp_async_wait();\n    __syncthreads();\n    auto key_load"
 # What is done to a source, and what is said then.
 FAULTS = {
-    "no barrier": ("sm80/forward.h", BARRIER, "    copy_wait();\n    auto key_run", "out is off by"),
-    "no waiting for copies": ("sm80/forward.h", BARRIER, "    __syncthreads();\n    auto key_run", "out is off by"),
+    "no barrier": ("sm80/mainloop.h", BARRIER, "    cp_async_wait();\n    auto key_load", "out is off by"),
+    "no waiting for copies": ("sm80/mainloop.h", BARRIER, "    __syncthreads();\n    auto key_load", "out is off by"),
     "no waiting for the last copies": (
-        "sm80/forward.h",
-        "  copy_wait();  // the zeros",
+        "sm80/mainloop.h",
+        "  cp_async_wait();  // the zeros",
         "  // the zeros",
         "a thread ended while copies were under way",
     ),
-    "one slot for two tiles": ("sm80/copy.h", "to + slot * (kKeys * S::kPitch)", "to", "out is off by"),
+    "one stage for two tiles": ("sm80/load.h", "to + stage * (kTileKeys * Chunk::kPitch)", "to", "out is off by"),
     "halves swapped": (
         "gpu/ptx.h",
         '"cvt.rn.bf16x2.f32 %0, %1, %2;"',
@@ -70,73 +70,73 @@ FAULTS = {
     ),
     "too little shared memory": (
         "sm80/config.h",
-        "queries_at() + rows() * pitch_qk(),",
-        "queries_at() + rows() * pitch_qk() - 32,",
+        "query_offset() + tile_rows() * pitch_qk(),",
+        "query_offset() + tile_rows() * pitch_qk() - 32,",
         "is outside of the [0-9]+ bytes of shared memory",
     ),
     "lanes apart": (
-        "sm80/forward.h",
+        "sm80/mainloop.h",
         BARRIER,
         f"    if (threadIdx.x % 2) __syncwarp();\n{BARRIER}",
-        r"deadlock: warp 0: lanes 0 to 0 wait in __syncthreads \(forward.h:[0-9]+\); lanes 1 to 1 wait in __syncwarp",
+        r"deadlock: warp 0: lanes 0 to 0 wait in __syncthreads \(mainloop.h:[0-9]+\); lanes 1 to 1 wait in __syncwarp",
     ),
     "warps apart": (
-        "sm80/forward.h",
+        "sm80/mainloop.h",
         BARRIER,
         f"    if (threadIdx.x >= 64) __syncthreads();\n{BARRIER}",
         "threads of one block meet at different barriers",
     ),
 }
 
-# A slot that is read and given back before its copy has landed: poison is seen, or the copy's barrier notices.
+# A stage that is read and released before its load has landed: poison is seen, or the copy's barrier notices.
 NOT_THERE = "more arrivals than|out is off by"
 
 SM90_FAULTS = {
-    "no waiting for keys": ("sm90/forward.h", WAIT_FOR_KEYS, "    multiply_begin", NOT_THERE),
-    "no waiting for values": ("sm90/forward.h", WAIT_FOR_VALUES, "    multiply_begin", NOT_THERE),
-    "no waiting for the products": ("sm90/forward.h", "        multiply_wait<1>();\n", "", "out is off by"),
-    "a slot that is freed early": (
-        "sm90/forward.h",
-        "        multiply_wait<1>();\n        end_keys(s);\n",
-        "        release(signals_.keys_empty[keys_.slot()]);\n"
-        "        for (int i = 0; i < 99; ++i) meet(kGroup + group_, 128);\n"
-        "        multiply_wait<1>();\n        hold(s);\n        keys_.next();\n",
+    "no waiting for keys": ("sm90/consumer.h", WAIT_FOR_KEYS, "    wgmma_fence", NOT_THERE),
+    "no waiting for values": ("sm90/consumer.h", WAIT_FOR_VALUES, "    wgmma_fence", NOT_THERE),
+    "no waiting for the products": ("sm90/consumer.h", "        wgmma_wait<1>();\n", "", "out is off by"),
+    "a stage that is released early": (
+        "sm90/consumer.h",
+        "        wgmma_wait<1>();\n        finish_qk(s);\n",
+        "        release(pipeline_.keys_empty[keys_.stage()]);\n"
+        "        for (int i = 0; i < 99; ++i) named_barrier_sync(kConsumerGroup + group_, 128);\n"
+        "        wgmma_wait<1>();\n        fence_operand(s);\n        keys_.advance();\n",
         "out is off by",
     ),
-    "a slot that is never freed": (
-        "sm90/forward.h",
-        "    hold(weights);\n    release(signals_.values_empty[values_.slot()]);\n",
-        "    hold(weights);\n",
+    "a stage that is never released": (
+        "sm90/consumer.h",
+        "    fence_operand(weights);\n    release(pipeline_.values_empty[values_.stage()]);\n",
+        "    fence_operand(weights);\n",
         r"deadlock: .*mbarrier.try_wait",
     ),
     "a turn that is not passed on": (
-        "sm90/forward.h",
+        "sm90/consumer.h",
         "        pass_turn();\n",
         "",
         r"deadlock: .*barrier.cta.sync",
     ),
     "fewer bytes than come": (
-        "sm90/copy.h",
-        "barrier_announce(full, bytes);",
-        "barrier_announce(full, bytes - 16);",
+        "sm90/producer.h",
+        "mbarrier_arrive_expect_tx(full, bytes);",
+        "mbarrier_arrive_expect_tx(full, bytes - 16);",
         "deadlock",
     ),
     "an output that is not rescaled after tiles were left out": (
-        "sm90/forward.h",
+        "sm90/consumer.h",
         "if (raised) rescale",
         "if (raised && pending) rescale",
         "out is off by",
     ),
     "rows of other values": (
-        "sm90/multiply.h",
-        "advanced(b, i * 16 * 128)",
-        "advanced(b, i * 8 * 128)",
+        "sm90/mma.h",
+        "advance_descriptor(b, i * 16 * 128)",
+        "advance_descriptor(b, i * 8 * 128)",
         "out is off by",
     ),
     "keys where values lie": (
-        "sm90/forward.h",
-        "shared_address(shared_ + kConfig.values_at() + values_",
-        "shared_address(shared_ + kConfig.keys_at() + values_",
+        "sm90/consumer.h",
+        "shared_address(shared_ + kConfig.value_offset() + values_",
+        "shared_address(shared_ + kConfig.key_offset() + values_",
         "out is off by",
     ),
 }
@@ -286,10 +286,10 @@ def test_a_planted_fault_is_noticed(
 def test_under_sanitizers(tmp_path: Path) -> None:
     if reason := ADDRESS.missing():
         pytest.skip(reason)
-    past_the_end = "sm80/copy.h", "left > j * S::kRowsAtOnce", "left >= j * S::kRowsAtOnce"
+    past_the_end = "sm80/load.h", "left > j * Chunk::kRowsPerCopy", "left >= j * Chunk::kRowsPerCopy"
     done = ADDRESS.run("support.emulated", str(tmp_path), *past_the_end)
     right, _, altered = done.stdout.partition("\n0 failed\n")
     assert right == "", done.stdout[-5000:]
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in altered, altered
-    assert "copy.h" in altered, "the report names no line of the kernel"
+    assert "load.h" in altered, "the report names no line of the kernel"

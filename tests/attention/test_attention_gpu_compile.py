@@ -19,8 +19,8 @@ from dimorph.attention.kernels import attention_sm80, attention_sm90
 from dimorph.store.artifact import Artifact
 from support.paths import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import sm90_cases
+sys.path.insert(0, str(REPOSITORY))
+from benchmarks.attention import sm90_cases
 
 ATTENTION = Path(at.__file__).parent
 CSRC = ATTENTION / "csrc"
@@ -43,7 +43,7 @@ PLAN = """
 using namespace dimorph::attention;
 using namespace dimorph::attention::gpu;
 using namespace dimorph::attention::sm80;
-constexpr Config c = choose(128, 128, 90, false);
+constexpr Config c = choose_config(128, 128, 90, false);
 constexpr Plan of(int batch, int queries, int keys, int heads, int kv_heads) {
   Problem p{};
   p.batch_size = batch, p.max_qo_len = queries, p.max_kv_len = keys;
@@ -52,26 +52,26 @@ constexpr Plan of(int batch, int queries, int keys, int heads, int kv_heads) {
 }
 // Many tiles: neither packed nor split.
 static_assert(of(1, 16384, 16384, 32, 32).grid == 128 * 32);
-static_assert(of(1, 16384, 16384, 32, 8).work.pack == 1 && of(1, 16384, 16384, 32, 8).work.splits == 1);
+static_assert(of(1, 16384, 16384, 32, 8).partition.packed_heads == 1 && of(1, 16384, 16384, 32, 8).partition.splits == 1);
 static_assert(of(1, 16384, 16384, 32, 8).merge_grid == 0 && of(1, 16384, 16384, 32, 8).partial_out_size == 0);
 // Few queries: heads share tiles, keys are split, parts are merged.
-static_assert(of(1, 16, 8192, 32, 8).work.pack == 4 && of(1, 16, 8192, 32, 8).work.tiles == 1);
-static_assert(of(1, 16, 8192, 32, 8).work.splits == 33 && of(1, 16, 8192, 32, 8).grid == 8 * 33);
+static_assert(of(1, 16, 8192, 32, 8).partition.packed_heads == 4 && of(1, 16, 8192, 32, 8).partition.query_tiles == 1);
+static_assert(of(1, 16, 8192, 32, 8).partition.splits == 33 && of(1, 16, 8192, 32, 8).grid == 8 * 33);
 static_assert(of(1, 16, 8192, 32, 8).merge_grid == 16 * 32 / 4);
 static_assert(of(1, 16, 8192, 32, 8).partial_out_size == 33 * 16 * 32 * 128);
-static_assert(of(1, 16, 8192, 32, 8).work.pack_reciprocal == 1u << 29);
+static_assert(of(1, 16, 8192, 32, 8).partition.packed_heads_reciprocal == 1u << 29);
 // No work, no keys.
 static_assert(of(0, 16, 16, 4, 4).grid == 0 && of(1, 0, 16, 4, 4).grid == 0);
-static_assert(of(1, 16, 0, 4, 4).work.splits == 1);
+static_assert(of(1, 16, 0, 4, 4).partition.splits == 1);
 // Every pair of head dims runs on every architecture: a block has 1 KB less than its multiprocessor.
 constexpr bool fits() {
   const int archs[] = {80, 86, 87, 89, 90, 120}, most[] = {163, 99, 163, 99, 227, 99};
   for (int qk = 16; qk <= 256; qk += 16)
     for (int vo = 16; vo <= 256; vo += 16)
       for (int i = 0; i < 6; ++i) {
-        const Config d = choose(qk, vo, archs[i], true);
-        if (d.shared_bytes() + d.keys > most[i] * 1024 || d.rows() > 128) return false;
-        if (d.rows() * d.pitch_vo() > d.shared_bytes()) return false;
+        const Config d = choose_config(qk, vo, archs[i], true);
+        if (d.shared_bytes() + d.tile_keys > most[i] * 1024 || d.tile_rows() > 128) return false;
+        if (d.tile_rows() * d.pitch_vo() > d.shared_bytes()) return false;
       }
   return true;
 }
@@ -132,7 +132,7 @@ def test_tuned_cases_are_those_of_the_table() -> None:
         kept = list(csv.DictReader(file))
     found = list(sm90_cases.rows())
     if found[0]["cuda"] == kept[0]["cuda"]:
-        assert found == kept, "python benchmarks/sm90_cases.py --keep, if this is how it should be"
+        assert found == kept, "python benchmarks/attention/sm90_cases.py --keep, if this is how it should be"
     for mine, there in zip(found, kept, strict=True):
         same = ("head_dims", "variant", "registers", "shared_bytes")
         assert [mine[name] for name in same] == [there[name] for name in same]

@@ -98,30 +98,34 @@ def test_each_unit_gets_its_own_config_header(values: dict[str, Any], root: Path
 
 
 @MODES
-def test_headers_are_read_after_what_stands_before_them(values: dict[str, Any], root: Path) -> None:
-    """Headers need not stand alone: what was included before them, at any depth and in any branch, is there."""
+def test_a_header_is_read_by_itself(values: dict[str, Any], root: Path) -> None:
+    """It has every constant of the config header that it includes, and nothing that its includer included before."""
     case = root / "affine_case.cc"
-    replace(case, '#include "affine_config.h"\n', '#include "affine_config.h"\n\n#include "parts/outer.h"\n')
+    replace(case, '#include "affine_config.h"\n', '#include "affine_config.h"\n#include "parts/outer.h"\n')
     (root / "parts").mkdir()
     (root / "parts" / "outer.h").write_text(
-        "#ifndef OUTER_H\n#define OUTER_H\n#include <stdint.h>\n"
-        "#if defined(__AVX512F__) || 1\n#define WIDTH 16\n#else\n#error no such machine\n#endif\n"
-        '#if 1\n#include "inner.h"\n#endif\n'
+        "#ifndef OUTER_H\n#define OUTER_H\n#include <stdint.h>\n\n"
+        '#include "affine_config.h"\n#include "inner.h"\n'
         "namespace DIMORPH_CASE {\ninline int64_t outer() { return inner() + HEAD_DIM; }\n}\n#endif\n"
     )
-    (root / "parts" / "inner.h").write_text(
-        "#pragma once\nnamespace DIMORPH_CASE {\n"
-        "inline int64_t inner() { return int64_t(sizeof(DType)) * WIDTH * HEAD_DIM; }\n}\n"
+    inner = root / "parts" / "inner.h"
+    inner.write_text(
+        '#pragma once\n#include <stdint.h>\n\n#include "affine_config.h"\nnamespace DIMORPH_CASE {\n'
+        "inline int64_t inner() { return int64_t(sizeof(DType)) * HEAD_DIM; }\n}\n"
     )
     replace(case, "DType sum = 0;", "DType sum = DType(outer() - outer());")
     found = _diagnostics(_write(root, values))
     assert sorted(found) == ["affine.cc", "affine_case.cc", "inner.h", "outer.h", "scale.h"]
     assert not any(found.values()), found
+    replace(inner, '#include "affine_config.h"\n', "\n")
+    found = _diagnostics(_write(root, values))
+    assert any(text.startswith("6: ") and "HEAD_DIM" in text for text in found["inner.h"]), found
+    assert not found["outer.h"] and not found["affine_case.cc"]
 
 
 def test_every_variants_header_opens(root: Path) -> None:
     (root / "shift.h").write_text(
-        "#pragma once\ntemplate <typename Params>\nstruct Shift {\n"
+        '#pragma once\n#include "affine_config.h"\n\ntemplate <typename Params>\nstruct Shift {\n'
         "  using Element = typename Params::Element;\n"
         "  Element by;\n"
         "  explicit Shift(const Params& params) : by(static_cast<Element>(params.by)) {}\n"
@@ -138,11 +142,17 @@ def test_every_variants_header_opens(root: Path) -> None:
     assert any("AFFINE_VARIANT" in text for text in found["affine.cc"])
 
 
-def test_a_second_case_source_is_read_after_the_first(root: Path) -> None:
+def test_every_case_source_opens(root: Path) -> None:
     text = (root / "affine_case.cc").read_text()
-    cut = text.index("void affine(")
-    (root / "affine_case.cc").write_text(text[:cut] + "}  // namespace DIMORPH_CASE\n")
-    (root / "affine_more.cc").write_text("namespace DIMORPH_CASE {\n\n" + text[cut:])
+    start, cut = text.index("namespace DIMORPH_CASE"), text.index("void affine(")
+    end = "}  // namespace DIMORPH_CASE\n"
+    (root / "parts.h").write_text(
+        "#pragma once\n" + text[:cut].replace("DType inverse_rms", "inline DType inverse_rms") + end
+    )
+    (root / "affine_case.cc").write_text(text[:start] + '#include "parts.h"\n\nDIMORPH_CASE::Params unused;\n')
+    (root / "affine_more.cc").write_text(
+        text[:start] + '#include "parts.h"\n\nnamespace DIMORPH_CASE {\n\n' + text[cut:]
+    )
     replace(root / "skeleton.py", 'case=("affine_case.cc",)', 'case=("affine_case.cc", "affine_more.cc")')
     found = _diagnostics(_write(root, JIT))
     assert found["affine_more.cc"] == [] and found["affine_case.cc"] == []

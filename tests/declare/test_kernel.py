@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import dimorph as dm
 from dimorph.declare.axes import IDENTIFIER
+from dimorph.declare.declaration import RESERVED
 from support.kernels import ALL, KINDS, PICK, PLAIN, SHIFT
 from support.paths import SUPPORT
 
@@ -170,6 +172,10 @@ def test_a_value_beyond_the_list_can_be_asked_for() -> None:
             lambda: _kernel(axes=[dm.variant_axis(n, n.upper(), default=PLAIN) for n in "vw"]),
             "it has two variant axes; one is possible",
         ),
+        (
+            lambda: _kernel(axes=[dm.int_axis("policy", "POLICY", [1])]),
+            "kernel 'k': no axis can be called 'policy', which is an argument of load or build",
+        ),
         (lambda: _kernel(case=[], axes=[WIDTH]), "it has axes but no case sources"),
         (lambda: _kernel(axes=[WIDTH, CAUSAL], only=[{"width": 64}]).instantiations(), "no value for axis causal"),
         (lambda: _kernel(axes=[WIDTH], only=[{"depth": 64}]), "no axis is called 'depth'; there are: width"),
@@ -247,3 +253,14 @@ def test_variants_are_chosen_by_name_or_by_value() -> None:
     assert kernel.instantiations(variant="Shift").values == ((SHIFT,),)
     own = dm.Variant("Own", header="own.h")
     assert _texts(kernel.instantiations(variant=[PLAIN, own])) == ["variant=Plain", "variant=Own"]
+
+
+def test_every_argument_of_load_and_build_is_reserved() -> None:
+    """An axis of such a name would be swallowed by `load(**values)`."""
+    named = [
+        name
+        for verb in (dm.Kernel.load, dm.Kernel.build, dm.Kernel.instantiations)
+        for name, parameter in inspect.signature(verb).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    assert set(named) | {"self"} == set(RESERVED)

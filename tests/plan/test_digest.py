@@ -95,7 +95,7 @@ def _keys(kernel: dm.Kernel, environment: dict[str, str] | None = None, **values
     """Label -> key of every unit of a set."""
     config = settings.current({"PATH": os.environ["PATH"], **(environment or {})})
     instantiations = kernel.instantiations(**values)
-    units = [plan.entry_unit(instantiations), *plan.case_units(instantiations)]
+    units = [plan.entry_unit(instantiations), *map(plan.case_unit, instantiations)]
     return {unit.label: unit.key(targets.runnable()[0], config) for unit in units}
 
 

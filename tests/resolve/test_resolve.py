@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import dimorph as dm
-from dimorph.resolve.resolver import PACKAGED
+from dimorph.store.layers import PACKAGED
 from dimorph.toolchain import targets
 from support.compilers import counting_compiler
 from support.forms import built_ahead

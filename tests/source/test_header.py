@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import dimorph as dm
 from dimorph.plan.unit import INCLUDE
-from dimorph.source.config_header import config_header, header_name, without_comments
+from dimorph.source.config_header import config_header, header_name
+from dimorph.source.cpp_text import without_comments
 from support.kernels import ALL, FUNCTOR, KINDS, PLAIN, SHIFT
 
 

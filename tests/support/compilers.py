@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dimorph.errors import BuildError
 from dimorph.toolchain import process
 from dimorph.toolchain.diagnostics import parse_make_rule
-from dimorph.toolchain.host import HostToolchain
+from dimorph.toolchain.host import HostCompiler
 
 GXX = shutil.which("g++") or "g++"
 
@@ -39,10 +40,11 @@ def counting_compiler(directory: Path, name: str = "counting-g++", *, before: st
     return Compiler(driver, log)
 
 
-def read_by(compiler: HostToolchain, source: Path, work_dir: Path, **arguments: Any) -> list[Path]:
+def read_by(compiler: HostCompiler, source: Path, work_dir: Path, **arguments: Any) -> list[Path]:
     """Every file that the compiler says it reads for `source`, itself and system headers included."""
     rule = work_dir / f"{source.name}.d"
     command = [*compiler.compile_command(source, rule, **arguments), "-w", "-M"]
     done = process.run(command, timeout=60.0, cwd=work_dir, env=compiler.environment(work_dir))
-    assert done.exit_code == 0, done.output
+    if done.exit_code != 0:
+        raise BuildError(done.output)
     return parse_make_rule(rule.read_text())

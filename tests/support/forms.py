@@ -7,8 +7,9 @@ from typing import Any
 
 import dimorph as dm
 from dimorph import settings
-from dimorph.plan import unit as plan
-from dimorph.resolve.resolver import device_units, resolve
+from dimorph.plan.load_plan import load_plan
+from dimorph.resolve.levels import archs_here
+from dimorph.resolve.resolver import resolve
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,5 @@ class Form:
 def built_ahead(kernel: dm.Kernel, **values: object) -> dm.Module:
     """A module that dispatches over a set of values, all of them built; it never compiles."""
     instantiations = kernel.instantiations(**values)
-    units = [plan.entry_unit(instantiations), *plan.case_units(instantiations)]
-    units += [unit for one in instantiations for unit in device_units(one, settings.current())]
-    resolve(units, settings.current(), "auto")
+    resolve(load_plan(instantiations, archs_here(settings.current())), settings.current(), "auto")
     return kernel.load(policy="aot", **values)

@@ -50,9 +50,9 @@ class Clangd:
 
 
 @contextmanager
-def clangd(directory: Path) -> Iterator[Clangd]:
+def clangd(directory: Path, *options: str) -> Iterator[Clangd]:
     """A clangd that was started in `directory` and finds its database as an editor's does."""
-    command = [str(CLANGD), "--background-index=false", "--log=error", "-j=1"]
+    command = [str(CLANGD), "--background-index=false", "--log=error", "-j=1", *options]
     process = subprocess.Popen(
         command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

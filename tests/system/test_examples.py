@@ -15,8 +15,24 @@ from dimorph import settings
 from support.paths import EXAMPLES
 from support.skeletons import declared
 
+GUIDES = (
+    "attention_calls.py",
+    "choices.py",
+    "loading.py",
+    "torch_attention.py",
+    "transformers_model.py",
+    "variant_ahead.py",
+)
+ALL = (
+    "first/row_sum.py",
+    "skeleton/skeleton.py",
+    "variant/variant.py",
+    "cuda/rms.py",
+    *(f"guides/{n}" for n in GUIDES),
+)
 
-@pytest.mark.parametrize("name", ["skeleton/skeleton.py", "variant/variant.py", "cuda/rms.py"])
+
+@pytest.mark.parametrize("name", ALL)
 def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     env = {**os.environ, "DIMORPH_STORE": str(tmp_path / "store"), "DIMORPH_POLICY": "jit"}
     done = subprocess.run([sys.executable, str(EXAMPLES / name)], env=env, capture_output=True, text=True, check=False)
@@ -25,7 +41,7 @@ def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    assert {path.name for path in EXAMPLES.glob("*/*.py")} == {"skeleton.py", "variant.py", "rms.py"}
+    assert {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")} == set(ALL)
 
 
 def test_the_skeleton_in_both_forms(tmp_path: Path) -> None:

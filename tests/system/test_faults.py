@@ -21,8 +21,8 @@ import pytest
 
 import dimorph as dm
 from dimorph import settings
-from dimorph.resolve.resolver import PACKAGED
 from dimorph.store.artifact import Artifact
+from dimorph.store.layers import PACKAGED
 from dimorph.store.store import Broken, Store
 from support.kernels import PICK, WIDE
 from support.store import STRANGER, in_child, needs_root, start_child

@@ -18,7 +18,8 @@ import dimorph as dm
 from dimorph import settings
 from dimorph.aot import verify
 from dimorph.plan import unit as plan
-from dimorph.resolve.resolver import device_units
+from dimorph.plan.load_plan import declared_archs
+from dimorph.resolve.levels import archs_here
 from dimorph.settings import Settings
 from dimorph.toolchain import archs, cuda, ptxas
 from dimorph.toolchain import nvidia_driver as driver
@@ -143,19 +144,20 @@ sys.modules["nvidia"] = None
 from dimorph import settings
 from dimorph.toolchain import nvidia_driver as driver
 from dimorph.plan import unit as plan
+from dimorph.plan.load_plan import declared_archs
 from dimorph.toolchain import archs, cuda, targets
 driver.find = None
 sys.path.insert(0, {str(EXAMPLE.parent)!r})
 from rms import rms
 one = next(iter(rms.instantiations(dtype="float16", width=1024)))
-unit = plan.device_unit(one, plan.declared_archs(one))
+unit = plan.device_unit(one, declared_archs(one))
 print([unit.key(arch, settings.current()) for arch in unit.archs])
 """
     env = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     one = next(iter(RMS.instantiations(**VALUES)))
-    unit = plan.device_unit(one, plan.declared_archs(one))
+    unit = plan.device_unit(one, declared_archs(one))
     assert done.stdout.strip() == str([unit.key(arch, settings.current()) for arch in unit.archs])
 
 
@@ -164,7 +166,7 @@ def test_the_architecture_and_the_device_source_are_in_the_key(copy_of: Callable
 
     def keys() -> dict[str, str]:
         one = next(iter(kernel.instantiations(**VALUES)))
-        unit = plan.device_unit(one, plan.declared_archs(one))
+        unit = plan.device_unit(one, declared_archs(one))
         return {arch.name: unit.key(arch, settings.current()) for arch in unit.archs}
 
     before = keys()
@@ -238,8 +240,8 @@ class OldDriver:
 def test_a_kind_of_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     OldDriver(monkeypatch, ((9, 0), (8, 0), (9, 0), (7, 5)), (13, 0))
     one = next(iter(RMS.instantiations(**VALUES)))
-    assert [unit.archs[0].name for unit in device_units(one, settings.current())] == ["sm_90a", "sm_80"]
-    assert [unit.archs[0].name for unit in device_units(one, for_arch("sm_90"))] == ["sm_90"]
+    assert [levels[0].name for levels in archs_here(settings.current())(one)] == ["sm_90a", "sm_80"]
+    assert [levels[0].name for levels in archs_here(for_arch("sm_90"))(one)] == ["sm_90"]
 
 
 def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_a_launch_without_a_driver_says_so(copy_of: Callable[..., dm.Kernel], st
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "compute_80"])
 def test_nvcc_compiles_the_same_source(arch: str, store: Path) -> None:
     config = replace(for_arch(arch), nvcc="nvcc")
-    assert cuda.find(config).family == "nvcc"
+    assert cuda.find(config).dialect == "nvcc"
     found = device_artifact(RMS.load(settings=config, **VALUES))
     assert found.meta.toolchain.startswith("nvcc")
     if arch.startswith("sm_"):
@@ -304,7 +306,7 @@ def test_nvcc_compiles_the_same_source(arch: str, store: Path) -> None:
 
 def test_the_compiler_is_found_or_its_absence_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = replace(settings.current(), path=str(tmp_path))
-    assert cuda.find(config).family == "nvrtc"
+    assert cuda.find(config).dialect == "nvrtc"
     monkeypatch.setattr(cuda, "_libraries", list)
     with pytest.raises(dm.ToolchainError, match="pip install nvidia-cuda-nvrtc"):
         cuda.find(config)

@@ -36,7 +36,7 @@ def test_order_on_path(tmp_path: Path, present: list[str], found: str, family: s
     for name in present:
         _program(tmp_path / name)
     toolchain = host.find(_settings(path=str(tmp_path)))
-    assert (toolchain.command, toolchain.family) == ((str(tmp_path / found),), family)
+    assert (toolchain.command, toolchain.dialect) == ((str(tmp_path / found),), family)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_named_compiler_wins_and_its_name_tells_the_family(tmp_path: Path, nam
     for cxx, path in ((str(driver), str(tmp_path)), (name, f"{tmp_path}:{driver.parent}")):
         if cxx != "zig":
             toolchain = host.find(_settings(cxx, path))
-            assert (toolchain.command[0], toolchain.family) == (str(driver), family)
+            assert (toolchain.command[0], toolchain.dialect) == (str(driver), family)
             assert toolchain.command[1:] == (("c++",) if family == "zig" else ())
 
 
@@ -63,7 +63,7 @@ def test_a_link_has_the_family_of_what_it_leads_to(tmp_path: Path) -> None:
     _program(tmp_path / "real" / "clang-18")
     (tmp_path / "c++").symlink_to(tmp_path / "real" / "clang-18")
     toolchain = host.find(_settings(path=str(tmp_path)))
-    assert (toolchain.command, toolchain.family) == ((str(tmp_path / "c++"),), "clang")
+    assert (toolchain.command, toolchain.dialect) == ((str(tmp_path / "c++"),), "clang")
 
 
 def test_a_named_compiler_that_is_missing_is_not_replaced(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_the_ziglang_package_comes_last(tmp_path: Path, monkeypatch: pytest.Monk
     empty = tmp_path / "bin"
     empty.mkdir()
     toolchain = host.find(_settings(path=str(empty)))
-    assert (toolchain.command, toolchain.family) == ((str(driver), "c++"), "zig")
+    assert (toolchain.command, toolchain.dialect) == ((str(driver), "c++"), "zig")
     _program(empty / "c++")
-    assert host.find(_settings(path=str(empty))).family == "gcc"
+    assert host.find(_settings(path=str(empty))).dialect == "gcc"
     assert host.find(_settings("zig", str(empty))) == toolchain
 
 

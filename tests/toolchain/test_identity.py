@@ -44,7 +44,7 @@ class Fake:
         new.chmod(0o755)
         new.replace(self.driver.parent / name)
 
-    def toolchain(self) -> host.HostToolchain:
+    def toolchain(self) -> host.HostCompiler:
         return host.find(Settings(store=Path("unused"), cxx=str(self.driver), path=os.environ["PATH"]))
 
     def identify(self, memo_dir: Path | None) -> str:

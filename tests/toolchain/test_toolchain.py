@@ -17,7 +17,7 @@ from elftools.elf.sections import SymbolTableSection
 
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
-from dimorph.toolchain import host, process, targets
+from dimorph.toolchain import flags, host, process, targets
 from dimorph.toolchain.diagnostics import parse_diagnostics
 from support.compilers import read_by
 
@@ -30,7 +30,7 @@ def _settings(cxx: str) -> Settings:
 
 
 @pytest.fixture(params=["g++", "clang++"])
-def compiler(request: pytest.FixtureRequest) -> host.HostToolchain:
+def compiler(request: pytest.FixtureRequest) -> host.HostCompiler:
     name: str = request.param
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
@@ -38,7 +38,7 @@ def compiler(request: pytest.FixtureRequest) -> host.HostToolchain:
 
 
 @pytest.fixture(scope="module")
-def zig(request: pytest.FixtureRequest) -> tuple[host.HostToolchain, Path]:
+def zig(request: pytest.FixtureRequest) -> tuple[host.HostCompiler, Path]:
     """Zig, and a lasting directory: it builds its C++ library at first use, which takes about a minute."""
     try:
         toolchain = host.find(_settings("zig"))
@@ -49,7 +49,7 @@ def zig(request: pytest.FixtureRequest) -> tuple[host.HostToolchain, Path]:
 
 
 def _run(
-    toolchain: host.HostToolchain,
+    toolchain: host.HostCompiler,
     source: Path,
     *,
     memo: Path | None = None,
@@ -57,7 +57,6 @@ def _run(
     target: targets.Target = _TARGET,
     include_dirs: Sequence[Path] = (),
     system_include_dirs: Sequence[Path] = (),
-    defines: Mapping[str, str] | None = None,
     prefix_map: Mapping[Path, str] | None = None,
     debug: bool = False,
     extra_flags: Sequence[str] = (),
@@ -71,7 +70,6 @@ def _run(
         target=target,
         include_dirs=include_dirs,
         system_include_dirs=system_include_dirs,
-        defines=defines,
         prefix_map=prefix_map,
         debug=debug,
         extra_flags=extra_flags,
@@ -80,7 +78,7 @@ def _run(
     return output, process.run(command, timeout=300, cwd=work, env=env)
 
 
-def _build(toolchain: host.HostToolchain, source: Path, text: str, **options: object) -> Path:
+def _build(toolchain: host.HostCompiler, source: Path, text: str, **options: object) -> Path:
     source.write_text(_EXPORT + text)
     output, done = _run(toolchain, source, **options)  # type: ignore[arg-type]
     assert (done.exit_code, done.output) == (0, "")
@@ -123,22 +121,20 @@ def _glibc(path: Path) -> tuple[int, ...]:
 # --- What a compile makes ---
 
 
-def test_object_loads_exports_only_what_is_marked_and_needs_little(
-    compiler: host.HostToolchain, tmp_path: Path
-) -> None:
+def test_object_loads_exports_only_what_is_marked_and_needs_little(compiler: host.HostCompiler, tmp_path: Path) -> None:
     text = """
     inline int twice(int x) noexcept { return 2 * x; }
     int not_marked(int x) noexcept { return twice(x); }
     EXPORT int marked(int x) noexcept { return not_marked(x) + ANSWER; }
     """
-    path = _build(compiler, tmp_path / "a.cc", text, defines={"ANSWER": "42"})
+    path = _build(compiler, tmp_path / "a.cc", text, extra_flags=["-DANSWER=42"])
     assert ctypes.CDLL(str(path)).marked(4) == 50
     assert _exports(path) == {"marked"}
     assert not [name for name in _libraries(path) if "stdc++" in name]
     assert _glibc(path) <= (2, 17)
 
 
-def test_exceptions_work_and_ask_for_no_cpp_library(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_exceptions_work_and_ask_for_no_cpp_library(compiler: host.HostCompiler, tmp_path: Path) -> None:
     text = """
     #include <stdexcept>
     #include <string>
@@ -154,7 +150,7 @@ def test_exceptions_work_and_ask_for_no_cpp_library(compiler: host.HostToolchain
     assert "STB_LOOS" not in _bindings(path)
 
 
-def test_floating_point_keeps_its_meaning(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_floating_point_keeps_its_meaning(compiler: host.HostCompiler, tmp_path: Path) -> None:
     text = """
     #include <cmath>
     EXPORT int is_nan(float x) { return x != x && std::isnan(x); }
@@ -179,7 +175,7 @@ def test_floating_point_keeps_its_meaning(compiler: host.HostToolchain, tmp_path
 
 
 @pytest.mark.parametrize("target", targets.runnable(), ids=lambda target: target.name)
-def test_every_level_that_this_cpu_runs(compiler: host.HostToolchain, tmp_path: Path, target: targets.Target) -> None:
+def test_every_level_that_this_cpu_runs(compiler: host.HostCompiler, tmp_path: Path, target: targets.Target) -> None:
     text = "EXPORT void axpy(float* y, const float* x, int n) { for (int i = 0; i < n; ++i) y[i] += 3 * x[i]; }"
     library = ctypes.CDLL(str(_build(compiler, tmp_path / "a.cc", text, target=target)))
     y, x = (ctypes.c_float * 100)(*range(100)), (ctypes.c_float * 100)(*range(100))
@@ -197,7 +193,7 @@ EXPORT int size() { return static_cast<int>(count.all.size()) + [] { return 1; }
 """
 
 
-def _in_places(toolchain: host.HostToolchain, root: Path, *, mapped: bool, memo: Path | None = None) -> list[bytes]:
+def _in_places(toolchain: host.HostCompiler, root: Path, *, mapped: bool, memo: Path | None = None) -> list[bytes]:
     contents = []
     for name in ("one", "a-much-longer-second-place"):
         directory = root / name
@@ -216,7 +212,7 @@ def _in_places(toolchain: host.HostToolchain, root: Path, *, mapped: bool, memo:
     return contents
 
 
-def test_equal_sources_give_equal_objects_wherever_they_lie(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_equal_sources_give_equal_objects_wherever_they_lie(compiler: host.HostCompiler, tmp_path: Path) -> None:
     first, second = _in_places(compiler, tmp_path, mapped=True)
     assert first == second
     assert os.fsencode(tmp_path) not in first
@@ -227,7 +223,7 @@ def test_equal_sources_give_equal_objects_wherever_they_lie(compiler: host.HostT
     assert first != second
 
 
-def test_debug_build_has_real_places(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_debug_build_has_real_places(compiler: host.HostCompiler, tmp_path: Path) -> None:
     source = tmp_path / "a.cc"
     text = "EXPORT int f(int x) { return x + 1; }"
     names = {tmp_path: "/project"}
@@ -239,7 +235,7 @@ def test_debug_build_has_real_places(compiler: host.HostToolchain, tmp_path: Pat
 
 
 def test_missing_symbols_may_be_linked_and_are_reported_when_loaded(
-    compiler: host.HostToolchain, tmp_path: Path
+    compiler: host.HostCompiler, tmp_path: Path
 ) -> None:
     path = _build(compiler, tmp_path / "a.cc", 'extern "C" int nowhere(int); EXPORT int f() { return nowhere(1); }')
     with pytest.raises(OSError, match="undefined symbol: nowhere"):
@@ -247,7 +243,7 @@ def test_missing_symbols_may_be_linked_and_are_reported_when_loaded(
 
 
 def test_surroundings_do_not_matter(
-    compiler: host.HostToolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiler: host.HostCompiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shadow = tmp_path / "shadow"
     shadow.mkdir()
@@ -261,13 +257,13 @@ def test_surroundings_do_not_matter(
     assert "shadowed" in done.output
 
 
-def test_environment_is_the_path_and_constants(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_environment_is_the_path_and_constants(compiler: host.HostCompiler, tmp_path: Path) -> None:
     environment = compiler.environment(tmp_path)
     assert set(environment) == {"PATH", "LC_ALL", "TMPDIR"}
     assert environment["TMPDIR"] == str(tmp_path)
 
 
-def test_paths_may_hold_blanks(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_paths_may_hold_blanks(compiler: host.HostCompiler, tmp_path: Path) -> None:
     directory = tmp_path / "a b" / "c"
     directory.mkdir(parents=True)
     (directory / "h.h").write_text("#define NINE 9\n")
@@ -278,9 +274,9 @@ def test_paths_may_hold_blanks(compiler: host.HostToolchain, tmp_path: Path) -> 
         assert ctypes.CDLL(str(path)).f() == 9
 
 
-def test_the_users_flags_come_last(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_the_users_flags_come_last(compiler: host.HostCompiler, tmp_path: Path) -> None:
     text = "#ifdef __OPTIMIZE__\n#error optimised\n#endif\nEXPORT int f() { return X; }"
-    path = _build(compiler, tmp_path / "a.cc", text, defines={"X": "1"}, extra_flags=["-O0", "-UX", "-DX=2"])
+    path = _build(compiler, tmp_path / "a.cc", text, extra_flags=["-DX=1", "-O0", "-UX", "-DX=2"])
     assert ctypes.CDLL(str(path)).f() == 2
 
 
@@ -289,12 +285,12 @@ def test_the_users_flags_come_last(compiler: host.HostToolchain, tmp_path: Path)
 
 @pytest.mark.parametrize("family", ["gcc", "clang", "zig"])
 @pytest.mark.parametrize("debug", [False, True])
-def test_every_flag_that_decides_what_is_made_is_in_the_key(family: host.Family, debug: bool) -> None:
-    command = host.HostToolchain(("driver",), family, "").compile_command(
+def test_every_flag_that_decides_what_is_made_is_in_the_key(family: host.Dialect, debug: bool) -> None:
+    command = host.HostCompiler(("driver",), family, "").compile_command(
         Path("/s.cc"), Path("/o.so"), target=_TARGET, debug=debug, extra_flags=["-DUSER"]
     )
-    declared = host.flags_id(target=_TARGET, debug=debug, extra_flags=["-DUSER"])
-    elsewhere = {"driver", "/s.cc", "-o", "/o.so", "-target", *host._MESSAGES}
+    declared = flags.host_id(target=_TARGET, debug=debug, extra_flags=["-DUSER"])
+    elsewhere = {"driver", "/s.cc", "-o", "/o.so", "-target", *flags.MESSAGES}
     for flag in set(command) - elsewhere:
         assert flag.removeprefix(f"{_TARGET.machine}-") in declared
 
@@ -302,11 +298,11 @@ def test_every_flag_that_decides_what_is_made_is_in_the_key(family: host.Family,
 def test_different_options_have_different_keys() -> None:
     first, second = targets.levels("x86_64")[:2]
     texts = [
-        host.flags_id(target=first, debug=False, extra_flags=()),
-        host.flags_id(target=second, debug=False, extra_flags=()),
-        host.flags_id(target=first, debug=True, extra_flags=()),
-        host.flags_id(target=first, debug=False, extra_flags=("-a", "-b")),
-        host.flags_id(target=first, debug=False, extra_flags=("-a -b",)),
+        flags.host_id(target=first, debug=False, extra_flags=()),
+        flags.host_id(target=second, debug=False, extra_flags=()),
+        flags.host_id(target=first, debug=True, extra_flags=()),
+        flags.host_id(target=first, debug=False, extra_flags=("-a", "-b")),
+        flags.host_id(target=first, debug=False, extra_flags=("-a -b",)),
     ]
     assert len(set(texts)) == len(texts)
 
@@ -314,7 +310,7 @@ def test_different_options_have_different_keys() -> None:
 # --- What compilers print ---
 
 
-def test_a_mistake_is_shown_at_its_place(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_a_mistake_is_shown_at_its_place(compiler: host.HostCompiler, tmp_path: Path) -> None:
     (tmp_path / "h.h").write_text("// one\ninline int f() { int x = 0; return not_there + x; }\n")
     (tmp_path / "a.cc").write_text('#include "h.h"\n')
     _, done = _run(compiler, tmp_path / "a.cc")
@@ -325,14 +321,14 @@ def test_a_mistake_is_shown_at_its_place(compiler: host.HostToolchain, tmp_path:
     assert "not_there" in errors[0].message
 
 
-def test_the_clock_is_refused(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_the_clock_is_refused(compiler: host.HostCompiler, tmp_path: Path) -> None:
     (tmp_path / "a.cc").write_text("const char* when() { return __DATE__ __TIME__; }\n")
     _, done = _run(compiler, tmp_path / "a.cc")
     assert done.exit_code == 1
     assert parse_diagnostics(done.output)[0].severity == "error"
 
 
-def test_projects_are_warned_and_systems_are_not(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_projects_are_warned_and_systems_are_not(compiler: host.HostCompiler, tmp_path: Path) -> None:
     headers = tmp_path / "headers"
     headers.mkdir()
     (headers / "h.h").write_text("static int idle(int x) { return 1; }\n")
@@ -344,14 +340,14 @@ def test_projects_are_warned_and_systems_are_not(compiler: host.HostToolchain, t
     assert {(each.file, each.line, each.severity) for each in found} == {(str(headers / "h.h"), 1, "warning")}
 
 
-def test_the_rule_names_all_that_is_read(compiler: host.HostToolchain, tmp_path: Path) -> None:
+def test_the_rule_names_all_that_is_read(compiler: host.HostCompiler, tmp_path: Path) -> None:
     directory = tmp_path / "a b$c#d"
     directory.mkdir()
     (directory / "used.h").write_text("#include <cstddef>\n")
     (directory / "not-used.h").write_text("")
     source = directory / "a.cc"
     source.write_text('#ifdef YES\n#include "used.h"\n#else\n#include "not-used.h"\n#endif\n')
-    found = read_by(compiler, source, tmp_path, target=_TARGET, defines={"YES": "1"})
+    found = read_by(compiler, source, tmp_path, target=_TARGET, extra_flags=["-DYES=1"])
     assert {source, directory / "used.h"} <= set(found)
     assert directory / "not-used.h" not in found
     assert "cstddef" in {path.name for path in found}
@@ -361,7 +357,7 @@ def test_the_rule_names_all_that_is_read(compiler: host.HostToolchain, tmp_path:
 
 
 def test_zig_keeps_its_library_where_it_lasts(tmp_path: Path) -> None:
-    toolchain = host.HostToolchain(("/zig", "c++"), "zig", "/bin")
+    toolchain = host.HostCompiler(("/zig", "c++"), "zig", "/bin")
     work, memo = tmp_path / "work", tmp_path / "memo"
     memo.mkdir()
     assert toolchain.environment(work, memo)["ZIG_GLOBAL_CACHE_DIR"] == str(memo / "zig")
@@ -370,7 +366,7 @@ def test_zig_keeps_its_library_where_it_lasts(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_zig_makes_portable_equal_objects(zig: tuple[host.HostToolchain, Path], tmp_path: Path) -> None:
+def test_zig_makes_portable_equal_objects(zig: tuple[host.HostCompiler, Path], tmp_path: Path) -> None:
     toolchain, memo = zig
     first, second = _in_places(toolchain, tmp_path, mapped=True, memo=memo)
     assert first == second

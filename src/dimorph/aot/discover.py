@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from dimorph.declare.declaration import Declaration
 from dimorph.errors import DeclarationError
-from dimorph.kernel import Kernel
 
 
-def load_kernels(spec: str) -> list[Kernel]:
+def load_kernels(spec: str) -> list[Declaration]:
     """The kernels at the module level of `PACKAGE_OR_FILE[:KERNEL]`, in the order in which it binds them.
 
     The module is imported, so its code runs. A file in a package is imported as that package's module, so that its
@@ -33,7 +33,7 @@ def load_kernels(spec: str) -> list[Kernel]:
     """
     place, name = _split(spec)
     module = _import_file(Path(place)) if _is_file(place) else _import_module(place)
-    bound = [(variable, value) for variable, value in vars(module).items() if isinstance(value, Kernel)]
+    bound = [(variable, value) for variable, value in vars(module).items() if isinstance(value, Declaration)]
     found = list(dict.fromkeys(kernel for _, kernel in bound))
     if not found:
         raise DeclarationError(f"{place}: no dimorph.Kernel at its module level")

@@ -31,8 +31,8 @@ def _variants() -> dm.Axis:
 
 attention_cpu = dm.Kernel(
     name="attention",
-    entry="attention.cc",
-    case=("attention_cpu_case.cc",),
+    entry="cpu/attention.cc",
+    case=("cpu/attention_case.cc",),
     axes=(
         dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),
         dm.tuple_axis(
@@ -48,9 +48,9 @@ attention_cpu = dm.Kernel(
 
 attention_sm80 = dm.Kernel(
     name="attention_sm80",
-    entry="attention_sm80.cc",
-    case=("attention_sm80_case.cc",),
-    device=("attention_sm80.cu",),
+    entry="sm80/attention.cc",
+    case=("sm80/attention_case.cc",),
+    device=("sm80/attention.cu", "gpu/merge.cu"),
     archs=("sm_80", "sm_90"),
     functions=("attention",),
     axes=(
@@ -61,14 +61,14 @@ attention_sm80 = dm.Kernel(
         _variants(),
     ),
     root=_HERE / "csrc",
-    include_dirs=("../include",),
+    include_dirs=("sm80", "../include"),
 )
 
 attention_sm90 = dm.Kernel(
     name="attention_sm90",
-    entry="attention_sm90.cc",
-    case=("attention_sm90_case.cc",),
-    device=("attention_sm90.cu",),
+    entry="sm90/attention.cc",
+    case=("sm90/attention_case.cc",),
+    device=("sm90/attention.cu", "gpu/merge.cu"),
     archs=("sm_90a",),
     functions=("attention",),
     axes=(
@@ -82,5 +82,5 @@ attention_sm90 = dm.Kernel(
         _variants(),
     ),
     root=_HERE / "csrc",
-    include_dirs=("../include",),
+    include_dirs=("sm90", "../include"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
@@ -16,18 +15,15 @@ from dimorph import __version__, aot
 from dimorph import settings as configuration
 from dimorph.aot.discover import load_kernels
 from dimorph.cli import doctor, explain, ide, show
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import DimorphError
-from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.settings import Settings
 from dimorph.source.config_header import config_header
 from dimorph.store.layers import user_store
 from dimorph.store.store import Broken, is_content_error
 
 _Wrapped = TypeVar("_Wrapped", bound=Callable[..., Any])
-
-# Units, in small letters.
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class _Failure(click.ClickException):
@@ -46,21 +42,23 @@ class _Group(click.Group):
         except (DimorphError, OSError) as error:
             raise _Failure(str(error)) from error
 
-
-def _amount(units: dict[str, int], example: str) -> Callable[[str], float]:
-    """Reads a number with a unit, e.g. `1.5GB`."""
-
-    def read(text: str) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
-        if match is None or match[2].lower() not in units:
-            raise click.BadParameter(f"expected {example}, got {text!r}")
-        return float(match[1]) * units[match[2].lower()]
-
-    return read
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the settings, from the text under each field of `Settings`."""
+        with formatter.section("Settings, as environment variables"):
+            texts = configuration.documentation()
+            formatter.write_dl([(configuration.variable(name), text) for name, text in texts.items()])
 
 
-_SIZE = _amount(_BYTES, "a size such as 500MB or 1GB")
-_AGE = _amount(_SECONDS, "an age such as 12h, 30d or 8w")
+def _amount(read: Callable[[str], float]) -> Callable[[str], float]:
+    """Let the command line read a size or an age as the settings do."""
+
+    def checked(text: str) -> float:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return checked
 
 
 def _selection(command: _Wrapped) -> _Wrapped:
@@ -76,7 +74,7 @@ def _settings() -> Settings:
         raise _Failure(str(error)) from error
 
 
-def _kernels(spec: str) -> list[Kernel]:
+def _kernels(spec: str) -> list[Declaration]:
     # What a module prints when it is imported is no part of a command's output.
     with redirect_stdout(sys.stderr):
         return load_kernels(spec)
@@ -85,7 +83,7 @@ def _kernels(spec: str) -> list[Kernel]:
 def _sets(spec: str, values: Sequence[str]) -> list[InstantiationSet]:
     """The instantiation set of every kernel that is named."""
     given = _parsed(values)
-    return [kernel.instantiations(**given) for kernel in _kernels(spec)]
+    return [instantiate(kernel, given) for kernel in _kernels(spec)]
 
 
 def _one(spec: str, values: Sequence[str]) -> InstantiationSet:
@@ -93,7 +91,7 @@ def _one(spec: str, values: Sequence[str]) -> InstantiationSet:
     if len(kernels) > 1:
         names = ", ".join(f"{spec}:{kernel.name}" for kernel in kernels)
         raise click.UsageError(f"{spec} declares several kernels; name one: {names}")
-    return kernels[0].instantiations(**_parsed(values))
+    return instantiate(kernels[0], _parsed(values))
 
 
 def _parsed(values: Iterable[str]) -> dict[str, str | list[str]]:
@@ -257,8 +255,8 @@ def _blame(item: Broken) -> str:
 
 
 @cache.command()
-@click.option("--max-size", metavar="SIZE", type=_SIZE, help="What may stay, e.g. 1GB.")
-@click.option("--max-age", metavar="AGE", type=_AGE, help="Since its last use, e.g. 30d.")
+@click.option("--max-size", metavar="SIZE", type=_amount(configuration.size), help="What may stay, e.g. 1GB.")
+@click.option("--max-age", metavar="AGE", type=_amount(configuration.age), help="Since its last use, e.g. 30d.")
 def prune(max_size: float | None, max_age: float | None) -> None:
     """Remove what was not used for longest, and what killed builds left.
 

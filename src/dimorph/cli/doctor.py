@@ -22,7 +22,7 @@ from dimorph.settings import Settings
 from dimorph.store.layers import memo_dir, user_store
 from dimorph.store.store import Broken, Store
 from dimorph.toolchain import cuda, host, process, targets
-from dimorph.toolchain.host import HostToolchain
+from dimorph.toolchain.host import HostCompiler
 
 # A few builds' worth; below that the next one may not fit.
 _LITTLE_SPACE = 100_000_000  # bytes
@@ -124,11 +124,11 @@ def _compilers(config: Settings) -> Iterator[Finding]:
     zig = find_spec("ziglang")
     if zig is None:
         yield Finding("zig", "absent", "the package ziglang, a compiler that needs no root", "pip install ziglang")
-    elif used.family != "zig":
+    elif used.dialect != "zig":
         yield Finding("zig", "ok", f"ziglang {metadata.version('ziglang')} (not used; DIMORPH_CXX=zig chooses it)")
 
 
-def _try_compiler(toolchain: HostToolchain, config: Settings) -> None:
+def _try_compiler(toolchain: HostCompiler, config: Settings) -> None:
     """Compiles the least that includes what every entry does.
 
     Raises:
@@ -153,10 +153,10 @@ def _try_compiler(toolchain: HostToolchain, config: Settings) -> None:
         raise BuildError(f"a trial compile failed ({done.exit_code}): {done.output.strip()[:1000]}")
 
 
-def _reinstall(toolchain: HostToolchain) -> str:
-    if toolchain.family == "zig":
+def _reinstall(toolchain: HostCompiler) -> str:
+    if toolchain.dialect == "zig":
         return "pip install --force-reinstall ziglang"
-    package = "clang" if toolchain.family == "clang" else "g++"
+    package = "clang" if toolchain.dialect == "clang" else "g++"
     return f"apt-get install {package} libc6-dev (or your system's way), or: pip install ziglang, DIMORPH_CXX=zig"
 
 
@@ -227,7 +227,7 @@ def _cuda(config: Settings) -> Iterator[Finding]:
     except ToolchainError as error:
         yield Finding("nvrtc", "wrong" if config.nvcc else "absent", str(error), "pip install nvidia-cuda-nvrtc")
     else:
-        why = f"DIMORPH_NVCC={config.nvcc}" if config.nvcc else f"the first there is of NVRTC and nvcc: {used.family}"
+        why = f"DIMORPH_NVCC={config.nvcc}" if config.nvcc else f"the first there is of NVRTC and nvcc: {used.dialect}"
         yield Finding("nvrtc", "ok", f"{used.command[0]}: CUDA {cuda.describe(used.version)} (used: {why})")
 
 

@@ -6,25 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dimorph.declare.instantiations import InstantiationSet
 from dimorph.errors import ArtifactCorrupt, DeclarationError, DimorphError, ToolchainError
-from dimorph.kernel import InstantiationSet
 from dimorph.plan.key_diff import differences
-from dimorph.plan.key_record import Inputs
-from dimorph.plan.unit import Unit, case_units, device_unit, entry_unit
-from dimorph.resolve.resolver import (
-    Resolution,
-    build_command,
-    compiler,
-    device_units,
-    find,
-    levels,
-    serving,
-    target_levels,
-)
-from dimorph.runtime import library
+from dimorph.plan.key_record import KeyRecord
+from dimorph.plan.load_plan import load_plan
+from dimorph.plan.unit import Unit, case_unit, device_unit, entry_unit
+from dimorph.resolve.levels import archs_here, compiler, levels, target_levels
+from dimorph.resolve.missing import build_command
+from dimorph.resolve.search import Resolution, search
+from dimorph.resolve.wider import serving_set
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact, is_hex
-from dimorph.store.layers import Candidate, candidates
+from dimorph.store.layers import Layer, layers
 from dimorph.toolchain.archs import by_name
 
 # Combinations of values that are listed.
@@ -63,10 +57,8 @@ def explain(instantiations: InstantiationSet, settings: Settings, policy: str) -
         DeclarationError: a source is missing, or one that cannot be keyed.
         ToolchainError: no target level, or none of the name in the settings.
     """
-    units = [entry_unit(serving(instantiations, settings, policy)), *case_units(instantiations)]
-    units += [unit for specialization in instantiations for unit in device_units(specialization, settings)]
-    if any(unit.parallel for unit in units):
-        units.append(entry_unit(library.POOL.instantiations()))
+    serving = serving_set(instantiations, settings, policy)
+    units = load_plan(serving, archs_here(settings), instantiations)
     held: dict[Path, list[Artifact]] = {}
     return [_verdict(unit, settings, policy, [units[0].kernel.root], held) for unit in units]
 
@@ -76,7 +68,7 @@ def _verdict(
 ) -> Verdict:
     target = levels(unit, settings)[0]
     key = unit.key(target, settings)
-    found = find(unit, settings, policy, beside)
+    found = search(unit, settings, policy, beside)
     if isinstance(found, Resolution):
         meta = found.artifact.meta
         serves, fails = f"{found.place}, for {meta.target}, made by {meta.toolchain}", False
@@ -84,8 +76,8 @@ def _verdict(
     else:
         serves, fails = _without(unit, settings, policy, target.name)
         artifact, passed = None, tuple(found)
-    places = candidates(unit, settings, beside)[: len(passed)]
-    near = tuple(line for place in places for line in _near(place, unit, settings, held))
+    searched = layers(unit.kernel.root, settings, beside)[: len(passed)]
+    near = tuple(line for layer in searched for line in _near(layer, unit, settings, held))
     return Verdict(unit, key, artifact, serves, fails, passed, near)
 
 
@@ -101,7 +93,7 @@ def _without(unit: Unit, settings: Settings, policy: str, target: str) -> tuple[
     return f"would be compiled by {used.command[0]} for {target}", False
 
 
-def _near(place: Candidate, unit: Unit, settings: Settings, held: dict[Path, list[Artifact]]) -> Iterator[str]:
+def _near(layer: Layer, unit: Unit, settings: Settings, held: dict[Path, list[Artifact]]) -> Iterator[str]:
     """What a place holds of the same unit under another key: the newest, and in what its key differs.
 
     Args:
@@ -109,28 +101,28 @@ def _near(place: Candidate, unit: Unit, settings: Settings, held: dict[Path, lis
     """
     targets = levels(unit, settings)
     keys = {target.name: unit.key(target, settings) for target in targets}
-    if place.store.root not in held:
+    if layer.store.root not in held:
         try:
-            held[place.store.root] = [item for item in place.store.entries() if isinstance(item, Artifact)]
+            held[layer.store.root] = [item for item in layer.store.entries() if isinstance(item, Artifact)]
         except OSError:
-            held[place.store.root] = []  # `passed` says why it cannot be read
-    same = [a for a in held[place.store.root] if (a.meta.kernel, a.meta.kind) == (unit.kernel.name, unit.kind)]
+            held[layer.store.root] = []  # `passed` says why it cannot be read
+    same = [a for a in held[layer.store.root] if (a.meta.kernel, a.meta.kind) == (unit.kernel.name, unit.kind)]
     others = [a for a in same if a.meta.specialization == unit.values and a.meta.key not in keys.values()]
     if others:
         # One for a level that counts here says more than a newer one for another.
         closest = max(others, key=lambda a: (a.meta.target in keys, a.meta.created_at()))
         level = next((target for target in targets if target.name == closest.meta.target), targets[0])
-        yield f"{place.name} holds it as {describe(closest)}, with another key:"
-        yield from (f"  {line}" for line in _compared(closest, Inputs.of(unit, level, settings)))
+        yield f"{layer.name} holds it as {describe(closest)}, with another key:"
+        yield from (f"  {line}" for line in _compared(closest, KeyRecord.of(unit, level, settings)))
     elif same and not any(a.meta.specialization == unit.values for a in same):
         values = sorted({_values(artifact) or "several values" for artifact in same})
         more = f" and {len(values) - _MOST} more" if len(values) > _MOST else ""
-        yield f"{place.name} holds this {unit.kind} for: {'; '.join(values[:_MOST])}{more}"
+        yield f"{layer.name} holds this {unit.kind} for: {'; '.join(values[:_MOST])}{more}"
 
 
-def _compared(artifact: Artifact, now: Inputs) -> list[str]:
+def _compared(artifact: Artifact, now: KeyRecord) -> list[str]:
     try:
-        lines = differences(Inputs.recorded(artifact), now)
+        lines = differences(KeyRecord.recorded(artifact), now)
     except (ArtifactCorrupt, OSError) as error:
         return [f"cannot be compared: {error}"]
     return lines or ["nothing that is recorded differs: another version of Dimorph made it"]
@@ -144,6 +136,10 @@ def describe(artifact: Artifact) -> str:
 
 def _values(artifact: Artifact) -> str:
     return ", ".join(f"{name}={text}" for name, text in artifact.meta.specialization.items())
+
+
+def _cases(instantiations: InstantiationSet) -> list[Unit]:
+    return [case_unit(one) for one in instantiations if instantiations.kernel.case]
 
 
 def against(instantiations: InstantiationSet, other: str, settings: Settings) -> list[str]:
@@ -162,7 +158,7 @@ def against(instantiations: InstantiationSet, other: str, settings: Settings) ->
     meta = artifact.meta
     if meta.kernel != entry.kernel.name:
         raise DeclarationError(f"{other}: expected an artifact of kernel {entry.kernel.name}, got one of {meta.kernel}")
-    units = [entry] if meta.kind == "entry" else case_units(instantiations)
+    units = [entry] if meta.kind == "entry" else _cases(instantiations)
     if meta.kind == "device":
         units = [device_unit(specialization, (by_name(meta.target),)) for specialization in instantiations]
     unit = next((u for u in units if u.values == meta.specialization), units[0] if len(units) == 1 else None)
@@ -173,7 +169,7 @@ def against(instantiations: InstantiationSet, other: str, settings: Settings) ->
     lines = [f"then: {describe(artifact)}", f"now:  {key[:12]} ({unit.label}, {level.name})"]
     if key == meta.key:
         return [*lines, "the keys are equal"]
-    return [*lines, *_compared(artifact, Inputs.of(unit, level, settings))]
+    return [*lines, *_compared(artifact, KeyRecord.of(unit, level, settings))]
 
 
 def between(first: InstantiationSet, second: InstantiationSet, settings: Settings) -> list[str]:
@@ -181,12 +177,12 @@ def between(first: InstantiationSet, second: InstantiationSet, settings: Setting
     level = target_levels(settings)[0]
     pairs = [(entry_unit(first), entry_unit(second))]
     if first.specialized and second.specialized:
-        pairs += zip(case_units(first), case_units(second), strict=True)
+        pairs += zip(_cases(first), _cases(second), strict=True)
     lines = []
     for one, other in pairs:
         keys = [unit.key(level, settings)[:12] for unit in (one, other)]
         lines.append(f"{keys[0]} ({one.label}), {keys[1]} ({other.label}):")
-        changed = differences(Inputs.of(one, level, settings), Inputs.of(other, level, settings))
+        changed = differences(KeyRecord.of(one, level, settings), KeyRecord.of(other, level, settings))
         lines += [f"  {line}" for line in changed or ["the keys are equal"]]
     return lines
 
@@ -196,7 +192,7 @@ def _artifact(unit: Unit, other: str, settings: Settings) -> Artifact:
         return Artifact.load(Path(other))
     if len(other) < 4 or not is_hex(other, len(other)):
         raise DimorphError(f"{other}: expected the directory of an artifact, or at least 4 digits of a key")
-    held = [item for place in candidates(unit, settings) for item in place.store.entries()]
+    held = [item for layer in layers(unit.kernel.root, settings) for item in layer.store.entries()]
     found = [item for item in held if isinstance(item, Artifact) and item.meta.key.startswith(other)]
     if len({artifact.meta.key for artifact in found}) != 1:
         names = "; ".join(describe(artifact) for artifact in found[:5])

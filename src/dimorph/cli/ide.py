@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimorph.cli.ide_prelude import contexts
-from dimorph.declare.variant import Variant
+from dimorph._lazy import logger
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.errors import DimorphError, ToolchainError
-from dimorph.kernel import InstantiationSet, Kernel
-from dimorph.logs import logger
-from dimorph.plan import unit as plan
-from dimorph.plan.unit import Unit
-from dimorph.resolve import resolver as resolve
+from dimorph.plan.load_plan import declared_archs, load_plan
+from dimorph.plan.unit import INCLUDE, Unit, system_include_dirs
+from dimorph.resolve.levels import target_levels
 from dimorph.settings import Settings
 from dimorph.source.config_header import header_name
+from dimorph.source.include_scan import Scanner
 from dimorph.store.layers import memo_dir, user_store
-from dimorph.toolchain import cuda, host, process
-from dimorph.toolchain.host import HostToolchain
+from dimorph.toolchain import archs, cuda, host, process
+from dimorph.toolchain.host import HostCompiler
 
 _log = logger("dimorph")
 
@@ -31,7 +31,12 @@ DATABASE = "compile_commands.json"
 # Generated files, in the project's directory; it tells git to ignore it.
 GENERATED = Path(".dimorph", "ide")
 
+# clang reads this header of cuRAND in front of every CUDA file, whether or not it is used. A toolkit need not have it,
+# and a fatal error in front of a file makes clang misread the file.
+_CURAND_HEADER = "curand_mtgp32_kernel.h"
+
 _SOURCES = {".cc", ".cpp", ".cxx", ".c++"}
+_DEFINE = re.compile(r"^#define (\w+) ?(.*)$", re.MULTILINE)
 # What says that a directory is a project's own, and so where clangd will look for the database.
 _PROJECT_MARKS = (DATABASE, ".git", "pyproject.toml")
 
@@ -51,7 +56,7 @@ class Written:
     kept: int
 
 
-def project_directory(kernel: Kernel) -> Path:
+def project_directory(kernel: Declaration) -> Path:
     """The directory at or above a kernel's sources that holds a project; without one, that of the sources."""
     for directory in (kernel.root, *kernel.root.parents):
         if any((directory / mark).exists() for mark in _PROJECT_MARKS):
@@ -64,10 +69,10 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
 
     The entry is read with the header of `instantiations`: specialized for a single one, otherwise dispatching. The
     cases, and the headers they reach, are read with the header of the first specialization, as every case is; a
-    header that only another variant reaches, with that of the first specialization that has it. Device sources are
-    read for the best architecture that they are declared for; an editor needs a CUDA toolkit's headers for that, so
-    without one they are left out, and the log says so. Entries of other tools and kernels in a database that is there
-    are kept.
+    header that only another variant reaches, with that of the first specialization that has it. Each file is read by
+    itself, so it has to include what it uses, the config header too. Device sources are read for the best
+    architecture that they are declared for; an editor needs a CUDA toolkit's headers for that, so without one they
+    are left out, and the log says so. Entries of other tools and kernels in a database that is there are kept.
 
     Raises:
         DeclarationError: a source is missing, or one that cannot be keyed.
@@ -85,9 +90,11 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
     described: dict[Path, dict[str, Any]] = {}
     for name, unit in _units(instantiations, settings).items():
         _put(place / name / header_name(kernel), unit.header)
-        for file, text in contexts(unit).items():
+        if unit.kind == "device" and not (Path(str(cuda.toolkit(settings))) / "include" / _CURAND_HEADER).is_file():
+            _put(place / name / _CURAND_HEADER, "")
+        for file in _files(unit):
             if file not in described:
-                described[file] = _described(file, text, unit, place / name, driver, settings)
+                described[file] = _described(file, unit, place / name, driver, settings)
     _put(directory / GENERATED.parts[0] / ".gitignore", "*\n")
     ours = f"-I{place}{os.sep}"
     kept = [other for other in others if not any(str(word).startswith(ours) for word in other.get("arguments", ()))]
@@ -98,50 +105,74 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
 
 
 def _units(instantiations: InstantiationSet, settings: Settings) -> dict[str, Unit]:
-    """What is compiled, by the name of its directory: a case for each variant, then the entry, then device code.
+    """Return the units to show, by the name of their directory: a case for each variant, the entry, device code.
 
     A file is read as part of the first one that reaches it.
     """
-    units: dict[str, Unit] = {}
-    for specialization in instantiations if instantiations.kernel.case else ():
-        name = "-".join(["case", *(value.name for value in specialization.values if isinstance(value, Variant))])
-        if name not in units:
-            units[name] = plan.case_unit(specialization)
-    units["entry"] = plan.entry_unit(instantiations)
-    if not instantiations.kernel.device:
-        return units
-    if cuda.toolkit(settings) is None:
-        _log.warning("%s: device sources are left out: no CUDA toolkit is installed", instantiations.kernel.name)
-        return units
+    kernel, has_toolkit = instantiations.kernel, cuda.toolkit(settings) is not None
+    if kernel.device and not has_toolkit:
+        _log.warning("%s: device sources are left out: no CUDA toolkit is installed", kernel.name)
+    shown: dict[tuple[str, str], Specialization] = {}
     for specialization in instantiations:
-        best = max(plan.declared_archs(specialization), key=lambda arch: arch.rank)
-        units.setdefault(f"device-{best.name}", plan.device_unit(specialization, (best,)))
+        shown.setdefault((_variants(specialization), _best_arch(specialization)), specialization)
+    plan = load_plan(
+        instantiations,
+        lambda specialization: [(archs.by_name(_best_arch(specialization)),)] if has_toolkit else [],
+        shown.values(),
+    )
+    order = {"case": 0, "entry": 1, "device": 2}
+    units: dict[str, Unit] = {}
+    for unit in sorted((unit for unit in plan if unit.kernel is kernel), key=lambda unit: order[unit.kind]):
+        units.setdefault(_directory(unit), unit)
     return units
 
 
-def _described(
-    file: Path, context: str, unit: Unit, place: Path, driver: HostToolchain, settings: Settings
-) -> dict[str, Any]:
-    """The database's entry for one file, whose context is kept in a file that the command includes first."""
+def _best_arch(specialization: Specialization) -> str:
+    """Return the name of the best architecture that the device code is declared for; empty without device code."""
+    if not specialization.kernel.device:
+        return ""
+    return max(declared_archs(specialization), key=lambda arch: arch.rank).name
+
+
+def _directory(unit: Unit) -> str:
+    """Name the directory of a unit's generated files."""
+    if unit.kind == "device":
+        return f"device-{unit.archs[0].name}"
+    variants = [unit.values[axis.name] for axis in unit.kernel.axes if axis.for_cases_only and axis.name in unit.values]
+    return "-".join([unit.kind, *variants]) if unit.kind == "case" else unit.kind
+
+
+def _variants(specialization: Specialization) -> str:
+    return "-".join(axis.text(value) for axis, value in specialization.pairs() if axis.for_cases_only)
+
+
+def _files(unit: Unit) -> list[Path]:
+    """The author's files that the compile of a unit can reach."""
+    kernel = unit.kernel
+    names = {"entry": (kernel.entry,), "case": kernel.case, "device": kernel.device}[unit.kind]
+    sources = Scanner(unit.include_dirs, {header_name(kernel): unit.header}).scan(names)
+    files = dict.fromkeys(Path(source.path).resolve() for source in sources)
+    return [file for file in files if INCLUDE not in file.parents]
+
+
+def _described(file: Path, unit: Unit, place: Path, driver: HostCompiler, settings: Settings) -> dict[str, Any]:
+    """The database's entry for one file."""
     if unit.kind == "device":
         command = _device_command(file, unit, place, driver, settings)
     else:
         command = driver.compile_command(
             file,
             Path(os.devnull),
-            target=resolve.target_levels(settings)[0],
+            target=target_levels(settings)[0],
             include_dirs=(place, *unit.include_dirs),
-            system_include_dirs=plan.system_include_dirs(),
+            system_include_dirs=system_include_dirs(),
             debug=True,
             extra_flags=settings.cxxflags,
         )
-    before: list[str] = []
+    # The macros that the unit's own text defines in front of its first source.
+    before = [f"-D{name}={value}" for name, value in _DEFINE.findall(unit.text)]
     if file.suffix not in _SOURCES and unit.kind != "device":
         before += ["-x", "c++-header"]
-    if context:
-        written = place / "before" / _relative(file, unit.kernel.root)
-        _put(written, context)
-        before += ["-include", str(written)]
     position = len(driver.command)
     return {
         "directory": str(unit.kernel.root),
@@ -150,7 +181,7 @@ def _described(
     }
 
 
-def _device_command(file: Path, unit: Unit, place: Path, driver: HostToolchain, settings: Settings) -> list[str]:
+def _device_command(file: Path, unit: Unit, place: Path, driver: HostCompiler, settings: Settings) -> list[str]:
     """How clang, which is what an editor asks, compiles a device source; nothing is ever built so."""
     return [
         *driver.command,
@@ -161,20 +192,20 @@ def _device_command(file: Path, unit: Unit, place: Path, driver: HostToolchain, 
     ]
 
 
-def _driver(settings: Settings) -> HostToolchain:
+def _driver(settings: Settings) -> HostCompiler:
     """The compiler in use, addressed as clang would be, which is what clangd understands.
 
     Its path stays, because clangd looks for the C++ library near it.
     """
     found = host.find(settings)
-    if found.family == "zig":
-        return found._replace(command=("clang++", *_zig_headers(found, settings)), family="clang")
-    return found._replace(family="clang")
+    if found.dialect == "zig":
+        return found._replace(command=("clang++", *_zig_headers(found, settings)), dialect="clang")
+    return found._replace(dialect="clang")
 
 
-def _zig_headers(zig: HostToolchain, settings: Settings) -> list[str]:
+def _zig_headers(zig: HostCompiler, settings: Settings) -> list[str]:
     """Flags that make clang read the system headers that zig brings along, in place of the machine's."""
-    target = resolve.target_levels(settings)[0]
+    target = target_levels(settings)[0]
     memo = memo_dir(user_store(settings))
     with tempfile.TemporaryDirectory() as work:
         command = zig.compile_command(Path(os.devnull), Path(os.devnull), target=target)

@@ -1,96 +1,233 @@
-"""Axes: the compile-time parameters of a kernel."""
+"""The kinds of axes, one class each, and the functions that declare them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from dimorph.declare.variant import TENSORS, Variant
+from dimorph.declare.axis import IDENTIFIER, Axis, Choose
+from dimorph.declare.dtypes import TENSORS
+from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError
 
-IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
-# A value of an axis in its normal form: int, bool, str (dtype or enumerator), a tuple of ints, or a Variant.
-Value = Any
-Choose = Callable[[Mapping[str, Value]], Value]
+def _index_switch(name: str, cpp_type: str, looked_at: str, literals: Iterable[str]) -> list[str]:
+    """Spell a function from value to position. A switch: an axis may have hundreds of values, each looked up once."""
+    return [
+        f"constexpr long long dimorph_index_{name}({cpp_type} value) {{",
+        f"  switch ({looked_at}) {{",
+        *(f"    case {literal}: return {index};" for index, literal in enumerate(literals)),
+        "    default: return -1;",
+        "  }",
+        "}",
+    ]
+
+
+class IntAxis(Axis):
+    """An integer of 32 bits."""
+
+    kind = "int"
+    expected = "an integer of 32 bits"
+
+    def normal(self, given: object) -> int | None:
+        return _int(given)
+
+    def constant(self, value: int) -> list[str]:
+        return [f"constexpr int {self.binds[0]} = {value};"]
+
+    def index_function(self, values: Sequence[int]) -> list[str]:
+        return _index_switch(self.name, "int", "value", map(self.literal, values))
+
+
+class DtypeAxis(Axis):
+    """An element type, by its name."""
+
+    kind = "dtype"
+    expected = f"a dtype ({', '.join(TENSORS)})"
+    switch = "_DISPATCH_TYPE_SWITCH"
+
+    def normal(self, given: object) -> str | None:
+        name = given if isinstance(given, str) else getattr(given, "__name__", None) or str(given)
+        name = name.removeprefix("torch.").removeprefix("numpy.")
+        return name if name in TENSORS else None
+
+    def literal(self, value: str) -> str:
+        return TENSORS[value]
+
+    def constant(self, value: str) -> list[str]:
+        return [f"using {self.binds[0]} = {self.literal(value)};"]
+
+    def compiled(self, value: str) -> str:
+        return f"::dimorph::data_type<{self.binds[0]}>()"
+
+    def row(self, index: int, value: str) -> str:
+        return f"_DISPATCH_TYPE_CASE({self.literal(value)}"
+
+    def index(self, values: Sequence[str]) -> str:
+        return f"::dimorph::detail::index_of_type<{', '.join([self.binds[0], *map(self.literal, values)])}>()"
+
+
+class FlagAxis(Axis):
+    """A boolean."""
+
+    kind = "flag"
+    expected = "True or False"
+
+    def normal(self, given: object) -> bool | None:
+        if isinstance(given, str):
+            return {"true": True, "1": True, "false": False, "0": False}.get(given.lower())
+        if type(given).__name__ in ("bool", "bool_"):  # NumPy's has two names
+            return bool(given)
+        return None
+
+    def text(self, value: bool) -> str:
+        return "true" if value else "false"
+
+    def constant(self, value: bool) -> list[str]:
+        return [f"constexpr bool {self.binds[0]} = {self.literal(value)};"]
+
+    def switched(self, exprs: Sequence[str]) -> str:
+        return f"static_cast<int>({exprs[0]})"
+
+    def index_function(self, values: Sequence[bool]) -> list[str]:
+        return _index_switch(self.name, "bool", "static_cast<int>(value)", map(self.literal, values))
 
 
 @dataclass(frozen=True)
-class Axis:
-    """One compile-time parameter, made by `int_axis`, `dtype_axis` and the other functions below.
+class EnumAxis(Axis):
+    """An enumerator of an enum class of the project.
 
     Attributes:
-        kind: `int`, `dtype`, `flag`, `enum`, `tuple` or `variant`.
-        name: what Python calls it; also the suffix of its DISPATCH_ macro.
-        binds: the C++ names it binds, one (a tuple axis: several).
-        values: the declared values, in order.
-        accepts: whether a value beyond the declared ones can be built; None: no other value can.
-        choose: makes this a choice axis: a pure function of the other axes' values that picks the value.
-        cpp_type: the C++ type of an enum axis.
+        cpp_type: the C++ type.
         header: the header that defines it, found on the kernel's include path.
     """
 
-    kind: str
-    name: str
-    binds: tuple[str, ...]
-    values: tuple[Value, ...]
-    accepts: Callable[[Any], bool] | None = field(default=None, repr=False)
-    choose: Choose | None = field(default=None, repr=False)
-    cpp_type: str | None = None
-    header: str | None = None
+    cpp_type: str = ""
+    header: str = ""
+
+    kind = "enum"
+    expected = "the name of an enumerator"
+
+    def normal(self, given: object) -> str | None:
+        return given if isinstance(given, str) and IDENTIFIER.match(given) else None
+
+    @property
+    def includes(self) -> tuple[str, ...]:
+        return (self.header,)
+
+    def literal(self, value: str) -> str:
+        return f"{self.cpp_type}::{value}"
+
+    def constant(self, value: str) -> list[str]:
+        return [f"constexpr {self.cpp_type} {self.binds[0]} = {self.literal(value)};"]
+
+    def given(self, exprs: Sequence[str]) -> str:
+        return f"static_cast<long long>({exprs[0]})"
+
+    def compiled(self, value: str) -> str:
+        return f"static_cast<long long>({self.binds[0]})"
+
+    def switched(self, exprs: Sequence[str]) -> str:
+        return exprs[0]
+
+    def index_function(self, values: Sequence[str]) -> list[str]:
+        return _index_switch(self.name, self.cpp_type, "value", map(self.literal, values))
+
+
+class TupleAxis(Axis):
+    """Two to four integers that vary together."""
+
+    kind = "tuple"
+    expected = "a tuple of integers of 32 bits, one for each name bound"
+    switch = "_DISPATCH_CHAIN"
 
     def __post_init__(self) -> None:
-        if self.kind not in _NORMAL:
-            raise DeclarationError(f"axis {self.name!r}: kind: expected one of {', '.join(_NORMAL)}, got {self.kind!r}")
-        for identifier in (self.name, *self.binds):
-            if not IDENTIFIER.match(identifier):
-                raise DeclarationError(f"axis {self.name!r}: {identifier!r} is not a C++ identifier")
-        if not self.values and self.choose is None:
-            raise DeclarationError(f"axis {self.name!r}: it declares no values")
-        normal = tuple(self._normal(value) for value in self.values)
-        if len(set(normal)) != len(normal):
-            raise DeclarationError(f"axis {self.name!r}: a value is declared twice in {self.texts(normal)}")
-        if self.kind == "variant":
-            check_names(self.name, normal)
-        object.__setattr__(self, "values", normal)
+        if not 2 <= len(self.binds) <= 4:
+            raise DeclarationError(f"axis {self.name!r}: a tuple axis binds 2 to 4 names, got {len(self.binds)}")
+        super().__post_init__()
 
-    def value(self, given: object) -> Value:
-        """The normal form of `given`, an object or the text that `text` prints.
+    def normal(self, given: object) -> tuple[int, ...] | None:
+        parts = given.split("x") if isinstance(given, str) else given
+        if not isinstance(parts, Sequence) or len(parts) != len(self.binds):
+            return None
+        values = tuple(_int(part) for part in parts)
+        return None if None in values else values  # type: ignore[return-value]
 
-        Raises:
-            DeclarationError: it is not a value of this axis, neither declared nor accepted.
-        """
-        for known in self.values:
-            if isinstance(given, str) and given == self.text(known):
-                return known
-        value = self._normal(given)
-        if value in self.values or self.kind == "variant":
-            return value
-        if (self.accepts is not None and self.accepts(value)) or (self.choose and not self.values):
-            return value
-        more = ", or one that `accepts` admits" if self.accepts else ""
-        raise DeclarationError(
-            f"axis {self.name}: expected one of {self.texts(self.values)}{more}, got {self.text(value)}"
-        )
+    def text(self, value: tuple[int, ...]) -> str:
+        return "x".join(map(str, value))
 
-    def text(self, value: Value) -> str:
-        """`value` as it is written on command lines, in messages and in manifests."""
-        if self.kind == "flag":
-            return "true" if value else "false"
-        if self.kind == "tuple":
-            return "x".join(str(part) for part in value)
-        return value.name if isinstance(value, Variant) else str(value)
+    def is_single(self, given: object) -> bool:
+        return isinstance(given, tuple)
 
-    def texts(self, values: Sequence[Value]) -> str:
-        return "{" + ", ".join(self.text(value) for value in values) + "}"
+    def constant(self, value: tuple[int, ...]) -> list[str]:
+        return [f"constexpr int {bind} = {part};" for bind, part in zip(self.binds, value, strict=True)]
 
-    def _normal(self, given: object) -> Value:
-        normal = _NORMAL[self.kind](given, len(self.binds))
-        if normal is None:
-            raise DeclarationError(f"axis {self.name}: expected {_EXPECTED[self.kind]}, got {given!r}")
-        return normal
+    def given(self, exprs: Sequence[str]) -> str:
+        return f"::dimorph::detail::tuple({', '.join(exprs)})"
+
+    def compiled(self, value: tuple[int, ...]) -> str:
+        return self.given(self.binds)
+
+    def row(self, index: int, value: tuple[int, ...]) -> str:
+        return f"_DISPATCH_CASE_{len(value)}({', '.join(map(str, value))}"
+
+    def index(self, values: Sequence[tuple[int, ...]]) -> str:
+        rows = [self.given([str(part) for part in row]) for row in (self.binds, *values)]
+        return f"::dimorph::detail::index_of({', '.join(rows)})"
+
+
+class VariantAxis(Axis):
+    """A variant, dispatched by its name. Its struct and its parameters concern the case alone."""
+
+    kind = "variant"
+    expected = "a dimorph.Variant, or the name of a declared one"
+    for_cases_only = True
+    switch = "_DISPATCH_CHAIN"
+
+    def normal(self, given: object) -> Variant | None:
+        return given if isinstance(given, Variant) else None
+
+    def text(self, value: Variant) -> str:
+        return value.name
+
+    def admits(self, value: Variant) -> bool:
+        return True
+
+    def check_set(self, values: Sequence[Variant]) -> None:
+        names = [variant.name for variant in values]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DeclarationError(f"axis {self.name}: two variants are called {twice[0]!r}")
+
+    def named(self, text: str, root: Path) -> Variant:
+        # An entry of several variants needs no more of them than their names.
+        return Variant(text, "undeclared.h", root=root)
+
+    def is_found_by(self, text: str) -> bool:
+        return any(text == value.name for value in self.values)
+
+    def constant(self, value: Variant) -> list[str]:
+        lines = [f'#include "{header}"' for header in dict.fromkeys(v.header for v in value.structs())]
+        if value.parts:
+            parts = ", ".join(f"{part.struct}<ParamsT>" for part in value.parts)
+            lines += ["template <typename ParamsT>", f"using {value.name} = {value.struct}<ParamsT, {parts}>;"]
+        macro = value.name if value.parts else value.struct
+        guarded = ["#if !defined(DIMORPH_ENTRY)  // a variant is the case's business", *lines, "#endif"]
+        return [*guarded, f"#define {self.binds[0]} {macro}"]
+
+    def compiled(self, value: Variant) -> str:
+        return f'"{value.name}"'
+
+    def switched(self, exprs: Sequence[str]) -> str:
+        return f"::dimorph::Str({exprs[0]})"
+
+    def row(self, index: int, value: Variant) -> str:
+        return f'_DISPATCH_NAME_CASE("{value.name}", {index}'
+
+    def index(self, values: Sequence[Variant]) -> str:
+        return self.binds[0]
 
 
 def int_axis(
@@ -101,25 +238,25 @@ def int_axis(
     accepts: Callable[[int], bool] | None = None,
     choose: Choose | None = None,
 ) -> Axis:
-    """An integer, bound as `constexpr int BIND`."""
-    return Axis("int", name, (bind,), _listed(name, values), accepts, choose)
+    """Declare an integer, bound as `constexpr int BIND`."""
+    return IntAxis(name, (bind,), _listed(name, values), accepts, choose)
 
 
 def dtype_axis(name: str, bind: str, values: Sequence[object], *, choose: Choose | None = None) -> Axis:
-    """An element type, bound as `using Bind = ...`. Values are dtype names or NumPy or torch dtypes."""
-    return Axis("dtype", name, (bind,), _listed(name, values), None, choose)
+    """Declare an element type, bound as `using Bind = ...`. Values are dtype names or NumPy or torch dtypes."""
+    return DtypeAxis(name, (bind,), _listed(name, values), None, choose)
 
 
 def flag_axis(name: str, bind: str, values: Sequence[bool] = (False, True), *, choose: Choose | None = None) -> Axis:
-    """A boolean, bound as `constexpr bool BIND`."""
-    return Axis("flag", name, (bind,), _listed(name, values), None, choose)
+    """Declare a boolean, bound as `constexpr bool BIND`."""
+    return FlagAxis(name, (bind,), _listed(name, values), None, choose)
 
 
 def enum_axis(
     name: str, bind: str, values: Sequence[str], *, cpp_type: str, header: str, choose: Choose | None = None
 ) -> Axis:
-    """An enumerator of the enum class `cpp_type`, which the project's `header` defines."""
-    return Axis("enum", name, (bind,), _listed(name, values), None, choose, cpp_type, header)
+    """Declare an enumerator of the enum class `cpp_type`, which the project's `header` defines."""
+    return EnumAxis(name, (bind,), _listed(name, values), None, choose, cpp_type, header)
 
 
 def tuple_axis(
@@ -130,31 +267,18 @@ def tuple_axis(
     accepts: Callable[[tuple[int, ...]], bool] | None = None,
     choose: Choose | None = None,
 ) -> Axis:
-    """Two to four integers that vary together, each bound as a `constexpr int`."""
-    if not 2 <= len(binds) <= 4:
-        raise DeclarationError(f"axis {name!r}: a tuple axis binds 2 to 4 names, got {len(binds)}")
-    return Axis("tuple", name, tuple(binds), _listed(name, values), accepts, choose)
+    """Declare two to four integers that vary together, each bound as a `constexpr int`."""
+    return TupleAxis(name, tuple(binds), _listed(name, values), accepts, choose)
 
 
 def variant_axis(name: str, macro: str, *, default: Variant, values: Sequence[Variant] = ()) -> Axis:
-    """A place for a variant; `macro` names the functor in the case.
+    """Declare a place for a variant; `macro` names the functor in the case.
 
-    A dispatching module holds `values` (the default alone unless declared), by the variants' names. Any other
-    variant can be asked for by value.
+    A dispatching module holds `values` (by default, `default` alone), by the variants' names. Any other variant can be
+    asked for by value.
     """
     variants = tuple(values) if default in values else (default, *values)
-    return Axis("variant", name, (macro,), variants)
-
-
-def check_names(axis_name: str, variants: Sequence[Variant]) -> None:
-    """Variants are dispatched by name, so two of one name would be one.
-
-    Raises:
-        DeclarationError: two have the same name.
-    """
-    names = [variant.name for variant in variants]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DeclarationError(f"axis {axis_name}: two variants are called {twice[0]!r}")
+    return VariantAxis(name, (macro,), variants)
 
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:
@@ -163,8 +287,8 @@ def _listed(name: str, values: object) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _int(given: object, _: int) -> int | None:
-    """An integer that fits the `int` it is bound as."""
+def _int(given: object) -> int | None:
+    """Read an integer that fits the `int` it is bound as."""
     if isinstance(given, str):
         number = int(given) if re.fullmatch(r"-?\d{1,10}", given) else None
     elif isinstance(given, bool) or not hasattr(given, "__index__"):
@@ -172,51 +296,3 @@ def _int(given: object, _: int) -> int | None:
     else:
         number = int(given.__index__())
     return number if number is not None and -(2**31) <= number < 2**31 else None
-
-
-def _dtype(given: object, _: int) -> str | None:
-    name = given if isinstance(given, str) else getattr(given, "__name__", None) or str(given)
-    name = name.removeprefix("torch.").removeprefix("numpy.")
-    return name if name in TENSORS else None
-
-
-def _flag(given: object, _: int) -> bool | None:
-    if isinstance(given, str):
-        return {"true": True, "1": True, "false": False, "0": False}.get(given.lower())
-    if type(given).__name__ in ("bool", "bool_"):  # NumPy's has two names
-        return bool(given)
-    return None
-
-
-def _enum(given: object, _: int) -> str | None:
-    return given if isinstance(given, str) and IDENTIFIER.match(given) else None
-
-
-def _tuple(given: object, count: int) -> tuple[int, ...] | None:
-    parts = given.split("x") if isinstance(given, str) else given
-    if not isinstance(parts, Sequence) or len(parts) != count:
-        return None
-    values = tuple(_int(part, 1) for part in parts)
-    return None if None in values else values  # type: ignore[return-value]
-
-
-def _variant(given: object, _: int) -> Variant | None:
-    return given if isinstance(given, Variant) else None
-
-
-_NORMAL: dict[str, Callable[[object, int], Any]] = {
-    "int": _int,
-    "dtype": _dtype,
-    "flag": _flag,
-    "enum": _enum,
-    "tuple": _tuple,
-    "variant": _variant,
-}
-_EXPECTED = {
-    "int": "an integer of 32 bits",
-    "dtype": f"a dtype ({', '.join(TENSORS)})",
-    "flag": "True or False",
-    "enum": "the name of an enumerator",
-    "tuple": "a tuple of integers of 32 bits, one for each name bound",
-    "variant": "a dimorph.Variant, or the name of a declared one",
-}

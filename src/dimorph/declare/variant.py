@@ -8,26 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dimorph.declare.dtypes import SCALARS, TENSORS
 from dimorph.errors import DeclarationError
-
-# Scalar types a variant may take -> C++.
-SCALARS = {"float32": "float", "float64": "double", "int32": "int32_t", "int64": "int64_t", "bool": "bool"}
-# dtype name -> C++ element type (include/dimorph/dtype.h).
-TENSORS = {
-    "float64": "double",
-    "float32": "float",
-    "float16": "half",
-    "bfloat16": "bfloat16",
-    "int64": "int64_t",
-    "int32": "int32_t",
-    "int16": "int16_t",
-    "int8": "int8_t",
-    "uint64": "uint64_t",
-    "uint32": "uint32_t",
-    "uint16": "uint16_t",
-    "uint8": "uint8_t",
-    "bool": "bool",
-}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dimorph import late
-from dimorph.source.config_header import without_comments
+from dimorph import _lazy
+from dimorph.source.cpp_text import without_comments
 from dimorph.source.include_scan import SourceFile
 
 # Part of every key. Raise it when what an artifact must look like changes.
@@ -16,7 +16,7 @@ FFI_ABI = "tvm-ffi 0.1"
 
 def digest(fields: Iterable[str | bytes]) -> str:
     """SHA-256 of fields, each preceded by its length, so that no two lists of fields run together."""
-    state = late.hashlib.sha256()
+    state = _lazy.hashlib.sha256()
     for field in fields:
         data = field.encode("utf-8", "surrogateescape") if isinstance(field, str) else field
         state.update(len(data).to_bytes(8, "little"))

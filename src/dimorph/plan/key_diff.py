@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
-from dimorph.plan.key_record import Inputs
+from dimorph.plan.key_record import KeyRecord
 
 # As many names, and lines of a text's difference, as are worth reading.
 _MOST = 12
 
 
-def differences(before: Inputs, now: Inputs) -> list[str]:
+def differences(before: KeyRecord, now: KeyRecord) -> list[str]:
     """A line for each thing in which two keys differ; what one of them does not hold is not compared, and said."""
     found = []
     if before.target != now.target:

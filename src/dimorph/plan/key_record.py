@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dimorph.errors import ArtifactCorrupt
-from dimorph.plan.unit import Level, Unit
+from dimorph.plan.unit import Unit
 from dimorph.settings import Settings
-from dimorph.source.config_header import without_comments
+from dimorph.source.cpp_text import without_comments
 from dimorph.store.artifact import Artifact
+from dimorph.toolchain.compiler import Level
 
 # The file of an artifact that holds them.
 NAME = "inputs.json"
@@ -21,7 +22,7 @@ _DIGITS = 16
 
 
 @dataclass(frozen=True)
-class Inputs:
+class KeyRecord:
     """What decides a key, apart from the versions of Dimorph's own format and of the FFI ABI.
 
     Attributes:
@@ -39,7 +40,7 @@ class Inputs:
     sources: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, unit: Unit, target: Level, settings: Settings) -> Inputs:
+    def of(cls, unit: Unit, target: Level, settings: Settings) -> KeyRecord:
         """Those of a unit, its sources as they are now."""
         # A debug build belongs to the place of its sources.
         flags, *place = unit.options(target, settings)
@@ -52,7 +53,7 @@ class Inputs:
         )
 
     @classmethod
-    def recorded(cls, artifact: Artifact) -> Inputs:
+    def recorded(cls, artifact: Artifact) -> KeyRecord:
         """Those that an artifact was built from, as far as it holds them.
 
         Raises:

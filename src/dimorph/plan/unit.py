@@ -1,31 +1,30 @@
-"""What there is to compile: the translation units of a kernel, each with its content key."""
+"""Units: what there is to compile, each with its content key."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError
-from dimorph.kernel import InstantiationSet, Kernel, Specialization
 from dimorph.plan.key import content_key
 from dimorph.settings import Settings
-from dimorph.source.config_header import config_header, header_name, without_comments
-from dimorph.source.include_scan import Files, Scanner, SourceFile, parameter_list
-from dimorph.toolchain import archs, cuda, host
+from dimorph.source.config_header import config_header, header_name
+from dimorph.source.cpp_text import parameter_list, without_comments
+from dimorph.source.include_scan import Files, Scanner, SourceFile
+from dimorph.toolchain import flags
 from dimorph.toolchain.archs import Arch
-from dimorph.toolchain.targets import Target
+from dimorph.toolchain.compiler import Level
 
 INCLUDE = Path(__file__).parent.parent / "include"
 # A case that includes it works with the threads of the process.
 PARALLEL_HEADER = "dimorph/parallel.h"
-
-# What a unit is compiled for: host code for a target level, device code for an architecture.
-Level = Target | Arch
 
 _EXPORT = re.compile(r"\bDIMORPH_EXPORT\s*\(\s*([A-Za-z_]\w*)\s*\)")
 
@@ -36,7 +35,7 @@ class Unit:
 
     Attributes:
         kind: `entry`, `case` or `device`.
-        kernel: whose it is.
+        kernel: the kernel that it belongs to.
         values: axis name -> value, as text; for a dispatching entry, of the axes that have other values than
             the declared ones, comma separated.
         text: the translation unit, a few lines that include the author's sources.
@@ -44,11 +43,11 @@ class Unit:
         include_dirs: searched after the directory of the generated files.
         sources: every project file that the compile can reach.
         exports: for an entry, the functions that Python can call, with their parameters' names, comma separated.
-        archs: for device code, the architectures that may serve, best first; what would be compiled is the first.
+        archs: for device code, the architectures that may serve, best first; a load compiles for the first.
     """
 
     kind: str
-    kernel: Kernel
+    kernel: Declaration
     values: Mapping[str, str]
     text: str
     header: str
@@ -66,17 +65,17 @@ class Unit:
 
     @property
     def label(self) -> str:
-        """What it is, for people: kernel, kind and the values of its axes."""
+        """Kernel, kind and the values of the axes, for people."""
         values = ", ".join(f"{name}={text}" for name, text in self.values.items())
         return f"{self.kernel.name} {self.kind}" + (f" ({values})" if values else "")
 
     @cached_property
     def parallel(self) -> bool:
-        """Whether it works with the threads of the process."""
+        """True where it works with the threads of the process."""
         return any(source.logical.partition(":")[2] == PARALLEL_HEADER for source in self.sources)
 
     def flags(self, settings: Settings) -> tuple[str, ...]:
-        """What the compiler is told beyond the usual, the user's own flags last."""
+        """Return the flags of this unit beyond the usual ones, the user's own last."""
         # An entry with cases checks and dispatches, a case with device code launches. More than -O1 makes them no
         # faster; it makes the compile of such a case half as long again, that of an entry of many combinations twice.
         light = bool(self.kernel.device) or (self.kind == "entry" and bool(self.kernel.case))
@@ -84,16 +83,16 @@ class Unit:
         return (*mine, *settings.cxxflags)
 
     def options(self, target: Level, settings: Settings) -> tuple[str, ...]:
-        """What is asked of the compiler that can change what it makes, in words that do not depend on which it is."""
+        """Return everything asked of the compiler that can change the product, in words that fit every compiler."""
         if isinstance(target, Arch):
-            flags = cuda.flags_id(arch=target, debug=settings.debug)
+            text = flags.device_id(arch=target, debug=settings.debug)
         else:
-            flags = host.flags_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
+            text = flags.host_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
         # A debugger finds sources by their paths, so a debug build belongs to one place.
-        return (flags, str(self.kernel.root)) if settings.debug else (flags,)
+        return (text, str(self.kernel.root)) if settings.debug else (text,)
 
     def key(self, target: Level, settings: Settings) -> str:
-        """The content key for a target level or an architecture, under the flags that the settings ask for."""
+        """Return the content key for a target level or an architecture, under the flags that the settings ask for."""
         return content_key(
             unit=self.text,
             header=self.header,
@@ -102,12 +101,17 @@ class Unit:
             target=target.name,
         )
 
+    def rescanned(self) -> Unit:
+        """Return the unit with its sources as they are now."""
+        generated = {header_name(self.kernel): self.header}
+        return replace(self, sources=Scanner(self.include_dirs, generated).scan(self.names))
+
 
 def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> Unit:
-    """The entry for a set of specializations: in JIT form for a single one, otherwise dispatching.
+    """Plan the entry for a set of specializations: in JIT form for a single one, otherwise dispatching.
 
     Args:
-        files: those that units of the same load have read.
+        files: the files that units of the same load have read.
 
     Raises:
         DeclarationError: a source is missing, or one that cannot be keyed.
@@ -121,26 +125,19 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
     exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}
     names = [f"#define DIMORPH_ARGUMENTS_{name} {parameters}".rstrip() for name, parameters in exports.items()]
     text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
-    single = next(iter(instantiations)) if instantiations.specialized else None
-    values = single.texts() if single else _undeclared(instantiations)
-    return _unit("entry", kernel, values, text, instantiations, files, exports)
-
-
-def _undeclared(instantiations: InstantiationSet) -> dict[str, str]:
-    """Axis name -> values, comma separated as command lines take them, of the axes without their declared ones."""
-    declared = instantiations.kernel.instantiations().values
-    return {
-        axis.name: ",".join(axis.text(value) for value in left)
-        for axis, left, all_ in zip(instantiations.kernel.axes, instantiations.values, declared, strict=True)
-        if left != all_
-    }
+    if instantiations.specialized:
+        values = next(iter(instantiations)).texts()
+    else:
+        beyond = instantiations.beyond_declared()
+        values = {axis.name: ",".join(map(axis.text, beyond[axis.name])) for axis in kernel.axes if axis.name in beyond}
+    return _unit("entry", values, text, instantiations, files, exports)
 
 
 def case_unit(specialization: Specialization, files: Files | None = None) -> Unit:
-    """The case of one specialization; the same in both modes.
+    """Plan the case of one specialization; the same in both modes.
 
     Args:
-        files: those that units of the same load have read.
+        files: the files that units of the same load have read.
 
     Raises:
         DeclarationError: as for `entry_unit`.
@@ -149,45 +146,26 @@ def case_unit(specialization: Specialization, files: Files | None = None) -> Uni
     lines = ["#define DIMORPH_DEVICE_CASE 1"] if kernel.device else []
     lines += [f'#include "{name}"' for name in kernel.case]
     lines += [f"DIMORPH_EXPORT_CASE({name})" for name in kernel.functions]
-    return _unit("case", kernel, specialization.texts(), "\n".join([*lines, ""]), _alone(specialization), files)
+    return _unit("case", specialization.texts(), "\n".join([*lines, ""]), specialization.alone(), files)
 
 
 def device_unit(specialization: Specialization, levels: tuple[Arch, ...], files: Files | None = None) -> Unit:
-    """The device code of one specialization; the same in both modes.
+    """Plan the device code of one specialization; the same in both modes.
 
     Args:
         levels: the architectures that may serve, best first.
-        files: those that units of the same load have read.
+        files: the files that units of the same load have read.
 
     Raises:
         DeclarationError: as for `entry_unit`.
     """
-    kernel = specialization.kernel
-    text = "".join(f'#include "{name}"\n' for name in kernel.device)
-    unit = _unit("device", kernel, specialization.texts(), text, _alone(specialization), files)
+    text = "".join(f'#include "{name}"\n' for name in specialization.kernel.device)
+    unit = _unit("device", specialization.texts(), text, specialization.alone(), files)
     return replace(unit, archs=levels)
 
 
-def declared_archs(specialization: Specialization) -> tuple[Arch, ...]:
-    """The architectures that the device code of a specialization is for.
-
-    Raises:
-        ToolchainError: the kernel declares one that is none.
-    """
-    return tuple(archs.by_name(name) for name in specialization.archs())
-
-
-def _alone(specialization: Specialization) -> InstantiationSet:
-    return InstantiationSet(specialization.kernel, tuple((value,) for value in specialization.values))
-
-
-def case_units(instantiations: InstantiationSet) -> list[Unit]:
-    """The cases of every specialization of a set."""
-    return [case_unit(specialization) for specialization in instantiations] if instantiations.kernel.case else []
-
-
 def system_include_dirs() -> tuple[Path, ...]:
-    """Where the C interface of tvm-ffi and DLPack are. They are a versioned ABI (digest.FFI_ABI), not content."""
+    """Return the headers of tvm-ffi's C interface and DLPack. They are a versioned ABI (key.FFI_ABI), not content."""
     spec = find_spec("tvm_ffi")
     if spec is None or not spec.submodule_search_locations:
         raise DeclarationError("the package apache-tvm-ffi is not installed: pip install apache-tvm-ffi")
@@ -196,16 +174,16 @@ def system_include_dirs() -> tuple[Path, ...]:
 
 def _unit(
     kind: str,
-    kernel: Kernel,
     values: Mapping[str, str],
     text: str,
     instantiations: InstantiationSet,
     files: Files | None,
     exports: Mapping[str, str] | None = None,
 ) -> Unit:
+    kernel = instantiations.kernel
     header = config_header(instantiations)
-    slots = [v for left in instantiations.values if len(left) == 1 for v in left if isinstance(v, Variant)]
-    variants = [variant for slot in slots for variant in slot.structs()]
+    bound = [left[0] for left in instantiations.values if len(left) == 1]
+    variants = [inner for value in bound if isinstance(value, Variant) for inner in value.structs()]
     dirs = [kernel.root, *((kernel.root / name).resolve() for name in kernel.include_dirs)]
     dirs += [variant.root for variant in variants]
     include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))
@@ -215,8 +193,8 @@ def _unit(
     return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
 
 
-def _check_header(variant: Variant, include_dirs: tuple[Path, ...]) -> None:
-    """A variant's header must be what its name finds, or another struct would be compiled in its place."""
+def _check_header(variant: Variant, include_dirs: Sequence[Path]) -> None:
+    """Refuse a variant whose header another file hides: another struct would be compiled in its place."""
     own = variant.root / variant.header
     for directory in include_dirs:
         found = directory / variant.header

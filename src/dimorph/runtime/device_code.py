@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from dimorph.errors import Gone
 from dimorph.store.artifact import Artifact
-from dimorph.toolchain import archs
-from dimorph.toolchain import nvidia_driver as driver
+from dimorph.toolchain import archs, nvidia_driver
 
 
 class _Image(ctypes.Structure):
@@ -38,7 +37,7 @@ class DeviceCode:
     """
 
     def __init__(self, label: str, artifacts: Sequence[Artifact]) -> None:
-        found = driver.find()
+        found = nvidia_driver.find()
         gpus = found.gpus if found else ()
         images = {artifact.meta.target: _image(artifact) for artifact in artifacts}
         there = ", ".join(images) or "none"

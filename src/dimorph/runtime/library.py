@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dimorph._fork import ForkSafeLock
 from dimorph.errors import Gone, LoadError
-from dimorph.kernel import Kernel
-from dimorph.plan import unit as plan
+from dimorph.plan.pool import POOL
+from dimorph.plan.unit import Unit
 from dimorph.runtime import ffi
 from dimorph.runtime.device_code import DeviceCode
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
-
-# The threads that cases share, one pool a process. Built and kept like any entry.
-POOL = Kernel(name="dimorph_pool", entry="pool.cc", root=Path(__file__).parent.parent / "csrc", origin=Path(__file__))
 
 
 class Library:
@@ -118,12 +115,12 @@ class Case(Library):
 _L = TypeVar("_L", bound=Library)
 # By the keys of what it was made from, of device code too: a case launches what it was first given.
 _loaded: dict[tuple[tuple[str, str], ...], Library] = {}
-_lock = threading.RLock()
+_lock = ForkSafeLock()
 # The address of the HostServices table of the pool, once there is one.
 _services: list[int] = []
 
 
-def load(artifact: Artifact, unit: plan.Unit, settings: Settings, images: Sequence[Artifact] = ()) -> Library:
+def load(artifact: Artifact, unit: Unit, settings: Settings, images: Sequence[Artifact] = ()) -> Library:
     """What an artifact holds, loaded at most once. A case that works in parallel comes after the pool.
 
     Args:
@@ -143,9 +140,9 @@ def load(artifact: Artifact, unit: plan.Unit, settings: Settings, images: Sequen
     return _once((artifact, *images), Case, prepare)
 
 
-def pool_units() -> list[plan.Unit]:
-    """What has to be there for cases that work in parallel; nothing once the pool runs."""
-    return [] if _services else [plan.entry_unit(POOL.instantiations())]
+def pool_runs() -> bool:
+    """Return True once the thread pool of this process runs."""
+    return bool(_services)
 
 
 def _start_pool(artifact: Artifact, settings: Settings) -> Library:
@@ -155,7 +152,7 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
         set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int32)(library.symbol("dimorph_pool_set_threads"))
         set_threads(settings.num_threads or 0)
 
-    with _lock:
+    with _lock():
         library = _once((artifact,), Library, prepare)
         if not _services:
             _services.append(ctypes.CFUNCTYPE(ctypes.c_void_p)(library.symbol("dimorph_host_services"))())
@@ -165,7 +162,7 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
 def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:
     """What the first of the artifacts holds, for use with the others."""
     key = tuple((artifact.meta.key, artifact.meta.toolchain_id) for artifact in artifacts)
-    with _lock:
+    with _lock():
         library = _loaded.get(key)
         if library is None:
             path = artifacts[0].file
@@ -183,12 +180,3 @@ def _copied(path: Path) -> str:
     with os.fdopen(copy, "wb", closefd=False) as file:
         file.write(path.read_bytes())
     return f"/proc/self/fd/{copy}"
-
-
-def _forget_lock() -> None:
-    # Another thread may have held it when the process forked; it does not exist here.
-    global _lock  # noqa: PLW0603
-    _lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_forget_lock)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dimorph.toolchain import nvidia_driver as driver
+from dimorph.toolchain import nvidia_driver
 
 _KDLCUDA = 2
 _DEFAULT_STREAMS = 2  # the handles up to it stand for a context's own
@@ -46,7 +46,7 @@ def capturing() -> bool:
     """Whether a current stream of this thread is being captured into a CUDA graph: tvm-ffi's, torch's or CuPy's."""
     import tvm_ffi
 
-    found = driver.find()
+    found = nvidia_driver.find()
     gpus = range(len(found.gpus)) if found else ()
     streams = [tvm_ffi.get_raw_stream(tvm_ffi.device("cuda", gpu)) for gpu in gpus]
     # tvm-ffi asks the others within its own calls alone.
@@ -55,7 +55,7 @@ def capturing() -> bool:
         streams += [torch.cuda.current_stream(gpu).cuda_stream for gpu in range(torch.cuda.device_count())]
     if cupy is not None and (stream := cupy.cuda.get_current_stream().ptr) > _DEFAULT_STREAMS:
         streams.append(stream)
-    return any(map(driver.is_capturing, streams))
+    return any(map(nvidia_driver.is_capturing, streams))
 
 
 def _cupy() -> Any:

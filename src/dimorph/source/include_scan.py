@@ -1,4 +1,4 @@
-"""What a C++ source mentions, found in its text: included files and a function's parameter names.
+"""The files that a C++ source can include, found in its text.
 
 The scan ignores `#if`, so it finds every file that any compile could reach, and needs no compiler.
 """
@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from dimorph import late
+from dimorph import _lazy
 from dimorph.errors import DeclarationError
-from dimorph.source.config_header import without_comments
+from dimorph.source.cpp_text import without_comments
 
 _DIRECTIVE = (
     r"(?:%s(?:\#|%%:)[ \t]*(?P<how>include_next|include|import|embed)\b"
@@ -93,7 +93,7 @@ def _content(path: str) -> Content | None:
         if error.errno in _NOT_THERE:
             return None
         raise
-    return Content(late.hashlib.sha256(content).hexdigest(), _mentions(content))
+    return Content(_lazy.hashlib.sha256(content).hexdigest(), _mentions(content))
 
 
 class Scanner:
@@ -216,33 +216,3 @@ def _telling_lines(text: str) -> str:
             found[start] = text[start:end]
             at = text.find(word, end)
     return "\n".join(line for _, line in sorted(found.items()))
-
-
-def parameter_list(text: str, function: str) -> str | None:
-    """The names of a function's parameters as its definition in `text` spells them, comma separated; None: not found.
-
-    For messages alone, so a definition that it cannot read costs a name in a message and nothing else.
-    """
-    match = re.search(
-        rf"\b{function}\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*(?:noexcept\s*)?\{{", without_comments(text)
-    )
-    if match is None:
-        return None
-    names = []
-    for part in _split(match[1]):
-        found = re.search(r"([A-Za-z_]\w*)\s*$", part.partition("=")[0])
-        if found is None or " " not in part.strip():
-            return None
-        names.append(found[1])
-    return ",".join(names)
-
-
-def _split(parameters: str) -> Iterator[str]:
-    depth, start = 0, 0
-    for at, letter in enumerate(parameters):
-        depth += (letter in "<(") - (letter in ">)")
-        if letter == "," and depth == 0:
-            yield parameters[start:at]
-            start = at + 1
-    if parameters[start:].strip():
-        yield parameters[start:]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimorph import late
+from dimorph import _lazy
 from dimorph.errors import ArtifactCorrupt
 
 FORMAT = 2
@@ -31,7 +31,7 @@ def is_hex(text: str, length: int) -> bool:
 
 def timestamp() -> str:
     """Now, as `Meta.created` wants it: ISO 8601 in UTC."""
-    return late.datetime.datetime.now(late.datetime.timezone.utc).isoformat()
+    return _lazy.datetime.datetime.now(_lazy.datetime.timezone.utc).isoformat()
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ class Meta:
         _require("device", (self.device is not None) == (self.kind == "device"), "it of device code", self.device)
         self.created_at()
 
-    def created_at(self) -> late.datetime.datetime:
+    def created_at(self) -> _lazy.datetime.datetime:
         """`created`, parsed."""
         try:
-            moment = late.datetime.datetime.fromisoformat(self.created)
+            moment = _lazy.datetime.datetime.fromisoformat(self.created)
         except ValueError as error:
             raise ValueError(f"created: expected ISO 8601, got {self.created!r}") from error
         _require("created", moment.tzinfo is not None, "an offset from UTC", self.created)
@@ -150,7 +150,7 @@ class Meta:
 
     def to_json(self) -> str:
         """The text of `meta.json`: sorted, so that equal descriptions are equal bytes."""
-        return late.json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        return _lazy.json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = META_NAME) -> Meta:
@@ -161,7 +161,7 @@ class Meta:
                 the message starts with `where`.
         """
         try:
-            raw = late.json.loads(text)
+            raw = _lazy.json.loads(text)
             if isinstance(raw, dict):  # first: another version may well have other fields
                 _require("format", raw.get("format") == FORMAT, str(FORMAT), raw.get("format"))
             _require_fields("the description", raw, cls)
@@ -239,8 +239,8 @@ def describe(path: Path, opener: Opener | None = None, size: int | None = None) 
             raise ArtifactCorrupt(f"{path}: expected {size} bytes, actual {actual} bytes")
         stream.seek(0)
         if sys.version_info >= (3, 11):
-            return FileRecord(late.hashlib.file_digest(stream, "sha256").hexdigest(), actual)
-        checksum = late.hashlib.sha256()
+            return FileRecord(_lazy.hashlib.file_digest(stream, "sha256").hexdigest(), actual)
+        checksum = _lazy.hashlib.sha256()
         while chunk := stream.read(_CHUNK):
             checksum.update(chunk)
         return FileRecord(checksum.hexdigest(), actual)

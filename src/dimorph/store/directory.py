@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dimorph import late
+from dimorph import _lazy
+from dimorph._lazy import logger
 from dimorph.errors import StoreRefused
-from dimorph.logs import logger
 from dimorph.store import locks
 from dimorph.store.artifact import is_hex
 from dimorph.store.trust import Trust, check_parents
@@ -97,6 +97,22 @@ class Workspace:
             return
         with locks.releasing(path, fd):
             yield True
+
+    def is_due(self, name: str, seconds: float) -> bool:
+        """Return True at most once in so many seconds, to one of all processes; never at the first call of all.
+
+        Args:
+            name: the file in the root whose time is kept.
+        """
+        mark = self._make_directory() / name
+        try:
+            if time.time() - mark.lstat().st_mtime < seconds:
+                return False
+            os.utime(mark, follow_symlinks=False)
+        except FileNotFoundError:
+            with suppress(FileExistsError), self._create(mark):
+                return False
+        return True
 
     def sweep(self) -> int:
         """Removes what killed processes left in `tmp` and `locks`, never what a living one uses.
@@ -260,7 +276,7 @@ def _temporary_name() -> str:
 
 def _erase(directory: Path) -> None:
     try:
-        late.shutil.rmtree(directory)
+        _lazy.shutil.rmtree(directory)
     except FileNotFoundError:
         return
     except OSError as error:  # it is out of sight of every search, so the work it served is not in danger

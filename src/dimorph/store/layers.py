@@ -1,17 +1,16 @@
-"""Where artifacts are looked for and put: packaged, the user's store, shared stores, and a last resort."""
+"""The layers of stores, in the order in which a load searches them: packaged, the user's, shared; and a last resort."""
 
 from __future__ import annotations
 
 import atexit
 import os
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dimorph import late
-from dimorph.plan.unit import Unit
+from dimorph import _lazy
+from dimorph._fork import ForkSafeLock
 from dimorph.settings import Settings
 from dimorph.store.store import Store
 
@@ -19,13 +18,13 @@ from dimorph.store.store import Store
 PACKAGED = "_dimorph"
 
 
-class Candidate(NamedTuple):
-    """A place where artifacts may be.
+class Layer(NamedTuple):
+    """One store that a load searches.
 
     Attributes:
         name: for people.
         store: the directory.
-        any_compiler: whether an artifact serves whichever compiler made it. Packaged and shared ones do: whoever
+        any_compiler: True where an artifact serves whichever compiler made it. Packaged and shared ones do: whoever
             made them chose the compiler. What was compiled here must match the compiler that is here now.
     """
 
@@ -34,34 +33,38 @@ class Candidate(NamedTuple):
     any_compiler: bool
 
 
-def candidates(unit: Unit, settings: Settings, beside: Sequence[Path] = ()) -> list[Candidate]:
-    """The places that are searched for a unit, in order; `beside`: roots of other kernels, packaged with it."""
-    packaged = [root / PACKAGED for root in dict.fromkeys([*beside, unit.kernel.root])]
-    places = [Candidate(f"packaged ({path})", Store(path, writable=False, private=False), True) for path in packaged]
-    places.append(Candidate(f"store ({settings.store})", user_store(settings), False))
-    places += [
-        Candidate(f"shared store ({root})", Store(root, writable=False), True) for root in settings.shared_stores
+def layers(root: Path, settings: Settings, beside: Sequence[Path] = ()) -> list[Layer]:
+    """Return the layers that are searched for a kernel's artifacts, in order.
+
+    Args:
+        root: the directory of the kernel's sources.
+        beside: roots of other kernels whose packaged artifacts may hold it.
+    """
+    packaged = [directory / PACKAGED for directory in dict.fromkeys([*beside, root])]
+    return [
+        *(Layer(f"packaged ({path})", Store(path, writable=False, private=False), True) for path in packaged),
+        Layer(f"store ({settings.store})", user_store(settings), False),
+        *(Layer(f"shared store ({path})", Store(path, writable=False), True) for path in settings.shared_stores),
     ]
-    return places
 
 
 def user_store(settings: Settings) -> Store:
-    """The store that builds go into."""
+    """Return the store that builds go into."""
     return Store(settings.store)
 
 
 def memo_dir(store: Store) -> Path:
-    """Where a store remembers compilers."""
+    """Return the directory in which a store remembers compilers."""
     return store.root / "toolchains"
 
 
 _fallback: list[Store] = []
-_making = threading.Lock()
+_making = ForkSafeLock()
 
 
 def private_store(store: Store, error: Exception) -> Store:
-    """A store of this process alone, for when the real one cannot be written."""
-    with _making:
+    """Return a store of this process alone, for when the real one cannot be written."""
+    with _making():
         if not _fallback:
             warnings.warn(
                 f"dimorph: the store {store.root} cannot be used ({error}); "
@@ -78,11 +81,11 @@ def private_store(store: Store, error: Exception) -> Store:
 
 
 def fallback_stores() -> tuple[Store, ...]:
-    """The private store of this process, if there had to be one."""
+    """Return the private store of this process, if there had to be one."""
     return tuple(_fallback)
 
 
 def _remove(directory: str, owner: int) -> None:
     # A forked child that ends must not take the directory along.
     if os.getpid() == owner:
-        late.shutil.rmtree(directory, ignore_errors=True)
+        _lazy.shutil.rmtree(directory, ignore_errors=True)

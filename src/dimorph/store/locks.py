@@ -5,28 +5,26 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dimorph._fork import no_fork
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
 """What flock says on file systems without locks, e.g. Lustre mounted without them."""
 
 _held: set[int] = set()
-no_fork = threading.Lock()
-"""Held while this process has descriptors that a forked child could not know of, and would keep open; forks wait."""
 
 
 def _drop_inherited() -> None:
-    """A forked child shares its parent's locks: kept open, they would outlive the parent."""
+    """Close the parent's locks in a forked child: kept open, they would outlive the parent."""
     for fd in _held:
         os.close(fd)
     _held.clear()
-    no_fork.release()
 
 
-os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_drop_inherited)
+os.register_at_fork(after_in_child=_drop_inherited)
 
 
 def acquire(path: Path, *, wait: bool) -> int | None:

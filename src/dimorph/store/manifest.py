@@ -1,6 +1,8 @@
-"""The manifest: what was built ahead of time into a directory. For people to read and for `aot.verify` to check.
+"""The manifest: what was built ahead of time into a directory.
 
-It holds nothing that loading needs (keys alone decide that), no path of the machine it was made on and no time.
+People read it, `aot.verify` checks it, and a load of some values learns from it which entry of a wider set may serve
+(`resolve.wider`); which artifact is the right one is decided by keys alone. It holds no path of the machine it was made
+on and no time.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dimorph.declare.variant import Variant
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import ArtifactCorrupt, DeclarationError
-from dimorph.kernel import InstantiationSet, Kernel
 from dimorph.store.artifact import Artifact, is_hex
 from dimorph.toolchain import elf
 
@@ -171,7 +173,7 @@ def rows(record: Record) -> dict[tuple[str, str], Row]:
     return {row.address: row for built in record.built for row in built.artifacts}
 
 
-def identity(kernel: Kernel) -> str:
+def identity(kernel: Declaration) -> str:
     """What a manifest calls a kernel: the file that declares it, relative to its root, and its name."""
     origin = kernel.origin
     place = origin.relative_to(kernel.root).as_posix() if kernel.root in origin.parents else origin.name
@@ -179,41 +181,32 @@ def identity(kernel: Kernel) -> str:
 
 
 def given(instantiations: InstantiationSet) -> dict[str, list[str]]:
-    """The values of the axes that do not have their declared ones (a choice axis: that somebody fixed)."""
-    texts = values(instantiations)
-    declared = values(instantiations.kernel.instantiations())
-    return {name: left for name, left in texts.items() if left != declared[name]}
-
-
-def values(instantiations: InstantiationSet) -> dict[str, list[str]]:
-    """Axis name -> the values left, as text."""
-    pairs = zip(instantiations.kernel.axes, instantiations.values, strict=True)
-    return {axis.name: [axis.text(value) for value in left] for axis, left in pairs}
+    """Return axis name -> values, as text, of the axes without their declared values (a choice axis: that is fixed)."""
+    beyond = instantiations.beyond_declared()
+    return {axis.name: [axis.text(v) for v in left] for axis, left in instantiations.pairs() if axis.name in beyond}
 
 
 def holding(built: Built, instantiations: InstantiationSet) -> InstantiationSet | None:
-    """The set that was built, as the declaration has it now, if it holds another one.
+    """Return the set that was built, as the declaration has it now, if it holds another one.
 
-    Of a variant that is declared nowhere only the name is known. An entry that has several needs no more of them;
-    for its case there is a stand-in, which nothing can be compiled from.
+    Of a variant that is declared nowhere only the name is known. An entry of several variants needs no more of them;
+    the stand-in for its case cannot be compiled.
     """
     kernel, wider = instantiations.kernel, {}
     try:
-        for axis, left in zip(kernel.axes, instantiations.values, strict=True):
+        for axis, left in instantiations.pairs():
             texts = built.values.get(axis.name, [])
             known = {axis.text(value): value for value in (*axis.values, *left)}
             if bool(left) != bool(texts) or not {axis.text(value) for value in left} <= set(texts):
                 return None
-            if axis.kind == "variant":
-                known = {text: Variant(text, "undeclared.h", root=kernel.root) for text in texts} | known
             if texts:
-                wider[axis.name] = [known.get(text, text) for text in texts]
-        return kernel.instantiations(**wider)
+                wider[axis.name] = [known[text] if text in known else axis.named(text, kernel.root) for text in texts]
+        return instantiate(kernel, wider)
     except DeclarationError:  # a value that is not accepted any more
         return None
 
 
-def record_of(kernel: Kernel, built: list[Built]) -> Record:
+def record_of(kernel: Declaration, built: list[Built]) -> Record:
     """The record of a kernel as it is declared now."""
     axes = {
         axis.name: {
@@ -228,7 +221,7 @@ def record_of(kernel: Kernel, built: list[Built]) -> Record:
     return Record(kernel.name, kernel.entry, *sources, list(kernel.functions), axes, built)
 
 
-def with_built(manifest: Manifest, kernel: Kernel, others: list[Built], built: Built) -> Manifest:
+def with_built(manifest: Manifest, kernel: Declaration, others: list[Built], built: Built) -> Manifest:
     """The manifest with a set just built, beside `others` of the same kernel that are kept."""
     ordered = sorted([*others, built], key=lambda one: sorted(one.given.items()))
     return Manifest({**manifest.kernels, identity(kernel): record_of(kernel, ordered)})

@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from dimorph import late
+from dimorph import _lazy
+from dimorph._lazy import logger
 from dimorph.errors import ArtifactCorrupt
-from dimorph.logs import logger
 from dimorph.store.artifact import META_NAME, Artifact, FileRecord, Meta, check_file_name, describe, is_hex
 from dimorph.store.directory import Workspace, remove_if_empty, sync_directory
 from dimorph.store.trust import Trust
@@ -45,7 +45,7 @@ class Usage(NamedTuple):
 
     path: Path
     size: int
-    used: late.datetime.datetime
+    used: _lazy.datetime.datetime
 
 
 def is_content_error(error: Exception) -> bool:
@@ -169,22 +169,30 @@ class Store(Workspace):
                 removed += self._discard(path, status)
         return removed
 
-    def prune(self, max_bytes: int | None, max_age: late.datetime.timedelta | None) -> list[Usage]:
-        """Removes the least recently used entries until the rest fits, and returns them.
+    def prune(
+        self,
+        max_bytes: int | None,
+        max_age: _lazy.datetime.timedelta | None,
+        min_age: _lazy.datetime.timedelta | None = None,
+    ) -> list[Usage]:
+        """Remove the least recently used entries until the rest fits, and return them.
 
         An entry that another process found just before may be among them; that process builds it again.
 
         Args:
-            max_bytes: what the entries may take; None: any amount.
-            max_age: how long ago an entry may have been used last; None: any time.
+            max_bytes: the bytes that the entries may take; None: any amount.
+            max_age: the time since the last use that an entry may have; None: any time.
+            min_age: entries that were used since then stay; None: none does for that.
         """
         usages = self.usage()
         total = sum(usage.size for usage in usages)
-        oldest = None if max_age is None else late.datetime.datetime.now(late.datetime.timezone.utc) - max_age
+        now = _lazy.datetime.datetime.now(_lazy.datetime.timezone.utc)
         removed = []
         for usage in usages:
-            too_old = oldest is not None and usage.used < oldest
-            if not too_old and (max_bytes is None or total <= max_bytes):
+            age = now - usage.used
+            too_old = max_age is not None and age > max_age
+            too_new = min_age is not None and age < min_age
+            if too_new or (not too_old and (max_bytes is None or total <= max_bytes)):
                 break  # the rest was used later still
             total -= usage.size
             if self._discard(usage.path):
@@ -236,7 +244,7 @@ class Store(Workspace):
         records: dict[str, FileRecord] = {}
         for name, source in files.items():
             with source.open("rb") as stream, self._create(entry / name) as copy:
-                late.shutil.copyfileobj(stream, copy)
+                _lazy.shutil.copyfileobj(stream, copy)
             records[name] = describe(entry / name)
         if meta.files and meta.files != records:
             raise ArtifactCorrupt(f"Store.publish: files: expected {meta.files}, actual {records}")
@@ -328,7 +336,7 @@ def _read_verified(trust: Trust, path: Path) -> Artifact:
 
 
 def _measure(_trust: Trust, path: Path) -> Usage:
-    used = late.datetime.datetime.fromtimestamp(path.lstat().st_mtime, late.datetime.timezone.utc)
+    used = _lazy.datetime.datetime.fromtimestamp(path.lstat().st_mtime, _lazy.datetime.timezone.utc)
     return Usage(path, sum(child.lstat().st_size for child in path.iterdir()), used)
 
 

@@ -5,34 +5,21 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dimorph import late
+from dimorph import _lazy
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
+from dimorph.toolchain import flags, nvidia_driver
 from dimorph.toolchain.archs import Arch
+from dimorph.toolchain.compiler import DeviceReport, Level
 from dimorph.toolchain.identity import Identity, identify
 
-Family = Literal["nvrtc", "nvcc"]
+Dialect = Literal["nvrtc", "nvcc"]
 Version = tuple[int, int]
-
-# --- Flags that decide what is produced. `flags_id` covers every table from here to the next heading. ---
-
-_COMMON = ("-std=c++17",)
-_FAMILY_FLAGS: dict[Family, tuple[str, ...]] = {
-    # Without annotation, a function of a device file is one for the device: lambdas and constexpr functions above all.
-    "nvrtc": ("-default-device",),
-    "nvcc": ("--expt-relaxed-constexpr", "--extended-lambda"),
-}
-_DEBUG = ("-G",)
-
-# --- Flags that change messages, never what is produced ---
-
-# The assembler's word on registers, spills and serialised instructions, which `report` reads.
-_VERBOSE: dict[Family, tuple[str, ...]] = {"nvrtc": ("--ptxas-options=-v",), "nvcc": ("-Xptxas", "-v")}
 
 _WORKER = Path(__file__).with_name("nvrtc.py")
 # The first NVRTC that brings the CUDA headers along.
@@ -41,27 +28,18 @@ _TOOLKITS = (Path("/usr/local/cuda"),)
 _MEND = "pip install nvidia-cuda-nvrtc"
 
 
-def flags_id(*, arch: Arch, debug: bool) -> str:
-    """The text of everything declared that can change what a compile produces, for the content key.
-
-    As `host.flags_id`, it names no family: which compiler it was is the other part of an artifact's address.
-    """
-    tables = {"common": [_COMMON, _DEBUG if debug else ()], "families": _FAMILY_FLAGS, "arch": arch.name}
-    return late.json.dumps(tables, sort_keys=True)
-
-
-class CudaToolchain(NamedTuple):
-    """A compiler for device code.
+class CudaCompiler(NamedTuple):
+    """A compiler for device code; see `dimorph.toolchain.compiler.Compiler`.
 
     Attributes:
-        family: NVRTC, run in a process of its own, or nvcc.
-        program: NVRTC's library, or the nvcc driver, as an absolute path.
+        dialect: NVRTC, run in a process of its own, or nvcc.
+        program: NVRTC's library, or the nvcc program, as an absolute path.
         version: the CUDA version that it belongs to.
-        include: where its CUDA headers are; None: it brings them along (NVRTC), or finds them (nvcc).
+        include: the directory of its CUDA headers; None: it brings them along (NVRTC), or finds them (nvcc).
         path: the PATH that it runs with.
     """
 
-    family: Family
+    dialect: Dialect
     program: Path
     version: Version
     include: Path | None
@@ -69,7 +47,7 @@ class CudaToolchain(NamedTuple):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What a message calls it."""
+        """The program, for messages."""
         return (str(self.program),)
 
     def compile_command(
@@ -77,59 +55,77 @@ class CudaToolchain(NamedTuple):
         source: Path,
         output: Path,
         *,
-        arch: Arch,
-        memo_dir: Path,
+        target: Level,
         include_dirs: Sequence[Path] = (),
+        system_include_dirs: Sequence[Path] = (),
+        prefix_map: Mapping[Path, str] | None = None,
         debug: bool = False,
+        extra_flags: Sequence[str] = (),
+        memo_dir: Path | None = None,
     ) -> list[str]:
-        """The command line that makes `output`, a cubin or PTX as its suffix says, of `source`.
+        """Return the command line that makes `output`, a cubin or PTX as its suffix says, of `source`.
 
-        Args:
-            source: a CUDA file.
-            output: the file to write.
-            arch: what to compile for.
-            memo_dir: a lasting directory, in which NVRTC keeps the CUDA headers that it brings along.
-            include_dirs: searched for headers, in order.
-            debug: no optimisation, and lines that a debugger can stop on.
+        Device code names no file, uses no header of the host and takes no flags of the user's, so the prefix map, the
+        system directories and the extra flags do not count. NVRTC keeps the CUDA headers that it brings along in
+        `memo_dir`.
         """
-        flags = [
-            *_COMMON,
-            *_FAMILY_FLAGS[self.family],
-            *(_DEBUG if debug else ()),
-            *(() if arch.ptx else _VERBOSE[self.family]),
+        assert isinstance(target, Arch) and memo_dir is not None
+        words = [
+            *flags.DEVICE_COMMON,
+            *flags.DEVICE_DIALECTS[self.dialect],
+            *(flags.DEVICE_DEBUG if debug else ()),
+            *(() if target.ptx else flags.DEVICE_VERBOSE[self.dialect]),
             *(f"-I{directory}" for directory in include_dirs),
         ]
-        number = arch.name.partition("_")[2]
-        if self.family == "nvcc":
+        number = target.name.partition("_")[2]
+        if self.dialect == "nvcc":
             # Spelled out: the short form adds a second run of the front end, for PTX.
-            code = f"-gencode=arch=compute_{number},code={arch.name}"
-            kind = "-ptx" if arch.ptx else "-cubin"
-            return [str(self.program), kind, code, *flags, str(source), "-o", str(output)]
+            code = f"-gencode=arch=compute_{number},code={target.name}"
+            kind = "-ptx" if target.ptx else "-cubin"
+            return [str(self.program), kind, code, *words, str(source), "-o", str(output)]
         headers = "-" if self.include else str(memo_dir / f"nvrtc-headers-{self.version[0]}.{self.version[1]}")
         system = [f"-I{self.include}"] if self.include else []
-        interpreter = [_interpreter(), "-I", "-S", str(_WORKER)]
-        return [
-            *interpreter,
-            str(self.program),
-            headers,
-            str(source),
-            str(output),
-            f"-arch={arch.name}",
-            *flags,
-            *system,
-        ]
+        worker = [_interpreter(), "-I", "-S", str(_WORKER), str(self.program), headers, str(source), str(output)]
+        return [*worker, f"-arch={target.name}", *words, *system]
 
-    def environment(self, work_dir: Path) -> dict[str, str]:
-        """The complete environment to compile in; nothing else is passed on, such as NVCC_APPEND_FLAGS."""
+    def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
+        """Return the complete environment to compile in; nothing else is passed on, such as NVCC_APPEND_FLAGS."""
         # NVRTC keeps what it has compiled by itself (since 12.9), in a cache that none of our keys knows of.
         return {"PATH": self.path, "LC_ALL": "C", "TMPDIR": str(work_dir), "CUDA_CACHE_DISABLE": "1"}
 
     def identity(self, memo_dir: Path | None) -> Identity:
-        """Which compiler this is; see `dimorph.toolchain.identity`."""
-        return identify((str(self.program), *self._parts()), self.family, self.path, memo_dir)
+        """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
+        return identify((str(self.program), *self._parts()), self.dialect, self.path, memo_dir)
+
+    def suffix(self, target: Level) -> str:
+        """Return `.ptx` for PTX, `.cubin` for machine code."""
+        return ".ptx" if isinstance(target, Arch) and target.ptx else ".cubin"
+
+    def check(self, target: Level) -> None:
+        """Refuse to compile code that the driver of this process would not load.
+
+        Raises:
+            ToolchainError: the driver is too old; the message says how to mend it.
+        """
+        assert isinstance(target, Arch)
+        needed, there = self.oldest_driver(target), nvidia_driver.find()
+        if there and needed > there.version:
+            raise ToolchainError(
+                f"{self.program} is of CUDA {describe(self.version)}: for {target.name} it needs a driver for "
+                f"CUDA {describe(needed)}, the one here is for {describe(there.version)}; update the driver, or "
+                f"install an older compiler: pip install 'nvidia-cuda-nvrtc-cu{there.version[0]}'"
+            )
+
+    def report(self, target: Level, output: str) -> DeviceReport | None:
+        """Read the assembler's report on registers and spills, and the warnings."""
+        from dimorph.toolchain import ptxas  # with patterns that only a build needs
+
+        assert isinstance(target, Arch)
+        kernels, messages = ptxas.report(output)
+        return DeviceReport(describe(self.oldest_driver(target)), kernels, messages)
 
     def oldest_driver(self, arch: Arch) -> Version:
-        """The CUDA version of the oldest driver that loads what it makes for an architecture.
+        """Return the CUDA version of the oldest driver that loads its code for an architecture.
 
         Machine code runs on every driver of the same major version; PTX has to be understood by the driver, so it
         needs one as new as the compiler.
@@ -137,8 +133,8 @@ class CudaToolchain(NamedTuple):
         return self.version if arch.ptx else (self.version[0], 0)
 
     def _parts(self) -> Iterator[str]:
-        """The files beside the program that decide what it produces."""
-        if self.family == "nvcc":
+        """Yield the files beside the program that decide what it produces."""
+        if self.dialect == "nvcc":
             here = self.program.resolve().parent
             backends = (here / "cudafe++", here / "ptxas", here.parent / "nvvm/bin/cicc")
             yield from (str(file) for file in backends if file.is_file())
@@ -148,7 +144,7 @@ class CudaToolchain(NamedTuple):
             yield from map(str, (self.include / name for name in ("cuda_fp16.hpp", "cuda_bf16.hpp")))
 
 
-def find(settings: Settings) -> CudaToolchain:
+def find(settings: Settings) -> CudaCompiler:
     """The compiler to use: the one the settings name, else NVRTC (of pip, then of a toolkit), else nvcc on PATH.
 
     Starts no process and loads nothing.
@@ -157,7 +153,7 @@ def find(settings: Settings) -> CudaToolchain:
         ToolchainError: the one named is not there, or there is none; the message says what to install.
     """
     if settings.nvcc is not None:
-        driver = late.shutil.which(settings.nvcc, path=settings.path)
+        driver = _lazy.shutil.which(settings.nvcc, path=settings.path)
         if driver is None:
             raise ToolchainError(f"DIMORPH_NVCC={settings.nvcc}: there is no such program (PATH={settings.path})")
         return _nvcc(driver, settings)
@@ -168,9 +164,9 @@ def find(settings: Settings) -> CudaToolchain:
             continue
         include = next((place for place in _include_dirs(library) if (place / "cuda_fp16.h").is_file()), None)
         if include or version >= _BUNDLES_HEADERS:
-            return CudaToolchain("nvrtc", library, version, include, settings.path)
+            return CudaCompiler("nvrtc", library, version, include, settings.path)
         lacking = f"{library} lacks the CUDA headers (pip install nvidia-cuda-runtime); "
-    if driver := late.shutil.which("nvcc", path=settings.path):
+    if driver := _lazy.shutil.which("nvcc", path=settings.path):
         return _nvcc(driver, settings)
     raise ToolchainError(
         f"no compiler for device code: {lacking}no NVRTC in a pip package or in {_TOOLKITS[0]}, no nvcc on PATH. "
@@ -225,12 +221,12 @@ def _include_dirs(library: Path) -> Iterator[Path]:
 
 def toolkit(settings: Settings) -> Path | None:
     """The directory of a CUDA toolkit, that of the nvcc in use first; None without one."""
-    driver = late.shutil.which(settings.nvcc or "nvcc", path=settings.path)
+    driver = _lazy.shutil.which(settings.nvcc or "nvcc", path=settings.path)
     own = (Path(driver).resolve().parent.parent,) if driver else ()
     return next((root for root in (*own, *_TOOLKITS) if (root / "include" / "cuda.h").is_file()), None)
 
 
-def _nvcc(driver: str, settings: Settings) -> CudaToolchain:
+def _nvcc(driver: str, settings: Settings) -> CudaCompiler:
     program = Path(driver).absolute()
     root = toolkit(settings)
     text = (root / "include" / "cuda.h").read_text("utf-8", "replace") if root else ""
@@ -240,7 +236,7 @@ def _nvcc(driver: str, settings: Settings) -> CudaToolchain:
     number, real = int(match[1]), root / "bin" / "nvcc"
     # What is on PATH may be a script that starts the real one.
     found = real if real.is_file() else program
-    return CudaToolchain("nvcc", found, (number // 1000, number % 1000 // 10), None, settings.path)
+    return CudaCompiler("nvcc", found, (number // 1000, number % 1000 // 10), None, settings.path)
 
 
 def _interpreter() -> str:

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dimorph import late
-from dimorph.logs import logger
+from dimorph import _lazy
+from dimorph._lazy import logger
 
 _log = logger("dimorph")
 _FORMAT = 2
@@ -36,12 +36,12 @@ class Identity(NamedTuple):
     description: str
 
 
-def identify(command: Sequence[str], family: str, path: str, memo_dir: Path | None) -> Identity:
+def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | None) -> Identity:
     """The identity of the compiler that `command` starts.
 
     Args:
         command: the driver and its fixed first arguments; of CUDA's compilers, the files that they consist of.
-        family: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`.
+        dialect: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`.
         path: the PATH that the driver finds its programs with.
         memo_dir: where results are kept, created if missing; with None or an unwritable one nothing is.
 
@@ -50,28 +50,28 @@ def identify(command: Sequence[str], family: str, path: str, memo_dir: Path | No
     """
     memo = None
     if memo_dir is not None:
-        name = late.hashlib.sha256(late.json.dumps([list(command), family, path]).encode()).hexdigest()[:16]
+        name = _lazy.hashlib.sha256(_lazy.json.dumps([list(command), dialect, path]).encode()).hexdigest()[:16]
         memo = memo_dir / f"{name}.json"
         if known := _recall(memo):
             return known
     from dimorph.toolchain import probe  # with all that starts processes, which a compiler known already does not need
 
-    files = [command[0], *probe.parts(command, family, path)]
+    files = [command[0], *probe.parts(command, dialect, path)]
     # Taken before the contents are read, so that a file replaced meanwhile does not match its own stamp.
     stamps = [_stamp(file) for file in files]
-    result = Identity(_hash(family, files), probe.describe(command, family, path))
+    result = Identity(_hash(dialect, files), probe.describe(command, dialect, path))
     if memo is not None:
         content = {"format": _FORMAT, "id": result.id, "description": result.description, "files": stamps}
         _remember(memo, content)
     return result
 
 
-def _hash(family: str, files: Sequence[str]) -> str:
+def _hash(dialect: str, files: Sequence[str]) -> str:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
         digests = list(pool.map(_digest, files))
-    whole = late.hashlib.sha256(f"{_FORMAT} {family} {len(files)}\n".encode())
+    whole = _lazy.hashlib.sha256(f"{_FORMAT} {dialect} {len(files)}\n".encode())
     for digest in digests:
         whole.update(digest)
     return whole.hexdigest()[:16]
@@ -81,7 +81,7 @@ def _digest(file: str) -> bytes:
     buffer = memoryview(bytearray(1 << 18))
     with Path(file).open("rb", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
-        content = late.hashlib.sha256(str(size).encode())
+        content = _lazy.hashlib.sha256(str(size).encode())
         # Of a library such as NVRTC's (140 MB, 0.15 s to hash) a sixteenth: no two builds of one agree in that.
         skipped = 15 * len(buffer) if size > _LARGE else 0
         while count := stream.readinto(buffer):
@@ -100,7 +100,7 @@ def _stamp(file: str) -> list[str | int]:
 def _recall(memo: Path) -> Identity | None:
     """What is kept, if every file is still the same; a memo that cannot be understood counts as none."""
     try:
-        kept = late.json.loads(memo.read_bytes())
+        kept = _lazy.json.loads(memo.read_bytes())
         unchanged = kept["files"] and all(_stamp(stamp[0]) == stamp for stamp in kept["files"])
         if unchanged and kept["format"] == _FORMAT and re.fullmatch("[0-9a-f]{16}", kept["id"]):
             return Identity(kept["id"], str(kept["description"]))
@@ -119,7 +119,7 @@ def _remember(memo: Path, content: Mapping[str, object]) -> None:
             directory.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=memo.parent) as private:
             written = Path(private, memo.name)
-            written.write_text(late.json.dumps(content))
+            written.write_text(_lazy.json.dumps(content))
             written.replace(memo)
     except OSError as error:
         # Costs the next process the hashing again, and nothing else.

@@ -16,24 +16,24 @@ from dimorph.toolchain.diagnostics import parse_make_rule
 _SECONDS = 10.0  # for one small question
 
 
-def parts(command: Sequence[str], family: str, path: str) -> list[str]:
+def parts(command: Sequence[str], dialect: str, path: str) -> list[str]:
     """The files behind a driver that decide what it produces.
 
     Raises:
         ToolchainError: the driver cannot be run, or it lacks its C++ compiler.
     """
-    return _PARTS[family](command, path, _environment(path))
+    return _PARTS[dialect](command, path, _environment(path))
 
 
-def describe(command: Sequence[str], family: str, path: str) -> str:
+def describe(command: Sequence[str], dialect: str, path: str) -> str:
     """The compiler's name and version, for people."""
     env = _environment(path)
-    if family == "zig":
+    if dialect == "zig":
         return f"zig {_ask([command[0], 'version'], env).strip()}"
-    if family == "nvrtc":
+    if dialect == "nvrtc":
         # Its own library may not be named for the version; that of its built-in functions is.
         return f"NVRTC {re.sub(r'.*builtins[.]so[.]', '', command[1])}"
-    if family == "nvcc":
+    if dialect == "nvcc":
         return f"nvcc{_ask([command[0], '--version'], env).rpartition('release')[2].partition('Build')[0].rstrip()}"
     return _ask([*command, "--version"], env).partition("\n")[0].strip()
 

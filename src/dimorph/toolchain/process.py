@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dimorph._fork import no_fork
 from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
-from dimorph.store.locks import no_fork
 
 # How drivers report that a program they started was ended by a signal: g++ since 9, g++ before, clang.
 _SIGNALLED = (

@@ -138,7 +138,7 @@ Result encode_tiled(void* encoded, int type, unsigned rank, void* base, const ui
     map.box[d] = static_cast<uint16_t>(box[d]);
     if (d > 0) map.strides[d - 1] = strides[d - 1];
   }
-  if (!good) return failed(kInvalidValue, "not a tensor that the copy engine takes, or that is emulated");
+  if (!good) return failed(kInvalidValue, "not a tensor that TMA takes, or that is emulated");
   memcpy(encoded, &map, sizeof map);
   return 0;
 }

@@ -1,4 +1,4 @@
-// What GPUs of 9.0 add: barriers in shared memory, numbered barriers, the copy engine and the matrix instructions of
+// What GPUs of 9.0 add: barriers in shared memory, numbered barriers, TMA and the matrix instructions of
 // warpgroups, by their definitions in NVIDIA's "Parallel Thread Execution ISA". Copies land, and products are computed,
 // as late as they may; until then poison lies in their place.
 #include <dimorph/dtype.h>
@@ -102,7 +102,7 @@ void meet(const Instruction& instruction, Operand* operands) {
   }
 }
 
-// --- The copy engine ---
+// --- TMA ---
 
 uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 

@@ -1,4 +1,4 @@
-// How the emulated driver describes tensors for the copy engine: what takes the place of NVIDIA's own encoding.
+// How the emulated driver describes tensors for TMA: what takes the place of NVIDIA's own encoding.
 #pragma once
 #include <stdint.h>
 

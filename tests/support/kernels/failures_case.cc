@@ -1,7 +1,7 @@
 #include <dimorph/case.h>
 
-#include <new>
 #include <time.h>
+#include <new>
 
 #include "failures_config.h"
 

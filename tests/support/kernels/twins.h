@@ -1,4 +1,5 @@
 #pragma once
+#include "twins_config.h"
 
 // Outside the case's namespace, with vague linkage: the linker would merge these between objects if it could.
 inline int twin() { return WIDTH; }

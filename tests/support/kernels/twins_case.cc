@@ -1,7 +1,7 @@
 #include <dimorph/case.h>
 
-#include "twins_config.h"
 #include "twins.h"
+#include "twins_config.h"
 
 namespace DIMORPH_CASE {
 

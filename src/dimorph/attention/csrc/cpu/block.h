@@ -1,5 +1,14 @@
 // Blocks of queries of the CPU family: their state, and their way in and out.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/simd.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/dtype.h>
+
+#include "pairs.h"
+#include "params.h"
+#include "sequence.h"
+#include "tiles.h"
 
 namespace DIMORPH_CASE {
 

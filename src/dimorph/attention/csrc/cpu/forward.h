@@ -1,6 +1,16 @@
 // The CPU family's forward pass: online softmax (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867) over
 // tiles of keys (Dao 2023, https://arxiv.org/abs/2307.08691), with the variant's hooks on SIMD vectors.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/simd.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/parallel.h>
+
+#include "block.h"
+#include "pairs.h"
+#include "params.h"
+#include "sequence.h"
+#include "tiles.h"
 
 namespace DIMORPH_CASE {
 

@@ -1,6 +1,10 @@
 // Pairs of bfloat16 in the lanes of a float vector, for targets that multiply such pairs. The earlier element is the
 // lower half. Inline assembly, because the compilers' own names for these instructions differ between their versions.
 #pragma once
+#include <dimorph/attention/simd.h>
+#include <dimorph/dtype.h>
+
+#include "params.h"
 
 namespace DIMORPH_CASE {
 

@@ -2,7 +2,17 @@
 // in place, and the keys are split over threads where there are too few heads for them (flash decoding, Dao et al.
 // 2023, https://pytorch.org/blog/flash-decoding/). Query heads that share a head of keys are rows of one task.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/simd.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/parallel.h>
 #include <stdlib.h>
+
+#include "../problem.h"
+#include "pairs.h"
+#include "params.h"
+#include "sequence.h"
+#include "tiles.h"
 
 namespace DIMORPH_CASE {
 

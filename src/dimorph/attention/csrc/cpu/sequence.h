@@ -1,17 +1,17 @@
 // What the CPU family computes on: one sequence of the batch, with the variant's view of it.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+
+#include "../problem.h"
+#include "pairs.h"
+#include "params.h"
 
 namespace DIMORPH_CASE {
 
 using dm::IntV;
 using dm::MaskV;
 using dm::TileClass;
-
-struct Params : dimorph::attention::BaseParams<DType, DType, DType> {
-  ADDITIONAL_PARAMS_DECL
-};
-using Variant = ATTENTION_VARIANT<Params>;
-using Traits = dm::Traits<Variant>;
 
 // Logits are kept in units of log2, so that a weight is exp2 of a difference. Queries in float32 carry sm_scale, and
 // without a logits transform log2(e) too: no logit is scaled one by one.

@@ -3,6 +3,12 @@
 // Queries lie in SIMD lanes. So a row's maximum and sum are plain vector operations, keys and values are read as
 // scalars in the order they lie in memory, and nothing but the queries is ever transposed.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/simd.h>
+#include <dimorph/dtype.h>
+
+#include "pairs.h"
+#include "params.h"
 
 namespace DIMORPH_CASE {
 

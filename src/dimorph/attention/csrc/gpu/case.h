@@ -1,17 +1,18 @@
-// What the host's cases of all GPU families do: plan, fill the parameters, launch, merge.
+// What the cases of all GPU families do on the host: plan, fill in the parameters, launch.
 #pragma once
 #include <dimorph/cuda.h>
 
-#include "../launch.h"
+#include "../problem.h"
+#include "contract.h"
+#include "launch.h"
+#include "partition.h"
 #include "plan.h"
 
 namespace DIMORPH_CASE {
 
-namespace gpu = dimorph::attention::gpu;
-
 inline void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
 
-// Without splits where the workspace is too small for them.
+// The plan for the launch. It splits no keys if the workspace is too small for their partial results.
 template <typename Config>
 gpu::Plan plan_for(const Config& config, const dimorph::attention::Problem& problem,
                    const dimorph::attention::Launch& launch, int multiprocessors) {
@@ -20,15 +21,16 @@ gpu::Plan plan_for(const Config& config, const dimorph::attention::Problem& prob
   return fits ? plan : gpu::plan(config, problem, launch.tokens, 0);
 }
 
-inline void set_work(Params& params, const dimorph::attention::Problem& problem,
-                     const dimorph::attention::Launch& launch, const gpu::Plan& plan) {
+inline void set_partition(Params& params, const dimorph::attention::Problem& problem,
+                          const dimorph::attention::Launch& launch, const gpu::Plan& plan) {
   static_cast<dimorph::attention::Problem&>(params) = problem;
-  static_cast<gpu::Work&>(params) = plan.work;
+  static_cast<gpu::Partition&>(params) = plan.partition;
   params.partial_out = launch.workspace;
   params.partial_state = launch.workspace + plan.partial_out_size;
 }
 
-// The variant's parameters come last: their tensors must lie on the launch's device.
+// Fills in the variant's parameters, whose tensors must lie on the launch's device, and launches the kernels. An error
+// is left in the call's sink.
 inline void launch_kernels(Params& params, const dimorph::attention::Launch& launch, const gpu::Plan& plan,
                            int64_t grid, int threads, int shared_bytes, dimorph::Extra extra) {
   extra.device = launch.device;

@@ -1,13 +1,21 @@
-// From a block's sums to its output.
+// The epilogue: from the output accumulated over the keys to the output tensor and the log-sum-exp.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "contract.h"
+#include "ptx.h"
+#include "softmax.h"
+#include "work_tile.h"
 
 namespace DIMORPH_CASE {
 
-// What a row's output is multiplied with at last, and its log-sum-exp. `max` is in units of log2.
-__device__ __forceinline__ float normalisation(const Params& p, Variant& variant, int batch, Row at, float max,
-                                               float sum, float& lse) {
+// Factor that normalises a row's output, after RowFinalize; sets the row's log-sum-exp. `max`: in units of log2.
+__device__ __forceinline__ float normaliser(const Params& p, Variant& variant, int batch, Row at, float max, float sum,
+                                            float& lse) {
   if constexpr (!Traits::use_softmax) {
-    lse = __int_as_float(0x7fc00000);  // there is no such sum
+    lse = __int_as_float(0x7fc00000);  // NaN: without softmax there is no log-sum-exp
     return 1.f;
   }
   dm::RowState<float> row{max == kLowest ? -dm::math::infinity : max * dm::math::ln2, sum};
@@ -21,18 +29,18 @@ __device__ __forceinline__ float normalisation(const Params& p, Variant& variant
   return row.sum == 0.f ? 0.f : __fdividef(factor, row.sum);
 }
 
-// The parts' sums, for attention_merge.
-__device__ __forceinline__ void store_partial(const Params& p, const Block& block, const Softmax& rows,
-                                              const Output& out, int warp_row) {
+// Stores output and row state of one split in the workspace, for attention_merge.
+__device__ __forceinline__ void store_partial(const Params& p, const WorkTile& work, const OnlineSoftmax& softmax,
+                                              const OutputFragment& out, int warp_row) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kThreadRows; ++r) {
     const int row = warp_row + thread_row(r);
-    if (row > block.last_row) continue;
-    const Row at = row_at(p, block, row);
-    const int64_t place = block.split * p.rows + (p.get_qo_start(block.batch) + at.q) * p.num_qo_heads + at.head;
+    if (row > work.last_row) continue;
+    const Row at = row_at(p, work, row);
+    const int64_t place = work.split * p.total_rows + (p.get_qo_start(work.batch) + at.q) * p.num_qo_heads + at.head;
     if (threadIdx.x % 4 == 0) {
-      p.partial_state[2 * place] = rows.max[r];
-      p.partial_state[2 * place + 1] = rows.sum[r];
+      p.partial_state[2 * place] = softmax.row_max[r];
+      p.partial_state[2 * place + 1] = softmax.row_sum[r];
     }
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
@@ -41,45 +49,48 @@ __device__ __forceinline__ void store_partial(const Params& p, const Block& bloc
   }
 }
 
-// What the rows' output is multiplied with at last. Stores their log-sum-exp.
-__device__ __forceinline__ void normalise(const Params& p, const Block& block, Variant& variant, const Softmax& rows,
-                                          float (&factors)[kRows], int warp_row) {
+// Sets the factors that normalise the thread's rows, and stores the rows' log-sum-exp.
+__device__ __forceinline__ void finish_softmax(const Params& p, const WorkTile& work, Variant& variant,
+                                               const OnlineSoftmax& softmax, float (&factors)[kThreadRows],
+                                               int warp_row) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kThreadRows; ++r) {
     const int row = warp_row + thread_row(r);
-    const Row at = row_at(p, block, row);
+    const Row at = row_at(p, work, row);
     float lse;
-    factors[r] = normalisation(p, variant, block.batch, at, rows.max[r], rows.sum[r], lse);
-    if (p.lse && row <= block.last_row && threadIdx.x % 4 == 0)
-      p.lse[offset(p.lse_strides, block.batch, block.first_query + at.q, at.head)] = lse;
+    factors[r] = normaliser(p, variant, work.batch, at, softmax.row_max[r], softmax.row_sum[r], lse);
+    if (p.lse && row <= work.last_row && threadIdx.x % 4 == 0)
+      p.lse[offset(p.lse_strides, work.batch, work.first_query + at.q, at.head)] = lse;
   }
 }
 
-// Multiplies the output with the factors and transforms it; place(row, at, pairs) stores what the thread has of a row:
-// neighbouring elements in pairs, each 8 columns from the one before.
+// Normalises the output and applies OutputTransform. Calls store(row, at, pairs) for each of the thread's rows:
+// pairs[n] holds the elements 8 * n + thread_column() and the one after it.
 template <typename F>
-__device__ __forceinline__ void store_output(const Params& p, const Block& block, Variant& variant,
-                                             const float (&factors)[kRows], const Output& out, int warp_row, F place) {
+__device__ __forceinline__ void store_output(const Params& p, const WorkTile& work, Variant& variant,
+                                             const float (&factors)[kThreadRows], const OutputFragment& out,
+                                             int warp_row, F store) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kThreadRows; ++r) {
     const int row = warp_row + thread_row(r);
-    const Row at = row_at(p, block, row);
+    const Row at = row_at(p, work, row);
     uint32_t pairs[kValueChunks];
 #pragma unroll
     for (int n = 0; n < kValueChunks; ++n) {
       float x[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e)
-        x[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * factors[r], block.batch, at.q,
+        x[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * factors[r], work.batch, at.q,
                                            at.head, n * 8 + thread_column() + e);
       pairs[n] = pack(x[0], x[1]);
     }
-    place(row, at, pairs);
+    store(row, at, pairs);
   }
 }
 
-__device__ __forceinline__ DType* output_of(const Params& p, const Block& block, Row at) {
-  return static_cast<DType*>(p.out) + offset(p.out_strides, block.batch, block.first_query + at.q, at.head);
+// The first output element of a row.
+__device__ __forceinline__ DType* output_pointer(const Params& p, const WorkTile& work, Row at) {
+  return static_cast<DType*>(p.out) + offset(p.out_strides, work.batch, work.first_query + at.q, at.head);
 }
 
 }  // namespace DIMORPH_CASE

@@ -1,45 +1,52 @@
-// 0 * NaN is NaN, so a value that is NaN or infinite would reach the rows whose weight for it is 0, masked ones above
-// all. Blocks whose output is not finite run once more: keys with such values are taken out of their tile and added
-// where they count.
+// Values that are NaN or infinite. The product of such a value with weight 0 is NaN and would reach rows for which the
+// key does not count, masked ones above all. So a work tile whose output is not finite is computed a second time, in
+// which keys with such values are taken out of their tile and added only to rows that give them a weight.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/ints.h>
+
+#include "contract.h"
+#include "ptx.h"
+#include "softmax.h"
+#include "work_tile.h"
 
 namespace DIMORPH_CASE {
 
-// Whether one of the two elements is NaN or infinite.
+// Whether one of two packed elements is NaN or infinite.
 __device__ inline bool is_nonfinite(uint32_t pair) {
   constexpr uint32_t kExponent = kBfloat16 ? 0x7f80 : 0x7c00;
   return (pair & kExponent) == kExponent || (pair >> 16 & kExponent) == kExponent;
 }
 
-// In a tile of values: sets `aside` for the rows with a value that is not finite, and makes them 0. The rows are shared
-// among `warps`; all of them are to meet after it.
-__device__ __noinline__ void set_aside(unsigned char* values, bool* aside, int warp, int warps) {
+// Zeroes the rows of a tile of values that have an element that is not finite, and sets `removed` for them. `warps`
+// warps divide the rows among themselves and must synchronise before they read the result.
+__device__ __noinline__ inline void remove_nonfinite_keys(unsigned char* values, bool* removed, int warp, int warps) {
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int row = warp; row < kKeys; row += warps) {
+  for (int row = warp; row < kTileKeys; row += warps) {
     uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(row, dm::math::min(lane, kValueChunks - 1)));
     const bool found = is_nonfinite(chunk.x) || is_nonfinite(chunk.y) || is_nonfinite(chunk.z) || is_nonfinite(chunk.w);
     const bool any = __any_sync(0xffffffffu, found);
-    __syncwarp();  // some chunks are read by several lanes
+    __syncwarp();  // several lanes read the last chunk; all must have read it before one writes
     if (any && lane < kValueChunks) chunk = uint4{0, 0, 0, 0};
-    if (lane == 0) aside[row] = any;
+    if (lane == 0) removed[row] = any;
   }
 }
 
-// Adds what was set aside among a tile's keys from k0 on. weigh(x, r) is the weight of the element x of `s` in row r.
+// Adds the removed keys of the tile that begins at key k0. weigh(x, r): the weight of element x of `s` in row r.
 template <typename F>
-__device__ __forceinline__ void add_aside(const Params& p, const Block& block, Output& out, const Logits& s,
-                                          const bool* aside, int k0, F weigh) {
+__device__ __forceinline__ void add_removed_keys(const Params& p, const WorkTile& work, OutputFragment& out,
+                                                 const LogitsFragment& s, const bool* removed, int k0, F weigh) {
 #pragma unroll 1
-  for (int c = 0; c < kKeys; ++c) {
-    if (!aside[c]) continue;
-    const DType* v = values_of(p, block) + (k0 + c) * p.v_strides.row + thread_column();
-    float weights[kRows];
+  for (int c = 0; c < kTileKeys; ++c) {
+    if (!removed[c]) continue;
+    const DType* v = value_pointer(p, work) + (k0 + c) * p.v_strides.row + thread_column();
+    float weights[kThreadRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kThreadRows; ++r) {
       float x = 0.f;
 #pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
+      for (int n = 0; n < kTileKeys / 8; ++n) {
         const float own = c % 2 ? s[r / 2][n][r % 2 * 2 + 1] : s[r / 2][n][r % 2 * 2];
         x = n == c / 8 ? own : x;
       }
@@ -54,17 +61,18 @@ __device__ __forceinline__ void add_aside(const Params& p, const Block& block, O
       for (int e = 0; e < 2; ++e) {
         const float value = static_cast<float>(pair[e]);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r)
+        for (int r = 0; r < kThreadRows; ++r)
           if (weights[r] != 0.f) out[r / 2][n][r % 2 * 2 + e] += weights[r] * value;
       }
     }
   }
 }
 
-__device__ __forceinline__ bool all_finite(const Output& out) {
-  float zero[4] = {};  // sums that do not wait for each other
+// Whether the thread's outputs are all finite. A finite number times 0 is 0, any other number times 0 is NaN.
+__device__ __forceinline__ bool all_finite(const OutputFragment& out) {
+  float zero[4] = {};  // four sums, so that additions do not wait for each other
 #pragma unroll
-  for (int m = 0; m < kM; ++m)
+  for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
 #pragma unroll

@@ -1,19 +1,24 @@
 // Instructions that all GPU families use.
 #pragma once
+#include <dimorph/dtype.h>
+#include <dimorph/ints.h>
+
+#include "contract.h"
 
 namespace DIMORPH_CASE {
 
 template <typename T>
-constexpr bool is_bfloat16 = false;
+inline constexpr bool is_bfloat16 = false;
 template <>
-constexpr bool is_bfloat16<bfloat16> = true;
+inline constexpr bool is_bfloat16<bfloat16> = true;
 constexpr bool kBfloat16 = is_bfloat16<DType>;
 
+// An address for PTX instructions that work on shared memory.
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Two elements in one register, `low` at the lower address.
+// Two elements of DType in one register, `low` at the lower address.
 __device__ __forceinline__ uint32_t pack(float low, float high) {
   uint32_t result;
   if constexpr (kBfloat16) {
@@ -24,10 +29,15 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
   return result;
 }
 
-// A number that all lanes of a warp have in common, said so that the compiler knows it: it then keeps it and what
-// follows from it in registers of the warp, and branches on it are no place to wait for each other.
-__device__ __forceinline__ int common(int value) {
+// Returns `value`, which must be the same in all lanes of the warp. The compiler then knows that it is: it keeps the
+// value, and what is computed from it, in uniform registers, and a branch on it does not diverge.
+__device__ __forceinline__ int warp_uniform(int value) {
   return static_cast<int>(__reduce_or_sync(0xffffffffu, static_cast<unsigned>(value)));
+}
+
+// a / b for warp-uniform numbers that are not negative.
+__device__ __forceinline__ int divide_uniform(int a, int b) {
+  return warp_uniform(static_cast<uint32_t>(a) / static_cast<uint32_t>(b));
 }
 
 template <typename T>

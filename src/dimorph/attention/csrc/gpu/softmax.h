@@ -1,73 +1,88 @@
-// Logits to weights: the variant's transform and mask, and the running softmax of a thread's rows. A warp owns kM tiles
-// of 16 rows, in the registers that matrix instructions leave them in.
+// Logits to attention weights: the variant's transform and mask, and the online softmax of a thread's rows.
+//
+// A warp computes kRowTiles tiles of 16 rows. Logits and outputs stay in registers, as the fragments in which matrix
+// instructions accumulate: of each 16 x 8 tile a thread holds the rows lane / 4 and lane / 4 + 8, and of each the
+// columns 2 * (lane % 4) and 2 * (lane % 4) + 1.
 #pragma once
+#include <dimorph/attention/index.h>
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "contract.h"
+#include "ptx.h"
+#include "work_tile.h"
 
 namespace DIMORPH_CASE {
 
-// Logits are multiplied with this (and log2(e)) where no hook is to see them: positive, because masked ones are -inf.
-// The sign is the queries' then; as good as 0 serves for 0.
-__device__ __forceinline__ float logit_unit(const Params& p) {
+// Factor that takes the logits in a fragment to units of log2, in which the softmax computes. If no hook sees a logit,
+// it contains the softmax scale, made positive because masked logits are -inf: the scale's sign is applied to the
+// queries. For scale 0 it is 1e-30, which makes every finite logit as good as 0.
+__device__ __forceinline__ float log2_scale(const Params& p) {
   if constexpr (Traits::has_logits_transform) return dm::math::log2e;
   return dm::math::max(dm::math::abs(p.sm_scale), 1e-30f) * dm::math::log2e;
 }
 
-// What transforms see is multiplied with this.
-__device__ __forceinline__ float logit_scale(const Params& p) { return Traits::use_softmax ? p.sm_scale : 1.f; }
+// Factor that takes the logits in a fragment to those that LogitsTransform sees.
+__device__ __forceinline__ float transform_scale(const Params& p) { return Traits::use_softmax ? p.sm_scale : 1.f; }
 
-// Where a maximum starts: finite, so that -inf minus it is -inf and not NaN.
+// Where a row max starts: finite, so that -inf minus it is -inf and not NaN.
 constexpr float kLowest = -3.402823466e38f;
-// A row's maximum may fall behind by this much, in units of log2: its weights then reach 2^8, which loses nothing, and
-// output and sum are rescaled hardly ever after the first keys. A hook that sees the maximum sees the true one.
-constexpr float kSlack = Traits::has_row_finalize ? 0.f : 8.f;
+// In units of log2, how far a logit may exceed its row max before the max is raised. Weights then reach 2^8, which
+// loses no precision, and after the first keys output and row sum are hardly ever rescaled. RowFinalize sees the row
+// max, so with it the max is exact.
+constexpr float kRescaleThreshold = Traits::has_row_finalize ? 0.f : 8.f;
 
-constexpr int kRows = 2 * kM;  // rows of which a thread holds elements: 8 apart
+constexpr int kThreadRows = 2 * kRowTiles;  // rows of which a thread holds elements, 8 apart
 constexpr int kValueChunks = HEAD_DIM_VO / 8;
-using Logits = float[kM][kKeys / 8][4];  // a thread's elements: rows (l / 4, l / 4 + 8), columns 2 (l % 4) + (0, 1)
-using Output = float[kM][HEAD_DIM_VO / 8][4];
+using LogitsFragment = float[kRowTiles][kTileKeys / 8][4];
+using OutputFragment = float[kRowTiles][HEAD_DIM_VO / 8][4];
 
-struct Softmax {
-  float max[kRows];  // units of log2
-  float sum[kRows];  // of the thread's own columns
+struct OnlineSoftmax {
+  float row_max[kThreadRows];  // units of log2
+  float row_sum[kThreadRows];  // over the thread's own columns, until reduce_row_sums
 };
 
-// The thread's row number r counts from the warp's first.
+// The thread's row r, counted from the warp's first row.
 __device__ __forceinline__ int thread_row(int r) { return r * 8 + static_cast<int>(threadIdx.x % 32) / 4; }
 __device__ __forceinline__ int thread_column() { return threadIdx.x % 4 * 2; }
 
-// Calls f(m, n, e, row number, step) for each logit of the thread; its column is thread_column() + step.
+// Calls f(m, n, e, r, step) for each logit [m][n][e] of the thread: its row is thread_row(r), its column
+// thread_column() + step.
 template <typename F>
 __device__ __forceinline__ void for_each_logit(F f) {
 #pragma unroll
-  for (int m = 0; m < kM; ++m)
+  for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n)
+    for (int n = 0; n < kTileKeys / 8; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e) f(m, n, e, 2 * m + e / 2, n * 8 + e % 2);
 }
 
-__device__ __forceinline__ void find_rows(const Params& p, const Block& block, Row (&rows)[kRows], int warp_row) {
+__device__ __forceinline__ void find_thread_rows(const Params& p, const WorkTile& work, Row (&rows)[kThreadRows],
+                                                 int warp_row) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) rows[r] = row_at(p, block, warp_row + thread_row(r));
+  for (int r = 0; r < kThreadRows; ++r) rows[r] = row_at(p, work, warp_row + thread_row(r));
 }
 
-// Rows before their first key, as the variant starts them.
-__device__ __forceinline__ void start_rows(const Params& p, const Block& block, Variant& variant, Softmax& rows,
-                                           int warp_row) {
+// The state of the rows before their first key, as RowInit sets it.
+__device__ __forceinline__ void init_softmax(const Params& p, const WorkTile& work, Variant& variant,
+                                             OnlineSoftmax& softmax, int warp_row) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kThreadRows; ++r) {
     dm::RowState<float> row{-dm::math::infinity, 0.f};
     if constexpr (Traits::has_row_init) {
-      const Row at = row_at(p, block, warp_row + thread_row(r));
-      if (block.split == 0) dm::hooks::row_init(variant, p, row, block.batch, at.q, at.head);
+      const Row at = row_at(p, work, warp_row + thread_row(r));
+      if (work.split == 0) dm::hooks::row_init(variant, p, row, work.batch, at.q, at.head);
     }
-    rows.max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
-    rows.sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
+    softmax.row_max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
+    softmax.row_sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
   }
 }
 
-__device__ __forceinline__ void clear(Output& out) {
+__device__ __forceinline__ void clear(OutputFragment& out) {
 #pragma unroll
-  for (int m = 0; m < kM; ++m)
+  for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
 #pragma unroll
@@ -75,129 +90,134 @@ __device__ __forceinline__ void clear(Output& out) {
 }
 
 // Adds up the sums of the four threads that share a row.
-__device__ __forceinline__ void finish_sums(Softmax& rows) {
+__device__ __forceinline__ void reduce_row_sums(OnlineSoftmax& softmax) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    rows.sum[r] += shuffle_xor(rows.sum[r], 1);
-    rows.sum[r] += shuffle_xor(rows.sum[r], 2);
+  for (int r = 0; r < kThreadRows; ++r) {
+    softmax.row_sum[r] += shuffle_xor(softmax.row_sum[r], 1);
+    softmax.row_sum[r] += shuffle_xor(softmax.row_sum[r], 2);
   }
 }
 
-// The variant's transform of the logits of the keys from k0 on.
-__device__ __forceinline__ void transform_logits(const Params& p, const Block& block, Variant& variant, Logits& s,
-                                                 int warp_row, int k0) {
+// Applies LogitsTransform to the logits of the tile of keys that begins at key k0.
+__device__ __forceinline__ void transform_logits(const Params& p, const WorkTile& work, Variant& variant,
+                                                 LogitsFragment& s, int warp_row, int k0) {
   if constexpr (Traits::has_logits_transform) {
-    Row rows[kRows];
-    find_rows(p, block, rows, warp_row);
+    Row rows[kThreadRows];
+    find_thread_rows(p, work, rows, warp_row);
     for_each_logit([&](int m, int n, int e, int r, int step) {
-      const dm::Index<1> k{k0 + thread_column(), step, block.kv_len - 1};
-      s[m][n][e] = dm::hooks::logits_transform(variant, p, s[m][n][e] * logit_scale(p), block.batch, rows[r].q, k,
-                                               rows[r].head, block.kv_head);
+      const dm::Index<1> k{k0 + thread_column(), step, work.kv_len - 1};
+      s[m][n][e] = dm::hooks::logits_transform(variant, p, s[m][n][e] * transform_scale(p), work.batch, rows[r].q, k,
+                                               rows[r].head, work.kv_head);
     });
   }
 }
 
-// Whether there are logits that are transformed without a look at the results, each of them when it is weighed.
-constexpr bool kForesees =
+// Fusing: each logit is transformed where its weight is computed, so that the special functions of the transform run
+// among the exponentials. It needs a bound of the results, because the row max can then not be taken from them.
+// Whether the variant has what it takes:
+constexpr bool kCanFuseTransform =
     Traits::has_logits_transform && (Traits::use_softmax ? Traits::has_logits_bound : Traits::has_small_transform);
 
-// Whether the logits are such: no row's maximum can be outgrown by what comes out, and they are small, if the variant
-// has a faster way then.
-__device__ __forceinline__ bool foresees(const Params& p, Variant& variant, const Softmax& rows, const Logits& s,
-                                         const Row (&at)[kRows]) {
-  if constexpr (!kForesees) return false;
-  float most[kRows] = {};
+// Whether the transform of these logits may be fused: no result can exceed its row max by more than the threshold, and,
+// if the variant has SmallLogitsTransform, that one serves all of them. The same for all lanes of the warp.
+__device__ __forceinline__ bool may_fuse_transform(const Params& p, Variant& variant, const OnlineSoftmax& softmax,
+                                                   const LogitsFragment& s, const Row (&rows)[kThreadRows]) {
+  if constexpr (!kCanFuseTransform) return false;
+  float most[kThreadRows] = {};
   for_each_logit([&](int m, int n, int e, int r, int) { most[r] = fmaxf(most[r], fabsf(s[m][n][e])); });
-  bool foreseen = true;
+  bool may_fuse = true;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    most[r] *= fabsf(logit_scale(p));
-    if constexpr (Traits::has_small_transform) foreseen &= dm::hooks::small_logits(variant, p, most[r]);
+  for (int r = 0; r < kThreadRows; ++r) {
+    most[r] *= fabsf(transform_scale(p));
+    if constexpr (Traits::has_small_transform) may_fuse &= dm::hooks::small_logits(variant, p, most[r]);
     if constexpr (Traits::use_softmax) {
-      const float bound = dm::hooks::logits_bound(variant, p, most[r], at[r].head) * dm::math::log2e;
-      foreseen &= bound - rows.max[r] <= kSlack;
+      const float bound = dm::hooks::logits_bound(variant, p, most[r], rows[r].head) * dm::math::log2e;
+      may_fuse &= bound - softmax.row_max[r] <= kRescaleThreshold;
     }
   }
-  return !__any_sync(0xffffffffu, !foreseen);
+  return !__any_sync(0xffffffffu, !may_fuse);
 }
 
-// The transform of one of them; its key is k0 + thread_column() + step.
-__device__ __forceinline__ float transform_foreseen(const Params& p, const Block& block, Variant& variant, float logit,
-                                                    Row at, int k0, int step) {
-  const dm::Index<1> k{k0 + thread_column(), step, block.kv_len - 1};
-  const float x = logit * logit_scale(p);
+// The transform of one such logit; its key is k0 + thread_column() + step.
+__device__ __forceinline__ float fused_transform(const Params& p, const WorkTile& work, Variant& variant, float logit,
+                                                 Row at, int k0, int step) {
+  const dm::Index<1> k{k0 + thread_column(), step, work.kv_len - 1};
+  const float x = logit * transform_scale(p);
   if constexpr (Traits::has_small_transform)
-    return dm::hooks::small_logits_transform(variant, p, x, block.batch, at.q, k, at.head, block.kv_head);
-  return dm::hooks::logits_transform(variant, p, x, block.batch, at.q, k, at.head, block.kv_head);
+    return dm::hooks::small_logits_transform(variant, p, x, work.batch, at.q, k, at.head, work.kv_head);
+  return dm::hooks::logits_transform(variant, p, x, work.batch, at.q, k, at.head, work.kv_head);
 }
 
-__device__ __forceinline__ void mask_logits(const Params& p, const Block& block, Variant& variant, Logits& s,
+// Masks logits of keys that LogitsMask excludes, and of keys past the sequence's last.
+__device__ __forceinline__ void mask_logits(const Params& p, const WorkTile& work, Variant& variant, LogitsFragment& s,
                                             int warp_row, int k0) {
-  Row rows[kRows];
-  find_rows(p, block, rows, warp_row);
-  const int last = block.kv_len - 1;
+  Row rows[kThreadRows];
+  find_thread_rows(p, work, rows, warp_row);
+  const int last = work.kv_len - 1;
   for_each_logit([&](int m, int n, int e, int r, int step) {
     const dm::Index<1> k{k0 + thread_column(), step, last};
-    const bool counts =
-        dm::hooks::logits_mask<bool>(variant, p, block.batch, rows[r].q, k, rows[r].head, block.kv_head);
+    const bool counts = dm::hooks::logits_mask<bool>(variant, p, work.batch, rows[r].q, k, rows[r].head, work.kv_head);
     if (!counts || k > last) s[m][n][e] = Traits::use_softmax ? -dm::math::infinity : 0.f;
   });
 }
 
-__device__ __forceinline__ void find_maxima(float (&max)[kRows], const Logits& s) {
+// The row max of the thread's own logits.
+__device__ __forceinline__ void find_thread_max(float (&max)[kThreadRows], const LogitsFragment& s) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) max[r] = s[r / 2][0][r % 2 * 2];
+  for (int r = 0; r < kThreadRows; ++r) max[r] = s[r / 2][0][r % 2 * 2];
   for_each_logit([&](int m, int n, int e, int r, int) { max[r] = fmaxf(max[r], s[m][n][e]); });
 }
 
-// Whether a logit of the warp has outgrown its row's maximum. `max` holds the thread's own of the tile.
-__device__ __forceinline__ bool outgrown(const Softmax& rows, const float (&max)[kRows], float unit) {
+// Whether a logit of the warp exceeds its row max by more than the threshold. `max`: from find_thread_max.
+__device__ __forceinline__ bool exceeds_row_max(const OnlineSoftmax& softmax, const float (&max)[kThreadRows],
+                                                float scale) {
   if constexpr (!Traits::use_softmax) return false;
-  float excess = max[0] * unit - rows.max[0];
+  float excess = max[0] * scale - softmax.row_max[0];
 #pragma unroll
-  for (int r = 1; r < kRows; ++r) excess = fmaxf(excess, max[r] * unit - rows.max[r]);
-  return __any_sync(0xffffffffu, excess > kSlack);
+  for (int r = 1; r < kThreadRows; ++r) excess = fmaxf(excess, max[r] * scale - softmax.row_max[r]);
+  return __any_sync(0xffffffffu, excess > kRescaleThreshold);
 }
 
-// Raises the rows' maxima to those of the logits. The output is then to be rescaled by the factors.
-__device__ __forceinline__ void raise_maxima(Softmax& rows, float (&factors)[kRows], const float (&max)[kRows],
-                                             float unit) {
+// Raises the row max to that of the logits. The output must then be rescaled by `factors`.
+__device__ __forceinline__ void update_row_max(OnlineSoftmax& softmax, float (&factors)[kThreadRows],
+                                               const float (&max)[kThreadRows], float scale) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kThreadRows; ++r) {
     float top = fmaxf(max[r], shuffle_xor(max[r], 1));
-    top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * unit, rows.max[r]);
-    factors[r] = dm::math::exp2(rows.max[r] - top);
-    rows.max[r] = top;
-    rows.sum[r] *= factors[r];
+    top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * scale, softmax.row_max[r]);
+    factors[r] = dm::math::exp2(softmax.row_max[r] - top);
+    softmax.row_max[r] = top;
+    softmax.row_sum[r] *= factors[r];
   }
 }
 
-__device__ __forceinline__ void rescale(Output& out, const float (&factors)[kRows]) {
+__device__ __forceinline__ void rescale(OutputFragment& out, const float (&factors)[kThreadRows]) {
 #pragma unroll
-  for (int m = 0; m < kM; ++m)
+  for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e) out[m][n][e] *= factors[2 * m + e / 2];
 }
 
-// What a logit of the row r weighs.
-__device__ __forceinline__ float weight(const Softmax& rows, float x, int r, float unit) {
-  return Traits::use_softmax ? dm::math::exp2(x * unit - rows.max[r]) : x;
+// The weight of logit x of row r.
+__device__ __forceinline__ float weight_of(const OnlineSoftmax& softmax, float x, int r, float scale) {
+  return Traits::use_softmax ? dm::math::exp2(x * scale - softmax.row_max[r]) : x;
 }
 
-// The weights of 16 keys, the i-th of the tile, as an operand of the product with the values.
-__device__ __forceinline__ void weigh(Softmax& rows, const Logits& s, uint32_t (&weights)[kM][4], int i, float unit) {
+// The weights of the tile's keys [16 * i, 16 * i + 16), as an operand of the product with the values.
+__device__ __forceinline__ void compute_weights(OnlineSoftmax& softmax, const LogitsFragment& s,
+                                                uint32_t (&weights)[kRowTiles][4], int i, float scale) {
 #pragma unroll
-  for (int m = 0; m < kM; ++m)
+  for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int r = 2 * m + j % 2;
-      const float low = weight(rows, s[m][2 * i + j / 2][j % 2 * 2], r, unit);
-      const float high = weight(rows, s[m][2 * i + j / 2][j % 2 * 2 + 1], r, unit);
+      const float low = weight_of(softmax, s[m][2 * i + j / 2][j % 2 * 2], r, scale);
+      const float high = weight_of(softmax, s[m][2 * i + j / 2][j % 2 * 2 + 1], r, scale);
       if constexpr (Traits::use_softmax) {
-        rows.sum[r] += low;
-        rows.sum[r] += high;
+        softmax.row_sum[r] += low;
+        softmax.row_sum[r] += high;
       }
       weights[m][j] = pack(low, high);
     }

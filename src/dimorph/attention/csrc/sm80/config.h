@@ -1,6 +1,5 @@
-// Tile sizes of the sm80 family, as pure functions of the head dims: the device code and the host's plan read the same.
+// Tile sizes of the sm80 family, as pure functions of the head dims. Device code and host read the same ones.
 #pragma once
-
 #include <dimorph/attention/host_device.h>
 
 namespace dimorph {
@@ -11,54 +10,62 @@ DM_HD constexpr int smaller(int a, int b) { return a < b ? a : b; }
 DM_HD constexpr int larger(int a, int b) { return a < b ? b : a; }
 
 struct Config {
-  int dim_qk, dim_vo;
-  int m_tiles;  // tiles of 16 query rows a warp
-  int warps;
-  int blocks;  // thread blocks an SM
-  int keys;    // a tile, whose logits are in registers at a time
-  int held;    // parts of 16 along dim_qk whose queries stay in registers; the others are read again for each tile
+  int dim_qk, dim_vo;        // head dims
+  int row_tiles;             // tiles of 16 query rows that a warp computes
+  int warps;                 // of a thread block
+  int blocks_per_sm;         // thread blocks that an SM runs at once
+  int tile_keys;             // keys of a tile, whose logits are in registers at once
+  int resident_query_parts;  // parts of 16 along dim_qk whose queries stay in registers; others are loaded for each
+                             // tile
 
-  DM_HD constexpr int warp_rows() const { return 16 * m_tiles; }
-  DM_HD constexpr int rows() const { return warp_rows() * warps; }
+  DM_HD constexpr int warp_rows() const { return 16 * row_tiles; }
+  DM_HD constexpr int tile_rows() const { return warp_rows() * warps; }
   DM_HD constexpr int threads() const { return 32 * warps; }
-  DM_HD constexpr bool packs(int) const { return true; }
+  DM_HD constexpr bool can_pack(int) const { return true; }
   // Bytes from one row to the next in shared memory. An odd number of 16-byte chunks puts any 8 consecutive rows into
-  // different banks, so matrices load without conflicts, for every head dim and at constant offsets from one address.
+  // different banks, so that ldmatrix has no conflicts, for every head dim and at constant offsets from one address.
   DM_HD constexpr int pitch_qk() const { return 2 * dim_qk + 16; }
   DM_HD constexpr int pitch_vo() const { return 2 * dim_vo + 16; }
-  // Rows that the block's threads copy at once, 16 bytes each.
-  DM_HD constexpr int rows_at_once(int dim) const { return threads() / (dim / 8); }
-  // Shared memory: two tiles of keys, two of values, the queries; at last the output.
-  DM_HD constexpr int keys_at() const { return 0; }
-  DM_HD constexpr int values_at() const { return 2 * keys * pitch_qk(); }
-  DM_HD constexpr int queries_at() const { return values_at() + 2 * keys * pitch_vo(); }
-  DM_HD constexpr int shared_bytes() const { return larger(queries_at() + rows() * pitch_qk(), rows() * pitch_vo()); }
-  // Whether a multiprocessor with so much shared memory runs the blocks; the kernel has a few bytes of its own.
-  DM_HD constexpr bool fits(int kilobytes) const { return blocks * (shared_bytes() + keys + 1024) <= kilobytes * 1024; }
+  // Rows that the thread block copies at a time, 16 bytes a thread.
+  DM_HD constexpr int rows_per_copy(int dim) const { return threads() / (dim / 8); }
+  // Offsets in shared memory, in bytes: two stages of keys, two of values, the queries. The output lies over all of
+  // them at the end.
+  DM_HD constexpr int key_offset() const { return 0; }
+  DM_HD constexpr int value_offset() const { return 2 * tile_keys * pitch_qk(); }
+  DM_HD constexpr int query_offset() const { return value_offset() + 2 * tile_keys * pitch_vo(); }
+  DM_HD constexpr int shared_bytes() const {
+    return larger(query_offset() + tile_rows() * pitch_qk(), tile_rows() * pitch_vo());
+  }
+  // Whether an SM with so much shared memory runs blocks_per_sm thread blocks. Besides the dynamic part each needs 1 KB
+  // that the system takes, and one byte a key (nonfinite.h).
+  DM_HD constexpr bool fits(int kilobytes) const {
+    return blocks_per_sm * (shared_bytes() + tile_keys + 1024) <= kilobytes * 1024;
+  }
 };
 
-// Shared memory of a multiprocessor, in KB; a block may have 1 KB less, which is what each block costs besides its own.
+// Shared memory of an SM in KB (CUDA C++ programming guide, compute capabilities).
 DM_HD constexpr int shared_kilobytes(int arch) {
   return arch >= 90 && arch < 120 ? 228 : arch == 80 || arch == 87 ? 164 : 100;
 }
 
-// `arch` is what the device code is compiled for: 80, 86, 90. `transforms`: the variant changes logits.
-DM_HD constexpr Config choose(int dim_qk, int dim_vo, int arch, bool transforms) {
+// `arch`: what the device code is compiled for, such as 80, 86, 90. `transforms`: the variant has LogitsTransform.
+DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, int arch, bool transforms) {
   Config c{dim_qk, dim_vo, 0, 0, 0, 0, 0};
   const int shared = shared_kilobytes(arch);
-  // Each row of a warp adds a use to the keys and values it reads from shared memory, which is the bound after the
-  // tensor cores; 32 rows of more than 128 outputs do not fit the registers.
-  c.m_tiles = dim_vo <= 128 ? 2 : 1;
-  // Two blocks that wait at different times keep the tensor cores busy; with one, its eight warps must.
+  // Each row of a warp uses the keys and values that the warp reads from shared memory once more, and after the tensor
+  // cores these reads are the bottleneck. 32 rows of more than 128 outputs do not fit into the registers.
+  c.row_tiles = dim_vo <= 128 ? 2 : 1;
+  // Two blocks that wait at different times keep the tensor cores busy; a single block needs eight warps for that.
   c.warps = dim_vo <= 128 || shared < 164 ? 4 : 8;
-  c.blocks = dim_vo <= 128 ? 2 : 1;
-  // A tile costs some 350 cycles beside its products, so it is as large as shared memory and registers allow.
-  c.keys = 64;
-  if (!c.fits(shared)) c.keys = 32;
-  if (!c.fits(shared)) c.blocks = 1;
-  if (!c.fits(shared)) c.keys = 16;
-  // What registers are left after output and logits. Fewer loads pay less than loads ahead of their use.
-  c.held = smaller(dim_qk / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
+  c.blocks_per_sm = dim_vo <= 128 ? 2 : 1;
+  // A tile costs about 350 cycles beside its products, so it is as large as shared memory and registers allow.
+  c.tile_keys = 64;
+  if (!c.fits(shared)) c.tile_keys = 32;
+  if (!c.fits(shared)) c.blocks_per_sm = 1;
+  if (!c.fits(shared)) c.tile_keys = 16;
+  // As many as there are registers left for, after output and logits. Where that is none, registers are worth more for
+  // loading keys and values ahead of their use.
+  c.resident_query_parts = smaller(dim_qk / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
   return c;
 }
 

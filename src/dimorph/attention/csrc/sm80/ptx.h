@@ -1,30 +1,34 @@
-// The instructions of sm_80 that CUDA C++ has no name for.
+// Instructions of sm_80 that CUDA C++ has no name for.
 #pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/ptx.h"
 
 namespace DIMORPH_CASE {
 
-// Copies 16 bytes to shared memory without waiting; zeros where `present` is false (nothing is read then).
-__device__ __forceinline__ void copy_async(uint32_t to, const void* from, bool present) {
+// Starts copying 16 bytes to shared memory. If not `present`, nothing is read and zeros are written.
+__device__ __forceinline__ void cp_async(uint32_t to, const void* from, bool present) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(present ? 16 : 0)
                : "memory");
 }
-// Waits for this thread's copies.
-__device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+// Waits for all of this thread's copies.
+__device__ __forceinline__ void cp_async_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// Four 8x8 matrices; thread l gives the address of row l % 8 of matrix l / 8.
-__device__ __forceinline__ void load_matrices(uint32_t (&m)[4], uint32_t address) {
+// Loads four 8 x 8 matrices from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void ldmatrix(uint32_t (&m)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                : "r"(address));
 }
-__device__ __forceinline__ void load_transposed(uint32_t (&m)[4], uint32_t address) {
+__device__ __forceinline__ void ldmatrix_transposed(uint32_t (&m)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                : "r"(address));
 }
 
-// c[16x8] += a[16x16] b[16x8]
-__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+// c[16 x 8] += a[16 x 16] b[16 x 8]
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (kBfloat16) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
         "%2, "

@@ -1,12 +1,18 @@
-// The blocks of work that a thread block takes, one after the other, in the order that order.h describes. All lanes of
-// a warp must call together.
+// The tile scheduler: the work tiles that a thread block takes, one after the other, in the order that
+// scheduler_params.h describes. All lanes of a warp must call it together.
 #pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/ptx.h"
+#include "../gpu/work_tile.h"
 
 namespace DIMORPH_CASE {
 
-class Schedule {
+class TileScheduler {
  public:
-  __device__ explicit Schedule(const Params& p) : p_(p) {
+  __device__ explicit TileScheduler(const Params& p) : p_(p) {
     const int blocks = static_cast<int>(gridDim.x);
     int pairs = p.pairs;
     if (p.cu_seqlens_q) {
@@ -15,64 +21,71 @@ class Schedule {
       for (int batch = 0; batch < p.batch_size; batch += 32)
         pairs += static_cast<int>(__reduce_add_sync(0xffffffffu, pairs_of(batch + lane())));
     }
-    whole_ = divide(pairs, blocks);
+    whole_ = divide_uniform(pairs, blocks);
     left_ = pairs - whole_ * blocks;
   }
 
-  // In each round every thread block has a block of work at most.
+  // Rounds in which a thread block takes at most one work tile each.
   __device__ __forceinline__ int rounds() const {
     return 2 * whole_ + (left_ > 0) + (2 * left_ > static_cast<int>(gridDim.x));
   }
 
-  // That of this thread block; false where there is none.
-  __device__ __forceinline__ bool find(int round, Block& block) {
-    // Rounds in which every thread block has a pair: its first tile in one, its second in the next. Then what is left,
-    // the longest first, dealt out forth and back: the longer halves of the pairs, and the shorter ones from the end.
+  // Finds this thread block's work tile of a round; false if it has none.
+  __device__ __forceinline__ bool find(int round, WorkTile& work) {
+    // As long as there is a pair for every thread block, each takes the first tile of a pair in one round and the
+    // second in the next. The tiles of the pairs that are left over are dealt out one by one, from the longest to the
+    // shortest: the long tiles of the pairs first, then the short ones in reverse, to the thread blocks forth and then
+    // back.
     const int blocks = static_cast<int>(gridDim.x), mine = static_cast<int>(blockIdx.x);
     const int turn = round / 2;
     int half = round % 2, pair = turn * blocks + (turn % 2 ? blocks - 1 - mine : mine);
-    bool there = true;
+    bool found = true;
     if (round >= 2 * whole_) {
       const int i = half ? 2 * blocks - 1 - mine : mine;
-      there = i < 2 * left_;
+      found = i < 2 * left_;
       half = i >= left_;
-      pair = whole_ * blocks + (there ? half ? 2 * left_ - 1 - i : i : 0);
+      pair = whole_ * blocks + (found ? half ? 2 * left_ - 1 - i : i : 0);
     }
+    // The pair's unit, and its rank: 0 for the unit's first and last tile, 1 for the next ones, and so on.
     int unit, rank;
     if (p_.cu_seqlens_q) {
       find_ragged(pair, unit, rank);
-    } else if (const int ranks = p_.tiles / 2, middle = pair - p_.units * ranks; middle < 0) {
-      const int group_pairs = p_.group * ranks, group = divide(pair, group_pairs);
+    } else if (const int ranks = p_.query_tiles / 2, middle = pair - p_.units * ranks; middle < 0) {
+      const int group_pairs = p_.group * ranks, group = divide_uniform(pair, group_pairs);
       const int rest = pair - group * group_pairs, size = dm::math::min(p_.group, p_.units - group * p_.group);
-      rank = divide(rest, size);
+      rank = divide_uniform(rest, size);
       unit = group * p_.group + rest - rank * size;
     } else {
-      there = there && 2 * middle + half < p_.units;
-      unit = there ? 2 * middle + half : 0;
+      found = found && 2 * middle + half < p_.units;
+      unit = found ? 2 * middle + half : 0;
       rank = ranks;
       half = 0;
     }
-    unit = common(unit);
-    const int pack = divide(unit, p_.splits);
-    find_sequence(p_, pack, unit - pack * p_.splits, block);
-    const int tiles = tiles_of(p_, block.qo_len);
-    there = common(there && 2 * rank + half < tiles);
-    if (there) find_rows_of_tile(p_, common(half ? rank : tiles - 1 - rank), block);
-    return there;
+    unit = warp_uniform(unit);
+    const int pack = divide_uniform(unit, p_.splits);
+    set_sequence(p_, pack, unit - pack * p_.splits, work);
+    const int tiles = query_tiles(p_, work.qo_len);
+    found = warp_uniform(found && 2 * rank + half < tiles);
+    if (found) set_rows(p_, warp_uniform(half ? rank : tiles - 1 - rank), work);
+    return found;
   }
 
  private:
   const Params& p_;
-  int whole_, left_;  // pairs that every thread block has, and those left over
-  // Ragged: of the 32 sequences from batch_ on, one for each lane, pairs before them and their pairs. The longest comes
-  // first, so that the thread blocks have pairs that are alike in a round; this lane's pairs, and those of longer ones.
-  int batch_ = -32, before_ = 0, pairs_ = 0, own_ = 0, longer_ = 0;
+  int whole_, left_;  // pairs that every thread block takes, and pairs left over
+  // For ragged sequences, of the 32 sequences from batch_ on, one a lane. Within them the longest come first, so that
+  // the thread blocks have pairs of similar length in a round.
+  int batch_ = -32;
+  int before_ = 0;  // pairs of the sequences before batch_
+  int pairs_ = 0;   // pairs of the 32 sequences
+  int own_ = 0;     // pairs of this lane's sequence
+  int longer_ = 0;  // pairs of the longer ones among the 32
 
   __device__ static __forceinline__ int lane() { return threadIdx.x % 32; }
 
   __device__ __forceinline__ uint32_t pairs_of(int sequence) const {
     if (sequence >= p_.batch_size) return 0;
-    return p_.packs * p_.splits * ((tiles_of(p_, p_.get_qo_len(sequence)) + 1) / 2);
+    return p_.head_packs * p_.splits * ((query_tiles(p_, p_.get_qo_len(sequence)) + 1) / 2);
   }
 
   // Goes on to the next 32 sequences and counts their pairs.
@@ -91,15 +104,15 @@ class Schedule {
     pairs_ = static_cast<int>(__reduce_add_sync(0xffffffffu, static_cast<unsigned>(own_)));
   }
 
-  // A pair's unit, and how many pairs of its sequence are more unequal. There is such a pair.
+  // Finds the unit and the rank of an existing pair.
   __device__ __forceinline__ void find_ragged(int pair, int& unit, int& rank) {
     if (pair < before_) batch_ = -32, before_ = pairs_ = 0;
 #pragma unroll 1
     while (batch_ < 0 || pair - before_ >= pairs_) advance();
-    const int units = p_.packs * p_.splits, rest = pair - before_ - longer_;
+    const int units = p_.head_packs * p_.splits, rest = pair - before_ - longer_;
     const int found = __ffs(static_cast<int>(__ballot_sync(0xffffffffu, rest >= 0 && rest < own_))) - 1;
     const int in_sequence = __shfl_sync(0xffffffffu, rest, found);
-    rank = divide(in_sequence, units);
+    rank = divide_uniform(in_sequence, units);
     unit = (batch_ + found) * units + in_sequence - rank * units;
   }
 };

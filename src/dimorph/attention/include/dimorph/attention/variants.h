@@ -40,7 +40,10 @@
 // What the numbers are: with softmax, logits are q.k * params.sm_scale, natural units; without, they are q.k as it
 // is, and the variant scales. OutputTransform sees the normalised output.
 #pragma once
-#include "math.h"
+#include <dimorph/ints.h>
+
+#include "host_device.h"  // IWYU pragma: export
+#include "math.h"         // IWYU pragma: export
 
 #if !defined(__CUDACC__)
 // So that a header written for CUDA is a variant on the host as it stands.

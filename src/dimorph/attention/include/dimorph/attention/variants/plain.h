@@ -1,6 +1,5 @@
 // Softmax attention as it is: softmax(q.k * sm_scale) v (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 #pragma once
-#include "../variants.h"
 
 namespace dm {
 

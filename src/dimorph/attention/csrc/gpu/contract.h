@@ -1,0 +1,31 @@
+// What the headers in this folder expect of the GPU family that is being compiled. Include it to use any of these.
+//
+// From the family's config header, generated for one specialization:
+//   DType                     element type of q, k, v and out
+//   HEAD_DIM_QK, HEAD_DIM_VO  head dims: of queries and keys, of values and outputs
+//   ATTENTION_VARIANT         the variant, a template over the params type
+//   ADDITIONAL_PARAMS_DECL    fields for the variant's additional parameters
+//   DIMORPH_CASE              namespace of everything that depends on these values
+//
+// From the family's family.h, in namespace DIMORPH_CASE:
+//   gpu          dimorph::attention::gpu
+//   Params       argument of the kernels: BaseParams (problem.h), gpu::Partition (partition.h), the family's own fields
+//                and ADDITIONAL_PARAMS_DECL
+//   Variant      ATTENTION_VARIANT<Params>
+//   Traits       dm::Traits<Variant>
+//   kConfig      sizes of the tiles, of the family's type Config (config.h). plan.h and the kernels use of it:
+//                  tile_rows()      query rows of a thread block's tile
+//                  can_pack(heads)  whether the rows of a tile may belong to so many heads
+//                  threads()        of a thread block
+//                  shared_bytes()   dynamic shared memory of a thread block
+//                  blocks_per_sm    thread blocks that an SM runs at once
+//                  dim_vo           HEAD_DIM_VO
+//   kTileKeys    keys of a tile
+//   kRowTiles    tiles of 16 query rows that a warp computes
+//   value_chunk  (row, chunk) -> where a tile of values in shared memory holds elements [8 * chunk, 8 * chunk + 8) of a
+//                row, in bytes from the tile's start
+//
+// The family's attention.cu defines the kernel attention_forward; merge.cu defines attention_merge for all families.
+#pragma once
+// Found in the family's own folder, which its kernel declares in include_dirs.
+#include "family.h"  // IWYU pragma: export

@@ -1,0 +1,41 @@
+// The sm80 family's side of gpu/contract.h.
+#pragma once
+#include <dimorph/attention/variants.h>
+#include <dimorph/dtype.h>
+
+#include "../gpu/partition.h"
+#include "../problem.h"
+#include "attention_sm80_config.h"  // IWYU pragma: export
+#include "config.h"
+#include "copy_strides.h"
+#include "scheduler_params.h"
+
+namespace DIMORPH_CASE {
+
+namespace gpu = dimorph::attention::gpu;
+namespace sm80 = dimorph::attention::sm80;
+
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
+                gpu::Partition,
+                sm80::CopyStrides,
+                sm80::SchedulerParams {
+  ADDITIONAL_PARAMS_DECL
+};
+
+using Variant = ATTENTION_VARIANT<Params>;
+using Traits = dm::Traits<Variant>;
+
+#if defined(__CUDA_ARCH__)
+constexpr int kArch = __CUDA_ARCH__ / 10;
+#else
+// On the host, where these constants are only declared: the case asks the GPU, which may be of another architecture.
+constexpr int kArch = 90;
+#endif
+constexpr sm80::Config kConfig = sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
+constexpr int kTileKeys = kConfig.tile_keys;
+constexpr int kRowTiles = kConfig.row_tiles;
+constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
+
+DM_HD constexpr int value_chunk(int row, int chunk) { return row * kPitchVO + chunk * 16; }
+
+}  // namespace DIMORPH_CASE

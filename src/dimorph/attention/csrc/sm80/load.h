@@ -1,0 +1,110 @@
+// Loads from global to shared memory, with cp.async.
+#pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/key_tiles.h"
+#include "../gpu/work_tile.h"
+#include "../problem.h"
+#include "ptx.h"
+
+namespace DIMORPH_CASE {
+
+// Which 16-byte chunks a thread copies of rows of kDim elements: one of each kRowsPerCopy rows, always in one column.
+template <int kDim>
+struct ThreadChunk {
+  static constexpr int kChunks = kDim / 8;
+  static constexpr int kRowsPerCopy = kConfig.rows_per_copy(kDim);
+  static constexpr int kPitch = 2 * kDim + 16;
+  int row, chunk;
+  __device__ explicit ThreadChunk(unsigned thread = threadIdx.x) : row(thread / kChunks), chunk(thread % kChunks) {}
+  // Whether the thread copies nothing, because the number of threads is no multiple of the chunks of a row.
+  __device__ bool idle() const { return kConfig.threads() % kChunks != 0 && row >= kRowsPerCopy; }
+};
+
+// Loads tiles of keys, or of values. Its members are kept over the whole mainloop, so that a tile takes few
+// instructions.
+template <int kDim>
+struct TileLoader {
+  using Chunk = ThreadChunk<kDim>;
+  static constexpr int kCopies = (kTileKeys + Chunk::kRowsPerCopy - 1) / Chunk::kRowsPerCopy;  // a thread and tile
+  const char* first;      // first tile of the sequence, for all threads
+  uint32_t stride_bytes;  // from row to row
+  uint32_t to;            // where the thread writes in stage 0
+  int rows;               // of the sequence, from the thread's first row on
+
+  __device__ TileLoader(const DType* base, int64_t stride, int length, uint32_t stages) {
+    const Chunk own;
+    first = reinterpret_cast<const char*>(base);
+    stride_bytes = static_cast<uint32_t>(2 * stride);
+    to = stages + own.row * Chunk::kPitch + own.chunk * 16;
+    rows = length - own.row;
+  }
+
+  // The load of one tile, issued in parts.
+  struct Load {
+    const char* rows;     // for all threads
+    uint32_t from, to;    // of the thread: offset from `rows`; address in shared memory
+    int left;             // rows of the sequence from the thread's first row on
+    uint32_t step_bytes;  // between rows that the thread copies
+
+    // Issues part i of `parts`. Rows past the sequence's last become 0.
+    __device__ __forceinline__ void issue(int i, int parts) {
+      const Chunk own;
+#pragma unroll
+      for (int j = kCopies * i / parts; j < kCopies * (i + 1) / parts; ++j) {
+        const bool mine =
+            !own.idle() && (kTileKeys % Chunk::kRowsPerCopy == 0 || j * Chunk::kRowsPerCopy + own.row < kTileKeys);
+        if (mine) cp_async(to + j * Chunk::kRowsPerCopy * Chunk::kPitch, rows + from, left > j * Chunk::kRowsPerCopy);
+        rows += step_bytes;
+      }
+    }
+  };
+  // The load of a tile to a stage; of zeros for an invalid tile.
+  __device__ __forceinline__ Load start(KeyTile tile, int stage, uint32_t tile_bytes, uint32_t step_bytes) const {
+    const uint32_t number = tile.valid() ? tile.number() : 0;
+    // The thread's offset is computed anew for each tile: otherwise the compiler keeps it, as 64 bits, for which there
+    // are no registers.
+    unsigned thread = threadIdx.x;
+    asm volatile("" : "+r"(thread));
+    const Chunk own(thread);
+    const uint32_t from = own.row * stride_bytes + own.chunk * 16;
+    return {first + static_cast<uint64_t>(number) * tile_bytes, from, to + stage * (kTileKeys * Chunk::kPitch),
+            tile.valid() ? rows - tile.first_key() : 0, step_bytes};
+  }
+};
+
+// Calls f(row, address, present) for each row of the warp of which this lane accesses a 16-byte chunk: the chunk's
+// address in the tensor, and whether the work tile has the row. Going from row to row takes a few instructions.
+template <int kDim, typename T, typename F>
+__device__ __forceinline__ void for_each_row(const Params& p, const WorkTile& work, T* tensor,
+                                             const dimorph::attention::Strides& strides, int warp_row, F f) {
+  constexpr int kChunks = kDim / 8, kRowsAtOnce = 32 / kChunks;
+  const int lane = threadIdx.x % 32, first = lane / kChunks;
+  if (32 % kChunks != 0 && first >= kRowsAtOnce) return;
+  const Row at = row_at(p, work, warp_row + first);
+  T* to = tensor + offset(strides, work.batch, work.first_query + at.q, at.head) + lane % kChunks * 8;
+  // kRowsAtOnce rows further are `queries` queries and `heads` heads, and one query more where the heads wrap around.
+  const int queries = rows_to_queries(p, kRowsAtOnce), heads = kRowsAtOnce - queries * p.packed_heads;
+  const int64_t step = queries * strides.row + heads * strides.head;
+  const int64_t wrap = strides.row - p.packed_heads * strides.head;
+  int head = at.head - work.first_head;
+#pragma unroll 4
+  for (int row = first; row < kConfig.warp_rows(); row += kRowsAtOnce) {
+    f(row, to, warp_row + row <= work.last_row);
+    to += step;
+    head += heads;
+    if (head >= p.packed_heads) head -= p.packed_heads, to += wrap;
+  }
+}
+
+// Starts loading the warp's queries to `to`; rows past the tile's last become 0.
+__device__ __forceinline__ void load_queries(const Params& p, const WorkTile& work, int warp_row, uint32_t to) {
+  const uint32_t place = to + threadIdx.x % 32 % (HEAD_DIM_QK / 8) * 16;
+  for_each_row<HEAD_DIM_QK>(
+      p, work, static_cast<const DType*>(p.q), p.q_strides, warp_row,
+      [&](int row, const DType* from, bool present) { cp_async(place + row * kPitchQK, from, present); });
+}
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,75 @@
+// The two products of attention, on matrices in shared memory and registers.
+#pragma once
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/softmax.h"
+#include "ptx.h"
+
+namespace DIMORPH_CASE {
+
+constexpr int kQueryParts = HEAD_DIM_QK / 16;
+constexpr int kResidentParts = kConfig.resident_query_parts;
+using ResidentQueries = uint32_t[kResidentParts > 0 ? kResidentParts : 1][kRowTiles][4];
+
+// Offset in a 16 x 16 tile of the row whose address this lane gives to ldmatrix, if the four matrices are numbered down
+// the rows first: for queries and, transposed, for values.
+__device__ __forceinline__ uint32_t ldmatrix_offset_rows_first(int pitch) {
+  const int lane = threadIdx.x % 32;
+  return lane % 16 * pitch + lane / 16 * 16;
+}
+// The same if they are numbered along the columns first: for keys.
+__device__ __forceinline__ uint32_t ldmatrix_offset_columns_first(int pitch) {
+  const int lane = threadIdx.x % 32;
+  return (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 16;
+}
+
+// Loads part i of the warp's queries. `queries`: this lane's address in the warp's first row.
+__device__ __forceinline__ void load_query_part(uint32_t (&part)[kRowTiles][4], uint32_t queries, int i) {
+#pragma unroll
+  for (int m = 0; m < kRowTiles; ++m) ldmatrix(part[m], queries + m * 16 * kPitchQK + i * 32);
+}
+
+// s = q k^T for a tile of keys. `keys`: this lane's address in the tile's first row. Calls between(i) after part i of
+// kQueryParts.
+template <typename F>
+__device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries& resident, uint32_t queries,
+                                       uint32_t keys, F between) {
+#pragma unroll
+  for (int i = 0; i < kQueryParts; ++i) {
+    uint32_t part[kRowTiles][4];
+    if (i >= kResidentParts) load_query_part(part, queries, i);
+    const auto& a = i < kResidentParts ? resident[i < kResidentParts ? i : 0] : part;
+#pragma unroll
+    for (int n = 0; n < kTileKeys / 8; n += 2) {
+      uint32_t b[4];
+      ldmatrix(b, keys + n * 8 * kPitchQK + i * 32);
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) {
+        if (i == 0) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) s[m][n][e] = s[m][n + 1][e] = 0.f;
+        }
+        mma(s[m][n], a[m], b[0], b[1]);
+        mma(s[m][n + 1], a[m], b[2], b[3]);
+      }
+    }
+    between(i);
+  }
+}
+
+// out += weights v for 16 keys. `values`: this lane's address in the row of the first of them.
+__device__ __forceinline__ void mma_pv(OutputFragment& out, const uint32_t (&weights)[kRowTiles][4], uint32_t values) {
+#pragma unroll
+  for (int n = 0; n < HEAD_DIM_VO / 8; n += 2) {
+    uint32_t b[4];
+    ldmatrix_transposed(b, values + n * 16);
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+      mma(out[m][n], weights[m], b[0], b[1]);
+      mma(out[m][n + 1], weights[m], b[2], b[3]);
+    }
+  }
+}
+
+}  // namespace DIMORPH_CASE

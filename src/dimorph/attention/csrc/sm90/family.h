@@ -1,0 +1,38 @@
+// The sm90 family's side of gpu/contract.h.
+#pragma once
+#include <dimorph/attention/variants.h>
+#include <dimorph/device.h>
+#include <dimorph/dtype.h>
+
+#include "../gpu/partition.h"
+#include "../problem.h"
+#include "attention_sm90_config.h"  // IWYU pragma: export
+#include "config.h"
+#include "scheduler_params.h"
+
+namespace DIMORPH_CASE {
+
+namespace gpu = dimorph::attention::gpu;
+namespace sm90 = dimorph::attention::sm90;
+
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>, gpu::Partition, sm90::SchedulerParams {
+  // How TMA reads the tensors. The batch of ragged tensors is 1 here, and they have as many queries (keys) as tokens.
+  dimorph::cuda::TensorMap q_map;         // [batch, head packs, queries, packed heads, dim]
+  dimorph::cuda::TensorMap k_map, v_map;  // [batch, heads, keys, dim]
+  ADDITIONAL_PARAMS_DECL
+};
+
+using Variant = ATTENTION_VARIANT<Params>;
+using Traits = dm::Traits<Variant>;
+
+constexpr sm90::Config kConfig =
+    sm90::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask, Traits::has_logits_transform);
+static_assert(kConfig.registers_suffice(), "the warpgroups would wait for registers for ever");
+constexpr int kTileKeys = kConfig.tile_keys;
+constexpr int kRowTiles = 1;
+
+DM_HD constexpr int value_chunk(int row, int chunk) {
+  return chunk / 8 * (kTileKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
+}
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,128 @@
+// The producer: one warp that takes work tiles from the scheduler, announces them to the consumers, and loads their
+// queries and then their tiles of keys and values with TMA, as stages of the pipeline become free.
+#pragma once
+#include <dimorph/attention/variants.h>
+#include <dimorph/ints.h>
+
+#include "../gpu/contract.h"
+#include "../gpu/key_tiles.h"
+#include "../gpu/ptx.h"
+#include "../gpu/work_tile.h"
+#include "barriers.h"
+#include "pipeline.h"
+#include "scheduler.h"
+#include "tma.h"
+
+namespace DIMORPH_CASE {
+
+class Producer {
+ public:
+  __device__ Producer(const Params& p, unsigned char* shared, PipelineStorage& pipeline)
+      : p_(p), shared_(shared_address(shared)), pipeline_(pipeline) {
+    if (threadIdx.x % 32 != 0) return;
+    prefetch_tensor_map(p.q_map);
+    prefetch_tensor_map(p.k_map);
+    prefetch_tensor_map(p.v_map);
+  }
+
+  // Produces all work tiles of the thread block. All lanes of the warp must call it; one of them loads.
+  __device__ __forceinline__ void run() {
+    TileScheduler scheduler(p_);
+    for (int round = 0; round < scheduler.rounds(); ++round) {
+      WorkTile work;
+      if (scheduler.find(round, work)) produce(work);
+    }
+    WorkTile none{};
+    none.last_row = -1;
+    announce(none, {}, 0);
+  }
+
+ private:
+  // Announces a work tile, with its first tile of keys.
+  __device__ __forceinline__ void announce(const WorkTile& work, KeyTile first, int last_number) {
+    const uint32_t stage = work_.stage();
+    mbarrier_wait(shared_address(&pipeline_.work_empty[stage]), work_.phase() ^ 1);
+    if (threadIdx.x % 32 == 0) {
+      const uint32_t place = work_.message();
+      pipeline_.work[place] = work;
+      pipeline_.first_tile[place] = first;
+      if constexpr (!KeyTileIterator::kClassified) pipeline_.last_number[place] = last_number;
+      mbarrier_arrive(shared_address(&pipeline_.work_full[stage]));
+    }
+    work_.advance();
+  }
+
+  // Announces and loads one work tile. A single loop, so that the code of each step exists once. Each tile of keys is
+  // loaded with the message which tile follows it. Its values are loaded after the keys of the next tile, because the
+  // consumers need those first.
+  __device__ __forceinline__ void produce(const WorkTile& work) {
+    Variant variant = dm::hooks::make<Variant>(p_, work.batch);
+    KeyTileIterator tiles(p_, work, variant);
+    const int first_row = first_key_row(p_, work);
+    KeyTile before, tile;
+#pragma unroll 1
+    for (bool announced = false;; announced = true) {
+      const KeyTile next = tiles.next();
+      __syncwarp();  // a lane that fell two phases behind would mistake the parity
+      if (!announced) announce(work, next, tiles.last_number());
+      // With one stage, queries wait for the previous work tile's products, and keys are loaded first; with two, a
+      // stage for queries is free long before one for keys.
+      const bool queries = tile.valid() && !before.valid();
+      if (kConfig.query_stages > 1 && queries) load_queries(work);
+      if (tile.valid()) load_keys(work, first_row + tile.first_key(), next);
+      if (kConfig.query_stages == 1 && queries) load_queries(work);
+      if (before.valid()) load_values(work, first_row + before.first_key());
+      if (tile.valid()) keys_.advance();
+      if (announced && !tile.valid()) return;
+      before = tile;
+      tile = next;
+    }
+  }
+
+  const Params& p_;
+  uint32_t shared_;
+  PipelineStorage& pipeline_;
+  PipelineState<kStages> keys_, work_;  // values are one tile behind keys
+  PipelineState<kConfig.query_stages> queries_;
+
+  // The sequence's index in the tensor maps, in which ragged sequences are a single one.
+  __device__ __forceinline__ int batch(const WorkTile& work) const { return p_.cu_seqlens_q ? 0 : work.batch; }
+
+  __device__ __forceinline__ void load_queries(const WorkTile& work) {
+    const uint32_t stage = queries_.stage(), full = shared_address(&pipeline_.queries_full[stage]);
+    mbarrier_wait(shared_address(&pipeline_.queries_empty[stage]), queries_.phase() ^ 1);
+    queries_.advance();
+    if (threadIdx.x % 32 != 0) return;
+    mbarrier_arrive_expect_tx(full, kConfig.query_bytes());
+    const int row = work.first_query + row_at(p_, work, work.first_row).q;
+#pragma unroll 1
+    for (int c = 0; c < kConfig.panels(HEAD_DIM_QK); ++c)
+      tma_load(shared_ + kConfig.query_offset() + stage * kConfig.query_bytes() + c * kConfig.tile_rows() * 128,
+               p_.q_map, full, kEvictFirst, c * 64, 0, row, work.first_head / p_.packed_heads, batch(work));
+  }
+
+  // `row`: of the k tensor, the tile's first.
+  __device__ __forceinline__ void load_keys(const WorkTile& work, int row, KeyTile next) {
+    const uint32_t stage = keys_.stage(), full = shared_address(&pipeline_.keys_full[stage]);
+    mbarrier_wait(shared_address(&pipeline_.keys_empty[stage]), keys_.phase() ^ 1);
+    if (threadIdx.x % 32 != 0) return;
+    if constexpr (KeyTileIterator::kClassified) pipeline_.next_tile[keys_.message()] = next;
+    load_tile(work, row, p_.k_map, full, kConfig.key_offset() + stage * kConfig.key_bytes(), kConfig.key_bytes());
+  }
+  __device__ __forceinline__ void load_values(const WorkTile& work, int row) {
+    const PipelineState<kStages> values = keys_.previous();
+    const uint32_t stage = values.stage(), full = shared_address(&pipeline_.values_full[stage]);
+    mbarrier_wait(shared_address(&pipeline_.values_empty[stage]), values.phase() ^ 1);
+    if (threadIdx.x % 32 != 0) return;
+    load_tile(work, row, p_.v_map, full, kConfig.value_offset() + stage * kConfig.value_bytes(), kConfig.value_bytes());
+  }
+  __device__ __forceinline__ void load_tile(const WorkTile& work, int row, const TensorMap& map, uint32_t full, int to,
+                                            int bytes) {
+    mbarrier_arrive_expect_tx(full, bytes);
+#pragma unroll 1
+    for (int c = 0; c * kTileKeys * 128 < bytes; ++c)
+      tma_load(shared_ + to + c * kTileKeys * 128, map, full, kEvictLast, c * 64, row, work.kv_head, batch(work));
+  }
+};
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,124 @@
+"""The declaration of a kernel, from which headers, keys, builds and manifests are derived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dimorph.declare.axis import IDENTIFIER, Axis, Value
+from dimorph.declare.variant import declaring_file
+from dimorph.errors import DeclarationError
+
+# The arguments of `Kernel.load`, `Kernel.build` and `Kernel.instantiations` that are no axes.
+RESERVED = ("self", "policy", "settings", "targets", "archs")
+
+
+@dataclass(frozen=True, eq=False)
+class Declaration:
+    """A kernel, declared once. Printable and immutable; nothing is read or compiled until it is loaded.
+
+    Attributes:
+        name: a C++ identifier.
+        entry: the source that validates arguments and dispatches, relative to `root`.
+        case: the sources compiled once for each specialization, relative to `root`; they make one translation unit.
+        device: CUDA sources that define the functions which the case launches; relative to `root`, one unit too.
+        archs: the GPU architectures that the device sources are for, e.g. `("sm_80", "sm_90a")`: the ones built ahead
+            of time, and the ones that can run them. `sm_80` stands for every later GPU too, `sm_90a` for 9.0 alone. For
+            kernels with several families of device code, a pure function of axis name -> value.
+        axes: the compile-time parameters; axis order is slot order.
+        functions: the functions that the cases define and the entry calls; default: the kernel's name.
+        where: says which combinations exist; gets axis name -> value.
+        only: the combinations that exist, as an explicit list of axis name -> value.
+        include_dirs: searched for headers after `root`, relative to it.
+        root: the directory that the paths are relative to; default: that of `origin`.
+        origin: the file that declares the kernel.
+
+    Raises:
+        DeclarationError: a field cannot work; the message names the kernel and the field.
+    """
+
+    name: str
+    entry: str
+    case: tuple[str, ...] = ()
+    device: tuple[str, ...] = ()
+    archs: tuple[str, ...] | Callable[[Mapping[str, Value]], Sequence[str]] = ()
+    axes: tuple[Axis, ...] = ()
+    functions: tuple[str, ...] = ()
+    where: Callable[[Mapping[str, Value]], bool] | None = field(default=None, repr=False)
+    only: tuple[Mapping[str, Any], ...] | None = None
+    include_dirs: tuple[str, ...] = ()
+    root: Path = field(default=None, repr=False)  # type: ignore[assignment]  # set by __post_init__
+    origin: Path = field(default_factory=lambda: declaring_file(3), repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("case", "device", "archs", "axes", "functions", "include_dirs", "only"):
+            given = getattr(self, name)
+            if (given is None and name == "only") or (callable(given) and name == "archs"):
+                continue
+            if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
+                raise self._refused(f"{name}: expected a list, got {given!r}")
+            object.__setattr__(self, name, tuple(given))
+        object.__setattr__(self, "functions", self.functions or ((self.name,) if self.case else ()))
+        object.__setattr__(self, "root", Path(self.root or self.origin.parent).resolve())
+        self._check_sources()
+        self._check_names()
+        if self.only is not None:
+            object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))
+
+    def position(self, axis_name: str) -> int:
+        """Return the position of an axis.
+
+        Raises:
+            DeclarationError: there is no such axis.
+        """
+        for position, axis in enumerate(self.axes):
+            if axis.name == axis_name:
+                return position
+        names = ", ".join(axis.name for axis in self.axes) or "none"
+        raise DeclarationError(f"kernel {self.name}: no axis is called {axis_name!r}; there are: {names}")
+
+    def listed_values(self, axis: Axis) -> tuple[Value, ...]:
+        """Return the declared values of an axis; with a sparse list, those that stand in it."""
+        if self.only is None:
+            return axis.values
+        rows = [row[axis.name] for row in self.only if axis.name in row]
+        return tuple(dict.fromkeys([*(v for v in axis.values if v in rows), *rows])) or axis.values
+
+    def _check_sources(self) -> None:
+        for path in (self.entry, *self.case, *self.device, *self.include_dirs):
+            if Path(path).is_absolute():
+                raise self._refused(f"{path}: expected a path relative to `root`")
+        for what, given in (("axes", self.axes), ("device sources", self.device)):
+            if given and not self.case:
+                raise self._refused(f"it has {what} but no case sources to compile for them")
+        if self.device and not self.archs:
+            raise self._refused("it has device sources but no `archs` to compile them for")
+
+    def _check_names(self) -> None:
+        for name in (self.name, *self.functions):
+            if not IDENTIFIER.match(name):
+                raise self._refused(f"{name!r} is not a C++ identifier")
+        names = [axis.name for axis in self.axes]
+        binds = [bind for axis in self.axes for bind in axis.binds]
+        for what, given in (("axes", names), ("bound names", binds)):
+            if twice := [n for n in given if given.count(n) > 1]:
+                raise self._refused(f"two {what} are called {twice[0]!r}")
+        if taken := [name for name in names if name in RESERVED]:
+            raise self._refused(
+                f"no axis can be called {taken[0]!r}, which is an argument of load or build ({', '.join(RESERVED)})"
+            )
+        if sum(axis.for_cases_only for axis in self.axes) > 1:
+            raise self._refused("it has two variant axes; one is possible")
+
+    def _checked_row(self, row: Mapping[str, Any]) -> dict[str, Value]:
+        for name in row:
+            self.position(name)
+        for axis in self.axes:
+            if axis.name not in row and not axis.choose and len(axis.values) != 1:
+                raise DeclarationError(f"kernel {self.name}: a row of `only` gives no value for axis {axis.name}")
+        return {axis.name: axis.value(row[axis.name]) for axis in self.axes if axis.name in row}
+
+    def _refused(self, problem: str) -> DeclarationError:
+        return DeclarationError(f"kernel {self.name!r}: {problem}")

@@ -1,0 +1,18 @@
+"""The thread pool that cases share, one for each process: an entry without cases, built and kept like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import instantiate
+from dimorph.plan.unit import Unit, entry_unit
+
+POOL = Declaration(
+    name="dimorph_pool", entry="pool.cc", root=Path(__file__).parent.parent / "csrc", origin=Path(__file__)
+)
+
+
+def pool_unit() -> Unit:
+    """Plan the pool."""
+    return entry_unit(instantiate(POOL))

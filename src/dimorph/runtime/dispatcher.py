@@ -1,0 +1,232 @@
+"""The path from a call to its case: an entry, the cases it has bound, and the lookup of those that it lacks."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from sys import modules
+from typing import Any
+
+from dimorph._fork import ForkSafeLock
+from dimorph._lazy import logger
+from dimorph.declare.axis import Axis
+from dimorph.declare.instantiations import InstantiationSet, Specialization
+from dimorph.errors import DeclarationError, Gone, MissingSpecialization, SpecializationMismatch
+from dimorph.plan.load_plan import case_plan, load_plan
+from dimorph.plan.pool import POOL
+from dimorph.plan.unit import Unit
+from dimorph.resolve.levels import archs_here
+from dimorph.resolve.missing import missing_values
+from dimorph.resolve.resolver import resolve
+from dimorph.resolve.search import Resolution
+from dimorph.resolve.wider import serving_set
+from dimorph.runtime import ffi, library, streams
+from dimorph.runtime.arrays import exported
+from dimorph.settings import Settings
+
+_log = logger("dimorph")
+
+
+@dataclass
+class Shared:
+    """State shared by an entry and the wider ones that follow it.
+
+    Attributes:
+        log: the resolutions so far.
+        functions: those that Python holds, by name. Their `rebind` makes them call a wider entry from then on.
+    """
+
+    settings: Settings
+    policy: str
+    log: list[Resolution] = field(default_factory=list)
+    functions: weakref.WeakValueDictionary[str, Any] = field(default_factory=weakref.WeakValueDictionary)
+
+
+class Dispatcher:
+    """An entry, and what it needs to find the cases that are not bound yet.
+
+    Attributes:
+        instantiations: the set that the entry is for.
+        asked: the values that calls may have, where the entry has more of them (see `resolve.serving`).
+    """
+
+    def __init__(self, instantiations: InstantiationSet, shared: Shared, asked: InstantiationSet) -> None:
+        self.instantiations = instantiations
+        self.asked = asked
+        self.shared = shared
+        self._wider: dict[tuple[str, str], library.Instance] = {}
+        self._pairs: dict[tuple[str, str, str], ffi.Wider] = {}
+        self._lock = ForkSafeLock()
+        self._archs = archs_here(shared.settings)
+        first = [next(iter(instantiations))] if instantiations.specialized else []
+        units = load_plan(instantiations, self._archs, first)
+        self.unit = units[0]
+        # By slot. A single case is loaded with its entry, so that its errors come from `load`; others when called.
+        self._cases: dict[int, library.Case] = {}
+        for opened in self._open(units):
+            if isinstance(opened, library.Entry):
+                self._entry = opened
+            elif isinstance(opened, library.Case):
+                self._cases[0] = opened
+
+    def instance(self) -> library.Instance:
+        """What functions are made from. It keeps this object alive, so this object must not hold it."""
+        places = self.instantiations.slots * len(self.instantiations.kernel.functions)
+        return self._entry.instance(ffi.resolver(self.resolve), places)
+
+    def functions(self, instance: library.Instance) -> dict[str, Callable[..., Any]]:
+        """The exports, callable."""
+        return {name: self._function(instance, name, names) for name, names in self.unit.exports.items()}
+
+    def resolve(self, function: str, slot: int, axis: str | None, value: str | None) -> int:
+        """Called by the entry when it lacks something; the address of what it asks for."""
+        with self._lock():
+            if axis is not None and value is not None:
+                self._check_asked(function, {axis: value})
+                return self._wider_address(function, axis, value)
+            if slot not in self._cases:
+                picked = self.instantiations.picked(slot)
+                self._check_asked(function, picked)
+                self._check_held(picked)
+                self._cases[slot] = self._find_case(slot)
+            return self._cases[slot].function(function)
+
+    def _function(self, instance: library.Instance, name: str, parameters: str) -> Callable[..., Any]:
+        mask = self._entry.read_only(name)
+        function = instance.function(name)
+
+        def again(args: tuple[Any, ...]) -> Any:
+            return function(*exported(args, name, parameters, mask))
+
+        # On the path of every call, so it names as little as possible.
+        def call(*args: Any) -> Any:
+            try:
+                return function(*args)
+            except BufferError:
+                return again(args)
+
+        def rebind(wider: library.Instance) -> None:
+            nonlocal function
+            function = made.native = wider.function(name)
+
+        def call_on_stream(*args: Any, stream: Any = None) -> Any:
+            if stream is not None or "cupy" in modules:
+                return streams.call(call, args, stream)
+            try:  # as in `call`, which would be one more call
+                return function(*args)
+            except BufferError:
+                return again(args)
+
+        made: Any = call_on_stream if self.unit.kernel.device else call
+        made.rebind = rebind
+        # For who calls often and has looked: on the current stream, no array of CuPy's, BufferError seen to.
+        made.native = function
+        self.shared.functions[name] = made
+        made.__name__ = made.__qualname__ = name
+        made.__doc__ = f"{name}({parameters})"
+        return made  # type: ignore[no-any-return]
+
+    def _wider_address(self, function: str, axis_name: str, text: str) -> int:
+        """The address of an ffi.Wider for an entry that has one more value of an axis."""
+        if (axis_name, text) not in self._wider:
+            self._wider[axis_name, text] = self._widen(axis_name, text)
+        other = self._wider[axis_name, text]
+        pair = self._pairs.setdefault((function, axis_name, text), ffi.Wider(other.symbol(function), other.address))
+        return ctypes.addressof(pair)
+
+    def _check_asked(self, function: str, given: dict[str, str]) -> None:
+        """Refuses what an entry compiled for just the values asked for would refuse, in the same words."""
+        for axis, left in self.asked.pairs():
+            text = given.get(axis.name)
+            if text is not None and len(left) == 1 and text != axis.text(left[0]):
+                raise SpecializationMismatch(
+                    f"{function}: axis {axis.name}: the call has {text}, "
+                    f"this module was compiled for {axis.text(left[0])}"
+                )
+
+    def _check_held(self, given: dict[str, str]) -> None:
+        """Refuses values that the entry has, that were not asked for, and that may not or cannot be built."""
+        for axis, left in self.asked.pairs():
+            text = given.get(axis.name)
+            if text is None or text in (axis.text(value) for value in left):
+                continue
+            if self.shared.policy == "aot" or not axis.is_found_by(text):
+                raise self._missing({axis.name: text}, f"this module was loaded for {axis.texts(left)}")
+
+    def _find_case(self, slot: int) -> library.Case:
+        specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
+        opened = self._open(case_plan(specialization, self._archs))
+        return next(case for case in opened if isinstance(case, library.Case))
+
+    def _open(self, units: list[Unit]) -> list[library.Library]:
+        """Find or build units, and load them."""
+        if library.pool_runs():
+            units = [unit for unit in units if unit.kernel is not POOL]
+        try:
+            return self._open_once(units)
+        except Gone as error:
+            # Somebody pruned the store between the look and the load.
+            _log.info("looking again: %s", error)
+            return self._open_once(units)
+
+    def _open_once(self, units: list[Unit]) -> list[library.Library]:
+        refusal = None
+        if self.instantiations.kernel.device and streams.capturing():
+            refusal = "a CUDA graph is being captured, and nothing is compiled meanwhile; call it once before"
+        resolved = resolve(units, self.shared.settings, self.shared.policy, refusal)
+        images = [r.artifact for r in resolved if r.unit.kind == "device"]
+        # The pool comes last in a plan, and has to be there before the cases that use it.
+        loaded = [
+            library.load(r.artifact, r.unit, self.shared.settings, images)
+            for r in reversed(resolved)
+            if r.unit.kind != "device"
+        ]
+        self.shared.log += resolved
+        return loaded
+
+    def _widen(self, axis_name: str, text: str) -> library.Instance:
+        """Make an entry that has one more value of an axis, and let the functions call it from now on."""
+        axis = self.instantiations.kernel.axes[self.instantiations.kernel.position(axis_name)]
+        try:
+            value = axis.value(text)
+        except DeclarationError as error:
+            raise self._missing({axis_name: text}, str(error)) from error
+        if self.shared.policy == "aot":
+            held = axis.texts(self.instantiations.values[self.instantiations.kernel.position(axis_name)])
+            reason = f"this module holds {held}, and the policy is aot, which never compiles"
+            return self._built_apart(axis, value, reason, None)
+        more, asked = (one.widened(axis_name, value) for one in (self.instantiations, self.asked))
+        try:
+            wider = Dispatcher(more, self.shared, asked)
+        except MissingSpecialization as error:
+            return self._built_apart(axis, value, str(error), error)
+        instance = wider.instance()
+        for function in list(self.shared.functions.values()):
+            function.rebind(instance)
+        return instance
+
+    def _built_apart(
+        self, axis: Axis, value: Any, reason: str, cause: MissingSpecialization | None
+    ) -> library.Instance:
+        """Make an entry for one value that this one lacks and that may not be compiled, but was built by itself."""
+        alone = self.asked.with_values(axis.name, (value,))
+        try:
+            serving = serving_set(alone, self.shared.settings, self.shared.policy)
+            return Dispatcher(serving, self.shared, alone).instance()
+        except MissingSpecialization as error:
+            raise self._missing({axis.name: axis.text(value)}, reason) from (cause or error)
+
+    def _unlisted(self, slot: int) -> Specialization:
+        """A combination that the sparse list leaves out: built when asked for, unless the kernel's filter bars it."""
+        everything = replace(self.instantiations, only=None)
+        specialization = everything.specialization(slot)
+        if specialization is not None and self.shared.policy != "aot":
+            return specialization
+        picked = self.instantiations.picked(slot)
+        reason = "no such combination is declared" if specialization is None else "the list of this module lacks it"
+        raise self._missing(picked, reason)
+
+    def _missing(self, values: dict[str, str], reason: str) -> MissingSpecialization:
+        return missing_values(self.instantiations.kernel, values, reason, self.instantiations.texts())

@@ -1,0 +1,53 @@
+"""C++ text, read as far as keys and messages need it: comments, parameter lists, macros over several lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+# Literals are matched first, so that a comment mark inside one is left alone.
+_TOKENS = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*?\*/', re.DOTALL)
+
+
+def without_comments(text: str) -> str:
+    """Return C++ text without comments and blank lines, as keys see it."""
+    stripped = _TOKENS.sub(lambda m: m.group(0) if m.group(0)[0] in "\"'" else " ", text)
+    return "\n".join(line.rstrip() for line in stripped.splitlines() if line.strip())
+
+
+def parameter_list(text: str, function: str) -> str | None:
+    """Return the names of a function's parameters, comma separated, as its definition spells them; None: not found.
+
+    Only messages use it, so a definition that it cannot read costs a name in a message and nothing else.
+    """
+    match = re.search(
+        rf"\b{function}\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*(?:noexcept\s*)?\{{", without_comments(text)
+    )
+    if match is None:
+        return None
+    names = []
+    for part in _split(match[1]):
+        found = re.search(r"([A-Za-z_]\w*)\s*$", part.partition("=")[0])
+        if found is None or " " not in part.strip():
+            return None
+        names.append(found[1])
+    return ",".join(names)
+
+
+def macro(head: str, body: Sequence[str]) -> list[str]:
+    """Return the lines of a macro over several lines, its backslashes in one column."""
+    lines = [f"#define {head}", *(f"  {line}" for line in body)]
+    width = max(len(line) for line in lines[:-1])
+    return [*(f"{line:<{width}} \\" for line in lines[:-1]), lines[-1]]
+
+
+def _split(parameters: str) -> Iterator[str]:
+    """Split a parameter list at the commas that stand outside of brackets."""
+    depth, start = 0, 0
+    for at, letter in enumerate(parameters):
+        depth += (letter in "<(") - (letter in ">)")
+        if letter == "," and depth == 0:
+            yield parameters[start:at]
+            start = at + 1
+    if parameters[start:].strip():
+        yield parameters[start:]
