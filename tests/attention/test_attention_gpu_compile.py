@@ -52,7 +52,8 @@ constexpr Plan of(int batch, int queries, int keys, int heads, int kv_heads) {
 }
 // Many tiles: neither packed nor split.
 static_assert(of(1, 16384, 16384, 32, 32).grid == 128 * 32);
-static_assert(of(1, 16384, 16384, 32, 8).partition.packed_heads == 1 && of(1, 16384, 16384, 32, 8).partition.splits == 1);
+static_assert(of(1, 16384, 16384, 32, 8).partition.packed_heads == 1);
+static_assert(of(1, 16384, 16384, 32, 8).partition.splits == 1);
 static_assert(of(1, 16384, 16384, 32, 8).merge_grid == 0 && of(1, 16384, 16384, 32, 8).partial_out_size == 0);
 // Few queries: heads share tiles, keys are split, parts are merged.
 static_assert(of(1, 16, 8192, 32, 8).partition.packed_heads == 4 && of(1, 16, 8192, 32, 8).partition.query_tiles == 1);
