@@ -44,7 +44,7 @@ def measured_commit() -> str:
     """Return the measured commit, with `+changes` if the sources differ from it."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    dirty = subprocess.run([*git, "status", "--porcelain", "--", "../src"], capture_output=True, text=True, check=False)
+    dirty = subprocess.run([*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True, check=False)
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 

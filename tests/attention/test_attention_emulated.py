@@ -165,8 +165,8 @@ def gpus(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("specialization", "arch"), CASES, ids=str)
-def test_problems(emulator: Emulator, store: Path, specialization: Specialization, arch: str) -> None:
-    failed = failures(Emulated(emulator, arch, store), problems(specialization))  # type: ignore[arg-type]
+def test_problems(emulator: Emulator, shared_store: Path, specialization: Specialization, arch: str) -> None:
+    failed = failures(Emulated(emulator, arch, shared_store), problems(specialization))  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
 
 
@@ -223,9 +223,9 @@ def test_each_load_launches_the_device_code_that_it_found(emulator: Emulator, st
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-def test_arguments_for_gpus(emulator: Emulator, store: Path, arch: str) -> None:
+def test_arguments_for_gpus(emulator: Emulator, shared_store: Path, arch: str) -> None:
     """What differs from the CPU: lengths of ragged sequences, strides, workspaces, parts of keys."""
-    attend, rng = Emulated(emulator, arch, store), np.random.default_rng(0)
+    attend, rng = Emulated(emulator, arch, shared_store), np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, 33, 1, 32)).astype(np.float16) for _ in range(3))
     expected, _, scale = exact(q, k, v, at.Plain(), None)
     # The longest length, or more.
@@ -251,7 +251,7 @@ def test_arguments_for_gpus(emulator: Emulator, store: Path, arch: str) -> None:
     # A part of NaN alone is a part.
     q, k, v = (rng.standard_normal((1, n, 1, 32)).astype(np.float16) for n in (1, 1024, 1024))
     k[:, :512] = np.nan
-    for one in (attend, Emulated(emulator, arch, store, split=False)):
+    for one in (attend, Emulated(emulator, arch, shared_store, split=False)):
         out, lse = one(q, k, v, variant=at.Plain(), return_lse=True)
         assert np.isnan(out).all()
         assert np.isnan(lse).all()
@@ -273,26 +273,26 @@ def test_a_workspace_for_the_length_of_the_keys_is_large_enough(emulator: Emulat
         assert (outputs["none"] == outputs["most"]) == (keys < 256) == (sizes["enough"] == 0)
 
 
-def test_long_problems(emulator: Emulator, store: Path) -> None:
-    attend = Emulated(emulator, "sm_90a", store, split=False)
+def test_long_problems(emulator: Emulator, shared_store: Path) -> None:
+    attend = Emulated(emulator, "sm_90a", shared_store, split=False)
     failed = failures(attend, long_problems())  # type: ignore[arg-type]
     assert not failed, "\n".join(failed)
 
 
-def test_heads_take_turns_in_groups(emulator: Emulator, store: Path) -> None:
-    check(Emulated(emulator, "sm_80", store), two_groups())  # type: ignore[arg-type]
+def test_heads_take_turns_in_groups(emulator: Emulator, shared_store: Path) -> None:
+    check(Emulated(emulator, "sm_80", shared_store), two_groups())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("arch", "fault"), [("sm_80", fault) for fault in FAULTS] + [("sm_90a", fault) for fault in SM90_FAULTS]
 )
 def test_a_planted_fault_is_noticed(
-    emulator: Emulator, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, fault: str
+    emulator: Emulator, shared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, fault: str
 ) -> None:
     family, faults = ("sm90", SM90_FAULTS) if arch == "sm_90a" else ("sm80", FAULTS)
     file, old, new, said = faults[fault]
     monkeypatch.setitem(select.GPU_FAMILIES, family, altered(tmp_path, select.GPU_FAMILIES[family], file, old, new))
-    attend = Emulated(emulator, arch, store, split=arch != "sm_90a")
+    attend = Emulated(emulator, arch, shared_store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
         for config in long_problems() if arch == "sm_90a" else problems(SMALL):
             check(attend, config)  # type: ignore[arg-type]

@@ -107,9 +107,9 @@ def _device(kernel: dm.Kernel, arch: str, store: Path, values: dict[str, Any]) -
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_compiles_without_spills(
-    kernel: dm.Kernel, arch: str, dims: tuple[int, int], dtype: str, variant: dm.Variant, tmp_path: Path
+    kernel: dm.Kernel, arch: str, dims: tuple[int, int], dtype: str, variant: dm.Variant, shared_store: Path
 ) -> None:
-    device = _device(kernel, arch, tmp_path, {"dtype": dtype, "head_dims": dims, "variant": variant}).meta.device
+    device = _device(kernel, arch, shared_store, {"dtype": dtype, "head_dims": dims, "variant": variant}).meta.device
     assert device
     assert not device.messages
     assert set(device.kernels) == {"attention_forward", "attention_merge"}
