@@ -13,7 +13,7 @@ inline void check_device(const ConstTensor& tensor, const char* name, Device dev
                 device.device_type == kDLCPU ? "on the CPU" : "on the GPU");
 }
 
-// Strides of a [batch, row, head, ...] tensor, or of a ragged [row, head, ...] one.
+// The strides of batch, row and head; a ragged tensor has no batch dimension.
 inline Strides strides_of(const ConstTensor& tensor, bool ragged) {
   if (ragged) return {0, tensor.stride(0), tensor.stride(1)};
   return {tensor.stride(0), tensor.stride(1), tensor.stride(2)};
@@ -40,7 +40,8 @@ inline void check_size(const ConstTensor& tensor, const char* name, int dim, int
                 static_cast<long long>(expected), dim, meaning, static_cast<long long>(tensor.size(dim)));
 }
 
-// Inputs are read after the first outputs are written. Tensors that overlap without being the same are not found.
+// `out` must not be an input, because inputs are still read after the first outputs are written. Tensors that overlap
+// in other ways are not found.
 inline void check_apart(const Tensor& out, const ConstTensor& tensor, const char* name) {
   DIMORPH_CHECK(out.data() != tensor.data() || out.numel() == 0,
                 "attention: argument 'out': expected memory of its own, got that of '%s'", name);

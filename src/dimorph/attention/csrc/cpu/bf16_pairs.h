@@ -14,6 +14,7 @@ using dm::kLanes;
 using dm::RawFloat;
 using dm::RawInt;
 
+// Whether products are computed in pairs: the elements are bfloat16, and the target multiplies pairs of them.
 #if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 constexpr bool kPaired = __is_same(DType, bfloat16);
 #else

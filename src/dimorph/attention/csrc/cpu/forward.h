@@ -164,7 +164,7 @@ inline bool all_finite(const Scratch& s, int keys) {
   return !any(found);
 }
 
-// Zeroes the values of keys that have one that is not finite, and sets `finite` for every key.
+// Zeroes all values of a key if one of them is not finite, and sets `finite` for every key.
 __attribute__((cold, noinline)) inline void remove_nonfinite_keys(Scratch& s, int keys) {
   using Element = CellElement<>::type;
   for (int c = 0; c < keys; ++c) {

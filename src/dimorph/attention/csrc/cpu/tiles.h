@@ -120,7 +120,7 @@ inline void load_values(float* tile, const DType* rows, int64_t stride, int coun
     }
 }
 
-// Prefetches rows that the next tile will copy to the L2 cache.
+// Prefetches to the L2 cache rows that the next tile will copy.
 template <int kDim>
 inline void prefetch(const DType* rows, int64_t stride, int count) {
   DM_NO_UNROLL

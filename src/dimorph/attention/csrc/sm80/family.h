@@ -28,7 +28,7 @@ using Traits = dm::Traits<Variant>;
 #if defined(__CUDA_ARCH__)
 constexpr int kArch = __CUDA_ARCH__ / 10;
 #else
-// On the host, where these constants are only declared: the case asks the GPU, which may be of another architecture.
+// On the host nothing computes with these constants: the case asks the GPU for its architecture (attention_case.cc).
 constexpr int kArch = 90;
 #endif
 constexpr sm80::Config kConfig = sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
