@@ -119,8 +119,8 @@ class Attention:
             choice is None
             or choice.variant is not variant
             or choice.gpu != gpu
-            or choice.few_queries != few
-            or (gpu is None and choice.dtype != q.dtype)  # the entry of a CPU kernel would blame k for q's dtype
+            # On a CPU, dtypes too: the entry would say that k's dtype is not q's.
+            or (gpu is None and (choice.few_queries != few or choice.dtype != q.dtype))
         ):
             choice = self._functions.find(request_of(variant, q, v, gpu, few))
 

@@ -141,7 +141,10 @@ def shape_of(array: Any, name: str) -> Sequence[int]:
     Raises:
         ValueError: it does not have 3 or 4 dimensions.
     """
-    shape: Sequence[int] = getattr(array, "shape", ())
+    try:
+        shape: Sequence[int] = array.shape
+    except AttributeError:
+        shape = ()
     if 3 <= len(shape) <= 4:
         return shape
     raise ValueError(
