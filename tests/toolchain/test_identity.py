@@ -177,7 +177,7 @@ def test_many_at_once_agree(fake: Fake, tmp_path: Path) -> None:
 
 def test_a_driver_without_its_compiler_is_an_error(fake: Fake) -> None:
     fake.put("fake-g++", _SCRIPT.replace('echo "$(dirname "$0")/cc1plus"', "echo cc1plus"))
-    with pytest.raises(ToolchainError, match=r"no C\+\+ compiler behind it \(cc1plus\)"):
+    with pytest.raises(ToolchainError, match=r"fake-g\+\+ finds no C\+\+ compiler proper \(cc1plus\)"):
         fake.identify(None)
 
 

@@ -1,1 +1,1 @@
-"""Compilers: found, identified and run; command in, objects out."""
+"""Find, identify and run compilers: a command line in, object files out."""

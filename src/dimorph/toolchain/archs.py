@@ -1,8 +1,9 @@
-"""GPU architectures: what device code is compiled for, by nvcc's names, and which GPU runs what.
+"""GPU architectures, by nvcc's names, and the GPUs that run code for them.
 
-`sm_90` is machine code; within a major version it also runs on later minor ones. `sm_90a` is machine code that runs
-on 9.0 alone and may use everything 9.0 has; `sm_100f` runs on its family. `compute_90` is PTX, which the driver of
-any later GPU compiles when it loads it.
+`sm_90` is machine code; it runs on GPUs of the same major version and the same or a later minor one. `sm_90a` is
+machine code that runs on 9.0 alone and may use all instructions of 9.0. `sm_100f` runs where `sm_100` does and may use
+the instructions that these GPUs share. `compute_90` is PTX, which the NVIDIA driver compiles at load time for 9.0 and
+any later GPU.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import NamedTuple
 from dimorph.errors import DeclarationError, ToolchainError
 
 _NAME = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)\Z")
-# Compute capabilities there are, oldest first: what artifacts for older GPUs are looked for by. Any other can be named.
+# The known compute capabilities, oldest first. A search for artifacts tries the older ones that a GPU can run. The user
+# can name others.
 _KNOWN = ((7, 5), (8, 0), (8, 6), (8, 7), (8, 8), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1))
 
-# And the first that has code of each kind.
+# Each suffix of architecture names, with the first compute capability that has it.
 _SUFFIXES = (("", (0, 0)), ("a", (9, 0)), ("f", (10, 0)))
 
 # The compute capability of a GPU: (major, minor).
@@ -29,9 +31,9 @@ class Arch(NamedTuple):
 
     Attributes:
         name: e.g. `sm_90a`.
-        capability: the compute capability that it is made for.
-        suffix: `a`, `f` or nothing.
-        ptx: whether it is PTX, not machine code.
+        capability: its compute capability.
+        suffix: `a`, `f` or empty.
+        ptx: True for PTX, False for machine code.
     """
 
     name: str
@@ -41,12 +43,12 @@ class Arch(NamedTuple):
 
     @property
     def rank(self) -> tuple[bool, Capability, str]:
-        """Of two that run on a GPU, the one that ranks higher is the better one."""
-        # Machine code before PTX, the newer before the older, more of the GPU's own instructions before fewer.
+        """The sort key of architectures: of two that run on a GPU, the better one has the higher rank."""
+        # Machine code is better than PTX, newer code than older, and more of the GPU's instructions than fewer.
         return not self.ptx, self.capability, {"a": "2", "f": "1", "": "0"}[self.suffix]
 
     def runs_on(self, gpu: Capability) -> bool:
-        """Whether code for it runs on a GPU."""
+        """Return True if code for this architecture runs on a GPU."""
         if self.suffix == "a":
             return gpu == self.capability
         if self.ptx and not self.suffix:
@@ -54,7 +56,7 @@ class Arch(NamedTuple):
         return gpu[0] == self.capability[0] and gpu >= self.capability
 
     def admits(self, other: Arch) -> bool:
-        """Whether sources that are declared for this architecture can be compiled for another."""
+        """Return True if sources declared for this architecture can be compiled for `other`."""
         if self.suffix == "a":
             return other.capability == self.capability and other.suffix == "a"
         if self.suffix == "f":
@@ -64,10 +66,10 @@ class Arch(NamedTuple):
 
 
 def by_name(name: str) -> Arch:
-    """The architecture of that name.
+    """Return the architecture of that name.
 
     Raises:
-        ToolchainError: it is not the name of one.
+        ToolchainError: `name` is not the name of an architecture.
     """
     match = _NAME.match(name)
     if match is None:
@@ -76,12 +78,12 @@ def by_name(name: str) -> Arch:
 
 
 def of_capability(gpu: Capability, suffix: str = "", *, ptx: bool = False) -> Arch:
-    """The architecture of a compute capability."""
+    """Return the architecture of a compute capability, with a suffix or as PTX where asked."""
     return by_name(f"{'compute' if ptx else 'sm'}_{gpu[0]}{gpu[1]}{suffix}")
 
 
 def every(*more: Capability) -> list[Arch]:
-    """The architectures of all GPUs known here, and of those given; best first."""
+    """Return all architectures of the known compute capabilities and of those in `more`, best first."""
     found = [
         of_capability(capability, suffix, ptx=ptx)
         for capability in {*_KNOWN, *more}
@@ -93,11 +95,13 @@ def every(*more: Capability) -> list[Arch]:
 
 
 def serving(gpu: Capability, declared: Sequence[Arch]) -> tuple[Arch, ...]:
-    """What may serve a GPU, best first; what is compiled for it comes first. Empty: it cannot run such sources.
+    """Return the architectures whose code can serve a GPU; empty if the GPU cannot run such sources.
+
+    The first is the one to compile for, the others follow best first.
 
     Args:
-        gpu: its compute capability.
-        declared: what the sources are declared for.
+        gpu: the compute capability of the GPU.
+        declared: the architectures that the sources are declared for.
     """
     own = next((arch for arch in declared if arch.suffix == "a" and arch.runs_on(gpu)), None)
     first = own or of_capability(gpu)
@@ -106,15 +110,15 @@ def serving(gpu: Capability, declared: Sequence[Arch]) -> tuple[Arch, ...]:
 
 
 def admitted(named: Sequence[Arch], declared: Sequence[Arch], what: str) -> tuple[Arch, ...]:
-    """Those of the architectures named that sources can be compiled for.
+    """Return those of the named architectures that sources can be compiled for.
 
     Args:
-        named: what was asked for.
-        declared: what the sources are declared for.
-        what: whose sources, for the message.
+        named: the architectures asked for.
+        declared: the architectures that the sources are declared for.
+        what: the owner of the sources, for the message.
 
     Raises:
-        DeclarationError: none of them.
+        DeclarationError: the sources can be compiled for none of them.
     """
     found = tuple(arch for arch in named if any(one.admits(arch) for one in declared))
     if not found:

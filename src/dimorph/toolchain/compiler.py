@@ -1,4 +1,4 @@
-"""The protocol of compilers: a command line in, an object out. A compiler knows no kernel."""
+"""The protocol that every compiler implements; it is independent of kernels."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.targets import Target
 
-# What a compile is for: a target level of the host, or a GPU architecture.
+# The target of a compile: a target level of the host, or a GPU architecture.
 Level = Target | Arch
 
 
 class DeviceReport(NamedTuple):
-    """What a compiler tells of the device code that it made.
+    """A compiler's report on device code.
 
     Attributes:
-        driver: the CUDA version of the oldest NVIDIA driver that loads it, e.g. `13.0`.
-        kernels: kernel -> the registers, stack, spills and shared memory that it uses (see `ptxas.report`).
-        messages: warnings, and advice of the assembler.
+        driver: the CUDA version of the oldest NVIDIA driver that loads the code, e.g. `13.0`.
+        kernels: CUDA kernel -> the registers, stack, spills and shared memory that it uses (see `ptxas.report`).
+        messages: the compiler's warnings and the assembler's advice.
     """
 
     driver: str
@@ -29,7 +29,7 @@ class DeviceReport(NamedTuple):
 
 
 class Compiler(Protocol):
-    """A compiler that was found on this machine. Two that are equal are the same one."""
+    """A compiler on this machine. Equal objects stand for the same compiler."""
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -48,22 +48,22 @@ class Compiler(Protocol):
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
     ) -> list[str]:
-        """Return the command line that makes `output` of `source` in one step.
+        """Return the command line that compiles and links `source` to `output` in one step.
 
         Args:
             source: a C++ file, or a CUDA file for device code.
-            output: the object to write; its suffix is that of `suffix`.
-            target: the level or architecture to compile for.
-            include_dirs: searched for headers first, in order.
-            system_include_dirs: searched next, without warnings.
-            prefix_map: directory -> the name that stands for it in the object.
-            debug: no optimisation, and lines that a debugger can stop on.
-            extra_flags: the user's own, last, so that they win.
-            memo_dir: a lasting directory, for what the compiler keeps from one compile to the next.
+            output: the object file to write, with the suffix that `suffix` returns.
+            target: the target level or architecture to compile for.
+            include_dirs: the directories searched for headers first, in order.
+            system_include_dirs: the directories searched next; their headers cause no warnings.
+            prefix_map: directory -> the name that replaces it in the object file.
+            debug: compile without optimisation and with debug information.
+            extra_flags: the user's flags, placed last so that they take precedence.
+            memo_dir: a lasting directory for files that the compiler reuses in later compiles.
         """
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
-        """Return the complete environment to compile in; nothing else is passed on.
+        """Return the complete environment for a compile; the caller's own environment is not passed on.
 
         Args:
             work_dir: an existing directory for temporary files.
@@ -74,14 +74,14 @@ class Compiler(Protocol):
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
 
     def suffix(self, target: Level) -> str:
-        """Return the suffix of the objects that it makes for a target."""
+        """Return the file suffix of the objects that it makes for a target, e.g. `.so`."""
 
     def check(self, target: Level) -> None:
         """Refuse a target whose objects this machine could not load.
 
         Raises:
-            ToolchainError: the message says why, and how to mend it.
+            ToolchainError: the objects could not be loaded; the message says why, and how to mend it.
         """
 
     def report(self, target: Level, output: str) -> DeviceReport | None:
-        """Read what the compiler printed about device code; None for host code."""
+        """Return the report on device code, parsed from the compiler's output; None for host code."""

@@ -1,4 +1,4 @@
-"""The compiler for device code, NVRTC or nvcc: found, described as command lines, its messages read."""
+"""Compilers for device code: find NVRTC or nvcc, make its command lines, read its messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Dialect = Literal["nvrtc", "nvcc"]
 Version = tuple[int, int]
 
 _WORKER = Path(__file__).with_name("nvrtc.py")
-# The first NVRTC that brings the CUDA headers along.
+# The first version of NVRTC that contains the CUDA headers.
 _BUNDLES_HEADERS = (13, 3)
 _TOOLKITS = (Path("/usr/local/cuda"),)
 _MEND = "pip install nvidia-cuda-nvrtc"
@@ -32,11 +32,11 @@ class CudaCompiler(NamedTuple):
     """A compiler for device code; see `dimorph.toolchain.compiler.Compiler`.
 
     Attributes:
-        dialect: NVRTC, run in a process of its own, or nvcc.
-        program: NVRTC's library, or the nvcc program, as an absolute path.
-        version: the CUDA version that it belongs to.
-        include: the directory of its CUDA headers; None: it brings them along (NVRTC), or finds them (nvcc).
-        path: the PATH that it runs with.
+        dialect: `nvrtc`, which runs in a process of its own, or `nvcc`.
+        program: the absolute path of NVRTC's library or of the nvcc program.
+        version: the CUDA version that the compiler belongs to.
+        include: the directory of the CUDA headers; None: NVRTC contains them, or nvcc finds them itself.
+        path: the PATH that the compiler runs with.
     """
 
     dialect: Dialect
@@ -47,7 +47,7 @@ class CudaCompiler(NamedTuple):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The program, for messages."""
+        """The compiler program (or NVRTC's library), for messages."""
         return (str(self.program),)
 
     def compile_command(
@@ -63,10 +63,10 @@ class CudaCompiler(NamedTuple):
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
     ) -> list[str]:
-        """Return the command line that makes `output`, a cubin or PTX as its suffix says, of `source`.
+        """Return the command line that compiles `source` to `output`, a cubin or PTX as its suffix says.
 
-        Device code names no file, uses no header of the host and takes no flags of the user's, so the prefix map, the
-        system directories and the extra flags do not count. NVRTC keeps the CUDA headers that it brings along in
+        The prefix map, the system directories and the extra flags have no effect: device code contains no file names,
+        uses no headers of the host and takes no flags of the user. NVRTC installs the CUDA headers that it contains in
         `memo_dir`.
         """
         assert isinstance(target, Arch) and memo_dir is not None
@@ -79,7 +79,7 @@ class CudaCompiler(NamedTuple):
         ]
         number = target.name.partition("_")[2]
         if self.dialect == "nvcc":
-            # Spelled out: the short form adds a second run of the front end, for PTX.
+            # `-arch=sm_90` would be shorter, but makes nvcc run its front end a second time, for PTX.
             code = f"-gencode=arch=compute_{number},code={target.name}"
             kind = "-ptx" if target.ptx else "-cubin"
             return [str(self.program), kind, code, *words, str(source), "-o", str(output)]
@@ -89,8 +89,8 @@ class CudaCompiler(NamedTuple):
         return [*worker, f"-arch={target.name}", *words, *system]
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
-        """Return the complete environment to compile in; nothing else is passed on, such as NVCC_APPEND_FLAGS."""
-        # NVRTC keeps what it has compiled by itself (since 12.9), in a cache that none of our keys knows of.
+        """Return the complete environment for a compile; NVCC_APPEND_FLAGS and the like are not passed on."""
+        # Since 12.9 NVRTC caches its output in a cache of its own, which our content keys do not cover.
         return {"PATH": self.path, "LC_ALL": "C", "TMPDIR": str(work_dir), "CUDA_CACHE_DISABLE": "1"}
 
     def identity(self, memo_dir: Path | None) -> Identity:
@@ -102,38 +102,38 @@ class CudaCompiler(NamedTuple):
         return ".ptx" if isinstance(target, Arch) and target.ptx else ".cubin"
 
     def check(self, target: Level) -> None:
-        """Refuse to compile code that the driver of this process would not load.
+        """Refuse to compile code that the NVIDIA driver of this machine would not load.
 
         Raises:
-            ToolchainError: the driver is too old; the message says how to mend it.
+            ToolchainError: the NVIDIA driver is too old; the message says how to mend it.
         """
         assert isinstance(target, Arch)
         needed, there = self.oldest_driver(target), nvidia_driver.find()
         if there and needed > there.version:
             raise ToolchainError(
-                f"{self.program} is of CUDA {describe(self.version)}: for {target.name} it needs a driver for "
-                f"CUDA {describe(needed)}, the one here is for {describe(there.version)}; update the driver, or "
+                f"{self.program} is of CUDA {describe(self.version)}: its code for {target.name} needs an NVIDIA "
+                f"driver for CUDA {describe(needed)}, this one is for {describe(there.version)}; update the driver, or "
                 f"install an older compiler: pip install 'nvidia-cuda-nvrtc-cu{there.version[0]}'"
             )
 
     def report(self, target: Level, output: str) -> DeviceReport | None:
-        """Read the assembler's report on registers and spills, and the warnings."""
-        from dimorph.toolchain import ptxas  # with patterns that only a build needs
+        """Return the assembler's report on registers and spills, and the warnings."""
+        from dimorph.toolchain import ptxas  # here, because only a build needs its patterns
 
         assert isinstance(target, Arch)
         kernels, messages = ptxas.report(output)
         return DeviceReport(describe(self.oldest_driver(target)), kernels, messages)
 
     def oldest_driver(self, arch: Arch) -> Version:
-        """Return the CUDA version of the oldest driver that loads its code for an architecture.
+        """Return the CUDA version of the oldest NVIDIA driver that loads its code for an architecture.
 
-        Machine code runs on every driver of the same major version; PTX has to be understood by the driver, so it
-        needs one as new as the compiler.
+        Every driver of the same major version loads machine code. PTX is compiled by the driver, which must be as new
+        as the compiler.
         """
         return self.version if arch.ptx else (self.version[0], 0)
 
     def _parts(self) -> Iterator[str]:
-        """Yield the files beside the program that decide what it produces."""
+        """Yield the files besides the program that determine its output."""
         if self.dialect == "nvcc":
             here = self.program.resolve().parent
             backends = (here / "cudafe++", here / "ptxas", here.parent / "nvvm/bin/cicc")
@@ -145,29 +145,29 @@ class CudaCompiler(NamedTuple):
 
 
 def find(settings: Settings) -> CudaCompiler:
-    """The compiler to use: the one the settings name, else NVRTC (of pip, then of a toolkit), else nvcc on PATH.
+    """Find the compiler: the nvcc that the settings name, else NVRTC (pip's, then a toolkit's), else nvcc on PATH.
 
-    Starts no process and loads nothing.
+    Starts no process and loads no library.
 
     Raises:
-        ToolchainError: the one named is not there, or there is none; the message says what to install.
+        ToolchainError: the nvcc named is missing, or there is no compiler; the message says what to install.
     """
     if settings.nvcc is not None:
-        driver = _lazy.shutil.which(settings.nvcc, path=settings.path)
-        if driver is None:
+        named = _lazy.shutil.which(settings.nvcc, path=settings.path)
+        if named is None:
             raise ToolchainError(f"DIMORPH_NVCC={settings.nvcc}: there is no such program (PATH={settings.path})")
-        return _nvcc(driver, settings)
+        return _nvcc(named, settings)
     lacking = ""
     for library in _libraries():
         version = _version(library)
         if version is None:
             continue
-        include = next((place for place in _include_dirs(library) if (place / "cuda_fp16.h").is_file()), None)
+        include = next((folder for folder in _include_dirs(library) if (folder / "cuda_fp16.h").is_file()), None)
         if include or version >= _BUNDLES_HEADERS:
             return CudaCompiler("nvrtc", library, version, include, settings.path)
         lacking = f"{library} lacks the CUDA headers (pip install nvidia-cuda-runtime); "
-    if driver := _lazy.shutil.which("nvcc", path=settings.path):
-        return _nvcc(driver, settings)
+    if nvcc := _lazy.shutil.which("nvcc", path=settings.path):
+        return _nvcc(nvcc, settings)
     raise ToolchainError(
         f"no compiler for device code: {lacking}no NVRTC in a pip package or in {_TOOLKITS[0]}, no nvcc on PATH. "
         f"Install one: `{_MEND}`"
@@ -175,9 +175,9 @@ def find(settings: Settings) -> CudaCompiler:
 
 
 def _libraries() -> list[Path]:
-    """Every NVRTC there is: those of pip, newest first, then those of toolkits."""
+    """Return every NVRTC library on this machine: those of pip, newest first, then those of toolkits."""
     spec = find_spec("nvidia")
-    packages = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    packages = [Path(location) for location in (spec.submodule_search_locations or ())] if spec else []
     packaged = [
         file
         for package in packages
@@ -189,15 +189,15 @@ def _libraries() -> list[Path]:
 
 
 def _numbered(prefix: str, directory: Path) -> list[Path]:
-    """A directory's files with that name and a version behind it."""
+    """Return the files of a directory whose names are `prefix` and a version."""
     return [
         directory / name for name in _names(directory) if name.startswith(prefix) and name[len(prefix) :][:1].isdigit()
     ]
 
 
 def _names(directory: Path) -> list[str]:
-    """What is in a directory, sorted; nothing where there is none that can be read."""
-    # On the path of a store hit in a new process, where `glob` would have to compile its patterns first.
+    """Return the names in a directory, sorted; none if it is missing or cannot be read."""
+    # Every store hit in a new process runs this; `glob` would be slower, because it compiles its patterns first.
     try:
         return sorted(os.listdir(directory))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -205,7 +205,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def _version(library: Path) -> Version | None:
-    """The version of an NVRTC, which the name of the library of its built-in functions tells."""
+    """Return the version of an NVRTC, read from the name of the library of its built-in functions; None: unknown."""
     for file in _numbered("libnvrtc-builtins.so.", library.parent):
         if match := re.search(r"\.so\.(\d+)\.(\d+)", file.name):
             return int(match[1]), int(match[2])
@@ -220,21 +220,21 @@ def _include_dirs(library: Path) -> Iterator[Path]:
 
 
 def toolkit(settings: Settings) -> Path | None:
-    """The directory of a CUDA toolkit, that of the nvcc in use first; None without one."""
-    driver = _lazy.shutil.which(settings.nvcc or "nvcc", path=settings.path)
-    own = (Path(driver).resolve().parent.parent,) if driver else ()
+    """Return the directory of a CUDA toolkit, preferably that of the nvcc in use; None if there is none."""
+    nvcc = _lazy.shutil.which(settings.nvcc or "nvcc", path=settings.path)
+    own = (Path(nvcc).resolve().parent.parent,) if nvcc else ()
     return next((root for root in (*own, *_TOOLKITS) if (root / "include" / "cuda.h").is_file()), None)
 
 
-def _nvcc(driver: str, settings: Settings) -> CudaCompiler:
-    program = Path(driver).absolute()
+def _nvcc(name: str, settings: Settings) -> CudaCompiler:
+    program = Path(name).absolute()
     root = toolkit(settings)
     text = (root / "include" / "cuda.h").read_text("utf-8", "replace") if root else ""
     match = re.search(r"#define CUDA_VERSION (\d+)", text)
     if root is None or match is None:
         raise ToolchainError(f"{program}: its toolkit has no include/cuda.h; `{_MEND}` brings a compiler of its own")
     number, real = int(match[1]), root / "bin" / "nvcc"
-    # What is on PATH may be a script that starts the real one.
+    # The nvcc on PATH may be a script that starts the real one.
     found = real if real.is_file() else program
     return CudaCompiler("nvcc", found, (number // 1000, number % 1000 // 10), None, settings.path)
 
@@ -242,11 +242,12 @@ def _nvcc(driver: str, settings: Settings) -> CudaCompiler:
 def _interpreter() -> str:
     if not sys.executable:
         raise ToolchainError(
-            "NVRTC runs in a Python of its own, and this process knows none; name an nvcc: DIMORPH_NVCC"
+            "NVRTC runs in a separate Python process, but sys.executable names no interpreter; "
+            "name an nvcc instead: DIMORPH_NVCC"
         )
     return sys.executable
 
 
 def describe(version: Version) -> str:
-    """`13.0`."""
+    """Return a version as text, e.g. `13.0`."""
     return f"{version[0]}.{version[1]}"

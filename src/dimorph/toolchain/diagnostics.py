@@ -1,4 +1,4 @@
-"""Reads what compilers print: messages with a place, and dependency lists."""
+"""Parsers of compilers' output: messages with their file and line, and make rules of dependencies."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SEVERITIES = "fatal error|catastrophic error|internal compiler error|error|warning|note|sorry, unimplemented"
-# A driver's own complaint has no place: "g++: error: unrecognized command-line option"; zig's has no name. CUDA's
-# compilers put lines into parentheses and numbers behind the severity; their assembler pads its name.
+# A message about the command line has the program's name instead of a file: "g++: error: unrecognized command-line
+# option"; zig's has neither. CUDA's compilers put the line in parentheses and a number after the severity; their
+# assembler pads its name.
 _HEAD = re.compile(
     r"^(?:(?P<file>[^\s:][^:]*?)(?::(?P<line>\d+):(?:(?P<column>\d+):)?|\((?P<cuda_line>\d+)\):) "
     r"|(?P<program>[^\s:]+): |ptxas |)"
@@ -18,14 +19,14 @@ _HEAD = re.compile(
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One message.
+    """One message of a compiler.
 
     Attributes:
-        file: the path as the compiler printed it; the program's name, or nothing, where there is no place.
-        line: from 1; 0 without a place.
-        column: from 1; 0 where the compiler gave none.
+        file: the path as the compiler printed it; for a message about no file, the program's name or empty.
+        line: the line, from 1; 0 for a message about no file.
+        column: the column, from 1; 0 if the compiler printed none.
         severity: `error`, `warning`, `note`, `fatal error`, ...
-        message: its first line.
+        message: the first line of the text.
     """
 
     file: str
@@ -36,9 +37,10 @@ class Diagnostic:
 
 
 def parse_diagnostics(output: str) -> list[Diagnostic]:
-    """The messages in what GCC, clang, zig, NVRTC or nvcc printed, in order, each once.
+    """Return the messages in the output of GCC, clang, zig, NVRTC or nvcc, in order.
 
-    Quoted source lines and include chains are left out. A mistake in a template is printed anew for each use.
+    Quoted source lines and include chains are left out. Equal messages are returned once: compilers repeat a mistake in
+    a template for each use of it.
     """
     found = []
     for text in output.splitlines():
@@ -56,7 +58,7 @@ def parse_diagnostics(output: str) -> list[Diagnostic]:
 
 
 def parse_make_rule(text: str) -> list[Path]:
-    """The prerequisites of one make rule as `-M` prints it: the source first, then every file it includes."""
+    """Return the prerequisites of one make rule as `-M` prints it: the source first, then every file it includes."""
     _, _, names = text.replace("\\\n", " ").partition(": ")
     # Make's escapes: a backslash before a blank or a hash sign, a doubled dollar.
     pieces = re.findall(r"(?:\\[ #]|\S)+", names)

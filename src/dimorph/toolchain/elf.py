@@ -1,4 +1,4 @@
-"""What a shared object asks of the system that loads it: libraries, and the oldest glibc that has every symbol."""
+"""Requirements of a shared object: the libraries that it loads, and the oldest glibc that has all its symbols."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dimorph.errors import LoadError, ToolchainError
 Version = tuple[int, int]
 
 _GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)")
-# Marks an object with packed relative relocations, which older loaders cannot read. It names no number.
+# The version name that marks an object with packed relative relocations, and the first glibc whose loader reads them.
 _RELR, _RELR_VERSION = "GLIBC_ABI_DT_RELR", (2, 36)
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one object needs.
+    """The requirements of one shared object.
 
     Attributes:
-        libraries: the shared libraries that it names, in its order.
-        glibc: the oldest glibc that it loads on, (major, minor); None: it uses no symbol of any.
+        libraries: the names of the shared libraries that it loads, in order.
+        glibc: the oldest glibc that it loads on, (major, minor); None: it uses no symbol of glibc.
     """
 
     libraries: tuple[str, ...]
@@ -29,12 +29,12 @@ class Needs:
 
 
 def needs(path: Path) -> Needs:
-    """Reads an object's dynamic section and the symbol versions it needs.
+    """Return the requirements of a shared object, read from its dynamic section and symbol versions.
 
     Raises:
-        LoadError: it is no shared object, or uses glibc's private symbols, which belong to one build of glibc.
+        LoadError: the file is no shared object, or uses glibc's private symbols, which belong to one build of glibc.
         ToolchainError: the package pyelftools is not installed.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         from elftools.common.exceptions import ELFError
@@ -43,7 +43,7 @@ def needs(path: Path) -> Needs:
         from elftools.elf.gnuversions import GNUVerNeedSection
     except ModuleNotFoundError as error:
         raise ToolchainError(
-            "what an object needs is read with the package pyelftools, which is not installed: pip install pyelftools"
+            "the package pyelftools, which reads the requirements of objects, is not installed: pip install pyelftools"
         ) from error
     with path.open("rb") as stream:
         try:
@@ -64,12 +64,12 @@ def needs(path: Path) -> Needs:
 
 
 def text(version: Version | None) -> str | None:
-    """`2.17`, as descriptions and manifests have it."""
+    """Return a version as text, e.g. `2.17`; None stays None."""
     return version and f"{version[0]}.{version[1]}"
 
 
 def parse(version: str | None) -> Version | None:
-    """What `text` wrote."""
+    """Return the version that `text` printed."""
     if version is None:
         return None
     major, minor = version.split(".")
@@ -77,5 +77,5 @@ def parse(version: str | None) -> Version | None:
 
 
 def newest(versions: list[Version | None]) -> Version | None:
-    """The floor of several objects together."""
+    """Return the newest of the glibc versions that several objects require; None if none requires any."""
     return max((version for version in versions if version), default=None)

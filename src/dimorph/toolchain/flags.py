@@ -1,7 +1,7 @@
-"""The flags that compilers are given, and their text in content keys.
+"""The flags of compilers, and their text in content keys.
 
-Keys are computed where no compiler is installed, so they hold the tables of all dialects. The compiler that was used is
-the other part of an artifact's address (`Compiler.identity`).
+A key must be computable where no compiler is installed, so it covers the flags of all dialects. The compiler that was
+used is the other part of an artifact's address (`Compiler.identity`).
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from dimorph import _lazy
 from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.targets import Target
 
-# --- Host code: flags that decide what is produced; `host_id` covers every table of this section. ---
+# --- Host code: flags that can change the output; `host_id` covers every table of this section. ---
 
 COMMON = (
     "-std=c++17",
     "-fPIC",
     "-shared",
-    # Only what a source marks is exported, so that equal names in two cases never meet.
+    # Only functions that a source marks are exported, so that equal names in two cases never clash.
     "-fvisibility=hidden",
-    # Where the C library keeps threads apart, std::thread needs it.
+    # std::thread needs it with C libraries whose threads are a library of their own.
     "-pthread",
-    # NaN, infinities and signed zeros mean what they say (so no -ffast-math). Given up are errno and the
-    # floating-point exception flags, which nobody reads and which keep loops from being vectorised, and the
-    # rounding between a multiplication and an addition.
+    # NaN, infinities and signed zeros are respected (so no -ffast-math). Given up are errno and the floating-point
+    # exception flags, which no kernel reads and which keep loops from being vectorised, and the rounding between a
+    # multiplication and an addition.
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
-    # Names that GCC makes up are otherwise random or taken from the output's path.
+    # Without it, the names that GCC generates are random or contain the output's path.
     "-frandom-seed=dimorph",
 )
-# What nothing uses is left out; not in a debug build, where a debugger prints it.
+# Unused functions and data are removed, except in a debug build, where a debugger may show them.
 RELEASE = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 DEBUG = ("-O0", "-g")
 LINK = (
-    # The standard library's inline functions stay visible; without this, a copy in another library, built
-    # with other flags, could take the place of the one compiled here.
+    # The standard library's inline functions stay visible; without this, a copy in another library, built with other
+    # flags, could be called instead of the one compiled here.
     "-Wl,-Bsymbolic",
-    # A missing symbol is reported when the object is loaded, not in the middle of a call. When it is linked,
-    # symbols may be missing: the tvm-ffi functions come from the process.
+    # A missing symbol is reported when the object is loaded, not in the middle of a call. The linker cannot report it:
+    # the tvm-ffi functions come from the process.
     "-Wl,-z,now",
     "-Wl,--as-needed",
-    # Distributions differ in the default; artifacts have checksums of their own.
+    # The default differs between distributions, and artifacts have checksums of their own.
     "-Wl,--build-id=none",
 )
-# The C++ library goes into the object, and only what it uses of it: a wheel then needs none of a certain age, and a
-# case whose functions are noexcept needs none at all. What comes in stays hidden. Zig always does that.
+# The C++ library is linked statically, so that a wheel requires no version of it. An object contains only the parts it
+# uses; a case whose functions are noexcept uses none. Its symbols stay hidden. Zig always links it statically.
 _STATIC = ("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL")
 DIALECTS: dict[str, tuple[str, ...]] = {
     # Unique symbols are shared by the whole process even among hidden copies, and keep an object from unloading.
@@ -56,14 +56,14 @@ DIALECTS: dict[str, tuple[str, ...]] = {
 }
 # Zig adds undefined-behaviour traps to unoptimised code.
 ZIG_DEBUG = ("-fno-sanitize=undefined",)
-# Zig links its own C++ library, whose debug information names the place where zig is installed.
+# Zig links its own C++ library, whose debug information contains the path where zig is installed.
 ZIG_RELEASE = ("-s",)
-# Zig brings every C library version along; this one is what Python's own portable wheels ask for.
+# Zig can link against any version of glibc; this is the version of the manylinux2014 wheels.
 ZIG_LIBC = "linux-gnu.2.17"
 
 
 def host_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
-    """Return the text of everything declared that can change the product of a host compile."""
+    """Return a text of everything asked of the compiler that can change the output of a host compile, for its key."""
     return _lazy.json.dumps(
         {
             "common": [COMMON, DEBUG if debug else RELEASE, LINK],
@@ -75,11 +75,11 @@ def host_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
     )
 
 
-# --- Device code: flags that decide what is produced; `device_id` covers every table of this section. ---
+# --- Device code: flags that can change the output; `device_id` covers every table of this section. ---
 
 DEVICE_COMMON = ("-std=c++17",)
 DEVICE_DIALECTS: dict[str, tuple[str, ...]] = {
-    # A function of a device file without annotation is a device function: lambdas and constexpr functions above all.
+    # Functions without annotation are usable in device code: above all lambdas and constexpr functions.
     "nvrtc": ("-default-device",),
     "nvcc": ("--expt-relaxed-constexpr", "--extended-lambda"),
 }
@@ -87,17 +87,17 @@ DEVICE_DEBUG = ("-G",)
 
 
 def device_id(*, arch: Arch, debug: bool) -> str:
-    """Return the text of everything declared that can change the product of a device compile."""
+    """Return a text of everything asked of the compiler that can change the output of a device compile, for its key."""
     tables = {"common": [DEVICE_COMMON, DEVICE_DEBUG if debug else ()], "families": DEVICE_DIALECTS, "arch": arch.name}
     return _lazy.json.dumps(tables, sort_keys=True)
 
 
-# --- Flags that change messages, never what is produced. ---
+# --- Flags that change messages, never the output. ---
 
 MESSAGES = (
     "-Wall",
     "-Wextra",
-    # An object is a function of its key, which knows no clock: __DATE__ and __TIME__ are refused.
+    # Refuses __DATE__ and __TIME__: equal keys must give equal objects, and a key contains no time.
     "-Werror=date-time",
     "-fdiagnostics-color=never",
     "-fmessage-length=0",

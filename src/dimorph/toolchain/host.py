@@ -1,4 +1,4 @@
-"""The host compiler: found, described as command lines, and kept apart from its surroundings."""
+"""Compilers for host code: find one, make its command lines, and isolate it from the caller's environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HostCompiler(NamedTuple):
 
     Attributes:
         command: the program, as an absolute path, and its fixed first arguments.
-        dialect: the command line that it understands.
+        dialect: the kind of command line that it takes.
         path: the PATH that it runs with.
     """
 
@@ -45,10 +45,10 @@ class HostCompiler(NamedTuple):
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
     ) -> list[str]:
-        """Return the command line that makes the shared object `output` of `source`.
+        """Return the command line that compiles and links `source` to the shared object `output`.
 
-        The prefix map lets equal sources give equal objects wherever they lie (`__FILE__`). A debug build does without:
-        a debugger needs the real paths.
+        The prefix map replaces paths (`__FILE__`), so that equal sources give equal objects in any directory. A debug
+        build does not use it, because a debugger needs the real paths.
         """
         assert isinstance(target, Target)
         return [
@@ -64,11 +64,11 @@ class HostCompiler(NamedTuple):
         ]
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
-        """Return the complete environment to compile in.
+        """Return the complete environment for a compile.
 
-        CPATH, COMPILER_PATH, GCC_EXEC_PREFIX, LD_LIBRARY_PATH and their like would change the product without changing
-        any key, so they are not passed on. Zig keeps the C++ library that it builds at first use in `memo_dir`; where
-        that cannot be written, it builds the library anew for each `work_dir`.
+        CPATH, COMPILER_PATH, GCC_EXEC_PREFIX, LD_LIBRARY_PATH and the like would change the output without changing a
+        key, so they are not passed on. Zig keeps the C++ library that it builds at first use in `memo_dir`; where that
+        cannot be written, it builds the library again for each `work_dir`.
         """
         env = {"PATH": self.path, "LC_ALL": "C", "TMPDIR": str(work_dir)}
         if self.dialect == "zig":
@@ -86,14 +86,14 @@ class HostCompiler(NamedTuple):
         return ".so"
 
     def check(self, target: Level) -> None:
-        """Accept every level: it was chosen from those that this CPU runs, or named by the user."""
+        """Accept every level: the level is one that this CPU runs, or the user named it."""
 
     def report(self, target: Level, output: str) -> DeviceReport | None:
         """Return None: host code has no device report."""
         return None
 
     def _front(self, target: Target, debug: bool) -> list[str]:
-        """Return the start of a command line: the program, and flags that name no file."""
+        """Return the start of a command line: the program, and all flags that contain no path."""
         mode: tuple[str, ...] = flags.DEBUG if debug else flags.RELEASE
         level = target.flags
         if self.dialect == "zig":
@@ -103,7 +103,7 @@ class HostCompiler(NamedTuple):
 
     @staticmethod
     def _prefix_flags(prefix_map: Mapping[Path, str]) -> list[str]:
-        # Where one directory lies in another, the inner one has to win; compilers take the last that fits.
+        # Compilers take the last entry that matches. Of nested directories this must be the inner one, so it goes last.
         ordered = sorted(prefix_map.items(), key=lambda item: len(str(item[0])))
         return [f"-ffile-prefix-map={directory}={name}" for directory, name in ordered]
 
@@ -114,7 +114,7 @@ def find(settings: Settings) -> HostCompiler:
     Starts no process.
 
     Raises:
-        ToolchainError: the one named is not there, or there is none; the message says what to install.
+        ToolchainError: the compiler named is missing, or there is none; the message says what to install.
     """
     if settings.cxx == "zig":
         program = _packaged_zig() or _lazy.shutil.which("zig", path=settings.path)
@@ -142,10 +142,10 @@ def find(settings: Settings) -> HostCompiler:
 
 
 def _compiler(program: str, path: str) -> HostCompiler:
-    # Absolute, because a compile runs in a directory of its own; not resolved, because programs such as ccache
-    # go by the name they are called by.
+    # Absolute, because a compile runs in a directory of its own. Links are kept, because programs such as ccache act by
+    # the name that they are called by.
     absolute = Path(program).absolute()
-    # A plain `c++` is a link to one or the other; anything of an unknown name has to behave like GCC.
+    # A plain `c++` is a link to g++ or clang++. A program of an unknown name has to take GCC's command line.
     names = (absolute.name, absolute.resolve().name)
     if any(name == "zig" or name.startswith("zig-") for name in names):
         return HostCompiler((str(absolute), "c++"), "zig", path)
@@ -153,7 +153,7 @@ def _compiler(program: str, path: str) -> HostCompiler:
 
 
 def _packaged_zig() -> str | None:
-    # Found, not imported, and run directly: `python -m ziglang` would add the start of an interpreter.
+    # The program inside the package is run directly: `python -m ziglang` would start an interpreter first.
     spec = importlib.util.find_spec("ziglang")
     for directory in (spec.submodule_search_locations or ()) if spec else ():
         program = Path(directory) / "zig"

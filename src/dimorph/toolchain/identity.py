@@ -1,11 +1,12 @@
-"""Which compiler it is: a content hash of everything in it that decides what it produces.
+"""The identity of a compiler: a hash of the contents of all its files that determine its output.
 
-Hashed are the driver, the programs behind it (the compiler proper, assembler, linker) and the few system
-headers that carry the versions of the C and C++ libraries: their inline code ends up in what is built, and
-clang takes whichever C++ library is newest. Paths are left out: an equal compiler elsewhere is the same one.
+These are the program of the command line (such as `g++`), the programs that it starts (compiler proper, assembler,
+linker), and the few system headers that contain the versions of the C and C++ libraries: inline code of these libraries
+becomes part of the output, and clang uses whichever C++ library is newest. Paths are not hashed: an equal compiler in
+another directory has the same identity.
 
-The result is kept in a small file, with inode, size and modification time of every file that was hashed.
-While those hold, asking again starts no process and reads none of them.
+The result is kept in a small file, with inode, size and modification time of every file that was hashed. While these
+are unchanged, a later call starts no process and reads none of the files.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from dimorph._lazy import logger
 
 _log = logger("dimorph")
 _FORMAT = 2
-_LARGE = 64_000_000  # bytes; no compiler of the host is that large in one file
+_LARGE = 64_000_000  # bytes; no file of a host compiler is that large
 
 
 class Identity(NamedTuple):
-    """A compiler's identity.
+    """The identity of a compiler.
 
     Attributes:
         id: 16 hexadecimal digits.
-        description: for people, e.g. `g++ (Debian 12.2.0-14+deb12u1) 12.2.0`; not part of the id.
+        description: name and version for people, e.g. `g++ (Debian 12.2.0-14+deb12u1) 12.2.0`; not part of the id.
     """
 
     id: str
@@ -37,16 +38,16 @@ class Identity(NamedTuple):
 
 
 def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | None) -> Identity:
-    """The identity of the compiler that `command` starts.
+    """Return the identity of the compiler that `command` starts.
 
     Args:
-        command: the driver and its fixed first arguments; of CUDA's compilers, the files that they consist of.
+        command: the compiler program and its fixed first arguments; of CUDA's compilers, the files they consist of.
         dialect: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`.
-        path: the PATH that the driver finds its programs with.
-        memo_dir: where results are kept, created if missing; with None or an unwritable one nothing is.
+        path: the PATH in which the program finds the programs that it starts.
+        memo_dir: the directory for results, created if missing; None or an unwritable directory: results are not kept.
 
     Raises:
-        ToolchainError: the driver cannot be run, or it lacks its C++ compiler.
+        ToolchainError: the program cannot be run, or its C++ compiler proper is missing.
     """
     memo = None
     if memo_dir is not None:
@@ -54,10 +55,10 @@ def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | N
         memo = memo_dir / f"{name}.json"
         if known := _recall(memo):
             return known
-    from dimorph.toolchain import probe  # with all that starts processes, which a compiler known already does not need
+    from dimorph.toolchain import probe  # here, because only an unknown compiler needs it and the modules it imports
 
     files = [command[0], *probe.parts(command, dialect, path)]
-    # Taken before the contents are read, so that a file replaced meanwhile does not match its own stamp.
+    # Taken before the contents are read, so that a file replaced in between does not match its stamp later.
     stamps = [_stamp(file) for file in files]
     result = Identity(_hash(dialect, files), probe.describe(command, dialect, path))
     if memo is not None:
@@ -82,7 +83,8 @@ def _digest(file: str) -> bytes:
     with Path(file).open("rb", buffering=0) as stream:
         size = os.fstat(stream.fileno()).st_size
         content = _lazy.hashlib.sha256(str(size).encode())
-        # Of a library such as NVRTC's (140 MB, 0.15 s to hash) a sixteenth: no two builds of one agree in that.
+        # Of a large library such as NVRTC's (140 MB, 0.15 s to hash) only a sixteenth is hashed: enough to tell two
+        # builds apart.
         skipped = 15 * len(buffer) if size > _LARGE else 0
         while count := stream.readinto(buffer):
             content.update(buffer[:count])
@@ -92,13 +94,13 @@ def _digest(file: str) -> bytes:
 
 
 def _stamp(file: str) -> list[str | int]:
-    # Follows links: one that is switched to another compiler leads to another inode.
+    # Follows links: a link that is switched to another compiler leads to another inode.
     status = os.stat(file)  # noqa: PTH116 (done for each file in each process: Path.stat takes twice as long)
     return [file, status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def _recall(memo: Path) -> Identity | None:
-    """What is kept, if every file is still the same; a memo that cannot be understood counts as none."""
+    """Return the identity kept in a memo if every file is unchanged; None also for a memo that cannot be read."""
     try:
         kept = _lazy.json.loads(memo.read_bytes())
         unchanged = kept["files"] and all(_stamp(stamp[0]) == stamp for stamp in kept["files"])
@@ -122,5 +124,5 @@ def _remember(memo: Path, content: Mapping[str, object]) -> None:
             written.write_text(_lazy.json.dumps(content))
             written.replace(memo)
     except OSError as error:
-        # Costs the next process the hashing again, and nothing else.
+        # Harmless: the next process hashes the files again.
         _log.debug("%s: the compiler's identity cannot be kept: %s", memo, error)

@@ -1,4 +1,4 @@
-"""How many compilers may run at a time."""
+"""The number of compilers that may run at the same time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from dimorph.settings import Settings
 
-# What one compiler may take on a template-heavy case, with room to spare.
+# An upper bound of the memory of one compiler on a template-heavy case.
 BYTES_PER_JOB = 700_000_000
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def parallel_jobs(settings: Settings) -> int:
-    """The number of compilers to run at a time: `settings.jobs`, or as many as processors and memory allow.
+    """Return the number of compilers to run at a time: `settings.jobs`, or as many as processors and memory allow.
 
-    Counted are the processors that this process may use and the memory that is free, both within the limits
-    of every control group (version 1 or 2) that this process is in. At least 1.
+    Counted are the processors that this process may use and the memory that is free, both within the limits of every
+    control group (version 1 or 2) that this process is in. The number is at least 1.
     """
     if settings.jobs is not None:
         return settings.jobs
@@ -33,7 +33,7 @@ def _processors() -> int:
 
 
 def _cpu_quota(group: Path) -> int | None:
-    """Processors that a control group may keep busy, rounded up; None where it sets no limit."""
+    """Return the number of processors that a control group may use, rounded up; None if it sets no limit."""
     if text := _read(group / "cpu.max"):
         quota, period = text.split()
     else:
@@ -44,7 +44,7 @@ def _cpu_quota(group: Path) -> int | None:
 
 
 def _free_memory() -> int | None:
-    """Bytes free for this process; None if nothing says."""
+    """Return the bytes of memory free for this process; None if unknown."""
     rooms = [room for group in _groups("memory") if (room := _group_memory(group)) is not None]
     available = _field(_read(_PROC / "meminfo"), "MemAvailable:")
     if available is not None:
@@ -53,21 +53,21 @@ def _free_memory() -> int | None:
 
 
 def _group_memory(group: Path) -> int | None:
-    """Bytes left within a control group's limit; None where it sets none."""
+    """Return the bytes left within a control group's memory limit; None if it sets no limit."""
     for limit_name, usage_name, cache_name in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         limit, usage = _read(group / limit_name), _read(group / usage_name)
         if limit and usage and limit != "max":
-            # Pages of files that nobody uses count as used, but are given up on demand.
+            # Cached pages of files count as used, but the kernel frees them on demand.
             cache = _field(_read(group / "memory.stat"), cache_name) or 0
             return max(0, int(limit) - int(usage) + cache)
     return None
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """The directories of the control groups this process is in, innermost first, then the outer ones."""
+    """Yield the directories of the control groups that this process is in, innermost first."""
     for line in (_read(_PROC / "self" / "cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -76,7 +76,7 @@ def _groups(controller: str) -> Iterator[Path]:
             root = _CGROUPS / controller
         else:
             continue
-        # In a container the path may be the host's and not exist here; the root then is the container's own.
+        # In a container, the path may be the host's and not exist; the root then is the container's own group.
         own = root / path.lstrip("/")
         yield from (group for group in (own, *own.parents) if group == root or root in group.parents)
 
@@ -90,7 +90,7 @@ def _field(text: str | None, name: str) -> int | None:
 
 
 def _read(path: Path) -> str | None:
-    """The file's text; None where there is none, which is usual: versions and kernels differ."""
+    """Return the text of a file; None if it cannot be read, which is normal: kernels have different files."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""The NVIDIA driver of this process, asked without a CUDA context: its version, its GPUs, its functions' addresses."""
+"""The NVIDIA driver of this machine: its version, its GPUs and its functions, found without a CUDA context."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CAPTURE_NONE = 0
 
 
 class Driver(NamedTuple):
-    """A driver that is there and works.
+    """An NVIDIA driver that works.
 
     Attributes:
-        version: the CUDA version that it is for.
-        gpus: the compute capability of each visible GPU, by its ordinal.
-        get_proc_address: the address of cuGetProcAddress_v2; 0 where the driver is older than 12.0.
+        version: the CUDA version that it supports, (major, minor).
+        gpus: the compute capability of each visible GPU, in the order of their ordinals.
+        get_proc_address: the address of cuGetProcAddress_v2; 0 if the driver is older than 12.0.
     """
 
     version: Version
@@ -33,10 +33,10 @@ class Driver(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def find() -> Driver | None:
-    """The driver; None without one or without a GPU. Initialises it, which creates no context.
+    """Return the NVIDIA driver; None if there is no driver or no GPU. Initialises it without creating a context.
 
     Raises:
-        LoadError: there is one, but it does not work.
+        LoadError: there is a driver, but it does not work.
     """
     try:
         library = ctypes.CDLL(_LIBRARY)
@@ -59,16 +59,25 @@ def find() -> Driver | None:
 
 
 def gpus() -> tuple[Capability, ...]:
-    """The compute capability, (major, minor), of each GPU this process sees, by its ordinal. Creates no context."""
+    """Return the compute capability, (major, minor), of each GPU that this process sees, in the order of ordinals.
+
+    Creates no context.
+
+    Raises:
+        LoadError: there is a driver, but it does not work.
+    """
     found = find()
     return found.gpus if found else ()
 
 
 def is_capturing(stream: int) -> bool:
-    """Whether a stream's work is being captured into a CUDA graph.
+    """Return True if the work of a stream is being captured into a CUDA graph.
 
     Args:
-        stream: a raw handle; the default stream, 0, never is.
+        stream: a raw stream handle; the default stream, 0, is never captured.
+
+    Raises:
+        LoadError: the NVIDIA driver does not work.
     """
     if stream == 0 or find() is None:
         return False

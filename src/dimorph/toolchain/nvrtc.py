@@ -1,13 +1,13 @@
-"""Compiles one file with NVRTC. Run as a program, in a process of its own; it imports nothing of Dimorph.
+"""A program that compiles one file with NVRTC; it imports nothing of Dimorph.
 
-NVRTC is a library, but a compiler all the same: it may crash, take all memory or not end, and then must not take the
-process that asked along. A process of its own costs 10 ms (an interpreter without its site packages), is ended when
+NVRTC is a library, but like any compiler it may crash, use up all memory or never end, which must not harm the process
+that asks for a compile. A process of its own costs 10 ms (an interpreter without its site packages), can be killed when
 its time is up, and sees nothing of the caller's environment.
 
     python -I -S nvrtc.py LIBRARY HEADERS SOURCE OUTPUT OPTION...
 
-HEADERS: where NVRTC may install the CUDA headers that it brings along, or `-` where it need not. OUTPUT ends in
-`.cubin` or `.ptx`. What NVRTC says goes to standard output; exit status 1: it refused the source.
+HEADERS is the directory in which NVRTC installs the CUDA headers that it contains, or `-` to install none. OUTPUT ends
+in `.cubin` or `.ptx`. The messages of NVRTC go to standard output; the exit status is 1 if it refuses the source.
 """
 
 from __future__ import annotations
@@ -59,4 +59,4 @@ def _text(raw: bytes | None) -> str:
 if __name__ == "__main__":
     exit_status = main(*sys.argv[1:])
     sys.stdout.flush()
-    os._exit(exit_status)  # everything is written; taking a compiler's memory apart costs more than leaving it
+    os._exit(exit_status)  # all output is written, and freeing the compiler's memory would only take time

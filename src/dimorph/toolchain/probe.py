@@ -1,4 +1,4 @@
-"""Compilers asked what they consist of and which version they are: runs them, and is imported only to do so."""
+"""Find a compiler's files and its version by running it; imported only when a compiler has to be run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,34 @@ from dimorph.errors import BuildError, ToolchainError
 from dimorph.toolchain import process
 from dimorph.toolchain.diagnostics import parse_make_rule
 
-_SECONDS = 10.0  # for one small question
+_SECONDS = 10.0  # the time limit of one run, which compiles nothing
 
 
 def parts(command: Sequence[str], dialect: str, path: str) -> list[str]:
-    """The files behind a driver that decide what it produces.
+    """Return the files besides the compiler program that determine its output.
+
+    Args:
+        command: the compiler program and its fixed first arguments; of CUDA's compilers, the files they consist of.
+        dialect: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`.
+        path: the PATH in which the program finds the programs that it starts.
 
     Raises:
-        ToolchainError: the driver cannot be run, or it lacks its C++ compiler.
+        ToolchainError: the program cannot be run, or its C++ compiler proper is missing.
     """
     return _PARTS[dialect](command, path, _environment(path))
 
 
 def describe(command: Sequence[str], dialect: str, path: str) -> str:
-    """The compiler's name and version, for people."""
+    """Return the compiler's name and version, for people; the arguments are those of `parts`.
+
+    Raises:
+        ToolchainError: the program cannot be run.
+    """
     env = _environment(path)
     if dialect == "zig":
         return f"zig {_ask([command[0], 'version'], env).strip()}"
     if dialect == "nvrtc":
-        # Its own library may not be named for the version; that of its built-in functions is.
+        # The version is in the name of the library of its built-in functions; its main library may have none.
         return f"NVRTC {re.sub(r'.*builtins[.]so[.]', '', command[1])}"
     if dialect == "nvcc":
         return f"nvcc{_ask([command[0], '--version'], env).rpartition('release')[2].partition('Build')[0].rstrip()}"
@@ -46,19 +55,19 @@ def _gcc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> lis
     programs = [_program(command, name, path, env) for name in ("cc1plus", "as", "ld")]
     if programs[0] is None:
         raise ToolchainError(
-            f"{command[0]} has no C++ compiler behind it (cc1plus): install it, e.g. `apt-get install g++` "
+            f"{command[0]} finds no C++ compiler proper (cc1plus): install it, e.g. `apt-get install g++` "
             "or `dnf install gcc-c++`"
         )
     return [program for program in programs if program] + _headers(command, env)
 
 
 def _clang_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    # The driver may be a script or a link; it says which binary it compiles with.
+    # The program may be a script or a link; `-###` prints the path of the binary that compiles.
     planned = _ask([*command, "-###", "-x", "c++", "-fsyntax-only", os.devnull], env)
     backend = re.search(r'^ *"([^"\n]+)" "-cc1"', planned, re.M)
     if backend is None:
-        raise ToolchainError(f"{command[0]} does not say what it compiles with: {planned.strip()[:300]}")
-    # The binary may be a shell around shared libraries, which hold the compiler; the loader lists them.
+        raise ToolchainError(f"{command[0]} -### names no compiler binary (-cc1): {planned.strip()[:300]}")
+    # The compiler may be in shared libraries that the binary loads; the loader lists them.
     traced = {**env, "LD_TRACE_LOADED_OBJECTS": "1"}
     loaded = process.run([backend[1]], timeout=_SECONDS, cwd=Path("/"), env=traced)
     libraries = re.findall(r"^\s*lib(?:clang|LLVM)\S* => (/\S+)", loaded.output, re.M)
@@ -67,7 +76,7 @@ def _clang_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> l
 
 
 def _zig_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    # One binary holds compiler, assembler and linker, and comes together with its headers and libraries.
+    # One binary contains compiler, assembler and linker, and is released together with its headers and libraries.
     return []
 
 
@@ -76,24 +85,24 @@ def _nvrtc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> l
 
 
 def _nvcc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
-    # It preprocesses with the host's compiler.
+    # nvcc preprocesses with the host compiler.
     host = shutil.which("g++", path=path)
     return [*command[1:], *(_gcc_parts((host,), path, env) if host else ())]
 
 
 def _program(command: Sequence[str], name: str, path: str, env: Mapping[str, str]) -> str | None:
-    # The answer is a bare name where the driver leaves the search to PATH.
+    # The answer is a bare name if the compiler would search PATH for the program.
     return shutil.which(_ask([*command, f"-print-prog-name={name}"], env).strip(), path=path)
 
 
 def _headers(command: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    # <cstddef> reaches the version headers of both libraries and little else.
+    # <cstddef> includes the headers with the versions of the C and C++ libraries, and little else.
     rule = _ask([*command, "-M", "-x", "c++", "-include", "cstddef", os.devnull], env)
     return [str(file) for file in parse_make_rule(rule) if str(file) != os.devnull]
 
 
 def _ask(command: Sequence[str], env: Mapping[str, str]) -> str:
-    # At the root, no file of the working directory can stand in for a header.
+    # The working directory is the root, so that no file of the caller's directory is taken for a header.
     try:
         answer = process.run(command, timeout=_SECONDS, cwd=Path("/"), env=env)
     except BuildError as error:

@@ -1,4 +1,4 @@
-"""Runs a command to its end; the only module of the project that starts processes."""
+"""Run a command to its end; the only module of the project that starts processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pathlib import Path
 from dimorph._fork import no_fork
 from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
 
-# How drivers report that a program they started was ended by a signal: g++ since 9, g++ before, clang.
+# Messages of compilers that a program they started was ended by a signal: g++ since 9, g++ before 9, clang.
 _SIGNALLED = (
     re.compile(r"^\S+: [a-z ]*error: (?P<what>[A-Z][\w ]*) signal terminated program (?P<who>\S+)", re.M),
     re.compile(r"^\S+: internal compiler error: (?P<what>[A-Z][\w ]*) \(program (?P<who>\S+)\)", re.M),
     re.compile(r"^\S+: error: unable to execute command: (?P<what>[A-Z][\w ]*)(?P<who>)", re.M),
 )
-# Anchored to a tool's own line: the same words inside a user's `static_assert` are an ordinary mistake.
+# Anchored to lines of the tools themselves, because the same words may occur in the text of a user's `static_assert`.
 _NO_MEMORY = re.compile(
     r"^(?:\S+: out of memory allocating \d+ bytes"
     r"|virtual memory exhausted"
@@ -47,13 +47,13 @@ _SIGNALS = {number.value: number.name for number in signal.Signals}
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that ended by itself.
+    """The result of a command that ended by itself.
 
     Attributes:
-        command: what was run.
-        exit_code: its exit status, 0 to 255.
-        output: what it wrote to standard output and standard error, in the order of writing.
-        seconds: wall-clock time.
+        command: the program and its arguments.
+        exit_code: the exit status, 0 to 255.
+        output: standard output and standard error together, in the order of writing.
+        seconds: the wall-clock time.
     """
 
     command: tuple[str, ...]
@@ -63,7 +63,7 @@ class Completed:
 
 
 class Group:
-    """Commands that can be ended together, from another thread."""
+    """A group of commands that another thread can kill together."""
 
     def __init__(self) -> None:
         self._running: set[int] = set()
@@ -71,21 +71,21 @@ class Group:
         self._lock = threading.Lock()
 
     def end(self) -> None:
-        """Kills what runs, and whatever is started in it from now on."""
+        """Kill all running commands of the group, and every command that is added later."""
         with self._lock:
             self._ended = True
             for leader in self._running:
                 _kill_group(leader)
 
     def add(self, leader: int) -> None:
-        """Takes a process group in."""
+        """Add a process group, given by its number."""
         with self._lock:
             self._running.add(leader)
             if self._ended:
                 _kill_group(leader)
 
     def remove(self, leader: int) -> None:
-        """Forgets a process group, before its number can go to another."""
+        """Remove a process group; called before the system can give its number to another one."""
         with self._lock:
             self._running.discard(leader)
 
@@ -99,38 +99,39 @@ def run(
     memory_limit: int | None = None,
     group: Group | None = None,
 ) -> Completed:
-    """Runs `command` with an empty standard input and exactly the environment `env`, and waits for it.
+    """Run `command` with an empty standard input and exactly the environment `env`, and wait for its end.
 
-    May be called from several threads at once. Whatever the command started and left in its process group is
-    killed when it ends, when its time is up, and when this call is interrupted.
+    May be called from several threads at once. All processes left in the command's process group are killed when the
+    command ends, when its time is up, and when this call is interrupted.
 
     Args:
-        command: program and arguments.
-        timeout: seconds after which the whole process group is killed.
-        cwd: working directory; None for the caller's.
+        command: the program and its arguments.
+        timeout: the seconds after which the whole process group is killed.
+        cwd: the working directory; None: the caller's.
         env: the complete environment; nothing is inherited.
-        memory_limit: bytes of address space that each process may use; None for no limit.
-        group: what can end the command from another thread.
+        memory_limit: the bytes of address space that each process may use; None: no limit.
+        group: a group through which another thread can kill the command.
 
     Returns:
-        The result, for every exit status: judging a refusal is the caller's part.
+        The result, whatever the exit status: an ordinary failure is for the caller to judge.
 
     Raises:
         ToolchainError: the command could not be started.
         BuildTimeout: it did not end within `timeout` seconds.
-        CompilerCrashed: it, or a program that it says it started, was ended by a signal, ran out of memory
-            or reports an internal error; the message names the signal.
+        CompilerCrashed: the command, or a program that it started according to its output, was ended by a signal, ran
+            out of memory or reported an internal error; the message names the signal.
     """
     argv = list(command)
     if memory_limit is not None:
-        # The shell sets the limit on itself and then becomes the command: a limit set from here would either
-        # come too late or need code between fork and exec, which is not safe with threads.
+        # The shell limits itself and then becomes the command. This process could set the limit only too late, or
+        # between fork and exec, which is unsafe with threads.
         argv = ["/bin/sh", "-c", 'ulimit -v "$0" && exec "$@"', str(memory_limit // 1024), *argv]
     started = time.monotonic()
-    # A file in memory, not a pipe: it never fills up, and nobody who outlives the command holds it open.
+    # A file in memory instead of a pipe: it never fills up, and reading it does not wait for processes that outlive the
+    # command.
     with os.fdopen(os.memfd_create("output"), "w+b") as output:
         try:
-            # Starting waits for the end of a pipe.
+            # No fork elsewhere may happen now: its child would inherit the pipe on whose end Popen waits.
             with no_fork:
                 process = subprocess.Popen(
                     argv,
@@ -162,13 +163,13 @@ def run(
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, group: Group | None) -> bool:
-    """Waits for the process, ends its group and reaps it; whether the time ran out."""
+    """Wait for the process, kill its group and reap it; return True if its time ran out."""
     ended = threading.Event()
 
     def watch() -> None:
-        # WNOWAIT leaves the ended process in place, so that its number, which is the group's, cannot go to a
-        # stranger before the group is killed. Unlike Popen.wait(timeout), this does not poll.
-        # It is reaped already where an interrupt came while this thread was being started.
+        # WNOWAIT does not reap the process, so that its number, which is the group's, cannot go to another process
+        # before the group is killed. Unlike Popen.wait(timeout), this does not poll.
+        # The process is already reaped if an interrupt came while this thread was being started.
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         ended.set()
@@ -179,7 +180,7 @@ def _wait(process: subprocess.Popen[bytes], timeout: float, group: Group | None)
         if group:
             group.add(process.pid)
         watcher.start()
-        # A signal that comes right before a wait begins is noticed when it ends, so no wait is long.
+        # A signal that arrives right before a wait begins is noticed only when the wait ends, so waits are short.
         while (left := deadline - time.monotonic()) > 0 and not ended.wait(min(left, 1.0)):
             pass
         return not ended.is_set()
@@ -193,17 +194,17 @@ def _wait(process: subprocess.Popen[bytes], timeout: float, group: Group | None)
 
 
 def _kill_group(group: int) -> None:
-    # Gone already is what was wanted.
+    # The group may have ended already.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
 
 def _crash(program: str, exit_code: int, output: str) -> str | None:
-    """Says what ended the compiler if it did not end by itself; None if it did."""
+    """Return the reason, as text, if the compiler did not end by itself; None if it did."""
     if exit_code == 0:
         return None
     if _NO_MEMORY.search(output):
-        return f"{program} ran out of memory (fewer at a time need less: DIMORPH_JOBS=1)"
+        return f"{program} ran out of memory (fewer compilers at a time need less: DIMORPH_JOBS=1)"
     for pattern in _SIGNALLED:
         if found := pattern.search(output):
             what = found["what"].strip()
@@ -221,6 +222,6 @@ def _killed_by(program: str, signal_name: str) -> str:
     if signal_name == "SIGKILL":
         return (
             f"{program} was killed by {signal_name}, most likely because it ran out of memory "
-            "(fewer at a time need less: DIMORPH_JOBS=1)"
+            "(fewer compilers at a time need less: DIMORPH_JOBS=1)"
         )
     return f"{program} was killed by {signal_name}"

@@ -1,7 +1,7 @@
 """Target levels: the named instruction sets that host code is compiled for.
 
-Levels are named, never "this machine" (`-march=native`), so that what one machine built can serve another.
-No `-mtune` either: the default, generic tuning, is the only one that fits every CPU of a level.
+There is no level for "this machine" (`-march=native`), so that an artifact built on one machine can serve another.
+There is no `-mtune` either: the default, generic tuning, is the only one that fits every CPU of a level.
 The names after `-march=` need GCC 11 or clang 12.
 """
 
@@ -18,14 +18,14 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 class Target(NamedTuple):
-    """One level.
+    """One target level.
 
     Attributes:
-        name: what settings, keys and packages call it.
-        machine: as in `uname -m`.
-        flags: for GCC and clang.
-        zig_flags: the same for zig, which has its own names for CPUs.
-        needs: what /proc/cpuinfo must list for code of this level to run.
+        name: the name in settings, keys and packages.
+        machine: the machine, as `uname -m` prints it.
+        flags: the flags of GCC and clang.
+        zig_flags: the flags of zig, which has its own names for CPUs.
+        needs: the CPU features that /proc/cpuinfo must list for code of this level to run.
     """
 
     name: str
@@ -80,21 +80,21 @@ _LEVELS: dict[str, tuple[Target, ...]] = {
 
 
 def levels(machine: str | None = None) -> tuple[Target, ...]:
-    """The levels of a machine, best first; never empty.
+    """Return the levels of a machine, best first; never empty.
 
     Args:
-        machine: as in `uname -m`; None for this one. A machine without named levels has one, named after it,
-            which is whatever its compiler assumes.
+        machine: the machine, as `uname -m` prints it; None: this one. A machine without named levels has a single
+            level, named after it: the compiler's default.
     """
     machine = machine or os.uname().machine
     return _LEVELS.get(machine) or (Target(machine, machine, (), (), frozenset()),)
 
 
 def by_name(name: str) -> Target:
-    """The level of that name, of any machine.
+    """Return the level of that name, of any machine.
 
     Raises:
-        ToolchainError: there is none; the message lists those that there are.
+        ToolchainError: there is no such level; the message lists all levels.
     """
     known = [target for machine in _LEVELS for target in levels(machine)]
     known += [target for target in levels() if target not in known]
@@ -106,15 +106,15 @@ def by_name(name: str) -> Target:
 
 @functools.lru_cache(maxsize=1)
 def runnable() -> tuple[Target, ...]:
-    """The levels that this CPU runs, best first; never empty.
+    """Return the levels that this CPU runs, best first; never empty.
 
     Raises:
-        ToolchainError: the CPU is older than the lowest level.
+        ToolchainError: the CPU does not run even the lowest level.
     """
     declared = levels()
     flags = _cpu_flags(_CPUINFO)
     if not flags:
-        # No /proc, or an emulator that shows its host's: the baseline is all that can be relied on.
+        # There is no /proc, or an emulator shows the one of its host: only the baseline is safe.
         return declared[-1:]
     fitting = tuple(target for target in declared if target.needs <= flags)
     if not fitting:
@@ -124,10 +124,10 @@ def runnable() -> tuple[Target, ...]:
 
 
 def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
-    """The features of the first processor listed; empty if that cannot be told."""
+    """Return the features of the first processor listed; empty if they are unknown."""
     text = b""
     try:
-        # The kernel makes this text while it is read, 1.5 kB for each processor: the first one suffices.
+        # The kernel generates this text while it is read, 1.5 kB for each processor; the first processor suffices.
         with cpuinfo.open("rb", buffering=0) as stream:
             while b"\n\n" not in text and (piece := stream.read(4096)):
                 text += piece
