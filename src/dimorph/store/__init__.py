@@ -1,1 +1,1 @@
-"""Artifacts: kept, found, and known to be safe to load."""
+"""Store artifacts, find them by their keys, and check that they are safe to load."""

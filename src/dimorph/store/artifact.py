@@ -1,4 +1,4 @@
-"""What a build leaves: a directory of object files and the `meta.json` that describes them. Pure data."""
+"""Artifacts, the results of builds: a directory of object files and the `meta.json` that describes them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ META_NAME = "meta.json"
 KINDS = ("entry", "case", "device")
 
 Opener = Callable[[str, int], int]
-"""As for the built-in `open`: path and flags in, file descriptor out. A store puts its checks there."""
+"""The `opener` of the built-in `open`: path and flags in, file descriptor out. A store checks the file in it."""
 
 _HEX = re.compile(r"[0-9a-f]+")
 _CHUNK = 1 << 18
 
 
 def is_hex(text: str, length: int) -> bool:
-    """True for `length` lower-case hexadecimal digits."""
+    """Return True if a text consists of `length` lower-case hexadecimal digits."""
     return len(text) == length and _HEX.fullmatch(text) is not None
 
 
 def timestamp() -> str:
-    """Now, as `Meta.created` wants it: ISO 8601 in UTC."""
+    """Return the current time in the format of `Meta.created`: ISO 8601 in UTC."""
     return _lazy.datetime.datetime.now(_lazy.datetime.timezone.utc).isoformat()
 
 
@@ -48,13 +48,16 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """What device code needs of the driver, and of the GPU.
+    """The requirements of device code, and the compiler's report on it.
 
     Attributes:
-        driver: the CUDA version of the oldest driver that loads it, e.g. `13.0`.
-        kernels: kernel -> `registers` (a thread), and in bytes `stack`, `spill_stores`, `spill_loads` and `shared`
-            (static). Empty of PTX, which only the driver assembles.
-        messages: the compiler's warnings, and the assembler's advice (`C75..`).
+        driver: the CUDA version of the oldest NVIDIA driver that loads the code, e.g. `13.0`.
+        kernels: CUDA kernel -> `registers` (of a thread) and, in bytes, `stack`, `spill_stores`, `spill_loads` and
+            `shared` (static). Empty for PTX, which is assembled only when the NVIDIA driver loads it.
+        messages: the compiler's warnings and the assembler's advice (`C75..`).
+
+    Raises:
+        ValueError: a field is malformed; the message names it.
     """
 
     driver: str
@@ -74,31 +77,31 @@ class DeviceRecord:
 
     @property
     def driver_version(self) -> tuple[int, int]:
-        """`driver` as numbers."""
+        """The CUDA version `driver` as numbers, (major, minor)."""
         major, minor = self.driver.split(".")
         return int(major), int(minor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meta:
-    """What `meta.json` says about an artifact.
+    """The description of an artifact, as `meta.json` contains it.
 
     Attributes:
-        format: version of this description.
+        format: the version of the format of this description.
         key: the content key, 64 hex digits.
-        toolchain_id: identity of the compiler, 16 hex digits.
+        toolchain_id: the identity of the compiler, 16 hex digits.
         kind: `entry`, `case` or `device`.
-        kernel: name of the kernel.
-        specialization: axis name -> printed value (for an entry: of the axes that have one value).
-        target: the target level compiled for, e.g. `x86-64-v3`; of device code, the architecture.
-        toolchain: the compiler, in words.
-        ffi_abi: the FFI ABI the objects were made for, compared when they are loaded.
-        files: file name -> checksum and size. Left empty, `Store.publish` fills it in.
-        created: when, ISO 8601 with its offset from UTC (see `timestamp`).
-        device: of device code, what it needs and takes; None: it is host code.
+        kernel: the name of the kernel.
+        specialization: axis name -> value, as text (for an entry: of the axes that have one value).
+        target: the target level compiled for, e.g. `x86-64-v3`; for device code, the architecture.
+        toolchain: the name and version of the compiler, for people.
+        ffi_abi: the FFI ABI that the objects were made for; compared when they are loaded.
+        files: file name -> checksum and size. If empty, `Store.publish` fills it in.
+        created: the time of the build, ISO 8601 with its offset from UTC (see `timestamp`).
+        device: the requirements of device code; None for host code.
 
     Raises:
-        ValueError: a field cannot mean anything; the message names it.
+        ValueError: a field is malformed; the message names it.
     """
 
     key: str
@@ -136,7 +139,11 @@ class Meta:
         self.created_at()
 
     def created_at(self) -> _lazy.datetime.datetime:
-        """`created`, parsed."""
+        """Return `created` as a datetime with its offset from UTC.
+
+        Raises:
+            ValueError: the text is not ISO 8601 with an offset from UTC.
+        """
         try:
             moment = _lazy.datetime.datetime.fromisoformat(self.created)
         except ValueError as error:
@@ -145,20 +152,20 @@ class Meta:
         return moment
 
     def with_files(self, files: Mapping[str, FileRecord]) -> Meta:
-        """The same description with these files."""
+        """Return the same description with other files."""
         return replace(self, files=dict(files))
 
     def to_json(self) -> str:
-        """The text of `meta.json`: sorted, so that equal descriptions are equal bytes."""
+        """Return the text of `meta.json`, sorted so that equal descriptions are equal bytes."""
         return _lazy.json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = META_NAME) -> Meta:
-        """Reads what `to_json` wrote.
+        """Parse the text that `to_json` returned.
 
         Raises:
-            ArtifactCorrupt: not JSON, a field too many, missing or malformed, or another format version;
-                the message starts with `where`.
+            ArtifactCorrupt: the text is not JSON, has another format version, or a field is missing, unknown or
+                malformed; the message starts with `where`.
         """
         try:
             raw = _lazy.json.loads(text)
@@ -187,11 +194,11 @@ class Artifact(NamedTuple):
 
     @classmethod
     def load(cls, directory: Path, opener: Opener | None = None) -> Artifact:
-        """Reads the description in `directory`; the object files are not looked at (see `verify`).
+        """Read the description in `directory`; the object files are read by `verify` only.
 
         Raises:
             ArtifactCorrupt: `meta.json` is malformed.
-            OSError: it cannot be read; FileNotFoundError when it is not there.
+            OSError: `meta.json` cannot be read; FileNotFoundError if it is missing.
         """
         where = directory / META_NAME
         with open(where, "rb", buffering=0, opener=opener) as stream:
@@ -200,10 +207,10 @@ class Artifact(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """The object to load: the one file there is, or the one object among several.
+        """The path of the object to load: the only file, or the only object among several files.
 
         Raises:
-            ValueError: there is no such one file.
+            ValueError: there is no object, or more than one.
         """
         names = list(self.meta.files)
         if len(names) > 1:
@@ -214,11 +221,11 @@ class Artifact(NamedTuple):
         return self.path / names[0]
 
     def verify(self, opener: Opener | None = None) -> None:
-        """Compares every file with its recorded size and checksum.
+        """Compare every file with its recorded size and checksum.
 
         Raises:
-            ArtifactCorrupt: one differs; the message names the file, what was expected and what is there.
-            OSError: one cannot be read; FileNotFoundError when it is not there.
+            ArtifactCorrupt: a file differs; the message names it with the expected and the actual values.
+            OSError: a file cannot be read; FileNotFoundError if it is missing.
         """
         for name, record in self.meta.files.items():
             actual = describe(self.path / name, opener, size=record.size)
@@ -227,10 +234,15 @@ class Artifact(NamedTuple):
 
 
 def describe(path: Path, opener: Opener | None = None, size: int | None = None) -> FileRecord:
-    """Size and checksum of a file. With a `size` that is not the file's, raises instead of hashing.
+    """Return size and checksum of a file.
+
+    Args:
+        path: the file.
+        opener: opens the file; default: as `open` does.
+        size: the expected size in bytes; a file of another size is refused without hashing it. None: any size.
 
     Raises:
-        ArtifactCorrupt: the size is another one.
+        ArtifactCorrupt: the file does not have the expected size.
         OSError: the file cannot be read.
     """
     with open(path, "rb", buffering=0, opener=opener) as stream:
@@ -247,10 +259,10 @@ def describe(path: Path, opener: Opener | None = None, size: int | None = None) 
 
 
 def check_file_name(function: str, name: object) -> None:
-    """A file of an artifact stands in its directory: anything else could reach out of it.
+    """Refuse a name that could lead out of the artifact's directory, or that is the description's.
 
     Raises:
-        ValueError: `name` is not a plain file name, or is that of the description.
+        ValueError: `name` is not a plain file name, or is `meta.json`; the message starts with `function`.
     """
     plain = isinstance(name, str) and name not in ("", ".", "..", META_NAME) and not set(name) & {"/", "\0"}
     if not plain:

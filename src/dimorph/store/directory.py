@@ -1,4 +1,4 @@
-"""The directory of a store, made and checked level by level, with temporary directories and locks inside."""
+"""The directory of a store, created and checked level by level, with temporary directories and locks inside."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from dimorph.store.trust import Trust, check_parents
 _log = logger(__name__)
 
 _DAY = 86400.0  # seconds
-_ATTEMPTS = 16  # each is lost only to another process that sweeps just then
+_ATTEMPTS = 16  # an attempt fails only if another process sweeps at the same moment
 _LOCK = ".lock"
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", os.uname().nodename)
-_OURS = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]*)?")  # what `_temporary_name` and `lock` make, less `.lock`
+_OURS = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]*)?")  # names made by `_temporary_name` and `lock`, without `.lock`
 
 
 class Workspace:
     """A root directory with `tmp/` and `locks/`; safe for any number of threads and processes at once.
 
-    Every method raises StoreRefused when the root, or what it looks at inside, could have been written by
-    someone who is not trusted (see `dimorph.trust.Trust`), and OSError when reading or writing fails.
+    Every method raises StoreRefused if the root, or a path that it uses inside, could have been written by an untrusted
+    user (see `dimorph.store.trust.Trust`), and OSError if reading or writing fails.
 
     Attributes:
-        root: the directory, resolved.
-        writable: whether this process may change anything in it.
-        private: whether only me and root may have written it.
+        root: the directory, with links resolved.
+        writable: True if this process may change anything in it.
+        private: True if only the current user and root may have written it.
     """
 
     def __init__(self, root: Path, *, writable: bool = True, private: bool = True) -> None:
-        """Names a directory; nothing is made yet.
+        """Refer to a directory without creating it.
 
         Args:
-            root: links on the way to it are followed here, once. Made upon the first write.
-            writable: whether this process may change anything in it.
-            private: only me and root may have written it, and what is made is readable by me only. False:
-                packaged and shared artifacts (see `Trust.of`).
+            root: the directory, created at the first write. Links in its path are followed here, once.
+            writable: True if this process may change anything in it.
+            private: True if only the current user and root may have written it; new files are then readable by the
+                current user only. False for packaged and shared artifacts (see `Trust.of`).
         """
         self.root = Path(os.path.realpath(root))  # Path.resolve raises RuntimeError for links in a circle
         self.writable = writable
@@ -59,9 +59,9 @@ class Workspace:
 
     @contextmanager
     def work_dir(self) -> Iterator[Path]:
-        """A private temporary directory, on the file system of the store, removed at the end.
+        """Create a private temporary directory on the file system of the store, and remove it at the end.
 
-        It belongs to this process and is locked while in use; when the process is killed, `sweep` removes it.
+        The directory is locked while in use. If this process is killed, `sweep` removes it.
         """
         owner = os.getpid()
         name = _temporary_name()
@@ -72,19 +72,20 @@ class Workspace:
             try:
                 yield work
             finally:
-                # A forked child that leaves this block must not take the directory along.
+                # A forked child that leaves this block must not remove its parent's directory.
                 if os.getpid() == owner:
                     _erase(work)
 
     @contextmanager
     def lock(self, key: str) -> Iterator[bool]:
-        """Keeps other threads and processes from building the same thing; waits for them first.
+        """Hold the lock of a key, so that only one thread of one process builds it; wait for another holder.
 
-        A thread that asks again for what it holds waits for ever.
+        The lock is not re-entrant: a thread that asks for a lock that it holds waits for ever.
 
         Yields:
-            Whether the lock is held. It is not where none can be made, e.g. in a read-only store: then work
-            may be done twice, nothing worse. The kernel releases it when its holder dies.
+            True if the lock is held; False if no lock can be created, e.g. in a read-only store. Without a lock the
+            same artifact may be built twice, which is harmless. The operating system releases the lock of a process
+            that dies.
 
         Raises:
             ValueError: `key` is not 64 hex digits.
@@ -99,10 +100,11 @@ class Workspace:
             yield True
 
     def is_due(self, name: str, seconds: float) -> bool:
-        """Return True at most once in so many seconds, to one of all processes; never at the first call of all.
+        """Return True to at most one caller, of all processes, in each period; the first call starts the first period.
 
         Args:
-            name: the file in the root whose time is kept.
+            name: the file in the root whose modification time is the start of the period.
+            seconds: the length of the period.
         """
         mark = self._make_directory() / name
         try:
@@ -115,13 +117,13 @@ class Workspace:
         return True
 
     def sweep(self) -> int:
-        """Removes what killed processes left in `tmp` and `locks`, never what a living one uses.
+        """Remove the files that killed processes left in `tmp` and `locks`; those of running processes stay.
 
-        In a store that is not private, empty `tmp` and `locks` go too, so that only entries get packaged. A
-        private one keeps them: what is removed is moved to `tmp`, and a full disk has no room to make it.
+        If the store is not private, empty `tmp` and `locks` are removed too, so that only entries get packaged. A
+        private store keeps them: removal moves an entry to `tmp` first, which could not be created on a full disk.
 
         Returns:
-            How many temporary directories were removed.
+            The number of temporary directories that were removed.
         """
         if self._enter() is None:
             return 0
@@ -140,7 +142,7 @@ class Workspace:
         return swept
 
     def _enter(self) -> Trust | None:
-        """Checks the root and says whom to trust inside; None: there is no such directory yet."""
+        """Check the root and return the trust for paths inside; None if the root does not exist."""
         trust = Trust.of(self.root, self.private)
         try:
             status = self.root.lstat()
@@ -153,7 +155,7 @@ class Workspace:
         return trust
 
     def _descend(self, trust: Trust, *names: str) -> tuple[Path, os.stat_result | None]:
-        """Checks `names`, each inside the one before; returns the last and its status (None: not there)."""
+        """Check the directories `names`, each inside the one before; return the last and its status (None: missing)."""
         path, status = self.root, None
         for name in names:
             path = path / name
@@ -165,7 +167,7 @@ class Workspace:
         return path, status
 
     def _make_directory(self, *names: str) -> Path:
-        """Makes what is missing of the root and `names` inside it; checks every level; returns the last."""
+        """Create the root and the directories `names` inside it where missing, check each, and return the last."""
         if not self.writable:
             raise OSError(errno.EROFS, "the store is used read-only", str(self.root))
         for _ in range(_ATTEMPTS):
@@ -186,7 +188,7 @@ class Workspace:
 
     @contextmanager
     def _create(self, path: Path) -> Iterator[BinaryIO]:
-        """A new file to write, on the disk when the block ends; read-only for everybody after that."""
+        """Create a file to write; when the block ends, the file is on the disk and read-only."""
         mode = 0o400 if self.private else 0o444
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as stream:
@@ -195,17 +197,21 @@ class Workspace:
             os.fsync(fd)
 
     def _make_level(self, path: Path) -> None:
-        """Makes one directory, writable by its owner only. One that is there is left as it is, unchecked."""
+        """Create one directory, writable by its owner only. A path that exists is left as it is, unchecked."""
         with suppress(FileExistsError):
             path.mkdir(0o700 if self.private else 0o755)
 
     def _take_out(self, path: Path, seen: os.stat_result | None = None) -> bool:
-        """Takes an entry out of sight by one rename, then deletes it; not if it is not the one `seen`.
+        """Move an entry to `tmp` by one rename, which hides it from every search, and delete it there.
+
+        Args:
+            path: the entry.
+            seen: its status when it was examined; if another entry is there now, that one stays. None: any entry.
 
         Returns:
-            Whether it was there.
+            True if the entry was there and is removed.
         """
-        rubbish = self._make_directory("tmp") / _temporary_name()  # without a lock: any sweep may have it
+        rubbish = self._make_directory("tmp") / _temporary_name()  # not locked, so that any sweep may delete it too
         try:
             if seen is not None and not os.path.samestat(path.lstat(), seen):
                 return False
@@ -222,13 +228,13 @@ class Workspace:
                 self._make_directory("tmp")
                 return path, locks.acquire(path, wait=True)
             except FileNotFoundError:
-                # A sweep found the directory empty and removed it; or it is a place where nothing can be made.
+                # Either a sweep found the directory empty and removed it, or nothing can be created there.
                 if attempt + 1 == _ATTEMPTS:
                     raise
             except OSError as error:
                 if error.errno not in locks.UNSUPPORTED:
                     raise
-                return path, None  # a sweep gets no lock here either, so it leaves the directory alone
+                return path, None  # a sweep cannot lock here either, so it leaves the directory alone
         raise AssertionError("unreachable")
 
     def _lock_key(self, key: str) -> tuple[Path, int | None]:
@@ -250,7 +256,11 @@ class Workspace:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Removes a directory that has nothing in it any more."""
+    """Remove a directory if it is empty; a missing one is accepted.
+
+    Raises:
+        OSError: the directory is empty but cannot be removed.
+    """
     try:
         directory.rmdir()
     except OSError as error:
@@ -259,7 +269,11 @@ def remove_if_empty(directory: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Puts the names in a directory on the disk, unless the file system cannot (some network ones)."""
+    """Flush the names in a directory to the disk, on file systems that support it (some network ones do not).
+
+    Raises:
+        OSError: the directory cannot be opened or flushed.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -279,12 +293,16 @@ def _erase(directory: Path) -> None:
         _lazy.shutil.rmtree(directory)
     except FileNotFoundError:
         return
-    except OSError as error:  # it is out of sight of every search, so the work it served is not in danger
-        _log.warning("left behind, to be swept: %s: %s", directory, error)
+    except OSError as error:  # harmless for the caller: no search looks into `tmp`
+        _log.warning("cannot be removed now, a later sweep will try again: %s: %s", directory, error)
 
 
 def _sweep_one(directory: Path, stem: str) -> bool:
-    """Removes `stem` and its lock file if its owner is dead. Without a lock file it is, or it is rubbish."""
+    """Remove `stem` and its lock file if the lock is free or missing: no process uses it then.
+
+    Returns:
+        True if `stem` was there and is removed.
+    """
     work, lock = directory / stem, directory / f"{stem}{_LOCK}"
     try:
         if _may_live_elsewhere(work):
@@ -302,7 +320,10 @@ def _sweep_one(directory: Path, stem: str) -> bool:
 
 
 def _may_live_elsewhere(work: Path) -> bool:
-    """Some shared file systems keep flock to one machine: what another one made gets a day to finish."""
+    """Return True for a directory less than a day old of another machine, whose locks may be invisible here.
+
+    Some shared file systems keep the locks of flock within one machine.
+    """
     if work.suffix in ("", f".{_HOST}"):
         return False
     try:

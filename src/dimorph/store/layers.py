@@ -1,4 +1,4 @@
-"""The layers of stores, in the order in which a load searches them: packaged, the user's, shared; and a last resort."""
+"""The stores that a load searches, in order: packaged, the user's, shared; and a fallback where none can be written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimorph._fork import ForkSafeLock
 from dimorph.settings import Settings
 from dimorph.store.store import Store
 
-# The directory of a package's artifacts, beside its kernels' sources.
+# The name of the directory of a package's artifacts, in the directory of its kernels' sources.
 PACKAGED = "_dimorph"
 
 
@@ -22,10 +22,10 @@ class Layer(NamedTuple):
     """One store that a load searches.
 
     Attributes:
-        name: for people.
-        store: the directory.
-        any_compiler: True where an artifact serves whichever compiler made it. Packaged and shared ones do: whoever
-            made them chose the compiler. What was compiled here must match the compiler that is here now.
+        name: the name in messages.
+        store: the store.
+        any_compiler: True if artifacts of any compiler are accepted, as in packaged and shared stores, whose makers
+            chose the compiler. In the user's store an artifact must be made by the compiler in use.
     """
 
     name: str
@@ -38,7 +38,8 @@ def layers(root: Path, settings: Settings, beside: Sequence[Path] = ()) -> list[
 
     Args:
         root: the directory of the kernel's sources.
-        beside: roots of other kernels whose packaged artifacts may hold it.
+        settings: the settings, which name the user's store and the shared ones.
+        beside: roots of other kernels whose packaged artifacts may include those of this kernel; searched first.
     """
     packaged = [directory / PACKAGED for directory in dict.fromkeys([*beside, root])]
     return [
@@ -49,12 +50,12 @@ def layers(root: Path, settings: Settings, beside: Sequence[Path] = ()) -> list[
 
 
 def user_store(settings: Settings) -> Store:
-    """Return the store that builds go into."""
+    """Return the user's store, into which builds publish."""
     return Store(settings.store)
 
 
 def memo_dir(store: Store) -> Path:
-    """Return the directory in which a store remembers compilers."""
+    """Return the directory in which a store keeps identities of compilers and files that compilers reuse."""
     return store.root / "toolchains"
 
 
@@ -63,12 +64,17 @@ _making = ForkSafeLock()
 
 
 def private_store(store: Store, error: Exception) -> Store:
-    """Return a store of this process alone, for when the real one cannot be written."""
+    """Return a temporary store of this process, to use when a store cannot be written; warn at the first call.
+
+    Args:
+        store: the store that cannot be written.
+        error: the reason, for the warning.
+    """
     with _making():
         if not _fallback:
             warnings.warn(
                 f"dimorph: the store {store.root} cannot be used ({error}); "
-                "what is built is kept for this process only",
+                "artifacts are built for this process only and built again by the next one",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -81,11 +87,11 @@ def private_store(store: Store, error: Exception) -> Store:
 
 
 def fallback_stores() -> tuple[Store, ...]:
-    """Return the private store of this process, if there had to be one."""
+    """Return the temporary store of this process; empty if none was needed."""
     return tuple(_fallback)
 
 
 def _remove(directory: str, owner: int) -> None:
-    # A forked child that ends must not take the directory along.
+    # A forked child that ends must not remove its parent's directory.
     if os.getpid() == owner:
         _lazy.shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Lock files that the kernel releases when their holder dies (flock)."""
+"""Lock files (flock), which the operating system releases when their holder dies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from dimorph._fork import no_fork
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
-"""What flock says on file systems without locks, e.g. Lustre mounted without them."""
+"""Error numbers of flock on file systems without locks, e.g. Lustre mounted without them."""
 
 _held: set[int] = set()
 
 
 def _drop_inherited() -> None:
-    """Close the parent's locks in a forked child: kept open, they would outlive the parent."""
+    """Close the parent's locks in a forked child, which would otherwise hold them after the parent's end."""
     for fd in _held:
         os.close(fd)
     _held.clear()
@@ -28,13 +28,17 @@ os.register_at_fork(after_in_child=_drop_inherited)
 
 
 def acquire(path: Path, *, wait: bool) -> int | None:
-    """Locks `path`, made when missing, against every other holder, in this process too.
+    """Lock the file `path`, created if missing, against all other processes and threads.
+
+    Args:
+        path: the lock file.
+        wait: wait until another holder releases the lock.
 
     Returns:
-        The descriptor to give to `release`; None when someone else holds the lock and `wait` is false.
+        The descriptor for `release`; None if another holder has the lock and `wait` is false.
 
     Raises:
-        OSError: the file cannot be made or locked; an errno of `UNSUPPORTED`: this file system has no locks.
+        OSError: the file cannot be created or locked; with an errno of `UNSUPPORTED`, the file system has no locks.
     """
     while True:
         with no_fork:
@@ -50,11 +54,15 @@ def acquire(path: Path, *, wait: bool) -> int | None:
         except BaseException:
             _close(fd)
             raise
-        _close(fd)  # its last holder removed it before we got it: the lock is another file now
+        _close(fd)  # the last holder removed this file before it was locked here, so the lock is another file now
 
 
 def release(path: Path, fd: int | None) -> None:
-    """Removes the lock file while it is still held, so that those who wait for it notice, and lets go."""
+    """Remove the lock file and release the lock, in this order, so that waiting processes notice the removal.
+
+    Raises:
+        OSError: the file cannot be removed; the lock is released all the same.
+    """
     try:
         path.unlink(missing_ok=True)
     finally:
@@ -64,11 +72,11 @@ def release(path: Path, fd: int | None) -> None:
 
 @contextmanager
 def releasing(path: Path, fd: int | None) -> Iterator[None]:
-    """Releases the lock at the end, in the process that took it: a forked child has lost it already.
+    """Release a lock at the end of the block, in the process that acquired it: a forked child does not hold it.
 
     Args:
-        path: the lock file, removed.
-        fd: from `acquire`; None where the file system has no locks.
+        path: the lock file.
+        fd: the descriptor that `acquire` returned; None if the file system has no locks.
     """
     owner = os.getpid()
     try:

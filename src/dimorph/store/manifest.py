@@ -1,8 +1,8 @@
-"""The manifest: what was built ahead of time into a directory.
+"""The manifest: the list of the artifacts that were built ahead of time into a directory.
 
-People read it, `aot.verify` checks it, and a load of some values learns from it which entry of a wider set may serve
-(`resolve.wider`); which artifact is the right one is decided by keys alone. It holds no path of the machine it was made
-on and no time.
+People read it, `aot.verify` checks it, and `resolve.wider` finds in it the entries of wider sets that may serve a load
+of some of their values. The artifact itself is always chosen by its key. The manifest contains no time and no path of
+the machine that it was made on.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact.
+    """The description of one artifact.
 
     Attributes:
         kind: `entry`, `case` or `device`.
-        kernel: whose it is; the thread pool is an entry of its own.
-        values: axis name -> value, of the axes that have one value.
-        target: the target level; of device code, the architecture.
-        key, toolchain_id: its address in the directory.
-        compiler: in words.
-        ffi_abi: the FFI ABI it was made for.
-        glibc: the oldest glibc that it loads on; None: it needs none.
-        driver: the CUDA version of the oldest NVIDIA driver that loads it; None: it is host code.
-        bytes: the size of its files.
+        kernel: the name of its kernel; the thread pool is an entry of a kernel of its own.
+        values: axis name -> value, as text, of the axes that have one value.
+        target: the target level; for device code, the architecture.
+        key: the content key, 64 hex digits; with `toolchain_id`, the address in the directory.
+        toolchain_id: the identity of the compiler, 16 hex digits.
+        compiler: the name and version of the compiler, for people.
+        ffi_abi: the FFI ABI that it was made for.
+        glibc: the oldest glibc that it loads on, e.g. `2.17`; None: it requires none.
+        driver: the CUDA version of the oldest NVIDIA driver that loads it, e.g. `13.0`; None for host code.
+        bytes: the size of its files together.
     """
 
     kind: str
@@ -54,7 +55,7 @@ class Row:
 
     @classmethod
     def of(cls, artifact: Artifact) -> Row:
-        """The row of an artifact; reads its object.
+        """Return the row of an artifact; reads its object.
 
         Raises:
             LoadError, ToolchainError, OSError: see `elf.needs`.
@@ -76,7 +77,7 @@ class Row:
 
     @property
     def address(self) -> tuple[str, str]:
-        """Where it is found."""
+        """The address of the artifact in the directory: content key and identity of the compiler."""
         return self.key, self.toolchain_id
 
 
@@ -85,15 +86,15 @@ class Built:
     """One instantiation set, as it was built.
 
     Attributes:
-        given: axis name -> values, of the axes whose values were not the declared ones. Building the same again
-            takes the place of what was built before.
-        values: axis name -> the values left; none for a choice axis that nobody fixed.
+        given: axis name -> values, of the axes whose values differed from the declared ones. A later build with the
+            same `given` replaces this one.
+        values: axis name -> its values; none for a choice axis whose value `choose` computes.
         specializations: every combination, axis name -> value.
         targets: the target levels.
-        archs: the GPU architectures that were asked for; none: those that the kernel declares.
-        debug: whether it was a debug build.
-        cxxflags: the user's own flags.
-        artifacts: the entry, the cases and what they need, for every target.
+        archs: the GPU architectures that were asked for; empty: those that the kernel declares.
+        debug: True for a debug build.
+        cxxflags: the user's flags.
+        artifacts: the entry, the cases, their device code and the thread pool, for every target.
     """
 
     given: Mapping[str, list[str]]
@@ -108,13 +109,16 @@ class Built:
 
 @dataclass(frozen=True)
 class Record:
-    """What a directory has of one kernel.
+    """The record of one kernel: its declaration, and the sets that were built.
 
     Attributes:
         name: the kernel's name.
-        entry, case, device, functions: as declared.
-        axes: axis name -> what was declared of it.
-        built: its instantiation sets.
+        entry: the entry source, as declared.
+        case: the case sources, as declared.
+        device: the device sources, as declared.
+        functions: the functions of the cases, as declared.
+        axes: axis name -> its kind, C++ names and declared values, and whether it is a choice axis.
+        built: the instantiation sets that were built.
     """
 
     name: str
@@ -128,16 +132,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a directory has: `identity` of a kernel -> its record."""
+    """The content of a manifest.
+
+    Attributes:
+        kernels: `identity` of a kernel -> its record.
+    """
 
     kernels: Mapping[str, Record]
 
     def rows(self) -> dict[tuple[str, str], Row]:
-        """Every artifact once, by its address."""
+        """Return the rows of all artifacts, each once, by address."""
         return {row.address: row for record in self.kernels.values() for row in rows(record).values()}
 
     def to_json(self) -> str:
-        """The text of the file: sorted, so that equal manifests are equal bytes."""
+        """Return the text of the file, sorted so that equal manifests are equal bytes."""
         every = self.rows().values()
         body = {
             "format": FORMAT,
@@ -154,10 +162,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = NAME) -> Manifest:
-        """Reads what `to_json` wrote.
+        """Parse the text that `to_json` returned.
 
         Raises:
-            ArtifactCorrupt: it is something else, or another format version; the message starts with `where`.
+            ArtifactCorrupt: the text is no manifest or has another format version; the message starts with `where`.
         """
         try:
             raw = json.loads(text)
@@ -169,28 +177,31 @@ class Manifest:
 
 
 def rows(record: Record) -> dict[tuple[str, str], Row]:
-    """The artifacts of one kernel, each once, by address."""
+    """Return the rows of one kernel's artifacts, each once, by address."""
     return {row.address: row for built in record.built for row in built.artifacts}
 
 
 def identity(kernel: Declaration) -> str:
-    """What a manifest calls a kernel: the file that declares it, relative to its root, and its name."""
+    """Return the name of a kernel in manifests: the file that declares it, relative to its root, and its name."""
     origin = kernel.origin
-    place = origin.relative_to(kernel.root).as_posix() if kernel.root in origin.parents else origin.name
-    return f"{place}:{kernel.name}"
+    file = origin.relative_to(kernel.root).as_posix() if kernel.root in origin.parents else origin.name
+    return f"{file}:{kernel.name}"
 
 
 def given(instantiations: InstantiationSet) -> dict[str, list[str]]:
-    """Return axis name -> values, as text, of the axes without their declared values (a choice axis: that is fixed)."""
+    """Return axis name -> values, as text, of the axes whose values differ from the declared ones.
+
+    Of the choice axes these are the ones with a fixed value.
+    """
     beyond = instantiations.beyond_declared()
     return {axis.name: [axis.text(v) for v in left] for axis, left in instantiations.pairs() if axis.name in beyond}
 
 
 def holding(built: Built, instantiations: InstantiationSet) -> InstantiationSet | None:
-    """Return the set that was built, as the declaration has it now, if it holds another one.
+    """Return the set that was built, under the present declaration, if it contains `instantiations`; else None.
 
-    Of a variant that is declared nowhere only the name is known. An entry of several variants needs no more of them;
-    the stand-in for its case cannot be compiled.
+    Of a variant that is not declared any more only the name is known. That suffices for an entry of several variants;
+    a case of such a variant cannot be compiled.
     """
     kernel, wider = instantiations.kernel, {}
     try:
@@ -207,7 +218,7 @@ def holding(built: Built, instantiations: InstantiationSet) -> InstantiationSet 
 
 
 def record_of(kernel: Declaration, built: list[Built]) -> Record:
-    """The record of a kernel as it is declared now."""
+    """Return the record of a kernel as it is declared now, with the given sets."""
     axes = {
         axis.name: {
             "kind": axis.kind,
@@ -222,17 +233,17 @@ def record_of(kernel: Declaration, built: list[Built]) -> Record:
 
 
 def with_built(manifest: Manifest, kernel: Declaration, others: list[Built], built: Built) -> Manifest:
-    """The manifest with a set just built, beside `others` of the same kernel that are kept."""
+    """Return the manifest with `built` added to a kernel; of the kernel's earlier sets only `others` are kept."""
     ordered = sorted([*others, built], key=lambda one: sorted(one.given.items()))
     return Manifest({**manifest.kernels, identity(kernel): record_of(kernel, ordered)})
 
 
 def read(directory: Path) -> Manifest:
-    """The manifest of a directory; an empty one if it has none.
+    """Read the manifest of a directory; return an empty one if the directory has none.
 
     Raises:
         ArtifactCorrupt: the file is no manifest.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     path = directory / NAME
     try:
@@ -256,10 +267,10 @@ def _built(raw: dict[str, Any]) -> Built:
 
 
 def _fields(kind: type[Any], raw: dict[str, Any]) -> dict[str, Any]:
-    """The fields of such a description.
+    """Return `raw` if its keys are the fields of the dataclass `kind`.
 
     Raises:
-        ValueError: a field is missing or too many.
+        ValueError: a field is missing or unknown.
     """
     wanted = {f.name for f in fields(kind)}
     if set(raw) != wanted:

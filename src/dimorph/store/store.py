@@ -1,6 +1,7 @@
-"""Where artifacts are kept and found by key: `<root>/<key[:2]>/<key>/<toolchain_id>/`.
+"""A store: a directory that keeps artifacts by key, as `<root>/<key[:2]>/<key>/<toolchain_id>/`.
 
-An entry comes into being by one rename and is never changed, so what is found is whole. Locks only save work.
+Such a directory is an entry. An entry is created by one rename and never changed, so readers see it whole or not at
+all. Locks only avoid building the same artifact twice.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from dimorph.store.trust import Trust
 _log = logger(__name__)
 
 _DAY = 86400.0  # seconds
-_ATTEMPTS = 16  # each is lost only to another process that removes or publishes the same entry just then
+_ATTEMPTS = 16  # an attempt fails only if another process removes or publishes the same entry at the same moment
 
 _T = TypeVar("_T")
 
 
 class Broken(NamedTuple):
-    """Something in a store that cannot be used, and why.
+    """An entry or directory of a store that cannot be used, with the error.
 
     Attributes:
         path: the entry, or the directory that cannot be searched.
@@ -41,7 +42,13 @@ class Broken(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What an entry takes (bytes) and when it was last used (to the day)."""
+    """The size of an entry and its last use.
+
+    Attributes:
+        path: the entry.
+        size: the size of its files, in bytes.
+        used: the time of the last use, accurate to a day.
+    """
 
     path: Path
     size: int
@@ -49,37 +56,38 @@ class Usage(NamedTuple):
 
 
 def is_content_error(error: Exception) -> bool:
-    """Tells bad content, whose entry may go, from failing input or output, which never deletes anything.
+    """Return True for bad content, whose entry may be removed; False for failing input or output.
 
     Args:
-        error: raised while an entry was read whose directory was there.
+        error: the error raised while an entry was read whose directory exists.
     """
-    # A file missing inside an entry is content too: the description, or one that the description names.
+    # A missing file is bad content too: the description, or a file that the description names.
     return isinstance(error, (ArtifactCorrupt, FileNotFoundError))
 
 
 class Store(Workspace):
     """A directory of artifacts; safe for any number of threads and processes at once.
 
-    Every method raises StoreRefused when the root, or what it looks at inside, could have been written by
-    someone who is not trusted (see `dimorph.trust.Trust`), and OSError when reading or writing fails.
+    Every method raises StoreRefused if the root, or a path that it uses inside, could have been written by an untrusted
+    user (see `dimorph.store.trust.Trust`), and OSError if reading or writing fails.
     """
 
     def find(self, key: str, toolchain_id: str | None = None) -> Artifact | None:
-        """Looks an artifact up and verifies its description and checksums.
+        """Find an artifact and verify its description and checksums.
 
         Args:
-            key: content key, 64 hex digits.
-            toolchain_id: identity of the compiler that must have made it, 16 hex digits. None: any; of
-                several the one created last.
+            key: the content key, 64 hex digits.
+            toolchain_id: the identity of the compiler that made it, 16 hex digits. None: any compiler; of several
+                artifacts, the one created last is returned.
 
         Returns:
-            The artifact, or None. Bad content counts as absent, with a warning in the log; a writable store
-            removes it.
+            The artifact, or None. An entry with bad content is not found: a warning is logged, and a writable store
+            removes the entry.
 
         Raises:
-            ValueError: malformed key or identity.
-            StoreRefused, OSError: as for the class; when any identity serves, only if no other one does.
+            ValueError: the key or the identity is malformed.
+            StoreRefused, OSError: as for the class; with `toolchain_id` None, only if no other compiler's artifact is
+                found.
         """
         _check_ids("Store.find", key, toolchain_id)
         trust = self._enter()
@@ -98,26 +106,26 @@ class Store(Workspace):
         if problems and not found:
             raise problems[0]
         for problem in problems:
-            _log.warning("passed over: %s", problem)
+            _log.warning("artifact passed over: %s", problem)
         return max(found, key=lambda a: (a.meta.created_at(), a.meta.toolchain_id), default=None)
 
     def publish(self, key: str, toolchain_id: str, files: Mapping[str, Path], meta: Meta) -> Artifact:
-        """Copies files in and makes them an entry, by one rename: it is found whole or not at all.
+        """Copy files into a new entry, which becomes visible whole by one rename.
 
-        When another process was first, its entry is verified and returned; if it is corrupt, it is replaced.
-        The files given stay where they are, so that the caller can use them when publishing fails.
+        If another process published the entry first, that entry is verified and returned; if it is corrupt, it is
+        replaced. The given files stay where they are, so that the caller can use them if publishing fails.
 
         Args:
-            key: content key, 64 hex digits, that of `meta`.
-            toolchain_id: identity of the compiler, 16 hex digits, that of `meta`.
+            key: the content key, 64 hex digits, equal to that of `meta`.
+            toolchain_id: the identity of the compiler, 16 hex digits, equal to that of `meta`.
             files: name in the entry -> file to copy.
-            meta: the description. Its `files` is filled in; if not empty, the copies must agree with it.
+            meta: the description. Its `files` is filled in; if not empty, it must match the copies.
 
         Raises:
-            ValueError: malformed or disagreeing arguments.
-            ArtifactCorrupt: a file is not what `meta.files` says.
-            StoreRefused: the place is unsafe.
-            OSError: the store is full, read-only, or fails; nothing is left that is ever found.
+            ValueError: the arguments are malformed or contradict each other.
+            ArtifactCorrupt: a file does not match `meta.files`.
+            StoreRefused: an untrusted user could have written the store.
+            OSError: the store is full, read-only, or fails; no entry is visible then.
         """
         _check_ids("Store.publish", key, toolchain_id)
         if (meta.key, meta.toolchain_id) != (key, toolchain_id):
@@ -132,31 +140,34 @@ class Store(Workspace):
             return self._install(entry, self._fill(entry, files, meta))
 
     def entries(self) -> Iterator[Artifact | Broken]:
-        """Everything in the store, in the order of keys. Reads descriptions, does not compare checksums."""
+        """Yield every entry in the order of keys, as an artifact or as broken. Checksums are not compared."""
         return self._each(_read)
 
     def verify(self) -> list[Broken]:
-        """Compares every checksum in the store; reports what cannot be used and removes nothing."""
+        """Compare every checksum in the store and return the broken entries; nothing is removed."""
         return [item for item in self._each(_read_verified) if isinstance(item, Broken)]
 
     def usage(self) -> list[Usage]:
-        """What each entry takes, least recently used first; without what is refused or fails (logged)."""
+        """Return size and last use of every entry, least recently used first; those that cannot be read are logged."""
         result = []
         for item in self._each(_measure):
             if isinstance(item, Usage):
                 result.append(item)
             else:
-                _log.warning("not counted: %s: %s", item.path, item.error)
+                _log.warning("artifact not counted: %s: %s", item.path, item.error)
         return sorted(result, key=lambda usage: (usage.used, usage.path))
 
     def size(self) -> int:
-        """Bytes that the entries take."""
+        """Return the size of all entries, in bytes."""
         return sum(usage.size for usage in self.usage())
 
     def remove(self, key: str, toolchain_id: str | None = None) -> int:
-        """Removes the entries of a key (of one compiler, or all) and returns how many there were.
+        """Remove the entries of a key, of one compiler or of all, and return their number.
 
-        Like all removal, this leaves what a process has loaded alone: mappings outlive the file's name.
+        Processes that have loaded an object of an entry are not affected: the system keeps a mapped file.
+
+        Raises:
+            ValueError: the key or the identity is malformed.
         """
         _check_ids("Store.remove", key, toolchain_id)
         trust = self._enter()
@@ -175,14 +186,14 @@ class Store(Workspace):
         max_age: _lazy.datetime.timedelta | None,
         min_age: _lazy.datetime.timedelta | None = None,
     ) -> list[Usage]:
-        """Remove the least recently used entries until the rest fits, and return them.
+        """Remove the least recently used entries until the rest is within the limits, and return the removed ones.
 
-        An entry that another process found just before may be among them; that process builds it again.
+        An entry that another process found just before may be removed; that process builds it again.
 
         Args:
-            max_bytes: the bytes that the entries may take; None: any amount.
-            max_age: the time since the last use that an entry may have; None: any time.
-            min_age: entries that were used since then stay; None: none does for that.
+            max_bytes: the limit of the entries' size together, in bytes; None: no limit.
+            max_age: the limit of the time since an entry's last use; None: no limit.
+            min_age: entries used within this time stay, whatever the limits; None: no entry is kept for its use.
         """
         usages = self.usage()
         total = sum(usage.size for usage in usages)
@@ -193,7 +204,7 @@ class Store(Workspace):
             too_old = max_age is not None and age > max_age
             too_new = min_age is not None and age < min_age
             if too_new or (not too_old and (max_bytes is None or total <= max_bytes)):
-                break  # the rest was used later still
+                break  # all further entries were used later
             total -= usage.size
             if self._discard(usage.path):
                 removed.append(usage)
@@ -217,7 +228,7 @@ class Store(Workspace):
             self._reject(path, status, artifact)
             return None
         if self.writable and time.time() - status.st_mtime > _DAY:
-            # The directory's own time is free to record use: it is no content, and once a day costs nothing.
+            # The directory's modification time records the use: it is not part of the content, and is set once a day.
             try:
                 os.utime(path)
             except OSError as error:
@@ -231,7 +242,7 @@ class Store(Workspace):
                 outcome = "removed" if self._discard(path, status) else "gone already"
             except OSError as failure:
                 outcome = f"cannot be removed ({failure})"
-        _log.warning("not used, its content is bad: %s; %s", error, outcome)
+        _log.warning("artifact not used, its content is bad: %s; %s", error, outcome)
 
     def _discard(self, path: Path, seen: os.stat_result | None = None) -> bool:
         taken = self._take_out(path, seen)
@@ -262,12 +273,12 @@ class Store(Workspace):
                 self._make_directory(meta.key[:2], meta.key)
                 entry.rename(final)
             except FileNotFoundError:
-                continue  # someone removed the last entry beside this one, and the directory with it
-            except OSError as error:  # ENOTDIR: there is something else, which is refused below
+                continue  # another process removed the last other entry of the key, and the directory with it
+            except OSError as error:  # ENOTDIR: the path is not a directory, which is refused below
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
             else:
-                with suppress(FileNotFoundError):  # removed already
+                with suppress(FileNotFoundError):  # another process has removed it already
                     sync_directory(home)
                 return Artifact(final, meta)
             trust = self._enter()
@@ -279,9 +290,9 @@ class Store(Workspace):
             winner = _examine(trust, final)
             if isinstance(winner, Artifact):
                 return winner
-            _log.warning("replaced, its content is bad: %s", winner)
+            _log.warning("artifact replaced, its content is bad: %s", winner)
             self._discard(final, status)
-        raise OSError(errno.EBUSY, f"changed by others {_ATTEMPTS} times in a row", str(final))
+        raise OSError(errno.EBUSY, f"changed by other processes {_ATTEMPTS} times in a row", str(final))
 
     def _each(self, look: Callable[[Trust, Path], _T]) -> Iterator[_T | Broken]:
         trust = self._enter()
@@ -294,12 +305,12 @@ class Store(Workspace):
             try:
                 yield look(trust, path)
             except (ArtifactCorrupt, OSError) as error:
-                if path.exists():  # otherwise someone removed it meanwhile
+                if path.exists():  # otherwise another process has removed it
                     yield Broken(path, error)
 
 
 def _walk(trust: Trust, directory: Path, lengths: tuple[int, ...]) -> Iterator[Path | Broken]:
-    """The entries below `directory`, whose names have these numbers of hex digits, level by level."""
+    """Yield the entries below `directory`; `lengths` are the numbers of hex digits in the names of each level."""
     if not lengths:
         yield directory
         return
@@ -341,7 +352,7 @@ def _measure(_trust: Trust, path: Path) -> Usage:
 
 
 def _examine(trust: Trust, path: Path) -> Artifact | Exception:
-    """The entry, verified, or what is wrong with its content; every other failure is raised."""
+    """Return the verified artifact of an entry, or the error in its content; raise every other error."""
     try:
         return _read_verified(trust, path)
     except Exception as error:

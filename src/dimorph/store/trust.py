@@ -1,4 +1,4 @@
-"""Who may have written what is about to be loaded. Loading a shared object runs its code with our rights."""
+"""Checks of the users who may have written a store: loading a shared object runs its code with the caller's rights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 class Trust(NamedTuple):
     """The users and groups that may have written a store.
 
-    Checks go from the root inwards: once a directory is known to be writable by trusted users only, nobody
-    else can swap what is in it, so looking (`lstat`) and then using the path races with nobody but them.
+    Checks go from the root inwards. In a directory that only trusted users can write, nobody else can replace a path
+    between its check (`lstat`) and its use.
 
     Attributes:
-        owners: user ids that may own directories and files.
-        writers: group ids whose write permission is accepted; world-writable never is.
+        owners: the ids of the users that may own directories and files.
+        writers: the ids of the groups that may have write permission; world-writable paths are always refused.
     """
 
     owners: frozenset[int]
@@ -30,16 +30,20 @@ class Trust(NamedTuple):
 
     @classmethod
     def of(cls, root: Path, private: bool) -> Trust:
-        """Whom to trust with the store at `root` (a resolved path, which need not exist).
+        """Return the users and groups to trust with the store at `root`.
 
-        A private store: me and root, and no group.
+        A private store trusts the current user and root, and no group.
 
-        Otherwise (packaged artifacts, shared stores) also whoever controls the directory that holds the
-        root: its owner, and its group where that may write. They can put anything in the root's place, and
-        for packaged artifacts that directory is the Python package, whose code has already run in this
-        process. Refusing them would protect nothing and break what pip makes: files owned by the user who
-        installed into a shared environment, or, under umask 002, group-writable throughout. What is more
-        open than the directory that holds the root is refused all the same.
+        Other stores (packaged artifacts, shared stores) also trust those who control the directory that contains the
+        root: its owner, and its group if that may write. These can replace the root as a whole, and for packaged
+        artifacts the directory is the Python package, whose code this process has already run. Refusing them would
+        protect nothing and would refuse installations by pip: files owned by the user who installed into a shared
+        environment, or, under umask 002, writable by the group. Paths that are more open than the directory that
+        contains the root are refused all the same.
+
+        Args:
+            root: the root, with links resolved; it need not exist.
+            private: True for a private store.
         """
         me = os.geteuid()
         if private:
@@ -48,21 +52,21 @@ class Trust(NamedTuple):
             holder = root.parent.stat()
         except FileNotFoundError:
             return cls(frozenset({0, me}))
-        # In a sticky directory the group may add names but not touch those of others.
+        # In a sticky directory the group may add files but cannot replace those of others.
         shared = holder.st_mode & stat.S_IWGRP and not holder.st_mode & stat.S_ISVTX
         return cls(frozenset({0, me, holder.st_uid}), frozenset({holder.st_gid} if shared else ()))
 
     def check(self, path: Path, status: os.stat_result, *, directory: bool, root: bool = False) -> None:
-        """Refuses what someone else may have written, and links, which lead out of what was checked.
+        """Refuse a path that an untrusted user may have written, and links, which lead to unchecked directories.
 
         Args:
-            path: what is looked at; its parent has been checked already.
-            status: its status, from `lstat`, or from `fstat` of what was opened without following links.
-            directory: whether a directory or a regular file is expected.
-            root: whether this is the root of the store (only the advice differs).
+            path: the path to check; its parent has been checked already.
+            status: its status, from `lstat`, or from `fstat` of a file that was opened without following links.
+            directory: True if a directory is expected, False for a regular file.
+            root: True for the root of the store, for which the advice in the message differs.
 
         Raises:
-            StoreRefused: the message names the path, what is wrong, and the command that mends it.
+            StoreRefused: the path is refused; the message names it, the problem, and the command that mends it.
         """
         mode = status.st_mode
         right_type = stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)
@@ -77,24 +81,25 @@ class Trust(NamedTuple):
             actual = "is a link" if stat.S_ISLNK(mode) else f"is of type {stat.filemode(mode)[0]!r}"
             _refuse(path, f"{actual}, expected {expected} (links inside a store are refused)", f"rm {name}")
         if status.st_uid not in self.owners:
-            # The owner of the root alone says nothing about what is in it, which is checked by itself; what
-            # someone else put into a store is theirs, so it goes.
+            # A root needs a trusted owner only, since its content is checked by itself. Any other path was put into the
+            # store by an untrusted user and has to go.
             mend = f"sudo chown {os.geteuid()} {name}" if root else f"sudo rm -rf {name}"
             users = ", ".join(str(uid) for uid in sorted(self.owners))
             _refuse(path, f"is owned by user {status.st_uid}, expected one of {users}", mend)
         whom = "world" if loose & stat.S_IWOTH else f"group {status.st_gid}"
-        # What others put into a directory is theirs, and refused by itself; a file may have been changed.
+        # A directory needs another mode only: files that others put into it belong to them and are refused by
+        # themselves. A file may have been changed by others and has to go.
         mend = f"chmod go-w {name}" if directory else f"rm {name}"
         _refuse(path, f"is writable by {whom} (mode {stat.S_IMODE(mode):04o}), expected go-w", mend)
 
     def opener(self, path: str, flags: int) -> int:
-        """For `open(..., opener=...)`: opens a file of a store without following a link, and checks it.
+        """Open a file of a store without following links, and check it; for `open(..., opener=...)`.
 
         Raises:
-            StoreRefused: it is a link, not a regular file, or someone else may have written it.
-            OSError: it cannot be opened.
+            StoreRefused: the path is a link or no regular file, or an untrusted user may have written it.
+            OSError: the file cannot be opened.
         """
-        try:  # O_NONBLOCK: a named pipe would wait for a writer for ever
+        try:  # O_NONBLOCK: opening a named pipe would otherwise wait for a writer, possibly for ever
             fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -109,10 +114,10 @@ class Trust(NamedTuple):
 
 
 def check_parents(root: Path) -> None:
-    """Refuses a root that anybody could have swapped: above it, world-writable directories must be sticky.
+    """Refuse a root that any user could have replaced: world-writable directories above it must be sticky.
 
     Raises:
-        StoreRefused: one is not; the message names it and the command that mends it.
+        StoreRefused: a directory is not sticky; the message names it and the command that mends it.
     """
     for parent in root.parents:
         try:

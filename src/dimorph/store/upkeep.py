@@ -1,4 +1,4 @@
-"""Keep the user's store within its bounds: one sweep a day, by size and by age."""
+"""Keep the user's store within its limits of size and age: one sweep a day."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dimorph.store.store import Store
 _log = logger("dimorph")
 
 _DAY = 86400.0  # seconds
-# Its time says when the store was swept last.
+# The file whose modification time is that of the last sweep.
 _MARK = "swept"
 
 
 def sweep_daily(store: Store, settings: Settings) -> None:
-    """Remove what killed builds left, artifacts that are too old, and the least recently used beyond the size.
+    """Remove files of killed builds, artifacts that are too old, and the least recently used beyond the size limit.
 
-    The first build of a day does it, after its own work. Artifacts that were used within a day stay, whatever the size:
-    other builds and loads may be about to open them. A store that cannot be swept costs a line in the log.
+    The first build of a day sweeps, after its own work. Artifacts used within a day stay, whatever their size: other
+    builds and loads may be about to open them. If the store cannot be swept, a line is logged.
     """
     try:
         if not store.is_due(_MARK, _DAY):
             return
         swept = store.sweep()
         days = _lazy.datetime.timedelta
-        # The use of an artifact is recorded to the day, so within two days it may be in use.
+        # A use is recorded at most once a day: if the record is two days old, the last use may be one day old.
         removed = store.prune(int(settings.store_size), days(seconds=settings.store_age), days(seconds=2 * _DAY))
     except OSError as error:
         _log.info("%s is not swept: %s", store.root, error)
