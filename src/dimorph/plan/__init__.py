@@ -1,1 +1,1 @@
-"""From texts to units with keys: no compiler, no clock."""
+"""From C++ text to units of compilation with content keys: a pure computation, without compiler or clock."""

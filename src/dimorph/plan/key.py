@@ -1,4 +1,4 @@
-"""Content keys: pure functions of declarations and source texts. No compiler, no GPU, no clock, no absolute path."""
+"""Content keys: pure functions of declarations, source texts and flags, independent of the machine and its paths."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dimorph import _lazy
 from dimorph.source.cpp_text import without_comments
 from dimorph.source.include_scan import SourceFile
 
-# Part of every key. Raise it when what an artifact must look like changes.
+# A part of every key, to be raised when the required form of an artifact changes.
 FORMAT_VERSION = 2
 # The C interface that entries are written against; tvm-ffi keeps it stable within a minor version.
 FFI_ABI = "tvm-ffi 0.1"
 
 
 def digest(fields: Iterable[str | bytes]) -> str:
-    """SHA-256 of fields, each preceded by its length, so that no two lists of fields run together."""
+    """Return the SHA-256 of fields as 64 hex digits; each is hashed with its length, so that unequal lists differ."""
     state = _lazy.hashlib.sha256()
     for field in fields:
         data = field.encode("utf-8", "surrogateescape") if isinstance(field, str) else field
@@ -32,14 +32,14 @@ def content_key(
     options: Iterable[str],
     target: str,
 ) -> str:
-    """The key of one compile.
+    """Return the content key of one compile, 64 hex digits.
 
     Args:
         unit: the text of the translation unit.
-        header: the config header; its comments do not count.
-        sources: every project file that the compile can reach.
-        options: what was asked of the compiler, in words that do not depend on which one it is.
-        target: the name of the target level.
+        header: the text of the config header; its comments are not part of the key.
+        sources: every project file that the compile can include.
+        options: the options of the compile, as texts that are the same for every compiler.
+        target: the name of the target level or architecture.
     """
     files = [field for file in sources for field in (file.logical, file.sha256)]
     options = list(options)

@@ -1,4 +1,4 @@
-"""In what two content keys differ, in lines for people."""
+"""The differences between two content keys, as lines for people."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dimorph.plan.key_record import KeyRecord
 
-# As many names, and lines of a text's difference, as are worth reading.
+# The most names or changed lines that are shown of one part.
 _MOST = 12
 
 
 def differences(before: KeyRecord, now: KeyRecord) -> list[str]:
-    """A line for each thing in which two keys differ; what one of them does not hold is not compared, and said."""
+    """Return lines that describe the differences between two keys; one says if sources and flags were not compared."""
     found = []
     if before.target != now.target:
         found.append(f"target: {before.target}, now {now.target}")
@@ -55,7 +55,7 @@ def _changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> Itera
         ("new", [name for name in now if name not in before]),
         ("gone", [name for name in before if name not in now]),
     ):
-        # The number before the colon says in which include directory it was found.
+        # The number before the colon is the position of the include directory.
         shown = [name.partition(":")[2] for name in names[:_MOST]]
         if names:
             more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""

@@ -1,4 +1,4 @@
-"""What a content key was made of, kept beside what was built, so that two keys can be compared."""
+"""Records of the inputs of content keys, kept inside the artifacts so that two keys can be compared."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dimorph.source.cpp_text import without_comments
 from dimorph.store.artifact import Artifact
 from dimorph.toolchain.compiler import Level
 
-# The file of an artifact that holds them.
+# The name of the record's file in an artifact.
 NAME = "inputs.json"
 
-# Of a file's digest: enough to see that the file changed.
+# The digits kept of a file's digest: enough to see that the file changed.
 _DIGITS = 16
 
 
 @dataclass(frozen=True)
 class KeyRecord:
-    """What decides a key, apart from the versions of Dimorph's own format and of the FFI ABI.
+    """The inputs of a content key, apart from the versions of Dimorph's own format and of the FFI ABI.
 
     Attributes:
-        header: the config header without comments.
-        target: the target level.
+        header: the text of the config header without comments.
+        target: the name of the target level or architecture.
         unit: the text of the translation unit; None: not recorded.
-        options: what was asked of the compiler, in words; None: not recorded.
-        sources: name -> the first digits of a file's digest; None: not recorded.
+        options: the words of the options of the compile; None: not recorded.
+        sources: logical name of a file -> the first digits of its SHA-256; None: not recorded.
     """
 
     header: str
@@ -41,23 +41,23 @@ class KeyRecord:
 
     @classmethod
     def of(cls, unit: Unit, target: Level, settings: Settings) -> KeyRecord:
-        """Those of a unit, its sources as they are now."""
-        # A debug build belongs to the place of its sources.
-        flags, *place = unit.options(target, settings)
+        """Return the inputs of a unit's key under the given target and settings."""
+        # Of a debug build, the path of the sources is part of the key.
+        flags, *root = unit.options(target, settings)
         return cls(
             header=without_comments(unit.header),
             target=target.name,
             unit=unit.text,
-            options=(*_words(json.loads(flags)), *place),
+            options=(*_words(json.loads(flags)), *root),
             sources={source.logical: source.sha256[:_DIGITS] for source in unit.sources},
         )
 
     @classmethod
     def recorded(cls, artifact: Artifact) -> KeyRecord:
-        """Those that an artifact was built from, as far as it holds them.
+        """Return the inputs of an artifact's key, as far as the artifact contains them.
 
         Raises:
-            ArtifactCorrupt: the record is not one.
+            ArtifactCorrupt: the file of the record is malformed.
             OSError: a file of the artifact cannot be read.
         """
         header = without_comments((artifact.path / f"{artifact.meta.kernel}_config.h").read_text("utf-8"))
@@ -68,16 +68,16 @@ class KeyRecord:
             raw = json.loads(where.read_bytes())
             return cls(header, artifact.meta.target, raw["unit"], tuple(raw["options"]), dict(raw["sources"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise ArtifactCorrupt(f"{where}: expected what a key was made of, got {error!r}") from error
+            raise ArtifactCorrupt(f"{where}: expected the record of a key's inputs, got {error!r}") from error
 
     def to_json(self) -> str:
-        """The text of the record: what the artifact does not say elsewhere."""
+        """Return the text of the record's file, with the inputs that no other file of the artifact contains."""
         content = {"unit": self.unit, "options": self.options, "sources": self.sources}
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, in order."""
+    """Yield every string in a JSON value, in order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Every unit that a load needs. Loading, building ahead, explain and the editor all read it."""
+"""The load plan: every unit that a load needs. Loading, building ahead of time, explain and the editor all use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dimorph.source.include_scan import Files
 from dimorph.toolchain import archs
 from dimorph.toolchain.archs import Arch
 
-# A specialization with device code -> the architectures it is wanted for: one tuple for each kind of GPU, best first.
+# A specialization with device code -> for each kind of GPU, the architectures that can serve it, best first.
 DeviceArchs = Callable[[Specialization], Sequence[tuple[Arch, ...]]]
 
 
@@ -24,12 +24,13 @@ def load_plan(
     """Plan the entry of a set, its cases with their device code, and the thread pool where one of them uses it.
 
     Args:
-        device_archs: says which device code is wanted.
-        specializations: the ones whose cases are wanted; default: all of the set.
-        files: the files that have been read for this load.
+        instantiations: the set whose entry is planned.
+        device_archs: returns the architectures to plan a specialization's device code for.
+        specializations: the specializations whose cases are planned; default: all of the set.
+        files: the files already read for this load; default: none.
 
     Raises:
-        DeclarationError: a source is missing, or one that cannot be keyed.
+        DeclarationError: a source is missing, or it includes a file that cannot be determined.
     """
     files = files or Files()
     units = [entry_unit(instantiations, files)]
@@ -39,15 +40,15 @@ def load_plan(
 
 
 def case_plan(specialization: Specialization, device_archs: DeviceArchs, files: Files | None = None) -> list[Unit]:
-    """Plan one case with its device code, and the thread pool where it uses it; see `load_plan`."""
+    """Plan one case with its device code, and the thread pool if the case uses it; see `load_plan`."""
     return _with_pool(_case(specialization, device_archs, files or Files()))
 
 
 def declared_archs(specialization: Specialization) -> tuple[Arch, ...]:
-    """Return the architectures that the device code of a specialization is for.
+    """Return the architectures that the device code of a specialization supports.
 
     Raises:
-        ToolchainError: the kernel declares a name that is none.
+        ToolchainError: a name that the kernel declares is not the name of an architecture.
     """
     return tuple(archs.by_name(name) for name in specialization.archs())
 

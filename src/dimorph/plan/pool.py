@@ -1,4 +1,4 @@
-"""The thread pool that cases share, one for each process: an entry without cases, built and kept like any other."""
+"""The unit of the thread pool, which all cases in a process share: an entry without cases, built like any other."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ POOL = Declaration(
 
 
 def pool_unit() -> Unit:
-    """Plan the pool."""
+    """Plan the thread pool."""
     return entry_unit(instantiate(POOL))

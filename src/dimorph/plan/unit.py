@@ -1,4 +1,4 @@
-"""Units: what there is to compile, each with its content key."""
+"""Units of compilation, each with its content key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.compiler import Level
 
 INCLUDE = Path(__file__).parent.parent / "include"
-# A case that includes it works with the threads of the process.
+# The header that a case includes to use the thread pool of the process.
 PARALLEL_HEADER = "dimorph/parallel.h"
 
 _EXPORT = re.compile(r"\bDIMORPH_EXPORT\s*\(\s*([A-Za-z_]\w*)\s*\)")
@@ -36,14 +36,14 @@ class Unit:
     Attributes:
         kind: `entry`, `case` or `device`.
         kernel: the kernel that it belongs to.
-        values: axis name -> value, as text; for a dispatching entry, of the axes that have other values than
-            the declared ones, comma separated.
-        text: the translation unit, a few lines that include the author's sources.
+        values: axis name -> value, as text; for a dispatching entry, the values, comma separated, of the axes whose
+            values differ from the declared ones.
+        text: the text of the translation unit, a few lines that include the author's sources.
         header: the text of the config header.
-        include_dirs: searched after the directory of the generated files.
-        sources: every project file that the compile can reach.
-        exports: for an entry, the functions that Python can call, with their parameters' names, comma separated.
-        archs: for device code, the architectures that may serve, best first; a load compiles for the first.
+        include_dirs: the include directories, searched after the directory of the generated files.
+        sources: every project file that the compile can include.
+        exports: for an entry, function that Python can call -> the names of its parameters, comma separated.
+        archs: for device code, the architectures that can serve the GPU; a load compiles for the first.
     """
 
     kind: str
@@ -58,8 +58,8 @@ class Unit:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The author's sources that decide what it is."""
-        # A case is loaded once with its device code, so another device code has to make it another case.
+        """The author's sources that determine its key."""
+        # A case is loaded together with its device code, so the key of a case covers the device sources too.
         kernel = self.kernel
         return {"entry": (kernel.entry,), "case": (*kernel.case, *kernel.device), "device": kernel.device}[self.kind]
 
@@ -71,28 +71,29 @@ class Unit:
 
     @cached_property
     def parallel(self) -> bool:
-        """True where it works with the threads of the process."""
+        """True if it uses the thread pool of the process."""
         return any(source.logical.partition(":")[2] == PARALLEL_HEADER for source in self.sources)
 
     def flags(self, settings: Settings) -> tuple[str, ...]:
-        """Return the flags of this unit beyond the usual ones, the user's own last."""
-        # An entry with cases checks and dispatches, a case with device code launches. More than -O1 makes them no
-        # faster; it makes the compile of such a case half as long again, that of an entry of many combinations twice.
+        """Return the flags of this unit in addition to those of all units, the user's own last."""
+        # An entry with cases only checks and dispatches, a case with device code only launches. A level above -O1 does
+        # not make them faster, but the compile takes 1.5 times as long for such a case, and twice as long for an entry
+        # of many combinations.
         light = bool(self.kernel.device) or (self.kind == "entry" and bool(self.kernel.case))
         mine = ("-O1",) if light and not settings.debug else ()
         return (*mine, *settings.cxxflags)
 
     def options(self, target: Level, settings: Settings) -> tuple[str, ...]:
-        """Return everything asked of the compiler that can change the product, in words that fit every compiler."""
+        """Return the options that can change the output, as texts for the key that are the same for every compiler."""
         if isinstance(target, Arch):
             text = flags.device_id(arch=target, debug=settings.debug)
         else:
             text = flags.host_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
-        # A debugger finds sources by their paths, so a debug build belongs to one place.
+        # A debugger finds sources by their paths, so the key of a debug build contains the path.
         return (text, str(self.kernel.root)) if settings.debug else (text,)
 
     def key(self, target: Level, settings: Settings) -> str:
-        """Return the content key for a target level or an architecture, under the flags that the settings ask for."""
+        """Return the content key for a target level or an architecture, with the flags of the settings."""
         return content_key(
             unit=self.text,
             header=self.header,
@@ -102,19 +103,24 @@ class Unit:
         )
 
     def rescanned(self) -> Unit:
-        """Return the unit with its sources as they are now."""
+        """Return the same unit with its sources scanned again.
+
+        Raises:
+            DeclarationError: as for `entry_unit`.
+        """
         generated = {header_name(self.kernel): self.header}
         return replace(self, sources=Scanner(self.include_dirs, generated).scan(self.names))
 
 
 def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> Unit:
-    """Plan the entry for a set of specializations: in JIT form for a single one, otherwise dispatching.
+    """Plan the entry of an instantiation set: in JIT form for a single specialization, otherwise dispatching.
 
     Args:
-        files: the files that units of the same load have read.
+        instantiations: the set.
+        files: the files already read for units of the same load; default: none.
 
     Raises:
-        DeclarationError: a source is missing, or one that cannot be keyed.
+        DeclarationError: a source is missing, or it includes a file that cannot be determined.
     """
     kernel = instantiations.kernel
     path = kernel.root / kernel.entry
@@ -134,10 +140,11 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
 
 
 def case_unit(specialization: Specialization, files: Files | None = None) -> Unit:
-    """Plan the case of one specialization; the same in both modes.
+    """Plan the case of one specialization; it is the same in JIT and in AOT mode.
 
     Args:
-        files: the files that units of the same load have read.
+        specialization: the specialization.
+        files: the files already read for units of the same load; default: none.
 
     Raises:
         DeclarationError: as for `entry_unit`.
@@ -150,11 +157,12 @@ def case_unit(specialization: Specialization, files: Files | None = None) -> Uni
 
 
 def device_unit(specialization: Specialization, levels: tuple[Arch, ...], files: Files | None = None) -> Unit:
-    """Plan the device code of one specialization; the same in both modes.
+    """Plan the device code of one specialization; it is the same in JIT and in AOT mode.
 
     Args:
-        levels: the architectures that may serve, best first.
-        files: the files that units of the same load have read.
+        specialization: the specialization.
+        levels: the architectures that can serve the GPU; a load compiles for the first.
+        files: the files already read for units of the same load; default: none.
 
     Raises:
         DeclarationError: as for `entry_unit`.
@@ -165,7 +173,13 @@ def device_unit(specialization: Specialization, levels: tuple[Arch, ...], files:
 
 
 def system_include_dirs() -> tuple[Path, ...]:
-    """Return the headers of tvm-ffi's C interface and DLPack. They are a versioned ABI (key.FFI_ABI), not content."""
+    """Return the directories of the headers of tvm-ffi's C interface and of DLPack.
+
+    Keys contain the version of this interface (`key.FFI_ABI`) instead of the content of its headers.
+
+    Raises:
+        DeclarationError: the package apache-tvm-ffi is not installed.
+    """
     spec = find_spec("tvm_ffi")
     if spec is None or not spec.submodule_search_locations:
         raise DeclarationError("the package apache-tvm-ffi is not installed: pip install apache-tvm-ffi")
@@ -194,7 +208,11 @@ def _unit(
 
 
 def _check_header(variant: Variant, include_dirs: Sequence[Path]) -> None:
-    """Refuse a variant whose header another file hides: another struct would be compiled in its place."""
+    """Refuse a variant whose header is missing, or hidden by another file, whose struct would be compiled instead.
+
+    Raises:
+        DeclarationError: the variant is refused; the message names its header.
+    """
     own = variant.root / variant.header
     for directory in include_dirs:
         found = directory / variant.header
