@@ -1,4 +1,4 @@
-"""Content keys stay as they are while code only moves: the pool's, the skeleton's, and attention's three families."""
+"""Golden content keys of the thread pool, the skeleton and attention's three families, which moved code must keep."""
 
 from __future__ import annotations
 
