@@ -1,4 +1,4 @@
-"""Axes and variants: normal forms, texts, what is refused and how it is said."""
+"""Axes and variants: normal forms, texts, and the messages for values that are refused."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_accepts_admits_more_than_is_declared() -> None:
 
 @pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 2**40])
 def test_an_integer_that_no_int_holds_is_refused(number: int) -> None:
-    # `constexpr int WIDTH = 1099511627776;` is 0, with a warning that nobody sees.
+    # A compiler turns `constexpr int WIDTH = 1099511627776;` into 0, and its warning would not be shown.
     with pytest.raises(dm.DeclarationError, match=str(number)):
         dm.int_axis("width", "WIDTH", [number])
     with pytest.raises(dm.DeclarationError, match=str(number)):

@@ -1,4 +1,4 @@
-"""Kernels: which specializations a declaration stands for."""
+"""Kernels: the specializations that a declaration includes."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_variants_are_chosen_by_name_or_by_value() -> None:
 
 
 def test_every_argument_of_load_and_build_is_reserved() -> None:
-    """An axis of such a name would be swallowed by `load(**values)`."""
+    """`load(**values)` would take the value of such an axis for its own argument."""
     named = [
         name
         for verb in (dm.Kernel.load, dm.Kernel.build, dm.Kernel.instantiations)

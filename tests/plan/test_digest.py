@@ -1,4 +1,4 @@
-"""Content keys: what changes one, what does not, and that it takes no compiler."""
+"""Content keys: the inputs that change a key, those that do not, and computing it without a compiler."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_key_is_64_hex_digits() -> None:
 
 
 def _keys(kernel: dm.Kernel, environment: dict[str, str] | None = None, **values: object) -> dict[str, str]:
-    """Label -> key of every unit of a set."""
+    """Return label -> key of every unit of a set."""
     config = settings.current({"PATH": os.environ["PATH"], **(environment or {})})
     instantiations = kernel.instantiations(**values)
     units = [plan.entry_unit(instantiations), *map(plan.case_unit, instantiations)]
@@ -224,7 +224,7 @@ def test_flags_count_and_what_cannot_change_an_object_does_not(environment: dict
     ],
 )
 def test_a_flag_that_makes_the_compiler_read_other_files_is_refused(flag: str) -> None:
-    """Their content is in no key, so editing them would leave old code in use."""
+    """No key covers the content of such files, so old code would stay in use after they are edited."""
     with pytest.raises((ValueError, dm.DimorphError), match="DIMORPH_CXXFLAGS"):
         settings.current({"DIMORPH_CXXFLAGS": flag})
 
@@ -270,7 +270,7 @@ def _must_not_run(*_: object, **__: object) -> None:
 
 
 def test_the_flags_of_a_debug_build_name_its_place(copy_of: Callable[..., dm.Kernel]) -> None:
-    """A debugger needs real paths, so a debug build of a copy is another one."""
+    """A debugger needs real paths, so a debug build of a copy has another key."""
     copy = copy_of(PICK)
     for label, key in itertools.chain(_keys(copy, {"DIMORPH_DEBUG": "1"}).items()):
         assert key != _keys(PICK, {"DIMORPH_DEBUG": "1"})[label]

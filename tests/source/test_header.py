@@ -1,4 +1,4 @@
-"""The config header: one rule for each axis, the same text every time, nothing of the values that are not left."""
+"""The config header: one rule for each axis, the same text every time, independent of values outside the set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _header(kernel: dm.Kernel, **values: object) -> str:
 
 
 def _macros(header: str) -> Mapping[str, str]:
-    """Macro name -> parameters and body, on one line with single blanks."""
+    """Return macro name -> parameters and body, on one line with single blanks."""
     joined = header.replace("\\\n", " ")
     found = re.findall(r"^#define (\w+)(.*)$", without_comments(joined), re.M)
     return {name: " ".join(rest.split()) for name, rest in found}
@@ -135,7 +135,7 @@ def test_a_variant_without_parameters_has_the_same_macros_empty() -> None:
 
 @st.composite
 def _unique_values(draw: st.DrawFn) -> list[list[int]]:
-    # Large and all different, so that each stands for itself wherever it is found in the text.
+    # Large and all different, so that each can be recognized anywhere in the text.
     pool = draw(st.lists(st.integers(100_000, 999_999), min_size=2, max_size=12, unique=True))
     cuts = sorted(draw(st.sets(st.integers(1, len(pool) - 1), max_size=2)))
     return [pool[a:b] for a, b in zip([0, *cuts], [*cuts, len(pool)], strict=True)]
@@ -147,7 +147,7 @@ def test_a_header_of_one_value_never_mentions_the_others(groups: list[list[int]]
     row = [data.draw(st.sampled_from(values)) for values in groups]
     header = _header(_kernel(*axes), **{f"axis{i}": value for i, value in enumerate(row)})
     assert {int(number) for number in re.findall(r"\d{6}", header)} == set(row)
-    # So declaring one more value, or fewer, changes nothing.
+    # So declaring more values, or fewer, does not change the text.
     alone = [dm.int_axis(axis.name, axis.binds[0], [value]) for axis, value in zip(axes, row, strict=True)]
     assert _header(_kernel(*alone)) == header
 
@@ -199,7 +199,7 @@ def test_no_line_says_where_or_when(kernel: dm.Kernel) -> None:
 
 
 def test_the_device_safe_part_stands_alone(tmp_path: Path) -> None:
-    """Constants and variant need no host header: the file alone compiles."""
+    """The constants and the variant need no host header: the file compiles alone."""
     for number, specialization in enumerate(KINDS.instantiations()):
         alone = dm.InstantiationSet(KINDS, tuple((value,) for value in specialization.values))
         (tmp_path / f"{number}.h").write_text(config_header(alone))
@@ -249,6 +249,6 @@ def test_comments_between_tokens_do_not_change_what_is_left(pieces: list[str], d
 
 
 def test_variants_that_are_not_in_a_dispatching_entry_are_not_included() -> None:
-    # Its header may not even compile without the case's types.
+    # The variant's header may not compile without the types of the case.
     header = _header(_kernel(dm.variant_axis("variant", "V", default=PLAIN, values=[PLAIN, SHIFT])))
     assert "variants.h" not in header

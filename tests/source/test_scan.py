@@ -1,4 +1,4 @@
-"""The include scan: it finds whatever any compile could reach, and so does not miss what the compiler reads."""
+"""The include scan: it finds every file that any compile could include, so it misses none that the compiler reads."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def _write(root: Path, tree: Tree) -> None:
 
 
 def _scan(root: Path, dirs: tuple[str, ...] = ("",)) -> list[str]:
-    """The files found from a.cc, relative to the root."""
+    """Return the files found from a.cc, relative to the root."""
     found = Scanner([root / name for name in dirs], {}).scan(["a.cc"])
     return sorted(os.path.relpath(file.path, root) for file in found)
 
 
 def _print(root: Path, dirs: tuple[str, ...] = ("",)) -> str:
-    """Everything about a scan that goes into a key."""
+    """Return the parts of a scan that become part of a key."""
     return str([(file.logical, file.sha256) for file in Scanner([root / n for n in dirs], {}).scan(["a.cc"])])
 
 
 def _compiler_reads(root: Path, dirs: tuple[str, ...] = ("",)) -> list[str]:
-    """The same by the compiler's own word."""
+    """Return the files that the compiler says it reads, relative to the root."""
     compiler = host.find(dimorph_settings.current())
     work = root / ".work"
     work.mkdir(exist_ok=True)
@@ -143,10 +143,10 @@ def test_a_header_behind_a_linked_directory_is_the_one_that_is_hashed(tmp_path: 
 
 @st.composite
 def _trees(draw: st.DrawFn) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Random headers in three directories that include each other in every way, cycles and missing ones too."""
-    places = ["", "p/", "q/", "q/r/"]
+    """Draw random headers in several directories that include each other in every way, also in cycles or missing."""
+    folders = ["", "p/", "q/", "q/r/"]
     names = draw(st.lists(st.sampled_from(["x.h", "y.h", "z.h"]), min_size=1, max_size=3, unique=True))
-    files = [place + name for place in places for name in names if draw(st.booleans())]
+    files = [folder + name for folder in folders for name in names if draw(st.booleans())]
     tree = {}
     for file in ["a.cc", *files]:
         lines = ["#pragma once"] if file != "a.cc" else []
@@ -180,7 +180,7 @@ def test_the_scan_covers_the_compilers_list_in_random_trees(
     try:
         reads = _compiler_reads(root, dirs)
     except dm.BuildError:
-        return  # an include that is not there on a path that the compiler takes
+        return  # an include that the compiler reaches is missing
     assert set(reads) <= set(_as_real(_scan(root, dirs), root))
 
 
@@ -209,7 +209,7 @@ def test_the_scan_covers_the_compilers_list_for_real_units(tmp_path: Path, kerne
         assert ours <= {Path(source.path).resolve() for source in unit.sources}
 
 
-# --- What changes a scan and what does not ---
+# --- Changes that a scan shows, and changes that it does not show ---
 
 
 def test_a_new_header_that_shadows_changes_the_scan(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_header_that_is_only_probed_for_changes_the_scan_when_it_appears(tmp_p
 
 
 def test_the_order_of_the_include_directories_counts(tmp_path: Path) -> None:
-    """Also where both of two files are reached anyway, and only what a name finds is another."""
+    """The order counts even if the same two files are found, each by the other's name."""
     _write(
         tmp_path, {"a.cc": '#include "p/x.h"\n#include "q/x.h"\n#include <x.h>\n', "p/x.h": "//p\n", "q/x.h": "//q\n"}
     )
@@ -281,12 +281,12 @@ def test_the_same_tree_elsewhere_scans_the_same(tmp_path: Path) -> None:
     _write(tmp_path / "one", tree)
     _write(tmp_path / "two" / "deeper", tree)
     (tmp_path / "three").symlink_to(tmp_path / "two" / "deeper")
-    texts = {_print(tmp_path / place, ("", "p")) for place in ("one", "two/deeper", "three")}
+    texts = {_print(tmp_path / name, ("", "p")) for name in ("one", "two/deeper", "three")}
     assert len(texts) == 1
     assert str(tmp_path) not in texts.pop()
 
 
-# --- What is refused ---
+# --- Refused includes and files ---
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_an_unreadable_header_is_an_error_not_a_guess() -> None:
 
 
 def test_a_stale_copy_of_the_generated_header_is_refused(copy_of: Callable[..., dm.Kernel]) -> None:
-    """A quoted include finds a file beside it first: what lies there would silently replace the constants."""
+    """A quoted include finds a file beside the source first, and its constants would silently be the ones compiled."""
     kernel = copy_of(PICK)
     (kernel.root / "pick_config.h").write_text("constexpr int WIDTH = 4711;\n")
     with pytest.raises(dm.DeclarationError, match=r"pick_config\.h"):
@@ -358,7 +358,7 @@ def _compiler_there() -> Iterator[None]:
 
 
 def test_the_compilers_list_is_what_we_think_it_is(tmp_path: Path) -> None:
-    """Guards the comparisons above: a list that came out empty would agree with every scan."""
+    """This guards the comparisons above: an empty list of the compiler would agree with every scan."""
     _write(tmp_path, {"a.cc": '#include "x.h"\n#if 0\n#include "y.h"\n#endif\n', "x.h": "", "y.h": ""})
     assert _compiler_reads(tmp_path) == ["a.cc", "x.h"]
     assert _scan(tmp_path) == ["a.cc", "x.h", "y.h"]

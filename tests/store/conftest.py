@@ -13,7 +13,7 @@ from dimorph.store.store import Store
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """Where the files lie that are published."""
+    """The directory of the files that are published."""
     return tmp_path / "sources"
 
 
@@ -24,7 +24,7 @@ def store(store: Path) -> Store:
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """Like tmp_path, but where other users can get."""
+    """A directory like tmp_path that other users can enter."""
     with tempfile.TemporaryDirectory(prefix="dimorph-test-") as name:
         Path(name).chmod(0o755)
         yield Path(name)

@@ -1,4 +1,4 @@
-"""The description of an artifact is read strictly, and its files are checked against it."""
+"""Artifacts: the description is parsed strictly, and the files are checked against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store promises when all goes well: found whole, published once, shared by many, pruned by use."""
+"""The promises of a store without errors: artifacts are found whole, published once, shared, and pruned by use."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_any_compiler_means_the_last_created(store: Store, sources: Path) -> Non
         publish(store, sources, tool=tool, created=created)
     found = store.find(key_of(1))
     assert found is not None
-    assert found.meta.toolchain_id == tool_of(3)  # 2 is earlier, in UTC; equals are settled by identity
+    assert found.meta.toolchain_id == tool_of(3)  # 2 is earlier, in UTC; of equal times the greater identity wins
 
 
 def test_on_the_disk_before_it_is_found(store: Store, sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a power cut a rename may be on the disk and what was renamed not: so that is synced first."""
+    """After a power cut, a rename may be on the disk without the renamed files, so these are synced first."""
     steps: list[str] = []
     sync, rename = os.fsync, Path.rename
 

@@ -1,4 +1,4 @@
-"""What a store promises when things go wrong: full disks, bad content, reads that fail."""
+"""The promises of a store in the presence of errors: full disks, bad content, reads that fail."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_no_locks_on_this_file_system(store: Store, sources: Path, monkeypatch: 
     publish(store, sources)
     assert store.find(key_of(1)) is not None
     with store.work_dir() as work:
-        assert store.sweep() == 0  # alive or dead cannot be told, so nothing goes
+        assert store.sweep() == 0  # without locks a running owner cannot be told from a dead one, so nothing is removed
         assert work.exists()
     assert tree(store.root / "tmp") == []
 
@@ -84,7 +84,7 @@ def test_full_disk(small_disk: Path, sources: Path) -> None:
             stream.write(bytes(4096))
     with pytest.raises(OSError, match="No space left"):
         publish(store, sources, key=3)
-    assert [usage.path for usage in store.prune(0, None)] == [kept.path]  # what is full can be emptied
+    assert [usage.path for usage in store.prune(0, None)] == [kept.path]  # entries can be removed from a full disk
     assert publish(store, sources, key=3).file.exists()
     assert store.verify() == []
 
@@ -107,7 +107,7 @@ def test_read_only_file_system(small_disk: Path, sources: Path) -> None:
 
 
 def test_file_size_limit(store: Store, sources: Path) -> None:
-    """A write that fails half-way, wherever it is: nothing is left of it."""
+    """A write that fails half-way, at any file, leaves nothing behind."""
     publish(store, sources, key=1)
 
     def limited() -> list[str]:
@@ -130,7 +130,7 @@ def test_file_size_limit(store: Store, sources: Path) -> None:
 
 @needs_root
 def test_read_only_directories(open_path: Path) -> None:
-    """An ordinary user whose store cannot be written to."""
+    """The test runs as an ordinary user who cannot write to the store."""
     root = open_path / "store"
     shutil.chown(open_path, ME)
     in_child(lambda: str(publish(Store(root), open_path / "sources")), uid=ME)
@@ -252,7 +252,7 @@ def test_a_bad_entry_does_not_hide_a_good_one(store: Store, sources: Path) -> No
 def test_what_replaced_bad_content_meanwhile_stays(
     store: Store, sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between judging an entry and removing it, another process may have put a good one there."""
+    """Another process may publish a good entry after the bad one was examined and before it is removed."""
     change(publish(store, sources).file, b"spoiled")
     examine = dimorph.store.store._examine
 
@@ -307,7 +307,7 @@ def test_failing_to_open_deletes_nothing(
         with pytest.raises(OSError, match=os.strerror(code)):
             store.find(key_of(1), tool)
         with pytest.raises(OSError, match=os.strerror(code)):
-            publish(store, sources)  # the place is taken, and by what cannot be told
+            publish(store, sources)  # the path exists, but what it contains cannot be read
         (broken,) = store.verify()
         assert isinstance(broken.error, OSError)
     assert tree(store.root) == before
@@ -342,7 +342,7 @@ def test_a_failing_entry_does_not_hide_a_good_one(
 
 @needs_root
 def test_no_permission_deletes_nothing(open_path: Path) -> None:
-    """With the rights of an ordinary user, for whom EACCES is real."""
+    """The test runs as an ordinary user, for whom the system does return EACCES."""
     shutil.chown(open_path, ME)
     root = open_path / "store"
 

@@ -1,4 +1,4 @@
-"""A process that is killed leaves nothing that is found, holds no lock, and is swept up after."""
+"""Killed processes: they leave no incomplete entry that is found, hold no lock, and their files are swept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.store import (
 
 
 def test_killed_while_publishing(store: Store, sources: Path) -> None:
-    """After each of 50 kills: what was reported published is found, and nothing that is found is half."""
+    """After each of 50 kills, every entry reported as published is found, and every entry found is whole."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -55,7 +55,7 @@ def test_killed_while_publishing(store: Store, sources: Path) -> None:
         entries = list(store.entries())
         assert not [item for item in entries if isinstance(item, Broken)], seed
         assert store.verify() == []
-        # Each kill can fall between the rename and the report: one entry more than was reported, never fewer.
+        # Each kill can happen between rename and report: there may be one entry more than reported, never fewer.
         assert len(published) <= len(entries) <= len(published) + 50
         left_behind = len(list(alive.parent.iterdir())) - 2
         print(len(published), "published,", left_behind, "files and directories left behind")
@@ -67,7 +67,7 @@ def test_killed_while_publishing(store: Store, sources: Path) -> None:
 
 
 def test_a_lock_dies_with_its_holder(store: Store) -> None:
-    """Even when a child that the holder forked lives on."""
+    """The lock is released even if a forked child of the holder lives on."""
     ready, started = os.pipe()
     stay, go = os.pipe()
 

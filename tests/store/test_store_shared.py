@@ -1,4 +1,4 @@
-"""Many threads and processes in one store: temporary directories, locks, and publishing at the same time."""
+"""Many threads and processes in one store: temporary directories, locks and simultaneous publishing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_work_dir_is_private_and_goes(store: Store) -> None:
         assert work.parent == store.root / "tmp"
         assert store.sweep() == 0
         assert (work / "a" / "b").exists()
-        assert in_child(store.sweep) == 0  # nor does another process take it
+        assert in_child(store.sweep) == 0  # another process does not remove it either
         assert (work / "a" / "b").exists()
     assert tree(store.root) == ["tmp"]
 
@@ -81,7 +81,7 @@ def test_sweep_leaves_what_it_does_not_know(store: Store) -> None:
 
 
 def test_another_machine_gets_a_day(store: Store) -> None:
-    """Where flock is local to a machine, as on some shared file systems, a free lock proves nothing."""
+    """On some shared file systems flock is local to a machine, so a free lock may belong to a running process."""
     with store.work_dir() as work:
         tmp = work.parent
     theirs = tmp / "123-0123456789abcdef.another-machine"
@@ -144,7 +144,7 @@ def test_different_keys_do_not_wait(store: Store) -> None:
 
 
 def test_processes_exclude_each_other(store: Store, tmp_path: Path) -> None:
-    """A counter that is read and written without any other protection loses counts if two are ever inside."""
+    """The counter has no other protection, so it loses counts if two processes ever hold the lock together."""
     counter = tmp_path / "counter"
     counter.write_text("0")
 
@@ -164,7 +164,7 @@ def test_processes_exclude_each_other(store: Store, tmp_path: Path) -> None:
 def test_a_fork_while_a_lock_is_opened_leaves_the_child_none_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system has opened the file, and the thread that asked does not know yet."""
+    """The fork happens after the system has opened the lock file and before `open` returns in the thread."""
     path, opened = tmp_path / "lock", threading.Event()
 
     class SlowOs:
@@ -178,7 +178,7 @@ def test_a_fork_while_a_lock_is_opened_leaves_the_child_none_of_it(
             return fd
 
     def child() -> bool:
-        signal.alarm(20)  # a dead lock must end
+        signal.alarm(20)  # end the child if the test deadlocks
         monkeypatch.setattr(locks, "os", os)
         time.sleep(0.6)
         fd = locks.acquire(path, wait=True)
@@ -216,16 +216,16 @@ def test_waiting_is_logged(store: Store, caplog: pytest.LogCaptureFixture) -> No
     assert f"waiting for another build of {key_of(1)}" in caplog.text
 
 
-# Many at once
+# Many processes at once
 
 
 def test_sixteen_processes(store: Store, sources: Path) -> None:
-    """All publish and find the same keys, without locks, and keys of their own."""
+    """All processes publish and find, without locks, the same keys and keys of their own."""
     read_end, write_end = os.pipe()
 
     def work(number: int) -> list[int]:
         os.close(write_end)
-        os.read(read_end, 1)  # ends for all at once, when the parent closes the other end
+        os.read(read_end, 1)  # returns in all children at once, when the parent closes the other end
         mine = []
         for key in (*range(1, 5), 100 + number):
             found = store.find(key_of(key), tool_of(1))
@@ -265,7 +265,7 @@ def test_threads_publish_the_same(store: Store, sources: Path) -> None:
 
 
 def test_publishing_against_removal(store: Store, sources: Path) -> None:
-    """The directory of a key comes and goes under publishers: none fails, and nothing half is left."""
+    """No publisher fails while the directory of its key is removed and created again, and no entry is incomplete."""
     children = [
         start_child(lambda: hammer(store, sources, True)),
         start_child(lambda: hammer(store, sources, False)),

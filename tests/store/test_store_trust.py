@@ -1,4 +1,4 @@
-"""What somebody else may have written is refused: by owner, permissions and links, at every level of a store."""
+"""Trust: paths that another user may have written are refused, at every level of a store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.store import (
 # Other people's files
 
 
-PLACES = {
+PATHS = {
     "root": ".",
     "shard": "00",
     "key": f"00/{key_of(1)}",
@@ -56,7 +56,7 @@ def linked(path: Path) -> None:
     path.symlink_to(target)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("where", PATHS)
 @pytest.mark.parametrize(
     ("harm", "problem"),
     [
@@ -66,10 +66,10 @@ def linked(path: Path) -> None:
         (linked, "is a link"),
     ],
 )
-def test_unsafe_is_refused(store: Store, sources: Path, place: str, harm: Callable[[Path], None], problem: str) -> None:
-    """Refused, not loaded, not deleted; and the command in the message does mend it."""
+def test_unsafe_is_refused(store: Store, sources: Path, where: str, harm: Callable[[Path], None], problem: str) -> None:
+    """An unsafe path is refused and not deleted, and the command in the message mends it."""
     publish(store, sources)
-    path = store.root / PLACES[place]
+    path = store.root / PATHS[where]
     harm(path)
     before = tree(store.root.parent)
     for tool in (tool_of(1), None):
@@ -78,13 +78,13 @@ def test_unsafe_is_refused(store: Store, sources: Path, place: str, harm: Callab
         assert f"{path} {problem}" in str(caught.value)
     with pytest.raises(StoreRefused):
         publish(store, sources)
-    if place == "root":
+    if where == "root":
         with pytest.raises(StoreRefused):
             store.verify()
     else:
         (broken,) = store.verify()
         assert isinstance(broken.error, StoreRefused)
-    if place not in ("object", "meta"):
+    if where not in ("object", "meta"):
         with pytest.raises(StoreRefused):
             store.remove(key_of(1), tool_of(1))
     assert tree(store.root.parent) == before
@@ -159,7 +159,7 @@ def test_parents_that_anybody_can_write(tmp_path: Path, sources: Path) -> None:
 
 @needs_root
 def test_a_root_made_by_someone_else_first(open_path: Path) -> None:
-    """In a sticky directory anybody can make the name first; they then own it."""
+    """In a sticky directory any user can create the root first and then owns it."""
     open_path.chmod(0o1777)
     root = open_path / "store"
     in_child(lambda: str(publish(Store(root), open_path / "theirs")), uid=STRANGER)
@@ -193,7 +193,7 @@ def test_root_may_own_the_store_of_a_user(open_path: Path) -> None:
 
 
 def packaged(package: Path, *, owner: int = 0, group: int = 0, mode: int = 0o755) -> Store:
-    """A package as an installer leaves it: everything of one owner, group and mode."""
+    """Make a package as an installer does: all files have the same owner, group and mode."""
     package.mkdir()
     store = Store(package / "_dimorph", private=False)
     publish(store, package.parent / "sources")
@@ -211,7 +211,7 @@ def test_installed_by_another_user(open_path: Path) -> None:
     assert in_child(lambda: str(Store(store.root, private=False).find(key_of(1))), uid=ME) != "None"
     with pytest.raises(StoreRefused, match="is owned by user"):
         Store(store.root, private=True).find(key_of(1))
-    os.chown(store.root / PLACES["object"], STRANGER + 1, -1)
+    os.chown(store.root / PATHS["object"], STRANGER + 1, -1)
     with pytest.raises(StoreRefused, match=r"case\.so is owned by user"):
         store.find(key_of(1))
 

@@ -1,4 +1,4 @@
-"""The user's store bounds itself: a sweep a day, which takes nothing that may be in use."""
+"""The upkeep of the user's store: one sweep a day, which removes nothing that may be in use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _bounds(store: Store, **bounds: float) -> Settings:
 @pytest.fixture
 def due(store: Store) -> Store:
     """A store whose last sweep was two days ago."""
-    sweep_daily(store, _bounds(store))  # the first call ever makes the mark and removes nothing
+    sweep_daily(store, _bounds(store))  # the very first call creates the mark and removes nothing
     _aged(store.root / "swept", 2)
     return store
 

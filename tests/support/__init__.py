@@ -1,1 +1,1 @@
-"""Fixtures, kernels and checks that several tests use; `tests` is on the path, so they are imported as `support.x`."""
+"""Fixtures, kernels and checks for several tests, imported as `support.x` because `tests` is on the path."""

@@ -1,7 +1,7 @@
-"""Runs random problems (attention_configs.py) and judges the results, in tests and by hand.
+"""Run random problems (attention_configs.py) and check the results, in tests and by hand.
 
-`PYTHONPATH=tests python -m support.attention_check SEED...` prints the problem of each seed and runs it. What is
-built goes to the store of the settings.
+`PYTHONPATH=tests python -m support.attention_check SEED...` prints the problem of each seed and runs it. Kernels are
+built into the store of the settings.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from dimorph import attention as at
 from dimorph.attention import reference
 from support.attention_configs import RULES, Array, Config, Problem, build, config_of, sequence
 
-# What float32 has to keep, relative to a row's scale (`exact`), and what a log-sum-exp has to, relative to 1 or itself.
+# Allowed errors in float32: of outputs, relative to the row's scale (`exact`); of a log-sum-exp, relative to 1 or to
+# its absolute value, whichever is greater.
 FLOAT32 = 2e-6
 LSE = 4e-6
 
 
 def exact(q: Array, k: Array, v: Array, bound: dm.BoundVariant, scale: float | None) -> tuple[Array, Array, Array]:
-    """The output and lse in float64, and each row's scale, [..., heads, 1]: the largest sum of |weight * value|.
+    """Return the output and lse in float64, and each row's scale, [..., heads, 1]: the largest sum of |weight * value|.
 
-    A scale below the smallest normal number of the storage type counts as that number.
+    A scale below the smallest normal number of the storage type is replaced by that number.
     """
     both = np.concatenate([v.astype(np.float64), np.abs(v.astype(np.float64))], -1)
     out, lse = reference.attention(q, k, both, variant=bound, scale=scale, rules=RULES)
@@ -36,7 +37,7 @@ def exact(q: Array, k: Array, v: Array, bound: dm.BoundVariant, scale: float | N
 
 
 def naive(q: Array, k: Array, v: Array, bound: dm.BoundVariant, scale: float | None) -> Array:
-    """The textbook's three steps in float32, with weights and output rounded to the storage type."""
+    """Return the output of the textbook's three steps in float32, weights and output rounded to the storage type."""
     names = [part.name for part in bound.variant.parts or (bound.variant,)]
     softmax = "FlashSigmoid" not in names
     factor = np.float32((q.shape[-1] ** -0.5 if scale is None else scale) if softmax else 1.0)
@@ -63,7 +64,7 @@ def naive(q: Array, k: Array, v: Array, bound: dm.BoundVariant, scale: float | N
 
 
 def error(out: Array, expected: Array, scale: Array) -> float:
-    """The largest error of an element, relative to its row's scale; a row without any must be 0."""
+    """Return the largest error of an element, relative to its row's scale; infinite if the scale is 0 and it is not."""
     distance = np.abs(out.astype(np.float64) - expected)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where((scale == 0) & (distance == 0), 0.0, distance / scale)
@@ -71,9 +72,9 @@ def error(out: Array, expected: Array, scale: Array) -> float:
 
 
 def allowed(naive_out: Array, expected: Array, scale: Array) -> float:
-    """The bar for storage types: twice the error of the naive computation, and the rounding of the output.
+    """Return the allowed error for a storage type: twice that of the naive computation, and the rounding of the output.
 
-    Rounding costs half a unit in the last place at most, or half the smallest subnormal number.
+    The error of rounding is at most half a unit in the last place, or half the smallest subnormal number.
     """
     info = ml_dtypes.finfo(naive_out.dtype)
     half = np.maximum(np.abs(expected) * float(info.eps), float(info.smallest_subnormal)) / 2
@@ -82,13 +83,13 @@ def allowed(naive_out: Array, expected: Array, scale: Array) -> float:
 
 
 def check(attend: at.Attention, config: Config) -> dict[str, float]:
-    """Computes a problem.
+    """Run the problem of a config and check the results.
 
     Returns:
-        What share of what is allowed was needed, for "out" and "lse".
+        The largest error of "out" and of "lse", as a fraction of the allowed one.
 
     Raises:
-        AssertionError: the result is wrong; says how.
+        AssertionError: the result is wrong; the message says how.
     """
     problem = build(config)
     out, lse = _run(attend, problem)
@@ -101,7 +102,7 @@ def check(attend: at.Attention, config: Config) -> dict[str, float]:
 
 
 def _run(attend: at.Attention, problem: Problem) -> tuple[Array, Array | None]:
-    """Calls attention; what lies around the results in memory must be as it was, and so must tokens of no sequence."""
+    """Call attention, and check that memory around the results and rows outside of all sequences are unchanged."""
     config, ragged = problem.config, problem.config.shape.ragged
     arguments: dict[str, Any] = {"variant": problem.bound, "scale": config.scale, "return_lse": config.lse != "none"}
     if problem.cu_seqlens:
@@ -152,13 +153,16 @@ def _judge(problem: Problem, b: int, out: Array, lse: Array | None) -> dict[str,
 def _without_hit(
     problem: Problem, inputs: tuple[Array, Array, Array], out: Array, lse: Array | None
 ) -> tuple[list[Array], Array]:
-    """The inputs with a 0 for the planted element, and where the output may show it. Checks that there it does."""
+    """Return the inputs with a 0 for the planted element, and the elements of the output that it may reach.
+
+    Checks that it does reach those where its weight is not negligible.
+    """
     assert problem.hit
     value, _, name = problem.config.nonfinite.split()
     b, row, head, dim = problem.hit
     q, k, v = (x.copy() for x in inputs)
     (q, k, v)["qkv".index(name)][0, row, head, dim] = 0
-    if name == "q":  # the row is reached where it sees any key
+    if name == "q":  # the element reaches its row if the row sees any key
         probe = np.ones_like(v, np.float64)
     else:
         probe = np.zeros(v.shape)
@@ -180,7 +184,7 @@ def _without_hit(
 
 
 def failures(attend: at.Attention, configs: list[Config]) -> list[str]:
-    """Checks each config; for those that fail, the whole config and why."""
+    """Check each config; return a text with the config and the error for each that fails."""
     found = []
     for config in configs:
         try:

@@ -1,7 +1,8 @@
-"""Random problems for attention. A seed is one integer, and everything about its problem follows from it.
+"""Random problems for attention. A seed is one integer that determines everything about its problem.
 
-Seeds come in rounds of 2,000. A round has its own compositions and its own set of specializations, few enough to
-compile them all within a minute or two; what is not compiled in (lengths, heads, strides, parameters) varies freely.
+Seeds belong to rounds of 2,000. A round has its own compositions and its own set of specializations, few enough to
+compile them all within a minute or two; properties that are not compiled in (lengths, heads, strides, parameters) vary
+freely.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ Generator = np.random.Generator
 ROUND = 2000
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 HEAD_DIMS = ((64, 64), (128, 128), (32, 32), (16, 16), (48, 80), (80, 16), (192, 128), (256, 256))
-# Around the sizes of vectors, of blocks of queries (48 and fractions of it) and of tiles of keys (64).
+# Lengths around the sizes of vectors, of blocks of queries (48 and fractions of it) and of tiles of keys (64).
 EDGES = (0, 1, 2, 3, 8, 11, 12, 13, 15, 16, 17, 23, 24, 25, 47, 48, 49, 63, 64, 65, 95, 96, 97, 127, 128, 129, 192, 257)
-# Around the 32 tiles after which sums are folded, and past it twice.
+# Lengths around the 32 tiles after which sums are folded, and around twice that.
 LONG = (2047, 2048, 2049, 4096, 4161)
 MOST_LOGITS = 300_000
 
@@ -59,7 +60,7 @@ RULES = reference.RULES | {
 
 @dataclass(frozen=True)
 class Shape:
-    """The sequences of a batch, and their heads. Dense ones are all of one length."""
+    """The lengths of the sequences of a batch, and the heads. Dense sequences all have the same length."""
 
     queries: tuple[int, ...]
     keys: tuple[int, ...]
@@ -72,7 +73,7 @@ class Shape:
         return len(self.queries)
 
 
-# A variant with parameters for a batch, and the same for its sequence b alone, which the reference takes.
+# A bound variant for a batch, and a function that returns the same for its sequence b alone, as the reference takes it.
 Part = tuple[dm.BoundVariant, Callable[[int], dm.BoundVariant]]
 
 
@@ -95,7 +96,7 @@ def _documents(rng: Generator, shape: Shape) -> Part:
 
 def _mask(rng: Generator, shape: Shape, packed: bool) -> Part:
     masks = [rng.random(size) < rng.choice([0.05, 0.5, 0.9]) for size in zip(shape.queries, shape.keys, strict=True)]
-    spread = shape.ragged and bool(rng.random() < 0.5)  # otherwise they follow each other
+    spread = shape.ragged and bool(rng.random() < 0.5)  # otherwise the masks follow each other
     gaps = rng.integers(0, 20, shape.batch) if spread else np.zeros(shape.batch, np.int64)
     pieces = [np.concatenate([rng.random(gap) < 0.5, m.reshape(-1)]) for gap, m in zip(gaps, masks, strict=True)]
     starts = np.cumsum([0, *(piece.size for piece in pieces)], dtype=np.int64)[:-1] + gaps if spread else None
@@ -123,7 +124,7 @@ def _bias(rng: Generator, shape: Shape) -> Part:
 
 
 def _lengths(rng: Generator, lengths: tuple[int, ...]) -> Array:
-    """For each sequence, a number of its first keys: none, some, all or more."""
+    """Return for each sequence a number of first keys: none, some, all, or more than there are."""
     return np.array([rng.choice([0, rng.integers(0, n + 1), n, n + 7]) for n in lengths], np.int32)
 
 
@@ -131,7 +132,7 @@ def _per_head(rng: Generator, shape: Shape) -> Array:
     return rng.standard_normal(shape.heads, dtype=np.float32)
 
 
-# Parameters keep the logits that count below about 20: in float32, one of 100 is itself off by 4e-6.
+# The parameters keep logits that matter below about 20: a logit of 100 already has an error of 4e-6 in float32.
 _WIDTHS = [-1, 0, 1, 5, 47, 64, 100, 5000]
 PARTS: dict[str, Callable[[Generator, Shape], Part]] = {
     "Plain": lambda rng, shape: _same(at.Plain()),
@@ -150,7 +151,7 @@ PARTS: dict[str, Callable[[Generator, Shape], Part]] = {
     "FirstAndWindow": lambda rng, shape: _same(
         FIRST_AND_WINDOW(int(rng.integers(0, 80)), int(rng.choice([0, 20, 100, 200])))
     ),
-    # Last, also in a composition: what comes after it would no longer change logits, but weights.
+    # Must be last in a composition: a part after it would change weights instead of logits.
     "FlashSigmoid": lambda rng, shape: _same(
         at.FlashSigmoid(float(rng.uniform(0.02, 0.06)), float(rng.uniform(-5.0, 0.0)))
     ),
@@ -159,7 +160,7 @@ PARTS: dict[str, Callable[[Generator, Shape], Part]] = {
 
 @dataclass(frozen=True)
 class Specialization:
-    """What is compiled: `variant` names parts, several where they are composed."""
+    """The compiled properties of a problem; `variant` names a variant, or several parts of a composition."""
 
     dtype: str
     head_dims: tuple[int, int]
@@ -167,7 +168,7 @@ class Specialization:
 
 
 def _composition(rng: Generator) -> tuple[str, ...]:
-    """Some parts in any order, no two of them with a parameter of one name."""
+    """Return some parts in random order, no two of which have a parameter of the same name."""
     nothing = Shape((), (), 1, 1, ragged=True)
     names = {name: {param.name for param in make(rng, nothing)[0].variant.params} for name, make in PARTS.items()}
     chosen: list[str] = []
@@ -182,7 +183,7 @@ def _composition(rng: Generator) -> tuple[str, ...]:
 
 @functools.cache
 def specializations(number: int) -> tuple[Specialization, ...]:
-    """Those of a round: each variant in each dtype, each time with other head dims."""
+    """Return the specializations of a round: each variant in each dtype, with head dims chosen at random."""
     rng = np.random.default_rng([number, 0])
     variants = [*((name,) for name in PARTS), *(_composition(rng) for _ in range(6))]
     result = {
@@ -195,7 +196,7 @@ def specializations(number: int) -> tuple[Specialization, ...]:
 
 @dataclass(frozen=True)
 class Config:
-    """A problem. `layouts` says how q, k, v, out and lse lie in memory; see `_view`."""
+    """A problem. `layouts` are the memory layouts of q, k, v, out and lse; see `_view`."""
 
     seed: int
     specialization: Specialization
@@ -203,13 +204,13 @@ class Config:
     scale: float | None
     tail: tuple[int, int]  # rows of ragged queries and keys after the last sequence's
     layouts: dict[str, str]
-    own_out: bool  # out is given, not made
+    own_out: bool  # True: the caller gives out
     lse: str  # "none", "made" or "given"
-    nonfinite: str  # "", or what one element is: "nan in q" ...
+    nonfinite: str  # "", or the value of one element and its array, e.g. "nan in q"
 
 
 def config_of(seed: int) -> Config:
-    """The problem of a seed."""
+    """Return the problem of a seed."""
     rng = np.random.default_rng([seed, 1])
     known = specializations(seed // ROUND)
     shape = _shape(rng)
@@ -260,16 +261,16 @@ _LAYOUTS = ("contiguous", "heads first", "padded", "packed", "reversed")
 
 
 def _view(rng: Generator, layout: str, shape: tuple[int, ...]) -> tuple[int, Callable[[Array], Array]]:
-    """How [batch, seq, heads, head_dim] lies in memory: its number of elements, and the view of a flat array."""
+    """Return a layout of [batch, seq, heads, head_dim]: its number of elements, and its view of a flat array."""
     b, s, h, d = shape
     if layout == "heads first":
         return b * h * s * d, lambda flat: flat.reshape(b, h, s, d).swapaxes(1, 2)
-    if layout == "padded":  # at odd places, so that no row is aligned
+    if layout == "padded":  # at odd offsets, so that no row is aligned
         before, after = rng.integers(0, 4, 4), rng.integers(0, 4, 4)
         inner = tuple(slice(x, x + n) for x, n in zip(before, shape, strict=True))
         outer = tuple(int(x + n + y) for x, n, y in zip(before, shape, after, strict=True))
         return int(np.prod(outer)), lambda flat: flat.reshape(outer)[inner]
-    if layout == "packed":  # one of three that share their rows
+    if layout == "packed":  # one of three arrays that are interleaved row by row
         which = int(rng.integers(3))
         return 3 * b * s * h * d, lambda flat: flat.reshape(b, s, 3, h, d)[:, :, which]
     if layout == "reversed":
@@ -284,15 +285,15 @@ def _view(rng: Generator, layout: str, shape: tuple[int, ...]) -> tuple[int, Cal
 
 @dataclass
 class Placed:
-    """An array [batch, seq, heads, head_dim] somewhere in a flat one. A ragged batch is one of batch size 1."""
+    """An array [batch, seq, heads, head_dim] inside a flat one. A ragged batch is stored with batch size 1."""
 
     flat: Array
     array: Array
-    inside: Array  # of the elements of `flat`
+    inside: Array  # for each element of `flat`: True if it belongs to `array`
 
 
 def _placed(rng: Generator, layout: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Placed:
-    """All of it NaN, so that what is read or left where it must not be shows."""
+    """Return an array filled with NaN, which show if memory is read, or left unwritten, where it must not be."""
     size, view = _view(rng, layout, shape)
     flat = np.full(size, np.nan, dtype)
     inside = np.zeros(size, bool)
@@ -315,7 +316,7 @@ class Problem:
 
 
 def build(config: Config) -> Problem:
-    """Makes the arrays of a config: the same ones each time."""
+    """Make the arrays of a config; they are the same each time."""
     rng = np.random.default_rng([config.seed, 2])
     shape, special = config.shape, config.specialization
     dtype = DTYPES[special.dtype]
@@ -351,7 +352,7 @@ def build(config: Config) -> Problem:
 
 
 def sequence(problem: Problem, array: Array, b: int, of_keys: bool) -> Array:
-    """The view [1, length, ...] of sequence b in an array that has one row a query, or a key."""
+    """Return the view [1, length, ...] of sequence b in an array with one row for each query or key."""
     if problem.cu_seqlens is None:
         return array[b : b + 1]
     starts = problem.cu_seqlens[of_keys]
@@ -359,7 +360,7 @@ def sequence(problem: Problem, array: Array, b: int, of_keys: bool) -> Array:
 
 
 def _plant(rng: Generator, problem: Problem) -> None:
-    """Makes one element NaN or infinite, unless broadcasting would make it several."""
+    """Make one element NaN or infinite, unless the array is broadcast, where several elements would change."""
     if not problem.config.nonfinite:
         return
     value, _, name = problem.config.nonfinite.split()
@@ -368,7 +369,7 @@ def _plant(rng: Generator, problem: Problem) -> None:
     for b in rng.permutation(problem.config.shape.batch):
         array = sequence(problem, problem.inputs[name], int(b), name != "q")
         if array.size and problem.config.shape.keys[b]:
-            place = tuple(int(rng.integers(n)) for n in array.shape[1:])
-            array[(0, *place)] = float(value)
-            problem.hit = (int(b), place[0], place[1], place[2])
+            index = tuple(int(rng.integers(n)) for n in array.shape[1:])
+            array[(0, *index)] = float(value)
+            problem.hit = (int(b), index[0], index[1], index[2])
             return

@@ -1,4 +1,4 @@
-"""Runs commands in this process, as the tests of the command line do."""
+"""Run commands in this process, for the tests of the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Run = Callable[..., Result]
 
 
 def runner(root: Path) -> Run:
-    """Runs a command and checks its exit status; `SPEC` stands for the file in `root` that declares the skeleton."""
+    """Return a function that runs a command and checks its exit status.
+
+    The argument `SPEC` stands for the file in `root` that declares the skeleton.
+    """
 
     def run(*arguments: str, code: int = 0) -> Result:
         spec = str(root / "skeleton.py")

@@ -1,4 +1,4 @@
-"""Compilers for tests: scripts around g++ that note what they do, or do it in their own way."""
+"""Compilers for tests: scripts around g++ that log their compiles or change them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ GXX = shutil.which("g++") or "g++"
 
 @dataclass(frozen=True)
 class Compiler:
-    """A driver that appends one line to a log for each compile."""
+    """A compiler program that appends one line to a log for each compile."""
 
     driver: Path
     log: Path
 
     def compiled(self) -> list[str]:
-        """The kind of unit (its source's name) of each compile so far."""
+        """Return the kind of unit (the name of its source) of each compile so far."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
 def counting_compiler(directory: Path, name: str = "counting-g++", *, before: str = "") -> Compiler:
-    """g++ behind a script that notes every compile of a shared object; `before` is shell code to run first."""
+    """Make a script that logs every compile of a shared object and runs g++; `before` is shell code to run first."""
     log, driver = directory / f"{name}.log", directory / name
     driver.write_text(
         f"#!/bin/sh\n{before}\n"
@@ -41,7 +41,7 @@ def counting_compiler(directory: Path, name: str = "counting-g++", *, before: st
 
 
 def read_by(compiler: HostCompiler, source: Path, work_dir: Path, **arguments: Any) -> list[Path]:
-    """Every file that the compiler says it reads for `source`, itself and system headers included."""
+    """Return every file that the compiler says it reads for `source`, including `source` and system headers."""
     rule = work_dir / f"{source.name}.d"
     command = [*compiler.compile_command(source, rule, **arguments), "-w", "-M"]
     done = process.run(command, timeout=60.0, cwd=work_dir, env=compiler.environment(work_dir))

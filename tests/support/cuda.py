@@ -1,4 +1,4 @@
-"""The kernel of the example with device code."""
+"""The kernel of the example that has device code."""
 
 from __future__ import annotations
 

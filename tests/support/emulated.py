@@ -1,8 +1,8 @@
-"""The GPU kernels of `dimorph.attention` on the CPU: a toolkit and a driver that are emulated (support/emulator), and
-arrays that say they lie on a GPU.
+"""The GPU kernels of `dimorph.attention` on the CPU, with an emulated CUDA toolkit and NVIDIA driver (support/emulator)
+and arrays that claim to be on a GPU.
 
-`python -m support.emulated DIRECTORY FILE OLD NEW` checks some problems, with device code compiled under the flags of
-DIMORPH_CXXFLAGS: as it is, and then with a text of a source replaced. It builds in the directory.
+`python -m support.emulated DIRECTORY FILE OLD NEW` checks some problems with device code compiled under the flags of
+DIMORPH_CXXFLAGS: first the unchanged sources, then with the text OLD of FILE replaced by NEW. It builds in DIRECTORY.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SMALL = Specialization("bfloat16", (32, 32), ("Causal",))
 APART = Specialization("bfloat16", (32, 32), ("FirstAndWindow",))
 WITHOUT_SOFTMAX = Specialization("float16", (80, 48), ("FlashSigmoid",))
 _KDLCUDA, _KDLBFLOAT = 2, 4
-# In DLPack's DLTensor {data, device type, device id, ndim, dtype ...}.
+# Offsets in bytes in DLPack's DLTensor {data, device type, device id, ndim, dtype ...}.
 _DEVICE, _DTYPE = 8, 20
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
@@ -46,7 +46,7 @@ _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 def missing() -> str:
-    """Why nothing can be emulated here; nothing if it can."""
+    """Return the reason why the emulator cannot run on this machine; empty if it can."""
     if platform.machine() != "x86_64":
         return f"the emulator switches between threads in x86-64 assembly, this is {platform.machine()}"
     return "" if shutil.which("g++") else "there is no g++ on PATH, which the emulator is compiled with"
@@ -54,14 +54,14 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Emulator:
-    """A toolkit and a driver that are built and loaded."""
+    """The emulated CUDA toolkit and NVIDIA driver, built and loaded."""
 
     nvcc: Path
     driver: driver.Driver
 
     @classmethod
     def build(cls, directory: Path, flags: tuple[str, ...] = ("-O1", "-g1")) -> Emulator:
-        """Builds both in `directory`; device code is compiled with the same flags."""
+        """Build toolkit and driver in `directory`; device code is compiled with the same flags."""
         compiler = shutil.which("g++")
         assert compiler
         nvcc, header, library = directory / "bin/nvcc", directory / "include/cuda.h", directory / "driver.so"
@@ -73,14 +73,14 @@ class Emulator:
         header.write_text(f"#define CUDA_VERSION {CUDA[0]}0{CUDA[1]}0\n")
         command = [compiler, "-std=c++17", *flags, "-fPIC", "-shared", f"-I{INCLUDE}", "-o", str(library)]
         subprocess.run([*command, *map(str, sorted(HERE.glob("*.cc")))], check=True)
-        # Global: device code calls what is in it.
+        # RTLD_GLOBAL, because device code calls functions of this library.
         loaded = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_GLOBAL)
         address = ctypes.cast(loaded.emulated_get_proc_address, ctypes.c_void_p).value
         return cls(nvcc, driver.Driver(CUDA, tuple(GPUS.values()), address or 0))
 
 
 def patched_capsule(array: Array, gpu: int, memory: int | None = None) -> object:
-    """The array's DLPack capsule, as one on a GPU, and at another address there if it is given."""
+    """Return the DLPack capsule of an array, changed to claim a GPU and, if `memory` is given, that address."""
     is_bfloat16 = array.dtype == DTYPES["bfloat16"]
     plain: Any = array.view(np.uint16) if is_bfloat16 else array
     capsule: object = plain.__dlpack__()
@@ -95,7 +95,7 @@ def patched_capsule(array: Array, gpu: int, memory: int | None = None) -> object
 
 
 class OnGpu:
-    """An array that says it lies on a GPU."""
+    """An array that claims to be on a GPU."""
 
     def __init__(self, array: Array, gpu: int) -> None:
         self.array = array
@@ -111,9 +111,9 @@ class OnGpu:
 
 
 class Emulated:
-    """Takes and gives what `Attention` does on the CPU, and computes it with the kernels for GPUs.
+    """A replacement of `Attention` that takes CPU arrays and computes with the emulated GPU kernels.
 
-    Without `split`, the workspace is too small for parts of keys, so that blocks go through all of them.
+    Without `split`, the workspace is too small to split the keys, so that each block of queries processes all of them.
     """
 
     def __init__(self, emulator: Emulator, arch: str, store: Path, *, split: bool = True) -> None:
@@ -125,8 +125,8 @@ class Emulated:
 
     def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.BoundVariant, **options: Any) -> Any:
         out = options.get("out")
-        place = out if out is not None and _fits(out) else np.full((*q.shape[:-1], v.shape[-1]), np.nan, q.dtype)
-        options["out"] = place
+        written = out if out is not None and _fits(out) else np.full((*q.shape[:-1], v.shape[-1]), np.nan, q.dtype)
+        options["out"] = written
         if options.get("return_lse") and options.get("lse") is None:
             options["lse"] = np.full(q.shape[:-1], np.nan, np.float32)
         size = at.workspace_size(q.shape, v.shape[-1]) if self._split else 1
@@ -134,9 +134,9 @@ class Emulated:
         moved = {name: self._moved(value) for name, value in options.items()}
         bound = dm.BoundVariant(variant.variant, tuple(map(self._moved, variant.args)))
         self.attend(*(self._moved(x if _fits(x) else x.copy()) for x in (q, k, v)), variant=bound, **moved)
-        if out is not None and out is not place:
-            out[...] = place
-        result = place if out is None else out
+        if out is not None and out is not written:
+            out[...] = written
+        result = written if out is None else out
         return (result, options["lse"]) if options.get("return_lse") else result
 
     def _moved(self, value: Any) -> Any:
@@ -144,7 +144,7 @@ class Emulated:
 
 
 def _fits(array: Array) -> bool:
-    """Whether the kernels take an array where it lies. NumPy exports no broadcast ones, which are read-only."""
+    """Return True if the kernels accept an array without a copy. NumPy exports no read-only (broadcast) arrays."""
     strides = array.strides[:-1]
     return (
         array.flags.writeable
@@ -154,7 +154,7 @@ def _fits(array: Array) -> bool:
 
 
 def problems(specialization: Specialization) -> list[Config]:
-    """What lengths, heads, layouts and numbers can do to a kernel."""
+    """Return problems with lengths, heads, layouts and values that are difficult for a kernel."""
     shapes = {
         "few queries, packed, split": Shape((3,), (700,), 4, 2, ragged=False),
         "ragged, empty": Shape((5, 0, 130, 17), (100, 40, 0, 257), 6, 2, ragged=True),
@@ -173,18 +173,18 @@ def problems(specialization: Specialization) -> list[Config]:
 
 
 def long_problems() -> list[Config]:
-    """Many tiles of keys one after the other, and more blocks of work than a GPU of 9.0 has multiprocessors."""
+    """Return problems with many tiles of keys, and with more blocks of work than the GPU of 9.0 has multiprocessors."""
     queries, keys = (tuple(i * step % most for i in range(140)) for step, most in ((37, 151), (29, 121)))
     shapes = (
-        Shape((130,), (1500,), 2, 2, ragged=False),  # tiles for several rounds of all slots
+        Shape((130,), (1500,), 2, 2, ragged=False),  # enough tiles to use every pipeline stage several times
         Shape(queries, keys, 1, 1, ragged=True),
-        Shape((400,) * 46, (9,) * 46, 1, 1, ragged=False),  # an odd number of tiles each
+        Shape((400,) * 46, (9,) * 46, 1, 1, ragged=False),  # an odd number of tiles for each sequence
     )
     return [plainly(specialization, shape) for specialization in (SMALL, APART, WITHOUT_SOFTMAX) for shape in shapes]
 
 
 def two_groups() -> Config:
-    """More heads than take turns on a GPU of 8.0, and fewer than twice as many."""
+    """Return a problem with more heads than one group on a GPU of 8.0 contains, and fewer than two groups contain."""
     return plainly(SMALL, Shape((130,) * 230, (5,) * 230, 1, 1, ragged=False))
 
 
@@ -194,7 +194,7 @@ def plainly(specialization: Specialization, shape: Shape) -> Config:
 
 
 def altered(directory: Path, kernel: dm.Kernel, file: str, old: str, new: str) -> dm.Kernel:
-    """The kernel with a text of one of its sources replaced."""
+    """Return a copy of the kernel in which a text of one source is replaced."""
     root = directory / "csrc"
     shutil.copytree(kernel.root, root)
     text = (root / file).read_text()
@@ -208,7 +208,7 @@ def main(directory: Path, *alteration: str) -> None:
     flags = settings.current().cxxflags
     emulator = Emulator.build(directory / "emulator", flags)
     driver.find = lambda: emulator.driver  # type: ignore[assignment]
-    # The host's part is for other tests: sanitized, it takes longest to compile.
+    # Host code is not instrumented: other tests do that, and it would take the longest to compile.
     os.environ.pop("DIMORPH_CXXFLAGS")
     for kernel in (attention_sm80, altered(directory, attention_sm80, *alteration)):
         select.GPU_FAMILIES["sm80"] = kernel

@@ -1,4 +1,4 @@
-"""The two forms of a kernel, for tests that run the same body in each."""
+"""The two forms of a kernel, JIT and AOT, for tests that run the same body in each."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Form:
     name: str
 
     def load(self, kernel: dm.Kernel, **values: object) -> dm.Module:
-        """The kernel for one value of each problem axis.
+        """Load the kernel for one value of each problem axis.
 
-        jit: exactly those values. aot: the declared set, all of it built ahead, with those values added where they
-        are not declared; from then on nothing may be compiled.
+        `jit` loads exactly these values. `aot` builds the declared set ahead of time, with these values added where
+        they are not declared, and loads it with a policy that never compiles.
         """
         if self.name == "jit":
             assert kernel.instantiations(**values).specialized
@@ -35,7 +35,7 @@ class Form:
 
 
 def built_ahead(kernel: dm.Kernel, **values: object) -> dm.Module:
-    """A module that dispatches over a set of values, all of them built; it never compiles."""
+    """Build all specializations of a set and return a module that dispatches over them; it never compiles."""
     instantiations = kernel.instantiations(**values)
     resolve(load_plan(instantiations, archs_here(settings.current())), settings.current(), "auto")
     return kernel.load(policy="aot", **values)

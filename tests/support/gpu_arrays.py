@@ -1,4 +1,4 @@
-"""Arrays on a GPU with nothing but its driver, so that sanitizers have only our own kernels to look at.
+"""Arrays on a GPU that use only the NVIDIA driver, so that sanitizers see no kernels but our own.
 
 `PYTHONPATH=tests python -m support.gpu_arrays FAMILY` checks small problems of several variants with the kernels
 of a family.
@@ -45,7 +45,7 @@ class Driver:
 
 
 class OnGpu:
-    """A copy of an array; without `filled`, memory for one that nobody has written yet."""
+    """A copy of an array on the GPU; without `filled`, uninitialised memory for such an array."""
 
     def __init__(self, driver: Driver, array: Array, *, filled: bool = True) -> None:
         self._driver = driver
@@ -75,7 +75,7 @@ class OnGpu:
 
 
 class Attend:
-    """Takes and gives what `Attention` does on the CPU, and computes it on the GPU."""
+    """A replacement of `Attention` that takes and returns CPU arrays and computes on the GPU."""
 
     def __init__(self, driver: Driver, family: str) -> None:
         self._driver = driver

@@ -1,4 +1,4 @@
-"""A clangd that opens files as an editor does: warnings too, which `clangd --check` does not print."""
+"""A client of clangd that opens files as an editor does, so that it gets the warnings that `clangd --check` omits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Clangd:
         self._from: IO[bytes] = process.stdout
 
     def diagnostics(self, file: Path) -> list[str]:
-        """`line: message` of everything that an editor would underline in a file, lines counted from 1."""
+        """Return `line: message`, with lines from 1, for everything that an editor would underline in a file."""
         document = {"uri": file.as_uri(), "languageId": "cpp", "version": 1, "text": file.read_text()}
         self.send("textDocument/didOpen", {"textDocument": document})
         while True:
@@ -51,7 +51,7 @@ class Clangd:
 
 @contextmanager
 def clangd(directory: Path, *options: str) -> Iterator[Clangd]:
-    """A clangd that was started in `directory` and finds its database as an editor's does."""
+    """Start a clangd in `directory` that finds its compilation database as an editor's does, and stop it at the end."""
     command = [str(CLANGD), "--background-index=false", "--log=error", "-j=1", *options]
     process = subprocess.Popen(
         command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

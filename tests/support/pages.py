@@ -39,7 +39,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def prose(page: Path) -> str:
-    """Return a page without its fenced blocks, which keep their number of lines."""
+    """Return a page with the lines of its fenced blocks emptied, so that line numbers stay."""
     return _FENCE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text("utf-8"))
 
 

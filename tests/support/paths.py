@@ -7,4 +7,4 @@ from pathlib import Path
 SUPPORT = Path(__file__).parent
 REPOSITORY = SUPPORT.parents[1]
 EXAMPLES = REPOSITORY / "examples"
-ROWMATH = SUPPORT / "packages" / "rowmath"  # the project of a package with kernels
+ROWMATH = SUPPORT / "packages" / "rowmath"  # the project of a Python package that contains kernels

@@ -1,4 +1,4 @@
-"""Python with kernels that a sanitizer of GCC instruments: which it can be, and how to run it.
+"""Run Python with kernels that a sanitizer of GCC instruments.
 
 `PYTHONPATH=tests python -m support.sanitized BUG` calls the kernel with the planted bug of that number.
 """
@@ -26,7 +26,7 @@ PLANTED = dm.Kernel(
 )
 
 
-# Runs a module as `python -m` does, without torch, which tvm-ffi would import: that takes longer than most tests.
+# Runs a module as `python -m` does, but without torch, whose import by tvm-ffi takes longer than most tests.
 WITHOUT_TORCH = """
 import runpy, sys
 sys.modules["torch"] = None
@@ -37,8 +37,13 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 @dataclass(frozen=True)
 class Sanitizer:
-    """A sanitizer: its flag, the optimisation that takes the least time to compile and run with it, the libraries that
-    have to be in the process before anything else, and its options.
+    """A sanitizer of GCC.
+
+    Attributes:
+        flag: the compiler flag that turns it on.
+        level: the optimisation flag with the shortest time to compile and run.
+        libraries: the libraries that have to be loaded into the process first.
+        options: environment variables with the sanitizer's options.
     """
 
     flag: str
@@ -47,7 +52,7 @@ class Sanitizer:
     options: dict[str, str]
 
     def missing(self) -> str:
-        """Why it cannot be used here; nothing if it can."""
+        """Return the reason why it cannot be used on this machine; empty if it can."""
         compiler = shutil.which("g++")
         if compiler is None:
             return "there is no g++ on PATH, whose sanitizers these are"
@@ -55,11 +60,11 @@ class Sanitizer:
             if not Path(path).is_absolute():
                 return f"{compiler} comes without {library}"
         probe = self._python("-c", "")
-        # GCC's libtsan knows few of the places where a kernel may map memory; vm.mmap_rnd_bits above 28 means others.
+        # GCC's libtsan supports few address ranges for mappings; with vm.mmap_rnd_bits above 28, Linux uses others too.
         return f"Python does not start with it: {probe.stdout[-500:]}" if probe.returncode else ""
 
     def run(self, module: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Runs a module with these arguments, with instrumented kernels; its stdout and stderr come as one."""
+        """Run a module with these arguments and with instrumented kernels; stdout and stderr are joined."""
         return self._python("-c", WITHOUT_TORCH, module, *arguments, **environ)
 
     def _python(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -67,9 +72,9 @@ class Sanitizer:
         environ = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            # What Python takes from its own allocator lies in larger blocks, whose inside nobody watches.
+            # Python's own allocator would take memory in large blocks, inside which a sanitizer finds no errors.
             "PYTHONMALLOC": "malloc",
-            # The reference's matrix products: idle threads of theirs would spin, which a sanitizer makes endless.
+            # In the reference's matrix products idle threads would spin, which takes for ever under a sanitizer.
             "OPENBLAS_NUM_THREADS": "1",
             "DIMORPH_CXX": compiler,
             "DIMORPH_CXXFLAGS": f"{self.flag} -fno-sanitize-recover=all {self.level} -g1",
@@ -88,7 +93,7 @@ class Sanitizer:
         )
 
     def _paths(self, compiler: str) -> list[str]:
-        """A name instead of a path where there is no such library."""
+        """Return the paths of the libraries; a plain name for one that is missing."""
         questions = [[compiler, f"-print-file-name={name}"] for name in self.libraries]
         return [subprocess.run(q, capture_output=True, text=True, check=True).stdout.strip() for q in questions]
 
@@ -97,14 +102,14 @@ ADDRESS = Sanitizer(
     "-fsanitize=address,undefined",
     "-O0",  # a quarter of -O1's time to compile, and no check is optimised away
     ("libasan.so", "libubsan.so"),
-    # Python leaves much behind when it ends, all of which would count as leaks.
+    # Python does not free all memory at its end, which would be reported as leaks.
     {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
 )
 THREAD = Sanitizer(
     "-fsanitize=thread",
     "-O1",
     ("libtsan.so",),
-    # Of what the interpreter and NumPy do with memory only some calls would be seen, and not what orders them.
+    # Of the interpreter and NumPy, the sanitizer would see some accesses but not the synchronisation between them.
     {"TSAN_OPTIONS": "ignore_noninstrumented_modules=1 halt_on_error=1"},
 )
 

@@ -1,4 +1,4 @@
-"""Copies of the skeleton example to plant mistakes in, and to build, debug and open in an editor."""
+"""Copies of the skeleton example, in which tests plant mistakes, or which they build, debug and open in an editor."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SKELETON = EXAMPLES / "skeleton"
 
 
 def copy_skeleton(directory: Path) -> Path:
-    """A copy of the skeleton in a new directory of `directory`; the directory of its sources."""
+    """Copy the skeleton into a new directory in `directory` and return the directory of its sources."""
     root = directory / "skeleton"
     shutil.copytree(SKELETON, root, ignore=shutil.ignore_patterns("__pycache__", ".dimorph", "compile_commands.json"))
     return root
 
 
 def declared(root: Path) -> dm.Kernel:
-    """The kernel that the copy in `root` declares."""
+    """Return the kernel that the copy in `root` declares."""
     spec = importlib.util.spec_from_file_location(f"skeleton_{abs(hash(root))}", root / "skeleton.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -30,7 +30,7 @@ def declared(root: Path) -> dm.Kernel:
 
 
 def replace(file: Path, old: str, new: str) -> int:
-    """Replaces the one place in a file that reads `old`; the number of its line, from 1."""
+    """Replace the only occurrence of `old` in a file and return the number of its line, from 1."""
     text = file.read_text()
     assert text.count(old) == 1, f"{file} has {text.count(old)} times {old!r}"
     file.write_text(text.replace(old, new))
@@ -38,5 +38,5 @@ def replace(file: Path, old: str, new: str) -> int:
 
 
 def line_of(file: Path, text: str) -> int:
-    """The number of the one line that holds `text`, from 1."""
+    """Return the number of the only line that contains `text`, from 1."""
     return replace(file, text, text)

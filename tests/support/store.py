@@ -1,4 +1,4 @@
-"""What the tests of the store share: entries to publish, and children with another user id."""
+"""Helpers for tests of the store: entries to publish, and child processes with another user id."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from dimorph.store.artifact import Artifact, Meta
 from dimorph.store.store import Store
 
-STRANGER = 4321  # a user id that is neither root nor anybody's
-ME = 1234  # an ordinary user, for children that must not have root's rights
+STRANGER = 4321  # a user id that is neither root's nor that of an existing user
+ME = 1234  # the user id of children that must not have root's rights
 
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(
@@ -48,12 +48,12 @@ def make_meta(key: int = 1, tool: int = 1, **changes: Any) -> Meta:
 
 
 def content_of(number: int, size: int = 1000) -> bytes:
-    """Bytes that differ from one number to the next."""
+    """Return bytes that differ for every number."""
     return (b"%d " % number * size)[:size]
 
 
 def publish(store: Store, sources: Path, key: int = 1, tool: int = 1, *, size: int = 1000, **changes: Any) -> Artifact:
-    """Publishes entry `key`, with `case.so` holding `content_of(key)`."""
+    """Publish the entry `key`, whose `case.so` contains `content_of(key)`."""
     sources.mkdir(parents=True, exist_ok=True)
     source = sources / f"{os.getpid()}-{key}.so"
     source.write_bytes(content_of(key, size))
@@ -62,7 +62,7 @@ def publish(store: Store, sources: Path, key: int = 1, tool: int = 1, *, size: i
 
 
 def start_child(function: Callable[[], Any], *, uid: int | None = None) -> tuple[int, int]:
-    """Runs `function` in a forked process, as user `uid`; returns its id and a pipe, for `result_of`."""
+    """Run `function` in a forked process, as user `uid`; return the process id and a pipe, for `result_of`."""
     sys.stdout.flush()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
@@ -87,7 +87,7 @@ def start_child(function: Callable[[], Any], *, uid: int | None = None) -> tuple
 
 
 def result_of(child: tuple[int, int]) -> Any:
-    """What the child's function returned; fails with its traceback if it raised."""
+    """Return the result of the child's function; fail with its traceback if it raised."""
     pid, read_end = child
     with os.fdopen(read_end, "rb") as stream:
         text = stream.read()
@@ -98,16 +98,16 @@ def result_of(child: tuple[int, int]) -> Any:
 
 
 def in_child(function: Callable[[], Any], *, uid: int | None = None) -> Any:
-    """Runs `function` in a forked process, as user `uid`, and returns what it returned (as JSON has it)."""
+    """Run `function` in a forked process, as user `uid`, and return its result, passed through JSON."""
     return result_of(start_child(function, uid=uid))
 
 
 def tree(root: Path) -> list[str]:
-    """Every path below `root`, for comparing before and after."""
+    """Return every path below `root`, to compare directories before and after."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
 def tree_of_one_entry(key: int) -> list[str]:
-    """What `tree` says of a store that holds entry `key` and was published to only."""
+    """Return the `tree` of a store to which only the entry `key` was ever published."""
     entry = f"{key_of(key)[:2]}/{key_of(key)}/{tool_of(1)}"
     return sorted(["00", entry.rpartition("/")[0], entry, f"{entry}/case.so", f"{entry}/meta.json", "tmp"])

@@ -1,4 +1,4 @@
-"""Kernels with device code, as far as that needs no GPU: compiles, keys, architectures, messages, what is recorded."""
+"""Kernels with device code, as far as no GPU is needed: compiles, keys, architectures, messages and records."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_built_ahead_for_several_architectures(store: Path, tmp_path: Path) -> N
     report = RMS.build(out, targets=levels, **VALUES)
     assert report.targets == (*levels, "sm_80", "sm_90a")
     kinds = [(artifact.meta.kind, artifact.meta.target) for artifact in report.artifacts]
-    # One cubin serves every host level.
+    # The same cubin serves every host level.
     assert sorted(kinds) == sorted(
         [*((kind, level) for kind in ("entry", "case") for level in levels), ("device", "sm_80"), ("device", "sm_90a")]
     )
@@ -133,7 +133,7 @@ def test_a_changed_device_source_is_noticed(copy_of: Callable[..., dm.Kernel], s
     source.write_text(source.read_text().replace("kThreads = 128", "kThreads = 64"))
     coverage = verify([kernel], tmp_path / "ahead")
     assert not coverage.ok
-    # The case too: it is loaded once with its device code, so another one makes it another case.
+    # The case has another key too, because it is loaded together with its device code.
     assert "2 of its 3 artifacts" in str(coverage)
 
 
@@ -231,7 +231,7 @@ def test_what_serves_which_gpu() -> None:
 
 
 class OldDriver:
-    """A driver with one GPU, for tests of what is looked for on its account."""
+    """A stand-in for the NVIDIA driver, with the given GPUs and version."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, gpus: tuple[tuple[int, int], ...], version: tuple[int, int]):
         monkeypatch.setattr(driver, "find", lambda: driver.Driver(version, gpus, 0))
@@ -316,12 +316,12 @@ def test_the_compiler_is_found_or_its_absence_named(monkeypatch: pytest.MonkeyPa
 
 
 def test_nvrtc_keeps_no_cache_of_its_own(tmp_path: Path) -> None:
-    """It would serve what none of our keys describes, and make a first call look faster than it is."""
+    """A cache of NVRTC's own would ignore our keys, and make a first call look faster than it is."""
     assert cuda.find(settings.current()).environment(tmp_path)["CUDA_CACHE_DISABLE"] == "1"
 
 
 def test_nvrtc_alone_suffices(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
-    """The CUDA headers that NVRTC brings along serve where no package has them."""
+    """The CUDA headers inside NVRTC are used if no package has them."""
     found = cuda.find(settings.current())
     if found.version < (13, 3):
         pytest.skip(f"NVRTC {cuda.describe(found.version)} brings no headers along; 13.3 does")

@@ -1,4 +1,4 @@
-"""What compilers print, read back."""
+"""Parsing the messages of compilers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which host compiler is found."""
+"""The choice of the host compiler."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def _program(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("present", "found", "family"),
+    ("present", "found", "dialect"),
     [
         (["g++", "clang++", "c++"], "g++", "gcc"),
         (["clang++", "c++"], "clang++", "clang"),
         (["c++"], "c++", "gcc"),
     ],
 )
-def test_order_on_path(tmp_path: Path, present: list[str], found: str, family: str) -> None:
+def test_order_on_path(tmp_path: Path, present: list[str], found: str, dialect: str) -> None:
     for name in present:
         _program(tmp_path / name)
     toolchain = host.find(_settings(path=str(tmp_path)))
-    assert (toolchain.command, toolchain.dialect) == ((str(tmp_path / found),), family)
+    assert (toolchain.command, toolchain.dialect) == ((str(tmp_path / found),), dialect)
 
 
 @pytest.mark.parametrize(
-    ("name", "family"),
+    ("name", "dialect"),
     [
         ("x86_64-linux-gnu-g++-12", "gcc"),
         ("clang++-18", "clang"),
@@ -49,17 +49,17 @@ def test_order_on_path(tmp_path: Path, present: list[str], found: str, family: s
         ("my-compiler", "gcc"),
     ],
 )
-def test_a_named_compiler_wins_and_its_name_tells_the_family(tmp_path: Path, name: str, family: str) -> None:
-    driver = _program(tmp_path / "somewhere" / name)
+def test_a_named_compiler_wins_and_its_name_tells_the_dialect(tmp_path: Path, name: str, dialect: str) -> None:
+    program = _program(tmp_path / "somewhere" / name)
     _program(tmp_path / "g++")
-    for cxx, path in ((str(driver), str(tmp_path)), (name, f"{tmp_path}:{driver.parent}")):
+    for cxx, path in ((str(program), str(tmp_path)), (name, f"{tmp_path}:{program.parent}")):
         if cxx != "zig":
             toolchain = host.find(_settings(cxx, path))
-            assert (toolchain.command[0], toolchain.dialect) == (str(driver), family)
-            assert toolchain.command[1:] == (("c++",) if family == "zig" else ())
+            assert (toolchain.command[0], toolchain.dialect) == (str(program), dialect)
+            assert toolchain.command[1:] == (("c++",) if dialect == "zig" else ())
 
 
-def test_a_link_has_the_family_of_what_it_leads_to(tmp_path: Path) -> None:
+def test_a_link_has_the_dialect_of_what_it_leads_to(tmp_path: Path) -> None:
     _program(tmp_path / "real" / "clang-18")
     (tmp_path / "c++").symlink_to(tmp_path / "real" / "clang-18")
     toolchain = host.find(_settings(path=str(tmp_path)))
@@ -76,19 +76,19 @@ def test_a_named_compiler_that_is_missing_is_not_replaced(tmp_path: Path) -> Non
 
 
 def _ziglang(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that must not be imported, only found."""
-    driver = _program(directory / "ziglang" / "zig")
+    """Make a ziglang package that fails if it is imported."""
+    program = _program(directory / "ziglang" / "zig")
     (directory / "ziglang" / "__init__.py").write_text("raise AssertionError('imported')\n")
     monkeypatch.setattr("sys.path", [str(directory)])
-    return driver
+    return program
 
 
 def test_the_ziglang_package_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = _ziglang(tmp_path / "site", monkeypatch)
+    program = _ziglang(tmp_path / "site", monkeypatch)
     empty = tmp_path / "bin"
     empty.mkdir()
     toolchain = host.find(_settings(path=str(empty)))
-    assert (toolchain.command, toolchain.dialect) == ((str(driver), "c++"), "zig")
+    assert (toolchain.command, toolchain.dialect) == ((str(program), "c++"), "zig")
     _program(empty / "c++")
     assert host.find(_settings(path=str(empty))).dialect == "gcc"
     assert host.find(_settings("zig", str(empty))) == toolchain

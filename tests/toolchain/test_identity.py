@@ -1,4 +1,4 @@
-"""A compiler's identity: what changes it, what does not, and what asking again costs."""
+"""The identity of a compiler: the files that change it, and the cost of asking for it again."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ class Fake:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
-        self.driver = directory / "fake-g++"
+        self.program = directory / "fake-g++"
         self.put("fake-g++", _SCRIPT)
         self.put("cc1plus", "#!/bin/sh\n# backend 1\n")
         self.put("version.h", "#define VERSION 1\n")
 
     def put(self, name: str, text: str) -> None:
-        """Replaces a file as package managers do: a new one, renamed over the old one."""
-        new = self.driver.parent / "new"
+        """Replace a file as package managers do: write a new one and rename it over the old one."""
+        new = self.program.parent / "new"
         new.write_text(text)
         new.chmod(0o755)
-        new.replace(self.driver.parent / name)
+        new.replace(self.program.parent / name)
 
     def toolchain(self) -> host.HostCompiler:
-        return host.find(Settings(store=Path("unused"), cxx=str(self.driver), path=os.environ["PATH"]))
+        return host.find(Settings(store=Path("unused"), cxx=str(self.program), path=os.environ["PATH"]))
 
     def identify(self, memo_dir: Path | None) -> str:
         return self.toolchain().identity(memo_dir).id
 
     def calls(self) -> int:
-        return len((self.driver.parent / "calls").read_text().splitlines())
+        return len((self.program.parent / "calls").read_text().splitlines())
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_asking_again_starts_no_process(fake: Fake, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("fake-g++", _SCRIPT + "# another driver\n"),
+        ("fake-g++", _SCRIPT + "# another program\n"),
         ("cc1plus", "#!/bin/sh\n# backend 2\n"),
         ("version.h", "#define VERSION 2\n"),
     ],
@@ -87,7 +87,7 @@ def test_asking_again_starts_no_process(fake: Fake, tmp_path: Path, monkeypatch:
 def test_a_part_replaced_in_place_changes_it(fake: Fake, tmp_path: Path, name: str, text: str) -> None:
     memo = tmp_path / "memo"
     before = fake.identify(memo)
-    old = (fake.driver.parent / name).read_text()
+    old = (fake.program.parent / name).read_text()
     fake.put(name, text)
     assert fake.identify(memo) != before
     fake.put(name, old)
@@ -100,9 +100,9 @@ def test_a_link_switched_to_another_compiler_changes_it(fake: Fake, tmp_path: Pa
     link = tmp_path / "link-g++"
     found = []
     for compiler in (fake, other):
-        # The scripts find their parts beside the name they are called by.
-        wrapper = tmp_path / compiler.driver.parent.name / "wrapper"
-        wrapper.write_text(f'#!/bin/sh\nexec "{compiler.driver}" "$@"\n')
+        # The scripts look for their parts in the directory of the path that they are called by.
+        wrapper = tmp_path / compiler.program.parent.name / "wrapper"
+        wrapper.write_text(f'#!/bin/sh\nexec "{compiler.program}" "$@"\n')
         wrapper.chmod(0o755)
         link.unlink(missing_ok=True)
         link.symlink_to(wrapper)
@@ -175,16 +175,16 @@ def test_many_at_once_agree(fake: Fake, tmp_path: Path) -> None:
     assert len(list((tmp_path / "memo").iterdir())) == 1
 
 
-def test_a_driver_without_its_compiler_is_an_error(fake: Fake) -> None:
+def test_a_program_without_its_compiler_proper_is_an_error(fake: Fake) -> None:
     fake.put("fake-g++", _SCRIPT.replace('echo "$(dirname "$0")/cc1plus"', "echo cc1plus"))
-    with pytest.raises(ToolchainError, match=r"no C\+\+ compiler behind it \(cc1plus\)"):
+    with pytest.raises(ToolchainError, match=r"fake-g\+\+ finds no C\+\+ compiler proper \(cc1plus\)"):
         fake.identify(None)
 
 
 @pytest.mark.parametrize(
     ("script", "expected"), [("echo broken; exit 3", r"failed \(3\): broken"), ("kill -SEGV $$", "SIGSEGV")]
 )
-def test_a_driver_that_does_not_work_is_an_error(fake: Fake, script: str, expected: str) -> None:
+def test_a_program_that_does_not_work_is_an_error(fake: Fake, script: str, expected: str) -> None:
     fake.put("fake-g++", f"#!/bin/sh\n{script}\n")
     with pytest.raises(ToolchainError, match=expected):
         fake.identify(None)
@@ -200,10 +200,10 @@ def _stamped(memo_dir: Path) -> Sequence[str]:
     [("g++", "g++", {"g++", "cc1plus", "as", "ld", "features.h"}), ("clang++", "clang", {"clang++", "features.h"})],
 )
 def test_a_real_compiler(tmp_path: Path, name: str, word: str, parts: set[str]) -> None:
-    driver = shutil.which(name)
-    if driver is None:
+    program = shutil.which(name)
+    if program is None:
         pytest.skip(f"{name} is not installed")
-    toolchain = host.find(Settings(store=Path("unused"), cxx=driver, path=os.environ["PATH"]))
+    toolchain = host.find(Settings(store=Path("unused"), cxx=program, path=os.environ["PATH"]))
     found = toolchain.identity(tmp_path / "memo")
     assert word in found.description
     assert any(character.isdigit() for character in found.description)
@@ -212,12 +212,12 @@ def test_a_real_compiler(tmp_path: Path, name: str, word: str, parts: set[str]) 
 
 
 def test_compilers_differ(fake: Fake) -> None:
-    drivers = [path for name in ("g++", "clang++") if (path := shutil.which(name))]
-    if not drivers:
+    programs = [path for name in ("g++", "clang++") if (path := shutil.which(name))]
+    if not programs:
         pytest.skip("neither g++ nor clang++ is installed")
-    settings = [Settings(store=Path("unused"), cxx=driver, path=os.environ["PATH"]) for driver in drivers]
+    settings = [Settings(store=Path("unused"), cxx=program, path=os.environ["PATH"]) for program in programs]
     found = {fake.identify(None), *(host.find(each).identity(None).id for each in settings)}
-    assert len(found) == 1 + len(drivers)
+    assert len(found) == 1 + len(programs)
 
 
 def test_of_a_large_library_enough_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +229,6 @@ def test_of_a_large_library_enough_is_hashed(tmp_path: Path, monkeypatch: pytest
     assert identity._digest(str(file)) == before
     file.write_bytes(content + b"x")
     assert identity._digest(str(file)) != before, "another size"
-    content[4 << 20] ^= 1  # a block that is read
+    content[4 << 20] ^= 1  # within a block that is hashed
     file.write_bytes(content)
     assert identity._digest(str(file)) != before

@@ -1,4 +1,4 @@
-"""How many compilers run at a time, under limits of every kind."""
+"""The number of compilers that run at a time, under limits of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running commands: output, time limits, deaths and what is left behind."""
+"""Running commands: output, time limits, crashes, and processes that must not survive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _sh(script: str, timeout: float = 30.0) -> process.Completed:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether the process ends within a few seconds; a zombie that nobody reaps counts as ended."""
+    """Return True if the process ends within a few seconds; a zombie that nobody reaps counts as ended."""
     for _ in range(100):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -85,7 +85,7 @@ def test_what_outlives_the_command_is_not_waited_for() -> None:
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     script = (
-        # Whoever runs the tests in the background has them ignore interrupts.
+        # A shell that runs the tests in the background makes them ignore interrupts.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from dimorph.toolchain import process\n"
         f"process.run(['/bin/sh', '-c', 'echo $$ > {pid_file}.new && mv {pid_file}.new {pid_file}; sleep 300'],"
@@ -151,7 +151,7 @@ def test_death_by_signal_is_told_apart(name: str, number: int) -> None:
         ("a.cc:3:1: internal compiler error: in foo, at bar.cc:7", "failed .*internal compiler error: in foo"),
     ],
 )
-def test_a_drivers_report_of_a_crash_is_understood(text: str, expected: str) -> None:
+def test_a_compilers_report_of_a_crash_is_understood(text: str, expected: str) -> None:
     with pytest.raises(CompilerCrashed, match=expected) as caught:
         _sh(f"echo '{text}' >&2; exit 1")
     assert caught.value.exit_code == 1
@@ -185,12 +185,12 @@ def test_memory_limit_is_in_force_from_the_start() -> None:
 
 
 def test_a_real_compiler_out_of_memory_is_told_apart(tmp_path: Path) -> None:
-    driver = shutil.which("g++")
-    if driver is None:
+    program = shutil.which("g++")
+    if program is None:
         pytest.skip("g++ is not installed")
     source = tmp_path / "a.cc"
     source.write_text("#include <iostream>\n#include <map>\n#include <regex>\n")
-    command = [driver, "-fsyntax-only", str(source)]
+    command = [program, "-fsyntax-only", str(source)]
     assert process.run(command, timeout=60, cwd=None, env=_ENV).exit_code == 0
     with pytest.raises(CompilerCrashed, match=r"ran out of memory .*DIMORPH_JOBS=1"):
         process.run(command, timeout=60, cwd=None, env=_ENV, memory_limit=64 << 20)
@@ -202,7 +202,7 @@ def test_a_command_that_cannot_be_started_is_named() -> None:
 
 
 def test_a_fork_while_a_command_is_started_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipe is there by whose end the start is told of its success, and the command has not been started yet."""
+    """The fork happens when the pipe exists whose end reports a successful start, before the command is started."""
     pipe, opened, main = os.pipe, threading.Event(), threading.get_ident()
 
     def slow_pipe() -> tuple[int, int]:

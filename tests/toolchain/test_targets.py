@@ -1,4 +1,4 @@
-"""Target levels: names, what they need, and which of them a CPU runs."""
+"""Target levels: their names, the CPU features they need, and the levels that a CPU runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _V4 = f"{_V3} avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni"
 _ARM = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 _NEOVERSE_V1 = f"{_ARM} atomics fphp asimdhp asimdrdm jscvt fcma lrcpc dcpop asimddp sve i8mm svebf16 bf16"
 
-# What a compiler defines for a feature, and what Linux calls that feature.
+# Macro that a compiler defines for a feature -> Linux's name of the feature.
 _X86_MACROS = {
     "__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16": "cx16",
     "__LAHF_SAHF__": "lahf_lm",
@@ -58,7 +58,7 @@ Cpu = Callable[[str, str | None], None]
 
 @pytest.fixture
 def cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cpu:
-    """Pretends to be another CPU: machine name and /proc/cpuinfo (None: there is none)."""
+    """Pretend to be another CPU: machine name and /proc/cpuinfo (None: there is none)."""
 
     def pretend(machine: str, cpuinfo: str | None) -> None:
         path = tmp_path / "cpuinfo"
@@ -71,7 +71,7 @@ def cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cpu:
 
 
 def _runnable() -> list[str]:
-    # Past the memo, which holds the answer for the real CPU.
+    # Without the cache, which has the answer for the real CPU.
     return [target.name for target in targets.runnable.__wrapped__()]
 
 
@@ -149,14 +149,14 @@ def test_no_level_means_this_machine() -> None:
         assert not [flag for flag in (*target.flags, *target.zig_flags) if "native" in flag]
 
 
-def _macros(driver: str, flags: tuple[str, ...]) -> set[str]:
-    command = [driver, *flags, "-dM", "-E", "-x", "c++", os.devnull]
+def _macros(program: str, flags: tuple[str, ...]) -> set[str]:
+    command = [program, *flags, "-dM", "-E", "-x", "c++", os.devnull]
     done = process.run(command, timeout=60, cwd=None, env={"PATH": os.environ["PATH"], "LC_ALL": "C"})
     assert done.exit_code == 0, done.output
     return {line.split()[1] for line in done.output.splitlines()}
 
 
-def _driver(name: str) -> str:
+def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -166,18 +166,18 @@ def _driver(name: str) -> str:
 @pytest.mark.parametrize("target", targets.levels("x86_64"), ids=lambda target: target.name)
 @pytest.mark.parametrize("name", ["g++", "clang++"])
 def test_x86_code_uses_exactly_what_is_checked(name: str, target: targets.Target) -> None:
-    driver = _driver(name)
+    program = _program(name)
     if name == "g++" and os.uname().machine != "x86_64":
         pytest.skip("this g++ does not compile for x86")
     flags = (*target.flags, "--target=x86_64-linux-gnu") if name == "clang++" else target.flags
-    features = {macro for macro in _macros(driver, flags) if _X86_FEATURE.match(macro)} - _X86_ALWAYS
+    features = {macro for macro in _macros(program, flags) if _X86_FEATURE.match(macro)} - _X86_ALWAYS
     assert {_X86_MACROS.get(macro, macro) for macro in features} >= target.needs - {"lahf_lm"}
     assert {_X86_MACROS.get(macro, macro) for macro in features} <= target.needs
 
 
 @pytest.mark.parametrize("target", targets.levels("aarch64"), ids=lambda target: target.name)
 def test_arm_code_uses_only_what_is_checked(target: targets.Target) -> None:
-    macros = _macros(_driver("clang++"), (*target.flags, "--target=aarch64-linux-gnu"))
+    macros = _macros(_program("clang++"), (*target.flags, "--target=aarch64-linux-gnu"))
     features = {name for macro, name in _ARM_MACROS.items() if macro in macros}
     assert features <= target.needs
     assert ("bf16" in features) == ("bf16" in target.needs)

@@ -1,4 +1,4 @@
-"""The host compiler: what its command lines make, and what that depends on."""
+"""The host compiler: the objects that its command lines make, and the inputs on which these depend."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compiler(request: pytest.FixtureRequest) -> host.HostCompiler:
 
 @pytest.fixture(scope="module")
 def zig(request: pytest.FixtureRequest) -> tuple[host.HostCompiler, Path]:
-    """Zig, and a lasting directory: it builds its C++ library at first use, which takes about a minute."""
+    """Return zig and a lasting directory: it builds its C++ library at first use, which takes about a minute."""
     try:
         toolchain = host.find(_settings("zig"))
     except ToolchainError as error:
@@ -107,7 +107,7 @@ def _libraries(path: Path) -> set[str]:
 
 
 def _glibc(path: Path) -> tuple[int, ...]:
-    """The newest C library version that the object asks for."""
+    """Return the newest version of the C library that the object requires."""
     with path.open("rb") as stream:
         needs = ELFFile(stream).get_section_by_name(".gnu.version_r")
         if needs is None:
@@ -118,7 +118,7 @@ def _glibc(path: Path) -> tuple[int, ...]:
     return max((tuple(map(int, version.split("."))) for version in versions), default=(0,))
 
 
-# --- What a compile makes ---
+# --- The objects that a compile makes ---
 
 
 def test_object_loads_exports_only_what_is_marked_and_needs_little(compiler: host.HostCompiler, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_equal_sources_give_equal_objects_wherever_they_lie(compiler: host.HostC
     assert os.fsencode(tmp_path) not in first
     assert b"/project/a.cc" in first
     assert b"/inner/other.h" in first
-    # Without the map they differ, or the above would prove nothing.
+    # Without the map the objects differ; otherwise the comparison above would prove nothing.
     first, second = _in_places(compiler, tmp_path, mapped=False)
     assert first != second
 
@@ -252,7 +252,7 @@ def test_surroundings_do_not_matter(
         monkeypatch.setenv(name, str(shadow))
     text = "#include <cfloat>\nEXPORT float f() { return FLT_MAX; }"
     assert _build(compiler, tmp_path / "a.cc", text).exists()
-    # The same with the variable passed on is refused, or the above would prove nothing.
+    # With the variable passed on, the compile is refused; otherwise the test above would prove nothing.
     _, done = _run(compiler, tmp_path / "a.cc", more_env={"CPATH": str(shadow)})
     assert "shadowed" in done.output
 
@@ -283,14 +283,14 @@ def test_the_users_flags_come_last(compiler: host.HostCompiler, tmp_path: Path) 
 # --- Flags in the key ---
 
 
-@pytest.mark.parametrize("family", ["gcc", "clang", "zig"])
+@pytest.mark.parametrize("dialect", ["gcc", "clang", "zig"])
 @pytest.mark.parametrize("debug", [False, True])
-def test_every_flag_that_decides_what_is_made_is_in_the_key(family: host.Dialect, debug: bool) -> None:
-    command = host.HostCompiler(("driver",), family, "").compile_command(
+def test_every_flag_that_decides_what_is_made_is_in_the_key(dialect: host.Dialect, debug: bool) -> None:
+    command = host.HostCompiler(("program",), dialect, "").compile_command(
         Path("/s.cc"), Path("/o.so"), target=_TARGET, debug=debug, extra_flags=["-DUSER"]
     )
     declared = flags.host_id(target=_TARGET, debug=debug, extra_flags=["-DUSER"])
-    elsewhere = {"driver", "/s.cc", "-o", "/o.so", "-target", *flags.MESSAGES}
+    elsewhere = {"program", "/s.cc", "-o", "/o.so", "-target", *flags.MESSAGES}
     for flag in set(command) - elsewhere:
         assert flag.removeprefix(f"{_TARGET.machine}-") in declared
 
@@ -307,7 +307,7 @@ def test_different_options_have_different_keys() -> None:
     assert len(set(texts)) == len(texts)
 
 
-# --- What compilers print ---
+# --- Messages of compilers ---
 
 
 def test_a_mistake_is_shown_at_its_place(compiler: host.HostCompiler, tmp_path: Path) -> None:

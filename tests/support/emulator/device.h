@@ -1,7 +1,7 @@
-// What device code sees when it is compiled for the emulator: CUDA's names, as far as they are used. nvcc.py includes
-// it before all else, and turns inline PTX, shared variables and kernels into the calls declared here.
+// The CUDA names that device code uses, for compiling it for the emulator. nvcc.py includes this file first, and turns
+// inline PTX, shared variables and kernels into the calls declared here.
 #pragma once
-// Before __CUDACC__ is defined, so that the storage types serve for CUDA's.
+// Included before __CUDACC__ is defined, so that dimorph's storage types replace CUDA's.
 #include <dimorph/dtype.h>
 #include <math.h>
 
@@ -41,7 +41,7 @@ struct Shuffled {
   int from;
 };
 
-// One value from each lane to each lane.
+// Returns the value that lane `from` passes.
 template <typename T>
 inline T shuffle(const Site& site, unsigned mask, T value, int from) {
   Shuffled<T> own{value, value, from};
@@ -81,7 +81,7 @@ inline Kernel described(void (*)(Params...), std::index_sequence<index...>, unsi
 }
 template <typename... Params>
 std::index_sequence_for<Params...> places(void (*)(Params...));
-// The bounds are the arguments of __launch_bounds__.
+// Describes a kernel; the arguments are those of __launch_bounds__.
 template <auto kernel>
 inline Kernel describe(unsigned max_threads = 1024, unsigned = 1) {
   return described<kernel>(kernel, decltype(places(kernel)){}, max_threads);

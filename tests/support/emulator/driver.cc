@@ -1,5 +1,5 @@
-// The NVIDIA driver's functions as dimorph/cuda.h uses them, for GPUs that are emulated: a "cubin" is a shared object
-// that nvcc.py made, and a launch has run when it returns.
+// The functions of the NVIDIA driver that dimorph/cuda.h uses, for emulated GPUs: a "cubin" is a shared object that
+// nvcc.py made, and a launch returns when the kernel has ended.
 #include <dlfcn.h>
 #include <elf.h>
 #include <pthread.h>
@@ -23,7 +23,7 @@ constexpr Result kInvalidValue = 1, kNotFound = 500, kLaunchFailed = 719;
 constexpr int kStaticShared = 1, kMaxDynamicShared = 8, kMultiprocessors = 16, kMostShared = 97;
 constexpr int kUsualShared = 48 << 10, kReservedStatic = 1 << 10;
 
-// Of compute capability 8.0 and 9.0.
+// The GPUs, of compute capability 8.0 and 9.0.
 constexpr struct {
   int multiprocessors, shared;
 } kGpus[] = {{108, 163 << 10}, {132, 227 << 10}};
@@ -36,10 +36,10 @@ struct LaunchConfig {
   unsigned attribute_count;
 };
 
-// A kernel as the driver's user has it.
+// The handle of a kernel that the driver returns.
 struct Handle {
   const Kernel* kernel;
-  unsigned most_shared = kUsualShared;  // dynamic
+  unsigned most_shared = kUsualShared;  // limit of dynamic shared memory, in bytes
 };
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -63,7 +63,7 @@ Result error_string(Result, const char** text) {
 Result library_load(void** library, const void* code, void*, void*, unsigned, void*, void*, unsigned) {
   const auto& header = *static_cast<const Elf64_Ehdr*>(code);
   const size_t size = header.e_shoff + size_t{header.e_shnum} * header.e_shentsize;
-  // Stays open: a sanitizer's report reads names and lines from it.
+  // The file stays open, because a sanitizer's report reads names and lines from it.
   const int file = memfd_create("device code", 0);
   if (file < 0 || write(file, code, size) != static_cast<ssize_t>(size)) return failed(kInvalidValue, strerror(errno));
   *library = dlopen(("/proc/self/fd/" + std::to_string(file)).c_str(), RTLD_NOW | RTLD_LOCAL);

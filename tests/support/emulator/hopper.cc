@@ -1,6 +1,6 @@
-// What GPUs of 9.0 add: barriers in shared memory, numbered barriers, TMA and the matrix instructions of
-// warpgroups, by their definitions in NVIDIA's "Parallel Thread Execution ISA". Copies land, and products are computed,
-// as late as they may; until then poison lies in their place.
+// The instructions that GPUs of 9.0 add: barriers in shared memory (mbarrier), numbered barriers, TMA copies and the
+// matrix instructions of warpgroups, as defined in NVIDIA's "Parallel Thread Execution ISA". Copies and products are
+// completed as late as the definition allows; until then their results are poisoned.
 #include <dimorph/dtype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,11 +20,11 @@ uint32_t address(const Instruction& instruction, const Operand* operands, int i)
 
 // --- mbarrier ---
 
-// As it lies in shared memory.
+// An mbarrier in shared memory.
 struct Barrier {
-  uint16_t count;                    // arrivals that a phase takes
-  uint16_t pending : 15, phase : 1;  // of this phase: arrivals to come, its parity
-  int32_t bytes;                     // to come
+  uint16_t count;                    // arrivals in each phase
+  uint16_t pending : 15, phase : 1;  // of this phase: missing arrivals, parity
+  int32_t bytes;                     // of this phase: missing bytes
 };
 static_assert(sizeof(Barrier) == 8, "an mbarrier");
 
@@ -57,7 +57,7 @@ void arrive_at_barrier(const Instruction& instruction, Operand* operands) {
 void announce_bytes(const Instruction& instruction, Operand* operands) {
   arrive(instruction, address(instruction, operands, 0), instruction.in<int32_t>(operands, 1));
 }
-// mbarrier.try_wait.parity done, [barrier], parity, and again until it is done
+// mbarrier.try_wait.parity done, [barrier], parity; in a loop until done
 void wait_for_phase(const Instruction& instruction, Operand* operands) {
   struct Awaited {
     const Barrier* barrier;
@@ -102,11 +102,11 @@ void meet(const Instruction& instruction, Operand* operands) {
   }
 }
 
-// --- TMA ---
+// --- TMA copies ---
 
 uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
-// cp.async.bulk.tensor.Nd [to], [map, {coordinates}], [barrier], cache: a box, its first dimension the fastest.
+// cp.async.bulk.tensor.Nd [to], [map, {coordinates}], [barrier], cache: copies a box, first dimension fastest.
 struct BoxCopy : BlockCopy {
   TensorMap map;
   int64_t coordinates[5];
@@ -142,7 +142,7 @@ void copy_box(const Instruction& instruction, Operand* operands) {
   for (unsigned d = 0; d < rank; ++d) copy->coordinates[d] = instruction.in<int32_t>(operands, 2 + d);
   copy->barrier_at = address(instruction, operands, 2 + rank);
   if (copy->map.rank != rank || copy->map.magic != kTensorMap) fail("%s: not such a tensor map", copy->site.what);
-  // Boxes of rows of 128 bytes, swizzled: whole patterns of 8 rows.
+  // The rows of a box are 128 bytes long and swizzled in patterns of 8, which must be aligned.
   if (copy->to % 1024 != 0) fail("%s: address %u is no multiple of 1024", copy->site.what, copy->to);
   for (uint32_t i = 0; i < copy->map.box_bytes(); i += 16)
     memset(shared_pointer(copy->to + i, 16, copy->site), kPoison, 16);
@@ -159,12 +159,12 @@ struct Matrix {
         stride((descriptor >> 32 & 0x3fff) << 4) {
     if (descriptor >> 62 != 1) fail("wgmma: only matrices swizzled over 128 bytes are emulated");
   }
-  // An element of a row of 16 that lie next to each other...
+  // An element if the 16 elements of a row are contiguous ...
   template <typename T>
   float in_row(int row, int k, const Site& site) const {
     return at<T>(start + row / 8 * stride + row % 8 * 128 + k * 2, site);
   }
-  // ... or of a column.
+  // ... or if the elements of a column are.
   template <typename T>
   float in_column(int column, int k, const Site& site) const {
     return at<T>(start + column / 64 * leading + k / 8 * stride + k % 8 * 128 + column % 64 * 2, site);
@@ -180,13 +180,13 @@ struct Matrix {
 };
 
 // wgmma.mma_async {d...}, a, b, add, 1, 1, transposed a, transposed b; or, with a in registers, {d...}, {a0 .. a3}, b,
-// 1, 1, 1, transposed b. Of d and of a in registers a lane has what mma.m16n8k16 gives it.
+// 1, 1, 1, transposed b. A lane has the same elements of d, and of a in registers, as in mma.m16n8k16.
 template <typename T, int columns, bool a_in_registers>
 struct Product : WarpProduct {
   static constexpr int kCount = columns / 2;
   const Instruction* instruction;
   std::vector<Operand> operands;  // of this lane
-  std::vector<float> before;      // unless an earlier product that is under way has the same sums
+  std::vector<float> before;      // the old sums; empty if an earlier product that is under way adds to them
 
   static void begin(const Instruction& instruction, Operand* operands) {
     auto* product = new Product;
@@ -201,7 +201,7 @@ struct Product : WarpProduct {
     start_product(product);
   }
 
-  // All lanes of the warp are there.
+  // Called when all lanes of the warp have begun the product.
   void compute(WarpProduct* const* lanes) override {
     const Site& site = instruction->site();
     const auto lane_of = [&](int lane) { return static_cast<Product*>(lanes[lane]); };
@@ -291,7 +291,7 @@ Run find_hopper(const std::string& name, int operand_count) {
   };
   for (const auto& one : kInstructions)
     if (name == one.name) return one.run;
-  // Of a product, the operands beyond its columns tell the form.
+  // The form of a product follows from the number of operands in addition to the sums.
   Run run = nullptr;
   const size_t at = name.find(".m64n");
   if (at == std::string::npos) return nullptr;

@@ -1,4 +1,4 @@
-"""Compiles a CUDA source for the emulator: takes nvcc's command line, and makes a shared object with g++.
+"""A program that compiles a CUDA source for the emulator: nvcc's command line in, a shared object of g++ out.
 
 python nvcc.py G++ FLAGS NVCC'S ARGUMENTS...
 """
@@ -30,19 +30,19 @@ def main(compiler: str, flags: str, *arguments: str) -> int:
     read = subprocess.run(first, stdout=subprocess.PIPE, text=True, check=False)
     if read.returncode:
         return read.returncode
-    # Uninitialised variables hold a pattern, and the types of memory are what the access says, as on a GPU.
+    # As on a GPU, uninitialised variables are arbitrary (here: a pattern) and memory can be accessed as any type.
     second = [compiler, "-x", "c++", "-fpreprocessed", *kept, *shlex.split(flags), "-fPIC", "-shared"]
     second += ["-fvisibility=hidden", "-fno-strict-aliasing", "-ftrivial-auto-var-init=pattern", "-", "-o", output]
     return subprocess.run(second, input=rewritten(read.stdout), text=True, check=False).returncode
 
 
 def rewritten(text: str) -> str:
-    """Preprocessed device code as C++, line by line."""
+    """Return preprocessed device code as C++, with the same line numbers."""
     return _SHARED.sub(_shared, "".join(_kernels("".join(_statements(text)))))
 
 
 def _statements(text: str) -> Iterator[str]:
-    """The text with its asm statements made calls."""
+    """Yield the pieces of the text with asm statements replaced by calls."""
     done = 0
     while match := _ASM.search(text, done):
         yield text[done : match.start()]
@@ -58,7 +58,7 @@ def _statements(text: str) -> Iterator[str]:
 def _statement(whole: str, inside: str) -> str:
     template, *lists = _split(inside, ":")
     operands = []
-    for kind, listed in zip(("output", "input"), lists, strict=False):  # then come clobbers; or less
+    for kind, listed in zip(("output", "input"), lists, strict=False):  # clobbers follow; lists may be missing
         for one in filter(str.strip, _split(listed, ",")):
             expression = one.strip().partition("(")[2][:-1]
             operands.append(f"::emulator::{kind}({' '.join(expression.split())})")
@@ -70,7 +70,7 @@ def _statement(whole: str, inside: str) -> str:
 
 
 def _kernels(text: str) -> Iterator[str]:
-    """The text with each kernel declared and described before its definition."""
+    """Yield the pieces of the text, with a declaration and a description before the definition of each kernel."""
     done = 0
     while match := _KERNEL.search(text, done):
         yield text[done : match.start()]
@@ -93,7 +93,7 @@ def _shared(match: re.Match[str]) -> str:
 
 
 def _closing(text: str, start: int) -> int:
-    """Behind the bracket that closes the one before `start`."""
+    """Return the position after the bracket that closes the one before `start`."""
     depth = 1
     for match in re.compile(rf"{_STRING}|[()]").finditer(text, start):
         depth += {"(": 1, ")": -1}.get(match[0], 0)
@@ -103,7 +103,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Split where the separator stands outside of brackets and strings."""
+    """Split at separators outside of brackets and strings."""
     depth, parts, done = 0, [], 0
     for match in re.compile(rf"{_STRING}|[()]|{separator}").finditer(text):
         depth += {"(": 1, ")": -1}.get(match[0], 0)

@@ -1,4 +1,4 @@
-// The PTX instructions that are emulated, by their definitions in NVIDIA's "Parallel Thread Execution ISA".
+// The PTX instructions that are emulated, as defined in NVIDIA's "Parallel Thread Execution ISA".
 #include <dimorph/dtype.h>
 #include <float.h>
 #include <math.h>
@@ -15,7 +15,7 @@
 namespace emulator {
 namespace {
 
-// An instruction that the lanes of a warp execute together. `whole` has the operands of each.
+// One lane's part of an instruction that all lanes of a warp execute together; `whole` gets the parts of all lanes.
 struct Lane {
   const Instruction* instruction;
   Operand* operands;
@@ -65,8 +65,8 @@ void copy_async(const Instruction& instruction, Operand* operands) {
 }
 void copy_wait(const Instruction&, Operand*) { land_copies(); }
 
-// ldmatrix {d0, d1, d2, d3}, [row]: lane 8 i + r gives row r of the i-th 8x8 matrix, and gets in d_i the elements
-// (lane / 4, 2 (lane % 4)) and the one after it, or of the transposed matrix.
+// ldmatrix {d0, d1, d2, d3}, [row]: lane 8 i + r gives the address of row r of the i-th 8x8 matrix. A lane gets in d_i
+// the element (lane / 4, 2 (lane % 4)) of that matrix, or of its transpose, and the one after it.
 template <bool transposed>
 void load_matrices(const Lane* lanes) {
   const uint16_t* rows[32];
@@ -148,7 +148,7 @@ const struct {
     {"griddepcontrol.launch_dependents", nothing},
 };
 
-// The instructions of a text, without what only makes a loop of one that waits.
+// Returns the instructions of a text, without the lines that only put one that waits into a loop.
 std::vector<std::string> lines(const std::string& text) {
   std::vector<std::string> result;
   for (size_t at = 0, end; at < text.size(); at = end + 1) {
@@ -170,7 +170,7 @@ Instruction::Instruction(const char* text, const char* file, int line) : site_{t
     if (sscanf(line.c_str(), "setp.ne.b32 %31[^,], %%%d, 0", name, &predicate_of) == 2) {
       predicate = name;
     } else if (!rest.empty()) {
-      return;  // several instructions
+      return;  // several instructions are not emulated
     } else {
       rest = line;
     }
@@ -185,7 +185,7 @@ Instruction::Instruction(const char* text, const char* file, int line) : site_{t
     at = rest.find_first_not_of(" ,[]{}", at);
     if (at == std::string::npos) break;
     const std::string word = rest.substr(at, end_of(at) - at);
-    if (word == "_" || word == "done") continue;  // results that nobody reads, or the loop around alone
+    if (word == "_" || word == "done") continue;  // results that are unused, or used by the loop only
     const bool literal = word[0] != '%' && word != predicate;
     if (literal && !strchr("0123456789", word[0])) return;
     const int number = word == predicate ? predicate_of : atoi(&word[!literal]);

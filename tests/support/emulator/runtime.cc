@@ -15,8 +15,8 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-// Saves what a call has to preserve and the stack's place in *from, and goes on where the same was saved before.
-// swapcontext asks the kernel about signals each time, which takes 0.3 us, and a tile of keys takes 20,000 switches.
+// Saves the registers that a call preserves on the stack and the stack pointer in *from, and continues at the stack
+// pointer `to`, saved before. swapcontext would add a system call of 0.3 us, and a tile of keys takes 20,000 switches.
 extern "C" void emulator_switch(void** from, void* to);
 asm(R"(
 .text
@@ -63,18 +63,18 @@ struct Thread {
   State state = State::kReady;
   Site site{};
   void* own = nullptr;
-  bool (*ready)(const void*) = nullptr;  // of a thread that waits
+  bool (*ready)(const void*) = nullptr;  // the condition, of a thread that waits
   const void* awaited = nullptr;
   std::vector<Copy> copies;
   std::vector<std::unique_ptr<WarpProduct>> products;
-  int groups = 0;  // of products, ended
+  int groups = 0;  // groups of products that are closed
   char* stack = nullptr;
-  void* place = nullptr;  // of a thread that does not run
+  void* place = nullptr;  // the stack pointer, of a thread that does not run
   void* fake_stack = nullptr;
 };
 
-// Memory that one block shares, at an address of its own. Exactly as large as asked for, so that AddressSanitizer sees
-// what lies behind it.
+// Shared memory of one block, with an emulated address. The allocation has exactly the size asked for, so that
+// AddressSanitizer reports accesses behind it.
 class Shared {
  public:
   Shared(const void* id, size_t bytes, uint32_t address) : id(id), bytes(bytes), address(address) {
@@ -93,7 +93,7 @@ class Shared {
 
 struct Block {
   std::vector<Thread> threads;
-  std::vector<int> arrived;  // in each warp
+  std::vector<int> arrived;  // the number of threads that have arrived, for each warp
   std::vector<Shared> shared;
   Site barrier{};
   std::vector<std::unique_ptr<BlockCopy>> copies;
@@ -107,10 +107,10 @@ Thread* current;
 const Kernel* kernel;
 void** arguments;
 std::string error;
-void* scheduler;  // its place while a thread runs
+void* scheduler;  // its stack pointer while a thread runs
 std::vector<char*> stacks;
 
-// A random number below `count`, the same ones in every process (Numerical Recipes' generator).
+// Returns a random number below `count`, in the same order in every process (Numerical Recipes' generator).
 unsigned dice(size_t count) {
   static uint64_t state = 1;
   state = state * 6364136223846793005u + 1442695040888963407u;
@@ -186,7 +186,7 @@ __attribute__((no_sanitize("address"))) void enter() {
 
 void prepare(Thread& thread, char* stack) {
   thread.stack = stack;
-  // As emulator_switch leaves it: six registers, where to return to, and an outermost caller that is none.
+  // The stack as emulator_switch leaves it: six registers, the return address, and null as the outermost caller.
   void** top = reinterpret_cast<void**>(stack + kStack) - 8;
   memset(top, 0, 8 * sizeof *top);
   top[6] = reinterpret_cast<void*>(&enter);
@@ -199,7 +199,7 @@ char* new_stack() {
   return static_cast<char*>(memory) + kGuard;
 }
 
-// All that the threads of a warp can do without other warps.
+// Runs the threads of a warp as far as they get without other warps; returns whether any ran.
 bool run_warp(size_t first) {
   bool any = false;
   for (bool moved = true; moved && error.empty();) {
@@ -216,7 +216,7 @@ bool run_warp(size_t first) {
   return any;
 }
 
-// What every warp waits for.
+// Returns the message of a deadlock: what every warp waits for.
 std::string standstill() {
   std::string result = "deadlock:";
   for (size_t first = 0; first < block->threads.size(); first += 32) {
@@ -277,7 +277,7 @@ void fail(const char* format, ...) {
   char place[128];
   snprintf(place, sizeof place, "block %u, thread %u: ", blockIdx.x, threadIdx.x);
   error = std::string(place) + line;
-  suspend();  // for ever
+  suspend();  // and is never resumed
   abort();
 }
 
@@ -369,7 +369,7 @@ void* static_shared(const void* id, size_t bytes) {
   for (const Shared& one : block->shared)
     if (one.id == id) return one.memory;
   const Shared& last = block->shared.back();
-  // Far from its neighbours, so that no access next to one is taken for the other's.
+  // At a distance from other variables, so that no access past the end of one hits another.
   return block->shared.emplace_back(id, bytes, last.address + last.bytes / 65536 * 65536 + 131072).memory;
 }
 
@@ -420,7 +420,7 @@ const char* launch(const Kernel& launched, Dim3 grid, Dim3 threads, size_t share
         blockIdx = {x, y, z};
         run_block(shared_bytes);
         if (error.empty()) continue;
-        stacks.clear();  // threads that did not end stay on theirs
+        stacks.clear();  // threads that did not end keep their stacks
         return error.c_str();
       }
   return nullptr;

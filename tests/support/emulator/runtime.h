@@ -1,6 +1,6 @@
-// A GPU's way of running threads, on the CPU: blocks one after the other, each thread of a block a fiber, which runs
-// until it has to wait for others. Whatever a GPU leaves open is decided for the worst: memory is poisoned, warps and
-// lanes take their turns in a random order and run ahead as far as they may.
+// Runs the threads of a GPU on the CPU: blocks one after the other, each thread of a block as a fiber, which runs until
+// it has to wait for others. Behaviour that a GPU leaves open is chosen to expose mistakes: memory is poisoned, warps
+// and lanes run in a random order and as far ahead as they may.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -15,24 +15,24 @@ struct Dim3 {
 };
 extern Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-// A place in device code where threads meet.
+// A line of device code at which threads wait for each other.
 struct Site {
   const char* what;
   const char* file;
   int line;
 };
 
-// Ends the launch with that error.
+// Ends the launch with an error.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...);
 
-// Waits for all lanes of the warp; the last one then calls whole(lanes), where lanes[i] is what lane i brought.
+// Waits for all lanes of the warp; the last one then calls whole(lanes), where lanes[i] is the `own` of lane i.
 void warp_collective(const Site& site, unsigned mask, void* own, void (*whole)(void* const* lanes));
-// Waits for all threads of the block that have not ended; whether one of them voted so.
+// Waits for all threads of the block that have not ended; returns true if one of them voted true.
 bool block_barrier(const Site& site, bool vote);
 
 // Waits until ready(what).
 void wait_until(const Site& site, bool (*ready)(const void* what), const void* what);
-// A numbered barrier of the block: how many have arrived of how many, and how often all have.
+// A numbered barrier of the block: threads that have arrived, threads expected, and completed rounds.
 struct Numbered {
   unsigned arrived = 0, threads = 0, round = 0;
 };
@@ -40,35 +40,35 @@ Numbered& numbered_barrier(unsigned number);
 
 constexpr int kPoison = 0xff;  // NaN in every floating point type, -1 in integers
 void* dynamic_shared();
-void* static_shared(const void* id, size_t bytes);  // id: of the declaration
-// Shared memory has addresses of 32 bits.
+void* static_shared(const void* id, size_t bytes);  // id: identifies the declaration
+// Addresses in shared memory have 32 bits.
 uint32_t shared_address(const void* pointer);
 void* shared_pointer(uint32_t address, size_t bytes, const Site& site);
 
-// A copy of this thread that is under way: it lands when the thread waits, and until then poison lies in its place.
+// Asynchronous copies of this thread: they complete when the thread waits; until then the destination is poisoned.
 void start_copy(void* to, const void* from, size_t bytes, size_t present);
 void land_copies();
 
-// A copy that the block has begun: it lands when nobody can go on without it.
+// An asynchronous copy of the block: it completes when no thread can go on without it.
 struct BlockCopy {
   virtual ~BlockCopy() = default;
   virtual void land() = 0;
 };
 void start_block_copy(BlockCopy* copy);
 
-// One lane's part of a matrix product that is under way: it is computed when its warp waits for its group.
+// One lane's part of an asynchronous matrix product: it is computed when the warp waits for its group.
 struct WarpProduct {
   virtual ~WarpProduct() = default;
   virtual void compute(WarpProduct* const* lanes) = 0;
-  const void* sums = nullptr;  // where they are
+  const void* sums = nullptr;  // the address of the lane's sums
   int group = 0;
 };
 void start_product(WarpProduct* product);
-bool is_summing(const void* sums);  // for a product that this thread has under way
+bool is_summing(const void* sums);  // true if a product of this thread that is under way adds to them
 void end_product_group();
 void finish_products(const Site& site, int groups_left);
 
-// Of an asm statement.
+// An operand of an asm statement.
 struct Operand {
   uint64_t value;
   void* output;
@@ -84,13 +84,13 @@ inline Operand output(T& place) {
   return {0, &place};
 }
 
-// One PTX instruction, as it stands in an asm statement.
+// One PTX instruction of an asm statement.
 class Instruction {
  public:
   explicit Instruction(const char* text, const char* file = __builtin_FILE(), int line = __builtin_LINE());
   void run(Operand* operands) const { run_(*this, operands); }
 
-  // The instruction's own operands, in its order.
+  // The i-th operand of the instruction; `operands` are those of the asm statement.
   template <typename T>
   T in(const Operand* operands, int i) const {
     T value;
@@ -105,28 +105,28 @@ class Instruction {
   }
   const Site& site() const { return site_; }
   int count() const { return static_cast<int>(index_.size()); }
-  // The operands of its statement, to be kept.
+  // A copy of the operands of the asm statement.
   std::vector<Operand> kept(const Operand* operands) const { return {operands, operands + statement_count_}; }
 
  private:
   std::string name_;
   Site site_;
   void (*run_)(const Instruction&, Operand*);
-  std::vector<int> index_;  // among those of the statement; -1: a literal
+  std::vector<int> index_;  // position among the operands of the statement; -1: a literal
   std::vector<int64_t> literal_;
   int statement_count_ = 0;
 };
 using Run = void (*)(const Instruction&, Operand*);
-Run find_hopper(const std::string& name, int operand_count);  // null: there is none
+Run find_hopper(const std::string& name, int operand_count);  // null if there is no such instruction
 
 struct Kernel {
   void (*call)(void** args);
-  const size_t* sizes;  // of its parameters
+  const size_t* sizes;  // the sizes of its parameters, in bytes
   size_t count;
   unsigned max_threads;
 };
 
-// Runs a kernel to its end. Null, or what went wrong.
+// Runs a kernel to its end. Returns null, or the error message.
 const char* launch(const Kernel& kernel, Dim3 grid, Dim3 block, size_t shared_bytes, void** args);
 
 }  // namespace emulator

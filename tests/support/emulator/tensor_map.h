@@ -1,4 +1,4 @@
-// How the emulated driver describes tensors for TMA: what takes the place of NVIDIA's own encoding.
+// The emulated NVIDIA driver's description of tensors for TMA, instead of NVIDIA's undocumented encoding.
 #pragma once
 #include <stdint.h>
 
@@ -6,12 +6,12 @@ namespace emulator {
 
 constexpr uint32_t kTensorMap = 0x70616d74;
 
-// Elements of 2 bytes, rows of a box swizzled over 128 bytes.
+// A tensor with elements of 2 bytes, whose boxes have rows swizzled over 128 bytes.
 struct TensorMap {
   uint32_t magic, rank;
   const char* base;
   uint32_t sizes[5];
-  uint64_t strides[4];  // bytes, of every dimension but the first
+  uint64_t strides[4];  // in bytes, of every dimension but the first
   uint16_t box[5];
 
   uint32_t box_bytes() const {

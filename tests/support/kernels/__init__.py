@@ -1,4 +1,4 @@
-"""Small kernels for the tests, declared once for all of them."""
+"""Small kernels that several tests use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHIFT = dm.Variant(
     ),
 )
 
-# Every kind of axis at once. Its case reports the constants that it was compiled with.
+# A kernel with every kind of axis. Its case reports the constants that it was compiled with.
 KINDS = dm.Kernel(
     name="kinds",
     entry="kinds.cc",
@@ -48,7 +48,7 @@ KINDS = dm.Kernel(
     ],
 )
 
-# y = x * scale, row sums returned: enough arithmetic for two forms to differ in their bits, if they could.
+# y = x * factor, and the sum of y is returned: enough arithmetic to show it if the two forms gave different bits.
 SCALE = dm.Kernel(
     name="scale",
     entry="scale.cc",
@@ -59,7 +59,7 @@ SCALE = dm.Kernel(
     ],
 )
 
-# Answers WIDTH * 1000 + DEPTH; any int will do, so that tests can ask for what nobody has built yet.
+# Returns WIDTH * 1000 + DEPTH; every int is accepted, so that tests can ask for specializations that are not built yet.
 PICK = dm.Kernel(
     name="pick",
     entry="pick.cc",
@@ -70,7 +70,7 @@ PICK = dm.Kernel(
     ],
 )
 
-# One dispatch and nothing else, for measuring entries of many combinations.
+# Only dispatches, to measure the compile of entries of many combinations.
 WIDE = dm.Kernel(name="wide", entry="wide.cc", case=["wide_case.cc"], axes=PICK.axes)
 
 # A functor with every kind of additional parameter.
@@ -84,7 +84,7 @@ FUNCTOR = dm.Kernel(
 # Exports one function for each kind of argument and result.
 ARGUMENTS = dm.Kernel(name="arguments", entry="arguments.cc")
 
-# Fails in its entry or its case, in every way.
+# Fails in every possible way in its entry or its case.
 FAILURES = dm.Kernel(
     name="failures",
     entry="failures.cc",
@@ -93,7 +93,7 @@ FAILURES = dm.Kernel(
     axes=[dm.int_axis("width", "WIDTH", [1, 2])],
 )
 
-# Its entry and its case disagree about a signature.
+# The entry and the case disagree about a signature.
 TAGS = dm.Kernel(
     name="tags",
     entry="tags.cc",
@@ -102,7 +102,7 @@ TAGS = dm.Kernel(
     axes=[dm.int_axis("width", "WIDTH", [1, 2])],
 )
 
-# The same inline functions in every case, with other constants.
+# Every case has the same inline functions with other constants.
 TWINS = dm.Kernel(
     name="twins", entry="twins.cc", case=["twins_case.cc"], axes=[dm.int_axis("width", "WIDTH", [3, 5, 7])]
 )

@@ -45,13 +45,13 @@ Optional<int64_t> echo_optional(Optional<int64_t> maybe_number) { return maybe_n
 DIMORPH_EXPORT(echo_optional)
 int64_t optional_size(Optional<ConstTensor> maybe_x) { return maybe_x ? maybe_x->numel() : -1; }
 DIMORPH_EXPORT(optional_size)
-// The last two may be left out.
+// The last two arguments may be left out.
 int64_t trailing(int64_t a, Optional<int64_t> maybe_b, Optional<Str> maybe_c) {
   return a + (maybe_b ? *maybe_b * 10 : 0) + (maybe_c ? static_cast<int64_t>(maybe_c->size) * 100 : 0);
 }
 DIMORPH_EXPORT(trailing)
 
-// What is left out before additional arguments, of which there are then none.
+// Optional arguments may also be left out before additional arguments, which are then none.
 int64_t before_extra(int64_t a, Optional<int64_t> maybe_b, dimorph::Extra extra) {
   return a + (maybe_b ? 10 * *maybe_b : 0) + 100 * extra.count;
 }
@@ -74,7 +74,7 @@ static void describe_to(const ConstTensor& x, char (&text)[512]) {
   snprintf(text + at, sizeof text - at, x.contiguous() ? " row-major" : " strided");
 }
 
-// dtype code/bits/lanes, device, size:stride of each dimension, whether it is row-major.
+// Returns as text: dtype code/bits/lanes, device, size:stride of each dimension, and if it is row-major.
 Str describe(ConstTensor x) {
   static thread_local char text[512];
   describe_to(x, text);
@@ -82,7 +82,7 @@ Str describe(ConstTensor x) {
 }
 DIMORPH_EXPORT(describe)
 
-// The sum of a tensor of float64, through its strides; up to 3 dimensions.
+// Returns the sum of a tensor of float64 with up to 3 dimensions and any strides.
 double sum(ConstTensor x) {
   DIMORPH_CHECK_TYPE(x.dtype() == dimorph::data_type<double>(), "sum: argument 'x': expected dtype float64");
   DIMORPH_CHECK(x.ndim() <= 3, "sum: argument 'x': expected at most 3 dimensions, got %d", x.ndim());
@@ -125,7 +125,7 @@ void convert(ConstTensor in, Tensor out, Tensor back) {
 }
 DIMORPH_EXPORT(convert)
 
-// Checks everything that can be wrong about a tensor; messages as the rules want them.
+// Checks every property of a tensor, with messages in the form that CONTRIBUTING asks for.
 void strict(ConstTensor x, Tensor y) {
   DIMORPH_CHECK_TYPE(x.dtype() == dimorph::data_type<float>(), "strict: argument 'x': expected dtype float32");
   DIMORPH_CHECK(x.device().device_type == kDLCPU, "strict: argument 'x': expected the CPU, got device type %d",
@@ -137,7 +137,7 @@ void strict(ConstTensor x, Tensor y) {
 }
 DIMORPH_EXPORT(strict)
 
-// Tensors without an owner that is a whole array: how they are shared is not the callee's business.
+// Returns true if two tensors begin at the same address.
 int64_t same_memory(ConstTensor x, Tensor y) { return static_cast<const char*>(x.data()) == y.data<char>(); }
 DIMORPH_EXPORT(same_memory)
 

@@ -41,7 +41,7 @@ int64_t raise_in_case(int64_t width, int64_t kind) {
 }
 DIMORPH_EXPORT(raise_in_case)
 
-// Fails with a message of `length` times the two bytes of an e acute.
+// Fails with a message of `length` letters e acute, two bytes each.
 void long_message(int64_t length) {
   char text[4096];
   int64_t at = 0;

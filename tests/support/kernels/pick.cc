@@ -7,7 +7,7 @@ int64_t pick(int64_t width, int64_t depth) {
 }
 DIMORPH_EXPORT(pick)
 
-// Marks what it is given, before the dispatch and after it.
+// Writes marks into its argument before and after the dispatch.
 int64_t marked(int64_t width, int64_t depth, dimorph::Tensor marks) {
   int64_t answer = 0;
   ++marks.data<int64_t>()[0];

@@ -7,7 +7,7 @@ static int64_t pick_first(A a, B) {
   return static_cast<int64_t>(a);
 }
 
-// The macros stand where a statement may stand.
+// The macros can be used wherever a statement can.
 int64_t in_if(bool first, int64_t width) {
   int64_t answer = 0;
   if (first)
@@ -19,7 +19,7 @@ int64_t in_if(bool first, int64_t width) {
 }
 DIMORPH_EXPORT(in_if)
 
-// Several statements, commas in the body and, in parentheses, in the expression.
+// A body with several statements and commas; commas in the expression, inside parentheses.
 int64_t commas(int64_t width) {
   int64_t answer = 0;
   DISPATCH_width((pick_first<int64_t, int>(width, 3)), WIDTH, const int pair[] = {WIDTH, 2};

@@ -26,7 +26,7 @@ DIMORPH_EXPORT(by_count)
 double by_enum(int64_t width) { DISPATCH_width(width, WIDTH, return DIMORPH_CALL(by_enum, double)(Order::ROW)); }
 DIMORPH_EXPORT(by_enum)
 
-// `long long` and `int64_t` are one type to the machine, and a reference takes what a value gives.
+// Parameter types that differ in C++ but are passed in the same way: `long long` and `int64_t`, reference and value.
 double agreed(int64_t width) {
   const int64_t four = 4;
   DISPATCH_width(width, WIDTH, return DIMORPH_CALL(agreed, double)(static_cast<long long>(width), four, true, 2.5f));

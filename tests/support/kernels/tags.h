@@ -1,7 +1,7 @@
 #pragma once
 #include <stdint.h>
 
-// The entry and the case see other definitions of these.
+// The entry and the case see different definitions of these types.
 #if defined(DIMORPH_ENTRY)
 struct Block {
   float scale;

@@ -1,7 +1,7 @@
 #pragma once
 #include "twins_config.h"
 
-// Outside the case's namespace, with vague linkage: the linker would merge these between objects if it could.
+// Outside of the case's namespace and inline: the linker would merge these functions between objects if it could.
 inline int twin() { return WIDTH; }
 template <typename T>
 T twin_template(T value) {

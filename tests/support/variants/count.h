@@ -1,5 +1,5 @@
-// Changes nothing and counts. Additional params: int32 tensor counts, row-major [queries, keys]: how often each logit
-// of the heads of all sequences was computed.
+// Leaves logits unchanged and counts how often each was computed, over the heads of all sequences. Additional params:
+// int32 tensor counts, row-major [queries, keys].
 #pragma once
 #include <dimorph/attention/variants.h>
 
@@ -8,7 +8,7 @@ struct Count {
   int32_t* counts;
   int columns;
 
-  // Kernels only read parameters; the test owns this one and knows better.
+  // Kernels get their parameters as const, but the test owns this one and expects it to be written.
   Count(const ParamsT& params, int batch_idx)
       : counts(const_cast<int32_t*>(params.counts)), columns(params.get_kv_len(batch_idx)) {}
 

@@ -1,5 +1,5 @@
-// The first keys and a causal window: queries see two stretches of keys, so a part of a block of queries computes
-// tiles, leaves out some that the others need, and computes again.
+// The first keys and a causal window: a query sees two ranges of keys, so that some queries of a block compute tiles,
+// skip tiles between them that the other queries need, and compute tiles again.
 #pragma once
 #include <dimorph/attention/variants.h>
 

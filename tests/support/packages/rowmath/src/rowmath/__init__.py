@@ -9,7 +9,7 @@ from rowmath import kernels
 
 
 def rms_norm(x: Any, eps: float = 1e-6) -> Any:
-    """Each row of x, [rows, width] of float32 or float64, divided by its root mean square."""
+    """Return each row of x, [rows, width] of float32 or float64, divided by its root mean square."""
     import numpy as np
 
     y = np.empty_like(x)
@@ -18,7 +18,7 @@ def rms_norm(x: Any, eps: float = 1e-6) -> Any:
 
 
 def row_dot(x: Any, y: Any) -> Any:
-    """The dot product of each row of x with the same row of y, both [rows, width] of float32 or float64."""
+    """Return the dot product of each row of x with the same row of y, both [rows, width] of float32 or float64."""
     import numpy as np
 
     out = np.empty(len(x), x.dtype)

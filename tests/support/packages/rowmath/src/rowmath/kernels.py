@@ -1,4 +1,4 @@
-"""The declarations; what the wheel holds is derived from them."""
+"""The declarations of the kernels, from which the content of the wheel is derived."""
 
 import dimorph as dm
 
