@@ -13,6 +13,7 @@ import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
 from dimorph.attention import select
+from dimorph.attention.kernels import GPU_FAMILIES
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import check, error, exact, failures
 from support.attention_configs import Specialization
@@ -173,7 +174,7 @@ def test_problems(emulator: Emulator, shared_store: Path, specialization: Specia
 def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Emulator, store: Path) -> None:
     config = replace(settings.current(), nvcc=str(emulator.nvcc), store=store)
     q = np.zeros((1, 1, 1, 32), np.float16)
-    assert [select.best_family(gpu) for gpu in (0, 1)] == ["sm80", "sm90"]
+    assert [select.families(gpu) for gpu in (0, 1)] == [["sm80"], ["sm90", "sm80"]]
     # Nothing is built, and nothing may be.
     with pytest.raises(dm.MissingSpecialization, match="attention_sm90"):
         at.Attention(policy="aot", settings=config)(*[OnGpu(q, 1)] * 3, out=OnGpu(q, 1))
@@ -291,7 +292,8 @@ def test_a_planted_fault_is_noticed(
 ) -> None:
     family, faults = ("sm90", SM90_FAULTS) if arch == "sm_90a" else ("sm80", FAULTS)
     file, old, new, said = faults[fault]
-    monkeypatch.setitem(select.GPU_FAMILIES, family, altered(tmp_path, select.GPU_FAMILIES[family], file, old, new))
+    altered_kernel = altered(tmp_path, GPU_FAMILIES[family].kernel, file, old, new)
+    monkeypatch.setitem(GPU_FAMILIES, family, GPU_FAMILIES[family]._replace(kernel=altered_kernel))
     attend = Emulated(emulator, arch, shared_store, split=arch != "sm_90a")
     with pytest.raises((AssertionError, RuntimeError), match=said):
         for config in long_problems() if arch == "sm_90a" else problems(SMALL):

@@ -23,8 +23,7 @@ import numpy as np
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention import select
-from dimorph.attention.kernels import attention_sm80
+from dimorph.attention.kernels import GPU_FAMILIES, Family, attention_sm80
 from dimorph.plan.unit import INCLUDE
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import failures
@@ -211,7 +210,7 @@ def main(directory: Path, *alteration: str) -> None:
     # Host code is not instrumented: other tests do that, and it would take the longest to compile.
     os.environ.pop("DIMORPH_CXXFLAGS")
     for kernel in (attention_sm80, altered(directory, attention_sm80, *alteration)):
-        select.GPU_FAMILIES["sm80"] = kernel
+        GPU_FAMILIES["sm80"] = Family(kernel)
         attend = Emulated(emulator, "sm_80", directory / "store")
         found = failures(attend, problems(SMALL))  # type: ignore[arg-type]
         print("\n".join(found))

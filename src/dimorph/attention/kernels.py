@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dimorph as dm
 from dimorph.attention.variants import Causal, FlashSigmoid, Plain
@@ -48,41 +48,47 @@ attention_cpu = dm.Kernel(
     include_dirs=("../include",),
 )
 
-attention_sm80 = dm.Kernel(
-    name="attention_sm80",
-    entry="sm80/attention.cc",
-    case=("sm80/attention_case.cc",),
-    device=("sm80/attention.cu", "gpu/merge.cu"),
-    archs=("sm_80", "sm_90"),
-    functions=("attention",),
-    axes=(
-        dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
-        dm.tuple_axis(
-            "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(64, 64), (128, 128), (256, 256)], accepts=_head_dims
-        ),
-        _variants(),
-    ),
-    root=_HERE / "csrc",
-    include_dirs=("sm80", "../include"),
-)
 
-attention_sm90 = dm.Kernel(
-    name="attention_sm90",
-    entry="sm90/attention.cc",
-    case=("sm90/attention_case.cc",),
-    device=("sm90/attention.cu", "gpu/merge.cu"),
-    archs=("sm_90a",),
-    functions=("attention",),
-    axes=(
-        dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
-        dm.tuple_axis(
-            "head_dims",
-            ("HEAD_DIM_QK", "HEAD_DIM_VO"),
-            [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)],
-            accepts=_head_dims,
+class Family(NamedTuple):
+    """The kernels of one generation of GPUs.
+
+    Attributes:
+        kernel: the declaration.
+        capability: the compute capability of the only GPUs that run it; None: all GPUs from 8.0 on.
+    """
+
+    kernel: dm.Kernel
+    capability: tuple[int, int] | None = None
+
+
+def _gpu_kernel(family: str, archs: Sequence[str], head_dims: Sequence[tuple[int, int]]) -> dm.Kernel:
+    """Declare the kernel whose sources are the folder of a family in `csrc`.
+
+    Args:
+        family: the name of the folder.
+        archs: the GPU architectures that the device code is for.
+        head_dims: the pairs (head_dim_qk, head_dim_vo) that are built ahead.
+    """
+    return dm.Kernel(
+        name=f"attention_{family}",
+        entry=f"{family}/attention.cc",
+        case=(f"{family}/attention_case.cc",),
+        device=(f"{family}/attention.cu", "gpu/merge.cu"),
+        archs=tuple(archs),
+        functions=("attention",),
+        axes=(
+            dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
+            dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=_head_dims),
+            _variants(),
         ),
-        _variants(),
-    ),
-    root=_HERE / "csrc",
-    include_dirs=("sm90", "../include"),
-)
+        root=_HERE / "csrc",
+        include_dirs=(family, "../include"),
+        origin=Path(__file__),
+    )
+
+
+attention_sm80 = _gpu_kernel("sm80", ["sm_80", "sm_90"], [(64, 64), (128, 128), (256, 256)])
+attention_sm90 = _gpu_kernel("sm90", ["sm_90a"], [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)])
+
+# The best for a GPU comes first.
+GPU_FAMILIES = {"sm90": Family(attention_sm90, (9, 0)), "sm80": Family(attention_sm80)}

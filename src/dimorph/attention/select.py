@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
+from dimorph.attention.kernels import GPU_FAMILIES, attention_cpu
 from dimorph.attention.request import Request
-
-GPU_FAMILIES = {"sm80": attention_sm80, "sm90": attention_sm90}
 
 
 class Choice:
@@ -53,7 +52,8 @@ class Functions:
 
     def __init__(self, policy: str | None, settings: dm.Settings | None, family: str | None) -> None:
         if family not in (None, *GPU_FAMILIES):
-            raise ValueError(f"Attention: argument 'family': expected 'sm80' or 'sm90', got {family!r}")
+            known = " or ".join(repr(name) for name in sorted(GPU_FAMILIES))
+            raise ValueError(f"Attention: argument 'family': expected {known}, got {family!r}")
         self._policy = policy
         self._settings = settings
         self._family = family
@@ -96,23 +96,22 @@ class Functions:
         }
         if request.gpu is None:
             return attention_cpu.load(**values, few_queries=request.few_queries)
-        family = self._family or best_family(request.gpu)
+        first, *others = [self._family] if self._family else families(request.gpu)
         try:
-            return GPU_FAMILIES[family].load(**values)
-        except (dm.MissingSpecialization, dm.DeclarationError) as error:
-            # Nothing may be compiled, or not for this architecture; the family for all GPUs may have been built.
-            if self._family or family == "sm80":
-                raise
-            try:
-                return attention_sm80.load(**values)
-            except (dm.MissingSpecialization, dm.DeclarationError):
-                raise error from None
+            return GPU_FAMILIES[first].kernel.load(**values)
+        except (dm.MissingSpecialization, dm.DeclarationError):
+            # Nothing may be compiled, or not for this architecture; another family for the GPU may have been built.
+            for other in others:
+                with suppress(dm.MissingSpecialization, dm.DeclarationError):
+                    return GPU_FAMILIES[other].kernel.load(**values)
+            raise
 
 
-def best_family(gpu: int) -> str:
-    """Return the family of kernels for a GPU, given by its ordinal."""
+def families(gpu: int) -> list[str]:
+    """Return the families of kernels that a GPU runs, given by its ordinal, the best first."""
     gpus = dm.gpus()
-    return "sm90" if gpu < len(gpus) and gpus[gpu] == (9, 0) else "sm80"
+    capability = gpus[gpu] if gpu < len(gpus) else None
+    return [name for name, family in GPU_FAMILIES.items() if family.capability in (None, capability)]
 
 
 _all: weakref.WeakSet[Functions] = weakref.WeakSet()

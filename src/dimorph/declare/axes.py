@@ -14,7 +14,7 @@ from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError
 
 
-def _index_switch(name: str, cpp_type: str, looked_at: str, literals: Iterable[str]) -> list[str]:
+def index_switch(name: str, cpp_type: str, looked_at: str, literals: Iterable[str]) -> list[str]:
     """Return the lines of a C++ function that maps each of `literals` to its position, any other value to -1.
 
     The function is a `switch` because an axis may have hundreds of values, each of which is looked up once.
@@ -42,7 +42,7 @@ class IntAxis(Axis):
         return [f"constexpr int {self.binds[0]} = {value};"]
 
     def index_function(self, values: Sequence[int]) -> list[str]:
-        return _index_switch(self.name, "int", "value", map(self.literal, values))
+        return index_switch(self.name, "int", "value", map(self.literal, values))
 
 
 class DtypeAxis(Axis):
@@ -96,7 +96,7 @@ class FlagAxis(Axis):
         return f"static_cast<int>({exprs[0]})"
 
     def index_function(self, values: Sequence[bool]) -> list[str]:
-        return _index_switch(self.name, "bool", "static_cast<int>(value)", map(self.literal, values))
+        return index_switch(self.name, "bool", "static_cast<int>(value)", map(self.literal, values))
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class EnumAxis(Axis):
         return exprs[0]
 
     def index_function(self, values: Sequence[str]) -> list[str]:
-        return _index_switch(self.name, self.cpp_type, "value", map(self.literal, values))
+        return index_switch(self.name, self.cpp_type, "value", map(self.literal, values))
 
 
 class TupleAxis(Axis):
