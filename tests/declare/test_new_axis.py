@@ -1,4 +1,4 @@
-"""A new kind of axis is one class: this one is declared here, as docs/dev/index.md shows it, and works in both forms."""
+"""A new kind of axis is one class: the one that docs/dev/index.md shows works in both forms."""
 
 from __future__ import annotations
 
