@@ -145,16 +145,6 @@ def _never() -> bool:
     return False
 
 
-def check_place(array: Any) -> None:
-    """Check that q, if torch says that it lies on a GPU, lies on one of NVIDIA's.
-
-    Raises:
-        ValueError: it does not.
-    """
-    if not getattr(array, "is_cuda", True):
-        raise ValueError("attention: argument 'q': expected an array on the CPU or on an NVIDIA GPU")
-
-
 def requires_grad(array: Any) -> bool:
     """Return True for a torch tensor whose gradient a backward pass would need."""
     return bool(getattr(array, "requires_grad", False))
