@@ -225,7 +225,7 @@ def test_each_load_launches_the_device_code_that_it_found(emulator: Emulator, st
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 def test_arguments_for_gpus(emulator: Emulator, shared_store: Path, arch: str) -> None:
-    """What differs from the CPU: lengths of ragged sequences, strides, workspaces, parts of keys."""
+    """Check the arguments that only GPUs have: lengths of ragged sequences, strides, workspaces, parts of keys."""
     attend, rng = Emulated(emulator, arch, shared_store), np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, 33, 1, 32)).astype(np.float16) for _ in range(3))
     expected, _, scale = exact(q, k, v, at.Plain(), None)

@@ -71,7 +71,7 @@ def _alone(header: Path, unit: plan.Unit) -> str:
 
 
 def _host_messages(headers: dict[Path, plan.Unit], directory: Path, *more: str) -> str:
-    """What g++ says of each header by itself; nothing if all compile."""
+    """Return the messages of g++ about each header by itself; empty if all compile."""
     unit = next(iter(headers.values()))
     (directory / header_name(unit.kernel)).write_text(unit.header)
     sources = []
@@ -86,7 +86,7 @@ def _host_messages(headers: dict[Path, plan.Unit], directory: Path, *more: str) 
 
 
 def _device_messages(headers: Iterable[Path], unit: plan.Unit, directory: Path, *more: str) -> str:
-    """What NVRTC says of each header by itself; nothing if all compile."""
+    """Return the messages of NVRTC about each header by itself; empty if all compile."""
     (directory / header_name(unit.kernel)).write_text(unit.header)
     chain, nvrtc, messages = cuda.find(settings.current()), Nvrtc(), []
     cuda_headers = [chain.include] if chain.include else []

@@ -1,4 +1,4 @@
-"""What a call of attention asks for, and the checks that the kernel's entry does not do."""
+"""The request of a call of attention, and the checks that the kernel's entry does not do."""
 
 from __future__ import annotations
 

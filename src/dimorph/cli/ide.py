@@ -1,4 +1,4 @@
-"""What an editor needs: `compile_commands.json` and the config headers, so that clangd understands a kernel."""
+"""Write `compile_commands.json` and the config headers, so that clangd and the editors that use it read a kernel."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PROJECT_MARKS = (DATABASE, ".git", "pyproject.toml")
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` did.
+    """The files that `write` has written.
 
     Attributes:
         database: the `compile_commands.json`.
@@ -57,7 +57,7 @@ class Written:
 
 
 def project_directory(kernel: Declaration) -> Path:
-    """The directory at or above a kernel's sources that holds a project; without one, that of the sources."""
+    """Return the directory at or above a kernel's sources that holds a project; without one, that of the sources."""
     for directory in (kernel.root, *kernel.root.parents):
         if any((directory / mark).exists() for mark in _PROJECT_MARKS):
             return directory
@@ -65,7 +65,7 @@ def project_directory(kernel: Declaration) -> Path:
 
 
 def write(instantiations: InstantiationSet, directory: Path, settings: Settings) -> Written:
-    """Writes how an editor has to read a kernel's sources and headers.
+    """Describe for an editor the compile of each of a kernel's sources and headers.
 
     The entry is read with the header of `instantiations`: specialized for a single one, otherwise dispatching. The
     cases, and the headers they reach, are read with the header of the first specialization, as every case is; a
@@ -147,7 +147,7 @@ def _variants(specialization: Specialization) -> str:
 
 
 def _files(unit: Unit) -> list[Path]:
-    """The author's files that the compile of a unit can reach."""
+    """Return the author's files that the compile of a unit can reach."""
     kernel = unit.kernel
     names = {"entry": (kernel.entry,), "case": kernel.case, "device": kernel.device}[unit.kind]
     sources = Scanner(unit.include_dirs, {header_name(kernel): unit.header}).scan(names)
@@ -156,7 +156,7 @@ def _files(unit: Unit) -> list[Path]:
 
 
 def _described(file: Path, unit: Unit, place: Path, driver: HostCompiler, settings: Settings) -> dict[str, Any]:
-    """The database's entry for one file."""
+    """Return the database's entry for one file."""
     if unit.kind == "device":
         command = _device_command(file, unit, place, driver, settings)
     else:
@@ -182,7 +182,7 @@ def _described(file: Path, unit: Unit, place: Path, driver: HostCompiler, settin
 
 
 def _device_command(file: Path, unit: Unit, place: Path, driver: HostCompiler, settings: Settings) -> list[str]:
-    """How clang, which is what an editor asks, compiles a device source; nothing is ever built so."""
+    """Return the command with which clang, inside the editor, reads a device source; no build uses it."""
     return [
         *driver.command,
         *("-x", "cuda", "--cuda-device-only", f"--cuda-gpu-arch={unit.archs[0].name}"),
@@ -193,7 +193,7 @@ def _device_command(file: Path, unit: Unit, place: Path, driver: HostCompiler, s
 
 
 def _driver(settings: Settings) -> HostCompiler:
-    """The compiler in use, addressed as clang would be, which is what clangd understands.
+    """Return the compiler in use with the command line of clang, which clangd understands.
 
     Its path stays, because clangd looks for the C++ library near it.
     """
@@ -204,7 +204,7 @@ def _driver(settings: Settings) -> HostCompiler:
 
 
 def _zig_headers(zig: HostCompiler, settings: Settings) -> list[str]:
-    """Flags that make clang read the system headers that zig brings along, in place of the machine's."""
+    """Return flags that make clang read the system headers of zig in place of the machine's."""
     target = target_levels(settings)[0]
     memo = memo_dir(user_store(settings))
     with tempfile.TemporaryDirectory() as work:
@@ -230,7 +230,7 @@ def _zig_headers(zig: HostCompiler, settings: Settings) -> list[str]:
 
 
 def _read(database: Path) -> list[dict[str, Any]]:
-    """The entries of a database; none if there is no such file."""
+    """Return the entries of a database; none if there is no such file."""
     try:
         entries = json.loads(database.read_text("utf-8"))
     except FileNotFoundError:
@@ -243,12 +243,12 @@ def _read(database: Path) -> list[dict[str, Any]]:
 
 
 def _relative(path: Path, base: Path) -> Path:
-    """`path` as a relative one that is unique among those made for `base`, and never leads upwards."""
+    """Return a relative path for `path` that is unique among those made for `base` and never leads upwards."""
     return path.relative_to(base) if path.is_relative_to(base) else Path(*path.parts[1:])
 
 
 def _put(path: Path, text: str) -> None:
-    """Writes a file by one rename. One that is right already is left alone, so that clangd need not read it again."""
+    """Write a file by one rename; leave one that is right already, so that clangd need not read it again."""
     content = text.encode("utf-8", "surrogateescape")
     if path.is_file() and path.read_bytes() == content:
         return
