@@ -1,4 +1,4 @@
-"""The interface to tvm-ffi, which is imported at first use, because it imports torch if torch is installed."""
+"""The interface to tvm-ffi, which is imported at first use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from dimorph.errors import SpecializationMismatch
+from dimorph.runtime.tvm import tvm_ffi
 
 
 class Wider(ctypes.Structure):
@@ -29,7 +30,6 @@ Resolve = Callable[[str, int, "str | None", "str | None"], int]
 
 def resolver(resolve: Resolve) -> Any:
     """Wrap `resolve` as a tvm-ffi function for entries; its exceptions reach the caller of the entry unchanged."""
-    import tvm_ffi
 
     def carried(function: str, slot: int, axis: str | None, value: str | None) -> int:
         try:
@@ -37,7 +37,7 @@ def resolver(resolve: Resolve) -> Any:
         except BaseException as error:
             raise _Carried(error) from error
 
-    return tvm_ffi.convert(carried)
+    return tvm_ffi().convert(carried)
 
 
 @lru_cache(maxsize=1)
@@ -49,9 +49,7 @@ def python_lock() -> PythonLock:
 
 def extern_function(address: int) -> Any:
     """Return the tvm-ffi function for the address of a C function with tvm-ffi's calling convention."""
-    import tvm_ffi
-
-    return tvm_ffi.Function.__from_extern_c__(address)
+    return tvm_ffi().Function.__from_extern_c__(address)
 
 
 def _address(function: Any) -> int:
@@ -83,8 +81,7 @@ class _Recalled(Exception):
 @lru_cache(maxsize=1)
 def require() -> None:
     """Load libtvm_ffi, whose functions entries call, and register the exceptions of Dimorph with it."""
-    from tvm_ffi import register_error
-
+    register_error = tvm_ffi().register_error
     register_error("NotImplementedError", NotImplementedError)
     register_error("dimorph.SpecializationMismatch", SpecializationMismatch)
     # The first maps _Carried to the name, for the way into C++; the second the name to _Recalled, for the way back.
