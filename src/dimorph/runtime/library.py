@@ -193,7 +193,29 @@ def _copied(path: Path) -> str:
 
     The dynamic loader opens a file only once, so a second copy of its variables needs a file of another name.
     """
-    copy = os.memfd_create(path.name, os.MFD_CLOEXEC)
+    copy = _memory_file(path.name)
     with os.fdopen(copy, "wb", closefd=False) as file:
         file.write(path.read_bytes())
     return f"/proc/self/fd/{copy}"
+
+
+# Numbers of the system call memfd_create.
+_MEMFD_CREATE = {"x86_64": 319, "aarch64": 279}
+
+
+def _memory_file(name: str) -> int:
+    """Return the descriptor of a new file in memory; where the system has none, of a file without a name."""
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create(name, os.MFD_CLOEXEC)
+        # A Python that was built for an old C library lacks the function, but the kernel has it.
+        made = int(ctypes.CDLL(None).syscall(_MEMFD_CREATE[os.uname().machine], name.encode(), 1))
+        if made >= 0:
+            return made
+    except (OSError, KeyError):
+        pass
+    import tempfile  # here, because few processes ever need it
+
+    descriptor, path = tempfile.mkstemp(".so")
+    Path(path).unlink()
+    return descriptor
