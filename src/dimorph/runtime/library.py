@@ -13,7 +13,7 @@ from dimorph._fork import ForkSafeLock
 from dimorph.errors import Gone, LoadError
 from dimorph.plan.pool import POOL
 from dimorph.plan.unit import Unit
-from dimorph.runtime import ffi
+from dimorph.runtime import ffi, threads
 from dimorph.runtime.device_code import DeviceCode
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
@@ -164,7 +164,7 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
 
     def prepare(library: Library) -> None:
         set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int32)(library.symbol("dimorph_pool_set_threads"))
-        set_threads(settings.num_threads or 0)
+        set_threads(threads.number(settings))
 
     with _lock():
         library = _once((artifact,), Library, prepare)
