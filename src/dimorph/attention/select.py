@@ -59,14 +59,16 @@ class Functions:
         self._family = family
         self._choices: dict[Request, Choice] = {}
         self.recent: dict[str, Choice | None] = {}
-        self._lock = threading.Lock()
+        # One for each request, and re-entrant: a handler of signals or of log records may call attention while a
+        # kernel is compiled.
+        self._locks: dict[Request, threading.RLock] = {}
         _all.add(self)
 
     def find(self, request: Request) -> Choice:
         """Return the function for a request, and load it if need be."""
         choice = self._choices.get(request)
         if choice is None:
-            with self._lock:
+            with self._locks.setdefault(request, threading.RLock()):
                 choice = self._choices.get(request)
                 if choice is None:
                     choice = self._choices[request] = Choice(request, self._load(request))
@@ -120,7 +122,7 @@ _all: weakref.WeakSet[Functions] = weakref.WeakSet()
 def _renew_locks() -> None:
     # A thread that was compiling when the process forked held its lock, and does not exist in the child.
     for functions in _all:
-        functions._lock = threading.Lock()
+        functions._locks = {}
 
 
 os.register_at_fork(after_in_child=_renew_locks)

@@ -83,7 +83,7 @@ class Dispatcher:
     def instance(self) -> library.Instance:
         """Make a new instance of the entry. It keeps this object alive, so this object must not refer to it."""
         places = self.instantiations.slots * len(self.instantiations.kernel.functions)
-        return self._entry.instance(ffi.resolver(self.resolve), places)
+        return self._entry.instance(ffi.Resolver(self.resolve), places)
 
     def functions(self, instance: library.Instance) -> dict[str, Callable[..., Any]]:
         """Return the exported functions of an instance as Python callables, by name."""

@@ -64,7 +64,7 @@ class Entry(Library):
         self.call("dimorph_python_lock", ctypes.addressof(ffi.python_lock()))
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
 
-    def instance(self, resolver: Any, places: int) -> Instance:
+    def instance(self, resolver: ffi.Resolver, places: int) -> Instance:
         """Make a new instance with room for `places` case functions.
 
         Raises:
@@ -88,10 +88,11 @@ class Entry(Library):
 class Instance:
     """One load of an entry, with its own table of bound cases (detail::Instance of entry.h)."""
 
-    def __init__(self, entry: Entry, resolver: Any, places: int) -> None:
+    def __init__(self, entry: Entry, resolver: ffi.Resolver, places: int) -> None:
         self._entry = entry
-        new = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(entry.symbol("dimorph_instance_new"))
-        address = new(resolver.__chandle__(), places)
+        arguments = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
+        new = ctypes.CFUNCTYPE(ctypes.c_void_p, *arguments)(entry.symbol("dimorph_instance_new"))
+        address = new(resolver.keeper.__chandle__(), resolver.address, places)
         if not address:
             raise MemoryError(f"{entry.path}: no memory for {places} case functions")
         self.address = int(address)
@@ -165,6 +166,7 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
     def prepare(library: Library) -> None:
         set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int32)(library.symbol("dimorph_pool_set_threads"))
         set_threads(threads.number(settings))
+        library.call("dimorph_pool_set_check_signals", ffi.check_signals())
 
     with _lock():
         library = _once((artifact,), Library, prepare)
