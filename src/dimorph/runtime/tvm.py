@@ -10,6 +10,7 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
 from typing import Any
@@ -91,7 +92,8 @@ class _StandIn(ModuleType):
         if getattr(getattr(torch, "__spec__", None), "_initializing", False):
             return getattr(torch, name, _Nothing) if name in _TYPES else getattr(torch, name)
         if torch is None:
-            import torch  # tvm-ffi was asked for something of torch, such as its current stream
+            # Another user of tvm-ffi asks for something of torch, such as its current stream.
+            torch = import_module("torch")
         self._adopt(torch)
         return getattr(torch, name)
 
