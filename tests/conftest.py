@@ -43,6 +43,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     path = tmp_path / "store"
     monkeypatch.setenv("DIMORPH_STORE", str(path))
+    # OMP_NUM_THREADS above is not meant for the kernels under test.
+    monkeypatch.setenv("DIMORPH_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     return path
 
 

@@ -82,15 +82,28 @@ assert bool((x == 1).all())
 HIT = """
 import sys; sys.path.insert(0, sys.argv[1])
 if len(sys.argv) > 2: sys.modules["ziglang"] = None  # as if that compiler were not installed
-import tvm_ffi, time
+import numpy, time
 from benchmarks.core.kernels import add_scalar
+from dimorph.runtime.tvm import tvm_ffi
+tvm_ffi()
 started = []
 sys.addaudithook(lambda event, _: started.append(event) if event in ("subprocess.Popen", "os.fork", "os.posix_spawn")
                  else None)
 start = time.perf_counter()
 add_scalar.load(dtype="float32")
 print(time.perf_counter() - start)
-assert not started, started
+assert not started and "torch" not in sys.modules, started
+"""
+
+# The same and a call, with everything that the process imports.
+WHOLE = """
+import time; start = time.perf_counter()
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy
+from benchmarks.core.kernels import add_scalar
+add_scalar.load(dtype="float32").add_scalar(numpy.zeros(1, "float32"), 1.0)
+print(time.perf_counter() - start)
+assert "torch" not in sys.modules
 """
 
 IMPORT = """
@@ -121,6 +134,7 @@ def store_hit() -> list[Row]:
         {
             "with": lambda: float(python(HIT, str(ROOT), env=env)),
             "without a compiler": lambda: float(python(HIT, str(ROOT), "no zig", env=without)),
+            "whole": lambda: float(python(WHOLE, str(ROOT), env=env)),
             "import": lambda: float(python(IMPORT, env=env)),
         },
         11,
@@ -129,6 +143,7 @@ def store_hit() -> list[Row]:
     what = "new process, load() to callable, beyond import tvm_ffi"
     return [
         Row("cpu/store_hit", {"what": what}, "s", found["with"]),
+        Row("cpu/store_hit", {"what": "new process, first import to first result, with NumPy"}, "s", found["whole"]),
         Row("cpu/import", {"what": "import dimorph"}, "s", found["import"]),
     ]
 

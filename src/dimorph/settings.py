@@ -51,8 +51,9 @@ _READS_FILES = (
 class Settings:
     """The settings of Dimorph; `current()` reads them from the environment, anew at each load.
 
-    Every field but `path` is the environment variable `DIMORPH_` plus its name in capitals. The text under a field is
-    its documentation everywhere: `documentation()` reads it for the reference and for `dimorph --help`.
+    Every field but `path` and `omp_num_threads` is the environment variable `DIMORPH_` plus its name in capitals. The
+    text under a field is its documentation everywhere: `documentation()` reads it for the reference and for
+    `dimorph --help`.
     """
 
     store: Path
@@ -109,9 +110,13 @@ class Settings:
     """`1`: compile without optimisation and with debug information, for a debugger."""
 
     num_threads: int | None = None
-    """The number of CPU threads that kernels of this process use. Default: the number of CPUs that the process may use.
-    The first kernel that uses threads fixes it.
+    """The number of CPU threads that kernels of this process use. Default: `torch.get_num_threads()` if torch is
+    imported, else `OMP_NUM_THREADS`, but at most the number of CPUs that the process may use by its affinity and its
+    control groups. The first kernel that uses threads fixes it.
     """
+
+    omp_num_threads: int | None = None
+    """The default of `num_threads` in a process without torch; of several numbers, the first."""
 
     path: str = os.defpath
     """The directories in which compilers are searched for, separated by colons."""
@@ -142,6 +147,7 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         compile_timeout=_seconds(env, "DIMORPH_COMPILE_TIMEOUT", 300.0),
         debug=_flag(env, "DIMORPH_DEBUG"),
         num_threads=_positive(env, "DIMORPH_NUM_THREADS"),
+        omp_num_threads=_omp_threads(env),
         path=env.get("PATH", os.defpath),
     )
 
@@ -166,7 +172,7 @@ def age(text: str) -> float:
 
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
-    return "PATH" if name == "path" else f"DIMORPH_{name.upper()}"
+    return name.upper() if name in ("path", "omp_num_threads") else f"DIMORPH_{name.upper()}"
 
 
 def documentation() -> dict[str, str]:
@@ -246,6 +252,12 @@ def _positive(env: Mapping[str, str], name: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _omp_threads(env: Mapping[str, str]) -> int | None:
+    """Return the number of threads that OpenMP would start; None for what OpenMP would ignore."""
+    first = env.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

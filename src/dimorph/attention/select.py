@@ -62,7 +62,9 @@ class Functions:
         # The same by name, for the variant that had the name last: hashing a variant takes longer than a call.
         self._choices: dict[Request, Choice] = {}
         self.recent: dict[str, Choice | None] = {}
-        self._lock = threading.Lock()
+        # One for each request, and re-entrant: a handler of signals or of log records may call attention while a
+        # kernel is compiled.
+        self._locks: dict[Request, threading.RLock] = {}
         _all.add(self)
 
     def find(self, request: Request, variant: dm.Variant) -> Choice:
@@ -89,7 +91,7 @@ class Functions:
         return [line for module in list(self._modules.values()) for line in module.resolutions]
 
     def _module(self, request: Request, variant: dm.Variant) -> dm.Module:
-        with self._lock:
+        with self._locks.setdefault(request, threading.RLock()):
             module = self._modules.get((request, variant))
             if module is None:
                 module = self._modules[request, variant] = self._load(request, variant)
@@ -135,7 +137,7 @@ _all: weakref.WeakSet[Functions] = weakref.WeakSet()
 def _renew_locks() -> None:
     # A thread that was compiling when the process forked held its lock, and does not exist in the child.
     for functions in _all:
-        functions._lock = threading.Lock()
+        functions._locks = {}
 
 
 os.register_at_fork(after_in_child=_renew_locks)

@@ -1,17 +1,24 @@
 // The thread pool that all kernels of the process share. It uses plain pthreads, so that the object needs no libstdc++.
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <new>
 
 #include "dimorph/abi.h"
 
 namespace {
 
+using dimorph::ErrorKind;
+
 constexpr int kMaxThreads = 1024;
 // About 20 us: longer than the gap between two kernels of one model layer, too short for other processes to notice.
 constexpr int kSpins = 500;
+// Milliseconds between two looks at signals. Each takes Python's lock, for which a busy program lets us wait 5 ms.
+constexpr int64_t kCheckEvery = 200;
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -53,6 +60,21 @@ class Event {
   pthread_cond_t condition_ = PTHREAD_COND_INITIALIZER;
 };
 
+struct Job {
+  void (*body)(void*, int64_t);
+  void* context;
+  int64_t count;
+  int64_t next;
+  ErrorKind error;
+  size_t wanted;  // bytes of scratch space that a thread did not get
+
+  void fail(ErrorKind kind) {
+    __atomic_store_n(&error, kind, __ATOMIC_RELAXED);
+    __atomic_store_n(&next, count, __ATOMIC_RELAXED);
+  }
+  bool failed() const { return __atomic_load_n(&error, __ATOMIC_RELAXED) != ErrorKind::none; }
+};
+
 struct Pool {
   struct Worker {
     Pool* pool;
@@ -61,51 +83,77 @@ struct Pool {
 
   pthread_mutex_t in_use = PTHREAD_MUTEX_INITIALIZER;
   Event done;
-  int started = 0;  // workers that exist
+  int started = 0;     // workers that exist
+  int running = 0;     // workers that have not finished the job
+  Job* job = nullptr;  // written only while no worker runs
   Worker workers[kMaxThreads];
-
-  // The job, written only while no worker runs.
-  void (*body)(void*, int64_t) = nullptr;
-  void* context = nullptr;
-  int64_t count = 0;
-  int64_t next = 0;
-  int running = 0;
-
-  void work() {
-    for (int64_t i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < count;) body(context, i);
-  }
 };
 
 Pool* current_pool = nullptr;  // made at first use; null again in a forked child
-int thread_limit = 0;          // 0: one for each CPU that the process may use
-int available_cpus = 1;
-thread_local bool inside_job = false;
+int thread_limit = 1;
+int (*check_signals)() = nullptr;
 
+// The state of a thread; one object, because each access of a thread_local variable is a function call.
+struct Thread {
+  Job* job = nullptr;  // on which it works
+  ErrorKind error = ErrorKind::none;
+  size_t wanted = 0;
+  void* scratch = nullptr;
+  size_t scratch_size = 0;
+  enum { unknown, no, yes } is_main = unknown;
+};
+thread_local Thread this_thread;
 pthread_key_t scratch_key;
-thread_local void* scratch = nullptr;
-thread_local size_t scratch_size = 0;
 
 // A forked child has no workers, and the state that they held is whatever the fork caught, so the child leaves the pool
 // behind.
 void forget_pool() {
   __atomic_store_n(&current_pool, nullptr, __ATOMIC_RELAXED);
-  inside_job = false;
+  this_thread.is_main = Thread::unknown;
 }
 
 __attribute__((constructor)) void set_up() {
   pthread_atfork(nullptr, nullptr, forget_pool);
   pthread_key_create(&scratch_key, free);
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) available_cpus = CPU_COUNT(&set);
+}
+
+int64_t milliseconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void work(Job* job) {
+  for (int64_t i; (i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->count;) job->body(job->context, i);
+}
+
+// Python runs the handlers of signals in the main thread only.
+bool is_main(Thread& thread) {
+  if (thread.is_main == Thread::unknown) thread.is_main = syscall(SYS_gettid) == getpid() ? Thread::yes : Thread::no;
+  return thread.is_main == Thread::yes;
+}
+
+// Works like `work`, and runs the handlers of signals meanwhile. They may call kernels, which are not part of this job.
+void work_and_watch(Thread& thread, Job* job) {
+  int64_t checked = milliseconds();
+  for (int64_t i; (i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->count;) {
+    job->body(job->context, i);
+    const int64_t now = milliseconds();
+    if (now - checked < kCheckEvery) continue;
+    thread.job = nullptr;
+    if (check_signals() != 0) job->fail(ErrorKind::interrupted);
+    thread.job = job;
+    checked = milliseconds();
+  }
 }
 
 void* worker_main(void* argument) {
   auto* worker = static_cast<Pool::Worker*>(argument);
   Pool* pool = worker->pool;
-  inside_job = true;
   for (;;) {
     worker->start.wait();
-    pool->work();
+    this_thread.job = pool->job;
+    work(pool->job);
     if (__atomic_sub_fetch(&pool->running, 1, __ATOMIC_ACQ_REL) == 0) pool->done.raise();
   }
 }
@@ -114,9 +162,9 @@ Pool* get_pool() {
   Pool* pool = __atomic_load_n(&current_pool, __ATOMIC_ACQUIRE);
   if (pool) return pool;
   // Never freed, because its threads live as long as the process.
-  auto* made = static_cast<Pool*>(aligned_alloc(64, (sizeof(Pool) + 63) / 64 * 64));
-  if (!made) return nullptr;
-  *made = Pool();
+  void* memory = aligned_alloc(64, (sizeof(Pool) + 63) / 64 * 64);
+  if (!memory) return nullptr;
+  auto* made = new (memory) Pool;  // in place: the 100 kB would not fit on the stack of every thread
   if (__atomic_compare_exchange_n(&current_pool, &pool, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return made;
   free(made);
   return pool;
@@ -140,59 +188,104 @@ int start_workers(Pool* pool, int wanted) {
   return pool->started;
 }
 
+// Runs a job on the calling thread and `helpers` workers, or on the calling thread alone if another job has the pool.
+void run(Thread& thread, Job* job, int helpers) {
+  Pool* pool = helpers > 0 ? get_pool() : nullptr;
+  if (pool && pthread_mutex_trylock(&pool->in_use) != 0) pool = nullptr;
+  const int started = pool ? start_workers(pool, helpers) : 0;
+  if (started > 0) {
+    pool->job = job;
+    pool->running = started;
+    for (int i = 0; i < started; ++i) pool->workers[i].start.raise();
+  }
+  if (check_signals && is_main(thread))
+    work_and_watch(thread, job);
+  else
+    work(job);
+  if (pool && pool != __atomic_load_n(&current_pool, __ATOMIC_RELAXED)) {
+    // A signal handler has forked, and this is the child, without the workers and what they were doing.
+    if (started > 0) job->fail(ErrorKind::runtime);
+    return;
+  }
+  if (started > 0) pool->done.wait();
+  if (pool) pthread_mutex_unlock(&pool->in_use);
+}
+
 }  // namespace
 
 extern "C" {
 
 DIMORPH_VISIBLE int32_t dimorph_pool_threads() noexcept {
-  const int limit = __atomic_load_n(&thread_limit, __ATOMIC_RELAXED);
-  const int threads = limit > 0 ? limit : available_cpus;
+  const int threads = __atomic_load_n(&thread_limit, __ATOMIC_RELAXED);
   return threads < kMaxThreads ? threads : kMaxThreads;
 }
 
-// Sets how many threads a job may use, the caller's included; 0: one for each CPU that the process may use.
+// Sets how many threads a job may use, the caller's included.
 DIMORPH_VISIBLE void dimorph_pool_set_threads(int32_t count) {
   __atomic_store_n(&thread_limit, count, __ATOMIC_RELAXED);
 }
 
-// See dimorph::parallel_for. If another thread's job has the pool, the caller runs its own job alone.
-DIMORPH_VISIBLE void dimorph_pool_run(int64_t count, void (*body)(void*, int64_t), void* context) noexcept {
-  int64_t helpers = dimorph_pool_threads() - 1;
-  if (helpers > count - 1) helpers = count - 1;
-  Pool* pool = helpers > 0 && !inside_job ? get_pool() : nullptr;
-  if (!pool || pthread_mutex_trylock(&pool->in_use) != 0) {
-    for (int64_t i = 0; i < count; ++i) body(context, i);
-    return;
+// Sets the function that runs the handlers of signals that have come; not 0: one of them has raised an exception.
+DIMORPH_VISIBLE void dimorph_pool_set_check_signals(int (*function)()) {
+  __atomic_store_n(&check_signals, function, __ATOMIC_RELAXED);
+}
+
+// See dimorph::parallel_for.
+DIMORPH_VISIBLE bool dimorph_pool_run(int64_t count, void (*body)(void*, int64_t), void* context) noexcept {
+  Thread& thread = this_thread;
+  Job* outer = thread.job;
+  if (thread.error != ErrorKind::none || (outer && outer->failed())) return false;
+  Job job{body, context, count, 0, ErrorKind::none, 0};
+  thread.job = &job;
+  if (outer) {
+    work(&job);
+  } else {
+    const int64_t threads = dimorph_pool_threads();
+    run(thread, &job, static_cast<int>(threads < count ? threads : count) - 1);
   }
-  const int started = start_workers(pool, static_cast<int>(helpers));
-  pool->body = body;
-  pool->context = context;
-  pool->count = count;
-  pool->next = 0;
-  pool->running = started;
-  for (int i = 0; i < started; ++i) pool->workers[i].start.raise();
-  inside_job = true;
-  pool->work();
-  inside_job = false;
-  if (started > 0) pool->done.wait();
-  pthread_mutex_unlock(&pool->in_use);
+  thread.job = outer;
+  if (!job.failed()) return true;
+  (outer ? outer->wanted : thread.wanted) = job.wanted;
+  if (outer)
+    outer->fail(job.error);
+  else
+    thread.error = job.error;
+  return false;
 }
 
 DIMORPH_VISIBLE void* dimorph_thread_scratch(size_t bytes) noexcept {
-  if (bytes <= scratch_size) return scratch;
-  free(scratch);
-  scratch_size = (bytes + 4095) / 4096 * 4096;
-  scratch = aligned_alloc(4096, scratch_size);
-  pthread_setspecific(scratch_key, scratch);
-  if (!scratch) {
-    fprintf(stderr, "dimorph: no memory for %zu bytes of a thread's scratch space\n", bytes);
-    abort();
-  }
-  return scratch;
+  Thread& thread = this_thread;
+  if (bytes <= thread.scratch_size) return thread.scratch;
+  free(thread.scratch);
+  const size_t size = (bytes + 4095) / 4096 * 4096;
+  thread.scratch = size < bytes ? nullptr : aligned_alloc(4096, size);
+  thread.scratch_size = thread.scratch ? size : 0;
+  pthread_setspecific(scratch_key, thread.scratch);
+  if (thread.scratch) return thread.scratch;
+  (thread.job ? thread.job->wanted : thread.wanted) = bytes;
+  if (thread.job)
+    thread.job->fail(ErrorKind::memory);
+  else
+    thread.error = ErrorKind::memory;
+  return nullptr;
+}
+
+DIMORPH_VISIBLE void dimorph_take_error(dimorph::ErrorSink* sink) noexcept {
+  Thread& thread = this_thread;
+  if (thread.error == ErrorKind::none) return;
+  sink->kind = thread.error;
+  sink->text[0] = 0;
+  if (thread.error == ErrorKind::memory)
+    snprintf(sink->text, sizeof sink->text, "no memory for the %zu bytes that a thread of the kernel needs",
+             thread.wanted);
+  else if (thread.error == ErrorKind::runtime)
+    snprintf(sink->text, sizeof sink->text, "a signal handler forked during the kernel, which ends in the child");
+  thread.error = ErrorKind::none;
 }
 
 DIMORPH_VISIBLE const dimorph::HostServices* dimorph_host_services() {
-  static constexpr dimorph::HostServices services = {dimorph_pool_threads, dimorph_pool_run, dimorph_thread_scratch};
+  static constexpr dimorph::HostServices services = {dimorph_pool_threads, dimorph_pool_run, dimorph_thread_scratch,
+                                                     dimorph_take_error};
   return &services;
 }
 

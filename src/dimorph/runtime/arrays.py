@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+from dimorph.runtime.tvm import tvm_ffi
+
 # Offsets in bytes in the structs of DLPack: of the dtype in DLTensor {data, device, ndim, dtype ...}, and of the
 # DLTensor in DLManagedTensorVersioned {version, context, deleter, flags, tensor}.
 _DTYPE_IN_TENSOR = 20
@@ -42,15 +44,13 @@ def exported(args: tuple[Any, ...], function: str, names: str, read_only_mask: i
 
 
 def _tensor(array: Any, argument: str, read_only: bool) -> Any:
-    import tvm_ffi
-
     writable = array.flags.writeable if hasattr(array, "__array_interface__") else True
     is_bfloat16 = hasattr(array, "view") and getattr(array.dtype, "name", "") == "bfloat16"
     if not writable and not read_only:
         raise ValueError(f"{argument}: expected a writable array, got a read-only one")
     try:
         if writable and not is_bfloat16:
-            return tvm_ffi.from_dlpack(array)
+            return tvm_ffi().from_dlpack(array)
         plain = array.view("uint16") if is_bfloat16 else array
         capsule = plain.__dlpack__(max_version=(1, 0))
     except (BufferError, TypeError) as error:
@@ -59,4 +59,4 @@ def _tensor(array: Any, argument: str, read_only: bool) -> Any:
     if is_bfloat16:
         address = _pointer(capsule, b"dltensor_versioned") + _TENSOR_IN_VERSIONED + _DTYPE_IN_TENSOR
         ctypes.c_uint8.from_address(address).value = _KDLBFLOAT
-    return tvm_ffi.from_dlpack(capsule)
+    return tvm_ffi().from_dlpack(capsule)

@@ -38,12 +38,16 @@ class Shared:
         policy: the policy of the load.
         log: the resolutions so far.
         functions: the functions that Python holds, by name. Their method `rebind` makes them call a wider entry.
+        lock: held while a wider entry is made: one at a time, so that each holds the values of those before it.
+        widest: the last wider entry, and an instance of it. Weak, because they refer to this object.
     """
 
     settings: Settings
     policy: str
     log: list[Resolution] = field(default_factory=list)
     functions: weakref.WeakValueDictionary[str, Any] = field(default_factory=weakref.WeakValueDictionary)
+    lock: ForkSafeLock = field(default_factory=ForkSafeLock)
+    widest: tuple[weakref.ref[Dispatcher], weakref.ref[library.Instance]] | None = None
 
 
 class Dispatcher:
@@ -79,7 +83,7 @@ class Dispatcher:
     def instance(self) -> library.Instance:
         """Make a new instance of the entry. It keeps this object alive, so this object must not refer to it."""
         places = self.instantiations.slots * len(self.instantiations.kernel.functions)
-        return self._entry.instance(ffi.resolver(self.resolve), places)
+        return self._entry.instance(ffi.Resolver(self.resolve), places)
 
     def functions(self, instance: library.Instance) -> dict[str, Callable[..., Any]]:
         """Return the exported functions of an instance as Python callables, by name."""
@@ -94,10 +98,10 @@ class Dispatcher:
             axis: the axis of a value that the entry lacks, or None.
             value: that value as text, or None.
         """
+        if axis is not None and value is not None:
+            self._check_asked(function, {axis: value})
+            return self._wider_address(function, axis, value)
         with self._lock():
-            if axis is not None and value is not None:
-                self._check_asked(function, {axis: value})
-                return self._wider_address(function, axis, value)
             if slot not in self._cases:
                 picked = self.instantiations.picked(slot)
                 self._check_asked(function, picked)
@@ -142,11 +146,12 @@ class Dispatcher:
 
     def _wider_address(self, function: str, axis_name: str, text: str) -> int:
         """Return the address of an `ffi.Wider` for an entry that has one more value of an axis."""
-        if (axis_name, text) not in self._wider:
-            self._wider[axis_name, text] = self._widen(axis_name, text)
-        other = self._wider[axis_name, text]
-        pair = self._pairs.setdefault((function, axis_name, text), ffi.Wider(other.symbol(function), other.address))
-        return ctypes.addressof(pair)
+        with self.shared.lock():
+            if (axis_name, text) not in self._wider:
+                self._wider[axis_name, text] = self._widen(axis_name, text)
+            other = self._wider[axis_name, text]
+            pair = self._pairs.setdefault((function, axis_name, text), ffi.Wider(other.symbol(function), other.address))
+            return ctypes.addressof(pair)
 
     def _check_asked(self, function: str, given: dict[str, str]) -> None:
         """Refuse a value that an entry compiled for exactly the requested values would refuse, with its message."""
@@ -202,7 +207,10 @@ class Dispatcher:
         return loaded
 
     def _widen(self, axis_name: str, text: str) -> library.Instance:
-        """Make an entry that has one more value of an axis, and rebind the functions of Python to it."""
+        """Return an entry that has one more value of an axis, newer than this one; rebind Python's functions to it.
+
+        Another thread may have made it while this one waited, for a call of a function that was bound before.
+        """
         axis = self.instantiations.kernel.axes[self.instantiations.kernel.position(axis_name)]
         try:
             value = axis.value(text)
@@ -212,12 +220,17 @@ class Dispatcher:
             held = axis.texts(self.instantiations.values[self.instantiations.kernel.position(axis_name)])
             reason = f"this module holds {held}, and the policy is aot, which never compiles"
             return self._built_apart(axis, value, reason, None)
-        more, asked = (one.widened(axis_name, value) for one in (self.instantiations, self.asked))
+        widest = (self.shared.widest and self.shared.widest[0]()) or self
+        instance = self.shared.widest and self.shared.widest[1]()
+        if value in widest.instantiations.values[widest.instantiations.kernel.position(axis_name)]:
+            return instance or widest.instance()
+        more, asked = (one.widened(axis_name, value) for one in (widest.instantiations, widest.asked))
         try:
             wider = Dispatcher(more, self.shared, asked)
         except MissingSpecialization as error:
             return self._built_apart(axis, value, str(error), error)
         instance = wider.instance()
+        self.shared.widest = weakref.ref(wider), weakref.ref(instance)
         for function in list(self.shared.functions.values()):
             function.rebind(instance)
         return instance

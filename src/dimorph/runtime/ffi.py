@@ -1,4 +1,4 @@
-"""The interface to tvm-ffi, which is imported at first use, because it imports torch if torch is installed."""
+"""The interface to tvm-ffi, which is imported at first use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from dimorph.errors import SpecializationMismatch
+from dimorph.runtime.tvm import tvm_ffi
 
 
 class Wider(ctypes.Structure):
@@ -20,42 +21,67 @@ class Wider(ctypes.Structure):
 class PythonLock(ctypes.Structure):
     """The struct detail::PythonLock of entry.h."""
 
-    _fields_ = (("held", ctypes.c_void_p), ("release", ctypes.c_void_p), ("take", ctypes.c_void_p))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("held", "release", "take", "push", "pop"))
 
 
 # resolve(function, slot, axis, value) -> address
 Resolve = Callable[[str, int, "str | None", "str | None"], int]
 
 
-def resolver(resolve: Resolve) -> Any:
-    """Wrap `resolve` as a tvm-ffi function for entries; its exceptions reach the caller of the entry unchanged."""
-    import tvm_ffi
+_C_RESOLVE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_char_p)
 
-    def carried(function: str, slot: int, axis: str | None, value: str | None) -> int:
-        try:
-            return resolve(str(function), slot, axis and str(axis), value and str(value))
-        except BaseException as error:
-            raise _Carried(error) from error
 
-    return tvm_ffi.convert(carried)
+class Resolver:
+    """A C function that calls `resolve`, for entries; its exceptions reach the caller of the entry unchanged.
+
+    It is no function of tvm-ffi, because a daemon thread that is inside one when the process ends would abort it.
+
+    Attributes:
+        address: the address of the C function.
+        keeper: an object of tvm-ffi that keeps the function alive.
+    """
+
+    def __init__(self, resolve: Resolve) -> None:
+        def carried(function: bytes, slot: int, axis: bytes | None, value: bytes | None) -> int:
+            try:
+                text = [None if given is None else given.decode() for given in (axis, value)]
+                return resolve(function.decode(), slot, *text)
+            except BaseException as error:
+                number = next(_numbers)
+                _waiting[str(number)] = error
+                return -number
+
+        function = _C_RESOLVE(carried)
+        self.address = _address(function)
+        self.keeper = tvm_ffi().convert(function)
 
 
 @lru_cache(maxsize=1)
 def python_lock() -> PythonLock:
     """Return the functions of this interpreter with which C++ releases and takes its global lock."""
     names = ("PyGILState_Check", "PyEval_SaveThread", "PyEval_RestoreThread")
-    return PythonLock(*(_address(getattr(ctypes.pythonapi, name)) for name in names))
+    optional = ("_pthread_cleanup_push", "_pthread_cleanup_pop")
+    python = ctypes.pythonapi
+    cleanup = (_address(getattr(python, name)) if hasattr(python, name) else None for name in optional)
+    return PythonLock(*(_address(getattr(python, name)) for name in names), *cleanup)
 
 
 def extern_function(address: int) -> Any:
     """Return the tvm-ffi function for the address of a C function with tvm-ffi's calling convention."""
-    import tvm_ffi
+    return tvm_ffi().Function.__from_extern_c__(address)
 
-    return tvm_ffi.Function.__from_extern_c__(address)
+
+def check_signals() -> int:
+    """Return the address of the C function that runs the handlers of signals that Python has received.
+
+    It takes Python's lock itself, and returns another number than 0 if a handler has raised an exception.
+    """
+    return _address(tvm_ffi().LIB.TVMFFIEnvCheckSignals)
 
 
 def _address(function: Any) -> int:
-    address = ctypes.cast(function, ctypes.c_void_p).value
+    # `ctypes.cast` would make a reference cycle.
+    address = ctypes.c_void_p.from_address(ctypes.addressof(function)).value
     assert address is not None
     return address
 
@@ -63,14 +89,7 @@ def _address(function: Any) -> int:
 # tvm-ffi carries an exception across C++ as the name of its type and its text, which would lose attributes. So the
 # text is a number, under which the exception itself is kept here.
 _waiting: dict[str, BaseException] = {}
-_numbers = itertools.count()
-
-
-class _Carried(Exception):
-    def __init__(self, error: BaseException) -> None:
-        number = str(next(_numbers))
-        _waiting[number] = error
-        super().__init__(number)
+_numbers = itertools.count(1)
 
 
 class _Recalled(Exception):
@@ -83,10 +102,8 @@ class _Recalled(Exception):
 @lru_cache(maxsize=1)
 def require() -> None:
     """Load libtvm_ffi, whose functions entries call, and register the exceptions of Dimorph with it."""
-    from tvm_ffi import register_error
-
+    register_error = tvm_ffi().register_error
     register_error("NotImplementedError", NotImplementedError)
+    register_error("KeyboardInterrupt", KeyboardInterrupt)
     register_error("dimorph.SpecializationMismatch", SpecializationMismatch)
-    # The first maps _Carried to the name, for the way into C++; the second the name to _Recalled, for the way back.
-    register_error("dimorph.carried", _Carried)
     register_error("dimorph.carried", _Recalled)

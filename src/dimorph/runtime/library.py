@@ -13,7 +13,7 @@ from dimorph._fork import ForkSafeLock
 from dimorph.errors import Gone, LoadError
 from dimorph.plan.pool import POOL
 from dimorph.plan.unit import Unit
-from dimorph.runtime import ffi
+from dimorph.runtime import ffi, threads
 from dimorph.runtime.device_code import DeviceCode
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
@@ -64,7 +64,7 @@ class Entry(Library):
         self.call("dimorph_python_lock", ctypes.addressof(ffi.python_lock()))
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
 
-    def instance(self, resolver: Any, places: int) -> Instance:
+    def instance(self, resolver: ffi.Resolver, places: int) -> Instance:
         """Make a new instance with room for `places` case functions.
 
         Raises:
@@ -88,10 +88,11 @@ class Entry(Library):
 class Instance:
     """One load of an entry, with its own table of bound cases (detail::Instance of entry.h)."""
 
-    def __init__(self, entry: Entry, resolver: Any, places: int) -> None:
+    def __init__(self, entry: Entry, resolver: ffi.Resolver, places: int) -> None:
         self._entry = entry
-        new = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(entry.symbol("dimorph_instance_new"))
-        address = new(resolver.__chandle__(), places)
+        arguments = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
+        new = ctypes.CFUNCTYPE(ctypes.c_void_p, *arguments)(entry.symbol("dimorph_instance_new"))
+        address = new(resolver.keeper.__chandle__(), resolver.address, places)
         if not address:
             raise MemoryError(f"{entry.path}: no memory for {places} case functions")
         self.address = int(address)
@@ -164,7 +165,8 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
 
     def prepare(library: Library) -> None:
         set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int32)(library.symbol("dimorph_pool_set_threads"))
-        set_threads(settings.num_threads or 0)
+        set_threads(threads.number(settings))
+        library.call("dimorph_pool_set_check_signals", ffi.check_signals())
 
     with _lock():
         library = _once((artifact,), Library, prepare)
@@ -193,7 +195,29 @@ def _copied(path: Path) -> str:
 
     The dynamic loader opens a file only once, so a second copy of its variables needs a file of another name.
     """
-    copy = os.memfd_create(path.name, os.MFD_CLOEXEC)
+    copy = _memory_file(path.name)
     with os.fdopen(copy, "wb", closefd=False) as file:
         file.write(path.read_bytes())
     return f"/proc/self/fd/{copy}"
+
+
+# Numbers of the system call memfd_create.
+_MEMFD_CREATE = {"x86_64": 319, "aarch64": 279}
+
+
+def _memory_file(name: str) -> int:
+    """Return the descriptor of a new file in memory; where the system has none, of a file without a name."""
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create(name, os.MFD_CLOEXEC)
+        # A Python that was built for an old C library lacks the function, but the kernel has it.
+        made = int(ctypes.CDLL(None).syscall(_MEMFD_CREATE[os.uname().machine], name.encode(), 1))
+        if made >= 0:
+            return made
+    except (OSError, KeyError):
+        pass
+    import tempfile  # here, because few processes ever need it
+
+    descriptor, path = tempfile.mkstemp(".so")
+    Path(path).unlink()
+    return descriptor

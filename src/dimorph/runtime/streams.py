@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from dimorph.runtime.tvm import tvm_ffi
 from dimorph.toolchain import nvidia_driver
 
 _KDLCUDA = 2
@@ -25,30 +26,26 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], stream: Any) -> An
         ValueError: `stream` is given, but no argument is an array on a GPU.
         TypeError: `stream` is not a stream.
     """
-    import tvm_ffi
-
     if stream is None and not _any_cupy(args):
         return function(*args)  # tvm-ffi asks torch for its current stream itself
     # As tensors of tvm-ffi itself, for which it uses the stream that is set here instead of asking another library.
     plain = [_plain(arg) if hasattr(arg, "__dlpack__") else arg for arg in args]
-    devices = [arg.device for arg in plain if isinstance(arg, tvm_ffi.Tensor)]
+    devices = [arg.device for arg in plain if isinstance(arg, tvm_ffi().Tensor)]
     device = next((device for device in devices if device.dlpack_device_type() == _KDLCUDA), None)
     if device is None:
         if stream is None:
             return function(*plain)
         raise ValueError(f"stream: expected an argument that is an array on a GPU, got none among {len(args)}")
     handle = _cupy().cuda.get_current_stream(device.index).ptr if stream is None else _handle(stream)
-    with tvm_ffi.use_raw_stream(device, handle):
+    with tvm_ffi().use_raw_stream(device, handle):
         return function(*plain)
 
 
 def capturing() -> bool:
     """Return True if a current stream of tvm-ffi, torch or CuPy in this thread is being captured into a CUDA graph."""
-    import tvm_ffi
-
     found = nvidia_driver.find()
     gpus = range(len(found.gpus)) if found else ()
-    streams = [tvm_ffi.get_raw_stream(tvm_ffi.device("cuda", gpu)) for gpu in gpus]
+    streams = [tvm_ffi().get_raw_stream(tvm_ffi().device("cuda", gpu)) for gpu in gpus]
     # tvm-ffi asks torch for its stream only during a call, so torch and CuPy are asked here.
     torch, cupy = sys.modules.get("torch"), _cupy()
     if torch is not None and torch.cuda.is_initialized():
@@ -69,12 +66,10 @@ def _any_cupy(args: tuple[Any, ...]) -> bool:
 
 
 def _plain(array: Any) -> Any:
-    import tvm_ffi
-
     if _any_cupy((array,)):
         # -1: no synchronisation with the default stream, which a capture would refuse.
-        return tvm_ffi.from_dlpack(array.__dlpack__(stream=-1))
-    return tvm_ffi.from_dlpack(array)
+        return tvm_ffi().from_dlpack(array.__dlpack__(stream=-1))
+    return tvm_ffi().from_dlpack(array)
 
 
 def _handle(stream: Any) -> int:

@@ -23,11 +23,12 @@ def parallel_jobs(settings: Settings) -> int:
     if settings.jobs is not None:
         return settings.jobs
     memory = _free_memory()
-    processors = _processors()
-    return max(1, processors if memory is None else min(processors, memory // BYTES_PER_JOB))
+    most = processors()
+    return max(1, most if memory is None else min(most, memory // BYTES_PER_JOB))
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Return the number of processors that this process may use, by its affinity and its control groups."""
     quotas = [quota for group in _groups("cpu") if (quota := _cpu_quota(group)) is not None]
     return min([len(os.sched_getaffinity(0)), *quotas])
 

@@ -121,4 +121,13 @@ SYNTAX = dm.Kernel(
     ],
 )
 
+# Works in parallel, in tasks that take long or need scratch space.
+TASKS = dm.Kernel(
+    name="tasks",
+    entry="tasks.cc",
+    case=["tasks_case.cc"],
+    functions=["busy", "needy", "needy_alone"],
+    axes=[dm.int_axis("width", "WIDTH", [1, 2])],
+)
+
 ALL = (KINDS, SCALE, PICK, WIDE, FUNCTOR, ARGUMENTS, FAILURES, TAGS, TWINS, SYNTAX)

@@ -4,13 +4,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DIMORPH_ABI_VERSION 1
+#define DIMORPH_ABI_VERSION 2
 #define DIMORPH_VISIBLE __attribute__((visibility("default")))
 
 namespace dimorph {
 
-// The kind of an error, which decides the Python exception. `raised`: tvm-ffi already holds the exception.
-enum class ErrorKind : int32_t { none, value, type, index, memory, not_implemented, runtime, mismatch, raised };
+// The kind of an error, which decides the Python exception. `raised`: tvm-ffi already holds the exception;
+// `interrupted`: Python does, since a signal handler raised it.
+enum class ErrorKind : int32_t {
+  none,
+  value,
+  type,
+  index,
+  memory,
+  not_implemented,
+  runtime,
+  mismatch,
+  raised,
+  interrupted
+};
 
 // Where a called function leaves its error. Errors travel as data, never as C++ exceptions.
 struct ErrorSink {
@@ -22,8 +34,10 @@ struct ErrorSink {
 struct HostServices {
   // All noexcept: otherwise every case that uses them would carry the machinery of exceptions.
   int32_t (*num_threads)() noexcept;
-  void (*parallel_for)(int64_t count, void (*body)(void* context, int64_t index), void* context) noexcept;
+  bool (*parallel_for)(int64_t count, void (*body)(void* context, int64_t index), void* context) noexcept;
   void* (*thread_scratch)(size_t bytes) noexcept;
+  // Moves the error that work on the calling thread has left, if any, into `sink`.
+  void (*take_error)(ErrorSink* sink) noexcept;
 };
 
 // Device code for one architecture: a cubin, or PTX. `library` is the driver's handle, once a case has loaded the

@@ -43,6 +43,10 @@ inline void adopt(Extra& extra, const char* names, ErrorSink* sink) {
   extra.sink = sink;
 }
 
+// True in a case that includes parallel.h.
+template <int>
+constexpr bool uses_pool = false;
+
 template <auto function>
 struct CaseThunk;
 
@@ -62,6 +66,7 @@ struct CaseThunk<function> {
       call(result, args...);
     else
       guard(*name, sink, [&] { call(result, args...); });
+    if constexpr (uses_pool<static_cast<int>(sizeof...(Params) * 0)>) host_services()->take_error(sink);
     return static_cast<int32_t>(sink->kind);
   }
 

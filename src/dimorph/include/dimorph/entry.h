@@ -1,6 +1,7 @@
 // The header for entries: conversion of arguments, dispatch to cases, and the line that exports a function.
 #pragma once
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "abi.h"
 #include "check.h"
@@ -15,11 +16,14 @@
 namespace dimorph {
 namespace detail {
 
-// How an entry releases Python's lock (the GIL); set once, when the entry is loaded.
+// How an entry releases Python's lock (the GIL); set once, when the entry is loaded. `push` and `pop` are the functions
+// behind pthread_cleanup_push and pthread_cleanup_pop in C; null where the C library has none.
 struct PythonLock {
   int (*held)();
   void* (*release)();
   void (*take)(void*);
+  void (*push)(void* buffer, void (*handler)(void*), void* argument);
+  void (*pop)(void* buffer, int execute);
 };
 
 inline PythonLock& python_lock() {
@@ -32,8 +36,10 @@ inline PythonLock& python_lock() {
 // share state.
 struct Instance {
   // resolve(function, slot, axis, value) -> address. Given a slot: the CaseFunction of a case that is not bound yet.
-  // Given an axis and a value that its table does not hold: a Wider.
-  TVMFFIObjectHandle resolve;
+  // Given an axis and a value that its table does not hold: a Wider. A negative result is the negated number of an
+  // exception that Python keeps.
+  int64_t (*resolve)(const char*, int64_t, const char*, const char*);
+  TVMFFIObjectHandle keeper;  // keeps `resolve` alive
   int64_t users;
   const CaseFunction* bound[1];
 };
@@ -64,22 +70,46 @@ inline CallState& call_state() {
   return state;
 }
 
+// Calls `function` such that a thread which Python ends meanwhile sleeps until the process ends, as it does from Python
+// 3.14 on. While the interpreter shuts down, CPython before 3.14 ends any other thread that asks for its lock by
+// pthread_exit, whose unwinding functions of C++ do not survive: the process would abort. The handler that is pushed
+// here runs before the unwinding comes to the caller. So this function must not be inlined, and must hold no object
+// with a destructor.
+template <typename Function, typename... Args>
+__attribute__((noinline)) auto surviving_shutdown(Function function, Args... args) {
+  const PythonLock& lock = python_lock();
+  void* buffer[8];  // of four words in glibc, three in musl
+  if (lock.push) {
+    lock.push(
+        buffer,
+        [](void*) {
+          for (;;) pause();
+        },
+        nullptr);
+  }
+  if constexpr (__is_same(decltype(function(args...)), void)) {
+    function(args...);
+    if (lock.pop) lock.pop(buffer, 0);
+  } else {
+    const auto result = function(args...);
+    if (lock.pop) lock.pop(buffer, 0);
+    return result;
+  }
+}
+
 __attribute__((cold, noinline)) inline void* resolve(const char* function, int64_t slot, const char* axis,
                                                      const char* value) {
   const Instance* instance = call_state().instance;
   if (!instance) raise(ErrorKind::runtime, "%s: loaded by something other than dimorph", function);
-  TVMFFIAny args[4] = {}, result = {};
-  to_any(Str(function), &args[0]);
-  to_any(slot, &args[1]);
-  if (axis) {
-    to_any(Str(axis), &args[2]);
-    to_any(Str(value), &args[3]);
+  const int64_t result = surviving_shutdown(instance->resolve, function, slot, axis, value);
+  if (result <= 0) {
+    char number[24];
+    snprintf(number, sizeof number, "%lld", static_cast<long long>(-result));
+    // 0: a signal handler has raised before Python came to the function. Python has printed its exception.
+    TVMFFIErrorSetRaisedFromCStr(result ? "dimorph.carried" : "KeyboardInterrupt", result ? number : "");
+    raise(ErrorKind::raised, "set on the side of tvm-ffi");
   }
-  const int status = TVMFFIFunctionCall(instance->resolve, args, 4, &result);
-  for (TVMFFIAny& arg : args)
-    if (arg.type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(arg.v_obj);
-  if (status != 0) raise(ErrorKind::raised, "set on the side of tvm-ffi");
-  return reinterpret_cast<void*>(result.v_int64);
+  return reinterpret_cast<void*>(result);
 }
 
 // Lets other Python threads run while a case works.
@@ -90,7 +120,7 @@ struct GilReleased {
     if (wanted && lock.held && lock.held()) state = lock.release();
   }
   ~GilReleased() {
-    if (state) python_lock().take(state);
+    if (state) surviving_shutdown(python_lock().take, state);
   }
 };
 
@@ -145,7 +175,7 @@ struct CaseCall {
 inline void set_error(const char* function, ErrorKind kind, const char* text) {
   const char* kinds[] = {"RuntimeError", "ValueError",          "TypeError",    "IndexError",
                          "MemoryError",  "NotImplementedError", "RuntimeError", "dimorph.SpecializationMismatch",
-                         "RuntimeError"};
+                         "RuntimeError", "EnvErrorAlreadySet"};
   const char* parts[] = {text};
   if (kind == ErrorKind::mismatch) {
     const char* named[] = {function, ": ", text};
@@ -265,12 +295,13 @@ DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_python_lock(const dimo
 }
 
 // A new instance with room for `places` case functions and one user; null if there is no memory.
-DIMORPH_VISIBLE inline __attribute__((used)) void* dimorph_instance_new(void* resolve, int64_t places) {
+DIMORPH_VISIBLE inline __attribute__((used)) void* dimorph_instance_new(void* keeper, void* resolve, int64_t places) {
   using dimorph::detail::Instance;
   auto* instance = static_cast<Instance*>(calloc(1, sizeof(Instance) + places * sizeof(void*)));
   if (!instance) return nullptr;
-  TVMFFIObjectIncRef(resolve);
-  instance->resolve = resolve;
+  TVMFFIObjectIncRef(keeper);
+  instance->keeper = keeper;
+  instance->resolve = reinterpret_cast<decltype(instance->resolve)>(resolve);
   instance->users = 1;
   return instance;
 }
@@ -278,7 +309,7 @@ DIMORPH_VISIBLE inline __attribute__((used)) void* dimorph_instance_new(void* re
 DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_instance_drop(void* self) {
   auto* instance = static_cast<dimorph::detail::Instance*>(self);
   if (__atomic_sub_fetch(&instance->users, 1, __ATOMIC_ACQ_REL)) return;
-  TVMFFIObjectDecRef(instance->resolve);
+  TVMFFIObjectDecRef(instance->keeper);
   free(instance);
 }
 

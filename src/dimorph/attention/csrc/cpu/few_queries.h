@@ -387,7 +387,9 @@ inline void forward_few_queries(const Params& params) {
     Sequence seq(params, batch_of(i / splits), 0);
     const RowsTask task = task_of(seq, i / splits, static_cast<int>(i % splits));
     if (task.rows <= 0) return;
-    RowsScratch& s = *static_cast<RowsScratch*>(dimorph::thread_scratch(sizeof(RowsScratch)));
+    auto* scratch = static_cast<RowsScratch*>(dimorph::thread_scratch(sizeof(RowsScratch)));
+    if (!scratch) return;
+    RowsScratch& s = *scratch;
     run_rows(seq, s, task);
     if (partial)
       __builtin_memcpy(partial + i * kMaxRows, s.state, task.heads * task.padded() * sizeof(PartialRow));

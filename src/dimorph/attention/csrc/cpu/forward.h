@@ -247,7 +247,9 @@ inline void forward(const Params& params) {
     const int64_t first = (tasks - 1 - i / kv_heads) * size;
     const int kv_head = static_cast<int>(i % kv_heads);
     Sequence seq(params, kv_head / params.num_kv_heads, kv_head % params.num_kv_heads);
-    Scratch& s = *static_cast<Scratch*>(dimorph::thread_scratch(sizeof(Scratch)));
+    auto* scratch = static_cast<Scratch*>(dimorph::thread_scratch(sizeof(Scratch)));
+    if (!scratch) return;
+    Scratch& s = *scratch;
     QueryBlock list[kMaxBlocks];
     int count = 0;
     for (int64_t b = first; b < first + size && b / group * kBlockQueries < seq.qo_len; ++b, ++count) {
