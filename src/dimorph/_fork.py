@@ -6,8 +6,12 @@ import os
 import threading
 import weakref
 
-no_fork = threading.Lock()
-"""The lock that a fork waits for; held while the process has open file descriptors that a child must not inherit."""
+no_fork = threading.RLock()
+"""The lock that a fork waits for; held while the process has open file descriptors that a child must not inherit.
+
+Re-entrant, because a signal handler may fork in the thread that holds it. Nothing may run under it that could start a
+process, wait for another thread, or take long.
+"""
 
 _made: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 

@@ -31,6 +31,28 @@ def logger(name: str) -> logging.Logger:
     return _Logger(name)  # type: ignore[return-value]
 
 
+def show_log(level: str | None) -> None:
+    """Show records of the loggers of Dimorph on standard error, where the program does not handle log records itself.
+
+    Args:
+        level: the lowest level shown, `off` for none; None: leave logging as it is, which shows warnings.
+    """
+    if level is None:
+        return
+    logging = import_module("logging")
+    top = logging.getLogger("dimorph")
+    top.setLevel(logging.CRITICAL + 1 if level == "off" else level.upper())
+    if not any(handler.name == _HANDLER for handler in top.handlers):
+        handler = logging.StreamHandler()
+        handler.name = _HANDLER
+        # Asked for each record, because programs may set up logging later.
+        handler.addFilter(lambda record: not logging.getLogger().handlers)
+        top.addHandler(handler)
+
+
+_HANDLER = "dimorph.show_log"
+
+
 class _Logger:
     """A stand-in that fetches each method from the real logger, so that a log record names the caller's line."""
 

@@ -11,7 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 
 POLICIES = ("auto", "aot", "jit")
+LOG_LEVELS = ("debug", "info", "warning", "error", "off")
 
+# The variables that every compiler gets, with values of our own.
+_OURS = ("PATH", "LC_ALL", "TMPDIR")
 # Units of sizes and ages, in small letters.
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -106,6 +109,18 @@ class Settings:
     compile_timeout: float = 300.0
     """The time limit of one compile, in seconds; then the compiler is killed and the build fails."""
 
+    compiler_env: tuple[tuple[str, str], ...] = ()
+    """The variables of the environment that compilers get besides PATH, LC_ALL and TMPDIR: their names, separated by
+    commas, e.g. `LD_LIBRARY_PATH,LM_LICENSE_FILE`. Their values count as part of the compiler's identity, except those
+    that cannot change what it makes, such as licences and LD_LIBRARY_PATH. The field holds names with values.
+    """
+
+    log: str | None = None
+    """The lowest level of log records that are shown on standard error, where the program does not handle log records
+    itself: `debug`, `info`, `warning`, `error` or `off`. Default: `warning`, which includes a line about every compile
+    that takes more than a second.
+    """
+
     debug: bool = False
     """`1`: compile without optimisation and with debug information, for a debugger."""
 
@@ -129,15 +144,12 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         ValueError: a variable has an invalid value; the message names the variable and what was expected.
     """
     env = os.environ if environ is None else environ
-    policy = env.get("DIMORPH_POLICY") or "auto"
-    if policy not in POLICIES:
-        raise ValueError(f"DIMORPH_POLICY: expected one of {', '.join(POLICIES)}, got {policy!r}")
     return Settings(
         store=_store(env),
         store_size=_amount(env, "DIMORPH_STORE_SIZE", size, Settings.store_size),
         store_age=_amount(env, "DIMORPH_STORE_AGE", age, Settings.store_age),
         shared_stores=tuple(Path(p) for p in env.get("DIMORPH_SHARED_STORES", "").split(os.pathsep) if p),
-        policy=policy,
+        policy=_choice(env, "DIMORPH_POLICY", POLICIES) or "auto",
         cxx=env.get("DIMORPH_CXX") or None,
         cxxflags=_flags(env, "DIMORPH_CXXFLAGS"),
         nvcc=env.get("DIMORPH_NVCC") or None,
@@ -145,6 +157,8 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         arch=env.get("DIMORPH_ARCH") or None,
         jobs=_positive(env, "DIMORPH_JOBS"),
         compile_timeout=_seconds(env, "DIMORPH_COMPILE_TIMEOUT", 300.0),
+        compiler_env=_variables(env, "DIMORPH_COMPILER_ENV"),
+        log=_choice(env, "DIMORPH_LOG", LOG_LEVELS),
         debug=_flag(env, "DIMORPH_DEBUG"),
         num_threads=_positive(env, "DIMORPH_NUM_THREADS"),
         omp_num_threads=_omp_threads(env),
@@ -243,6 +257,22 @@ def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:
                 "name the directories of a kernel's headers in its `include_dirs`"
             )
     return flags
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:
+    text = env.get(name) or None
+    if text is not None and text not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {text!r}")
+    return text
+
+
+def _variables(env: Mapping[str, str], name: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that a setting names and that exist, with their values."""
+    names = dict.fromkeys(word.strip() for word in env.get(name, "").split(",") if word.strip())
+    for one in names:
+        if not one.isidentifier() or not one.isascii() or one in _OURS:
+            raise ValueError(f"{name}: expected names of variables, other than {', '.join(_OURS)}; got {one!r}")
+    return tuple((one, env[one]) for one in names if one in env)
 
 
 def _positive(env: Mapping[str, str], name: str) -> int | None:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from dimorph._lazy import logger
+from dimorph._lazy import logger, show_log
 from dimorph.errors import BuildError
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
+from dimorph.resolve.notice import Notice
+from dimorph.resolve.slots import slot
 from dimorph.settings import Settings
 from dimorph.source.config_header import header_name
 from dimorph.store.artifact import Artifact, DeviceRecord, Meta, timestamp
 from dimorph.store.layers import fallback_stores, memo_dir, private_store
 from dimorph.store.store import Store
 from dimorph.store.upkeep import sweep_daily
-from dimorph.toolchain import process
+from dimorph.store.waiting import Waiting
+from dimorph.toolchain import process, products
 from dimorph.toolchain.compiler import Compiler, Level
 from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.jobs import parallel_jobs
+from dimorph.toolchain.workers import Later, side_by_side
 
 _log = logger("dimorph")
 
@@ -37,18 +42,26 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One unit to compile for one target level or architecture."""
+    """One unit to compile for one target level or architecture.
+
+    Attributes:
+        unit: the unit.
+        target: the target level or architecture.
+        compiler: the compiler.
+        why: why no store serves, for a message about a long build; empty: the build was asked for.
+    """
 
     unit: Unit
     target: Level
     compiler: Compiler
+    why: str = ""
 
 
 def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progress | None = None) -> list[Artifact]:
     """Compile jobs in parallel, as CPUs and memory allow, and publish their artifacts in `store`.
 
     If the store is full or cannot be written, a warning says so, and the artifacts are kept in a private temporary
-    directory until the process ends.
+    directory until the process ends. Without `progress`, a build that takes more than a second logs what it compiles.
 
     Returns:
         The artifacts, in the order of `jobs`.
@@ -56,37 +69,37 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
     Raises:
         BuildError: a job failed. Jobs that have begun end first; the others are cancelled.
     """
-    done = 0
-    workers = max(1, min(len(jobs), parallel_jobs(settings)))
-    with ThreadPoolExecutor(workers, "dimorph-build") as pool, ThreadPoolExecutor(2, "dimorph-identity") as beside:
-        # The first identification of a compiler hashes all its files, so it runs while the compiles do.
-        running = process.Group()
-        shared = {
-            compiler: _Shared(compiler, settings, beside.submit(compiler.identity, memo_dir(store)), running)
-            for compiler in {job.compiler for job in jobs}
-        }
+    show_log(settings.log)
+    # Device code takes longest, so it begins first, which matters where there are few CPUs.
+    ordered = sorted(jobs, key=lambda job: job.unit.kind != "device")
+    hints = dict.fromkeys(job.compiler.hint(memo_dir(store)) for job in ordered)
+    notice = Notice([job.unit.label for job in ordered], ordered[0].why, " ".join(filter(None, hints)))
+    running = process.Group(notice.tick if progress is None else lambda: None)
+    # The first identification of a compiler hashes all its files, so it runs while the compiles do.
+    identities = {used: Later(partial(used.identity, memo_dir(store))) for used in {job.compiler for job in ordered}}
+    lock, done = threading.Lock(), 0
 
-        def start(job: Job) -> Artifact:
+    def one(job: Job) -> Artifact:
+        nonlocal done
+        if progress:
+            progress(done, len(jobs), job.unit.label)
+        artifact = _build_one(job, _Shared(job.compiler, settings, identities[job.compiler], running), store)
+        with lock:
+            done += 1
             if progress:
                 progress(done, len(jobs), job.unit.label)
-            return _build_one(job, shared[job.compiler], store)
+        if not progress:
+            notice.finished()
+        return artifact
 
-        # Device code takes longest, so it begins first, which matters where there are few CPUs.
-        ordered = sorted(jobs, key=lambda job: job.unit.kind != "device")
-        futures = {id(job): pool.submit(start, job) for job in ordered}
-        try:
-            for job in ordered:
-                futures[id(job)].result()
-                done += 1
-                if progress:
-                    progress(done, len(jobs), job.unit.label)
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                running.end()  # interrupted, e.g. by Ctrl-C: stop the compilers that still run
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    built = side_by_side([partial(one, job) for job in ordered], parallel_jobs(settings), running.end)
+    try:
+        store.sweep()  # what killed builds left behind
+    except OSError as error:
+        _log.info("%s is not swept: %s", store.root, error)
     sweep_daily(store, settings)
-    return [futures[id(job)].result() for job in jobs]
+    artifacts = {id(job): artifact for job, artifact in zip(ordered, built, strict=True)}
+    return [artifacts[id(job)] for job in jobs]
 
 
 @dataclass(frozen=True)
@@ -95,13 +108,20 @@ class _Shared:
 
     compiler: Compiler
     settings: Settings
-    identity: Future[Identity]
+    identity: Later[Identity]
     running: process.Group
+
+    def tick(self) -> None:
+        """Write messages that are due; raise BuildError if the build was interrupted."""
+        self.running.tick()
+        if self.running.ended:
+            raise BuildError("the build was interrupted")
 
 
 def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
     key = job.unit.key(job.target, shared.settings)
-    with _lock(store, key):
+    # A build ends within the time limit of a compile, unless its process hangs or was stopped.
+    with _lock(store, key, Waiting(job.unit.label, shared.settings.compile_timeout, shared.tick)):
         # Another process may have built it while this one waited.
         if _find(store, key, None) and (found := _find(store, key, shared.identity.result().id)):
             return found
@@ -119,7 +139,7 @@ def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
 
 def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
     with store.work_dir() as work:
-        files, output = _compile(job, key, shared, work, memo_dir(store))
+        files, output = _compile(job, key, shared, work, store)
         identity = shared.identity.result()
         report = shared.compiler.report(job.target, output)
         meta = Meta(
@@ -137,9 +157,9 @@ def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
         return store.publish(key, identity.id, files, meta)
 
 
-def _compile(job: Job, key: str, shared: _Shared, work: Path, memo: Path) -> tuple[dict[str, Path], str]:
+def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> tuple[dict[str, Path], str]:
     """Compile in `work`; return the files of the artifact by name, and the output of the compiler."""
-    unit, compiler, settings = job.unit, shared.compiler, shared.settings
+    unit, compiler, settings, memo = job.unit, shared.compiler, shared.settings, memo_dir(store)
     generated, output = work / "generated", work / f"{unit.kind}{compiler.suffix(job.target)}"
     generated.mkdir()
     header = generated / header_name(unit.kernel)
@@ -159,17 +179,26 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, memo: Path) -> tup
     )
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
     try:
-        done = process.run(
-            command,
-            timeout=settings.compile_timeout,
-            cwd=work,
-            env=compiler.environment(work, memo),
-            group=shared.running,
-        )
+        with slot(store, settings, shared.tick):
+            done = process.run(
+                command,
+                timeout=settings.compile_timeout,
+                cwd=work,
+                env=compiler.environment(work, memo),
+                group=shared.running,
+            )
     except BuildError as error:
         raise _with_context(error, unit) from error
     if done.exit_code != 0:
         raise _refused(done, unit)
+    if fault := products.fault(output, job.target):
+        raise BuildError(
+            f"{unit.label}: {fault}\n  with {command[0]}, which reported success\n{done.output.rstrip()}",
+            command=command,
+            exit_code=done.exit_code,
+            output=done.output,
+            context=unit.label,
+        )
     if unit.rescanned().key(job.target, settings) != key:
         raise BuildError(
             f"{unit.label}: its sources changed while it was compiled; nothing was kept", context=unit.label
@@ -221,10 +250,10 @@ def _find(store: Store, key: str, toolchain_id: str | None) -> Artifact | None:
 
 
 @contextmanager
-def _lock(store: Store, key: str) -> Iterator[None]:
+def _lock(store: Store, key: str, waiting: Waiting) -> Iterator[None]:
     """Wait while another process builds the same key; go on without a lock in a store that cannot be locked."""
     try:
-        manager = store.lock(key)
+        manager = store.lock(key, waiting)
         manager.__enter__()
     except OSError as error:
         _log.debug("%s: no lock: %s", store.root, error)

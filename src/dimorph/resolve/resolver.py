@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dimorph._lazy import logger
+from dimorph._lazy import logger, show_log
 from dimorph.errors import ToolchainError
 from dimorph.plan.unit import Unit
 from dimorph.resolve.levels import compiler, levels
@@ -33,6 +33,7 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
         MissingSpecialization: an artifact is in no store, and may not be compiled or there is no compiler.
         BuildError: an artifact could not be compiled.
     """
+    show_log(settings.log)
     if policy == "aot":
         refusal = "the policy is aot, which never compiles"
     # The thread pool is packaged beside the kernel that needs it, whose units come first.
@@ -69,7 +70,7 @@ def _built(missing: Sequence[tuple[Unit, list[str]]], settings: Settings) -> lis
             used.check(level)
         except ToolchainError as error:
             raise missing_unit(unit, str(error), passed) from error
-        jobs.append(Job(unit, level, used))
+        jobs.append(Job(unit, level, used, "; ".join(passed)))
     artifacts = build(jobs, settings, user_store(settings))
     return [
         Resolution(unit, artifact, f"built ({artifact.path})", tuple(passed))

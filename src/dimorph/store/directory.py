@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,7 @@ from dimorph.errors import StoreRefused
 from dimorph.store import locks
 from dimorph.store.artifact import is_hex
 from dimorph.store.trust import Trust, check_parents
+from dimorph.store.waiting import Waiting
 
 _log = logger(__name__)
 
@@ -77,22 +78,27 @@ class Workspace:
                     _erase(work)
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[bool]:
+    def lock(self, key: str, pause: Callable[[Path], bool] | None = None) -> Iterator[bool]:
         """Hold the lock of a key, so that only one thread of one process builds it; wait for another holder.
 
         The lock is not re-entrant: a thread that asks for a lock that it holds waits for ever.
 
+        Args:
+            key: the key to lock.
+            pause: called with the lock file between two attempts, while another holder has the lock; returns False to
+                go on without it. Default: wait without a limit, and say so after a second.
+
         Yields:
-            True if the lock is held; False if no lock can be created, e.g. in a read-only store. Without a lock the
-            same artifact may be built twice, which is harmless. The operating system releases the lock of a process
-            that dies.
+            True if the lock is held; False if no lock can be created, e.g. in a read-only store, or after `pause`
+            returned False. Without a lock the same artifact may be built twice, which is harmless. The operating system
+            releases the lock of a process that dies.
 
         Raises:
             ValueError: `key` is not 64 hex digits.
         """
         if not is_hex(key, 64):
             raise ValueError(f"Store.lock: key: expected 64 hex digits, got {key!r}")
-        path, fd = self._lock_key(key)
+        path, fd = self._lock_key(key, pause or Waiting(key))
         if fd is None:
             yield False
             return
@@ -237,16 +243,14 @@ class Workspace:
                 return path, None  # a sweep cannot lock here either, so it leaves the directory alone
         raise AssertionError("unreachable")
 
-    def _lock_key(self, key: str) -> tuple[Path, int | None]:
+    def _lock_key(self, key: str, pause: Callable[[Path], bool]) -> tuple[Path, int | None]:
         path = self.root / "locks" / f"{key}{_LOCK}"
         if not self.writable:
             return path, None
         try:
             self._make_directory("locks")
-            fd = locks.acquire(path, wait=False)
-            if fd is None:
-                _log.info("waiting for another build of %s", key)
-                fd = locks.acquire(path, wait=True)
+            while (fd := locks.acquire(path, wait=False)) is None and pause(path):
+                pass
         except StoreRefused:
             raise
         except OSError as error:

@@ -73,6 +73,13 @@ class Compiler(Protocol):
     def identity(self, memo_dir: Path | None) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
 
+    def hint(self, memo_dir: Path) -> str:
+        """Return why the next compile takes unusually long, for a message; empty if it does not.
+
+        Args:
+            memo_dir: as for `compile_command`.
+        """
+
     def suffix(self, target: Level) -> str:
         """Return the file suffix of the objects that it makes for a target, e.g. `.so`."""
 

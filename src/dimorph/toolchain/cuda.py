@@ -97,6 +97,10 @@ class CudaCompiler(NamedTuple):
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
         return identify((str(self.program), *self._parts()), self.dialect, self.path, memo_dir)
 
+    def hint(self, memo_dir: Path) -> str:
+        """Return an empty text: every compile takes about as long as another."""
+        return ""
+
     def suffix(self, target: Level) -> str:
         """Return `.ptx` for PTX, `.cubin` for machine code."""
         return ".ptx" if isinstance(target, Arch) and target.ptx else ".cubin"

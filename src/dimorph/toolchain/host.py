@@ -81,6 +81,11 @@ class HostCompiler(NamedTuple):
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
         return identify(self.command, self.dialect, self.path, memo_dir)
 
+    def hint(self, memo_dir: Path) -> str:
+        """Return that zig builds its C++ library first, where it has not done so."""
+        first = self.dialect == "zig" and not (memo_dir / "zig").is_dir()
+        return "the first compile with zig builds its C++ library, which takes minutes" if first else ""
+
     def suffix(self, target: Level) -> str:
         """Return `.so`: host code becomes a shared object."""
         return ".so"

@@ -14,11 +14,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from dimorph import _lazy
 from dimorph._lazy import logger
+from dimorph.errors import ToolchainError
 
 _log = logger("dimorph")
 _FORMAT = 2
@@ -58,9 +60,15 @@ def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | N
     from dimorph.toolchain import probe  # here, because only an unknown compiler needs it and the modules it imports
 
     files = [command[0], *probe.parts(command, dialect, path)]
-    # Taken before the contents are read, so that a file replaced in between does not match its stamp later.
-    stamps = [_stamp(file) for file in files]
-    result = Identity(_hash(dialect, files), probe.describe(command, dialect, path))
+    try:
+        # Taken before the contents are read, so that a file replaced in between does not match its stamp later.
+        stamps = [_stamp(file) for file in files]
+        digest = _hash(dialect, files)
+    except OSError as error:
+        raise ToolchainError(
+            f"{command[0]} cannot be identified, because a file of it cannot be read: {error}"
+        ) from error
+    result = Identity(digest, probe.describe(command, dialect, path))
     if memo is not None:
         content = {"format": _FORMAT, "id": result.id, "description": result.description, "files": stamps}
         _remember(memo, content)
@@ -68,10 +76,9 @@ def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | N
 
 
 def _hash(dialect: str, files: Sequence[str]) -> str:
-    from concurrent.futures import ThreadPoolExecutor
+    from dimorph.toolchain.workers import side_by_side
 
-    with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
-        digests = list(pool.map(_digest, files))
+    digests = side_by_side([partial(_digest, file) for file in files], os.cpu_count() or 1)
     whole = _lazy.hashlib.sha256(f"{_FORMAT} {dialect} {len(files)}\n".encode())
     for digest in digests:
         whole.update(digest)

@@ -98,7 +98,10 @@ def _program(command: Sequence[str], name: str, path: str, env: Mapping[str, str
 def _headers(command: Sequence[str], env: Mapping[str, str]) -> list[str]:
     # <cstddef> includes the headers with the versions of the C and C++ libraries, and little else.
     rule = _ask([*command, "-M", "-x", "c++", "-include", "cstddef", os.devnull], env)
-    return [str(file) for file in parse_make_rule(rule) if str(file) != os.devnull]
+    files = [str(file) for file in parse_make_rule(rule) if str(file) != os.devnull and file.is_file()]
+    if not files:
+        raise ToolchainError(f"{shlex.join(command)} -M printed no list of headers: {rule.strip()[:300]!r}")
+    return files
 
 
 def _ask(command: Sequence[str], env: Mapping[str, str]) -> str:

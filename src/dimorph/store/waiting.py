@@ -1,0 +1,88 @@
+"""Wait for a lock that another process holds: not silently, not for ever, and open to interrupts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dimorph._lazy import logger
+
+_log = logger("dimorph")
+_SILENCE = 1.0  # seconds before a line says what is waited for
+_SHORTEST, _LONGEST = 0.005, 0.1  # seconds between two attempts
+
+
+class Waiting:
+    """One wait for a lock; called between two attempts to take it."""
+
+    def __init__(self, what: str, limit: float | None = None, tick: Callable[[], None] = lambda: None) -> None:
+        """Begin to wait at the first call.
+
+        Args:
+            what: what the holder of the lock builds, for the messages.
+            limit: the seconds after which the caller goes on without the lock; None: no limit.
+            tick: called at each attempt; an exception from it ends the wait.
+        """
+        self._what = what
+        self._limit = limit
+        self._tick = tick
+        self._since: float | None = None
+        self._said = False
+
+    def __call__(self, lock: Path) -> bool:
+        """Sleep for a moment; return False if the caller is to go on without the lock.
+
+        Args:
+            lock: the lock file.
+        """
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        waited = now - self._since
+        self._tick()
+        if self._limit is not None and waited >= self._limit:
+            message = "dimorph: waited %.0f s for another build of %s by %s; going on without it"
+            _log.warning(message, waited, self._what, holder(lock))
+            return False
+        if waited >= _SILENCE and not self._said:
+            self._said = True
+            limit = "" if self._limit is None else f", for {self._limit:.0f} s at most"
+            _log.warning("dimorph: waiting for another build of %s by %s%s", self._what, holder(lock), limit)
+        # A sleep is interrupted by Ctrl-C; a wait inside flock would not be in any thread but the main one.
+        time.sleep(min(_LONGEST, _SHORTEST + waited / 10))
+        return True
+
+
+def holder(lock: Path) -> str:
+    """Return who holds a lock file, for people: the process with its program, as far as the system tells."""
+    try:
+        inode = lock.stat().st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return "another process"
+    for line in lines:
+        # e.g. `1: FLOCK  ADVISORY  WRITE 4711 00:2f:1234567 0 EOF`; the number is 0 in another namespace of processes.
+        words = line.split()
+        if (
+            len(words) > 5
+            and words[1] == "FLOCK"
+            and words[5].rpartition(":")[2] == str(inode)
+            and words[4].isdecimal()
+        ):
+            if int(words[4]) == os.getpid():
+                return f"another thread of this process ({os.getpid()})"
+            if int(words[4]) > 0:
+                return f"process {words[4]}{_program(words[4])}"
+    return f"another process (lock {lock})"
+
+
+def _program(process: str) -> str:
+    try:
+        words = Path("/proc", process, "cmdline").read_bytes().split(b"\0")
+        state = Path("/proc", process, "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+    command = b" ".join(words).decode("utf-8", "replace").strip()
+    stopped = ", which is stopped" if state in "Tt" else ""
+    return f" ({command[:100]}){stopped}"

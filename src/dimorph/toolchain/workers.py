@@ -1,0 +1,104 @@
+"""Run functions side by side in threads, or in the calling thread where no other can be started.
+
+The executors of the standard library need at least one thread of their own. A process at its limit of threads has none,
+and neither has one whose main thread has ended, while another thread or an atexit handler loads a kernel.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+def side_by_side(
+    tasks: Sequence[Callable[[], _T]], workers: int, interrupt: Callable[[], None] = lambda: None
+) -> list[_T]:
+    """Run functions without arguments, and return their results in the same order.
+
+    The calling thread works too. After an error no further function begins; those that have begun end first.
+
+    Args:
+        tasks: the functions, in the order in which they begin.
+        workers: the number of functions that run at the same time, if as many threads can be started.
+        interrupt: called when the calling thread is interrupted, e.g. by Ctrl-C; makes running functions end soon.
+
+    Raises:
+        Exception: the error of the first function, in the order of `tasks`, that failed.
+    """
+    results: dict[int, _T] = {}
+    errors: dict[int, BaseException] = {}
+    waiting = iter(range(len(tasks)))
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                index = None if errors else next(waiting, None)
+            if index is None:
+                return
+            try:
+                results[index] = tasks[index]()
+            except BaseException as error:
+                errors[index] = error
+                if not isinstance(error, Exception):
+                    raise
+
+    threads: list[threading.Thread] = []
+    try:
+        while len(threads) < min(workers, len(tasks)) - 1 and (thread := _started(work)):
+            threads.append(thread)
+        work()
+        for thread in threads:
+            thread.join()
+    except BaseException as error:
+        errors.setdefault(len(tasks), error)
+        interrupt()
+        for thread in threads:
+            thread.join()
+        raise
+    if errors:
+        raise errors[min(errors)]
+    return [results[index] for index in range(len(tasks))]
+
+
+class Later(Generic[_T]):
+    """The result of a function that runs beside the caller, if a thread can be started, and otherwise when asked."""
+
+    def __init__(self, function: Callable[[], _T]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._value: _T
+        self._error: Exception | None = None
+        self._done = False
+        self._thread = _started(self._run)
+
+    def result(self) -> _T:
+        """Return the result, or raise the error, of the function."""
+        self._run()
+        if self._error:
+            raise self._error
+        return self._value
+
+    def _run(self) -> None:
+        with self._lock:
+            if self._done:
+                return
+            try:
+                self._value = self._function()
+            except Exception as error:
+                self._error = error
+            self._done = True
+
+
+def _started(function: Callable[[], None]) -> threading.Thread | None:
+    """Start a function in a thread; return None at a limit of threads and while the interpreter ends."""
+    # A daemon, so that an interpreter that ends waits for none; the compilers that it runs end with the process.
+    thread = threading.Thread(target=function, name="dimorph-build", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
