@@ -245,8 +245,8 @@ def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
 
 
 def test_a_request_prints_what_a_kernel_is_chosen_by() -> None:
-    request = Request(at.Causal, np.dtype("float32"), 64, 32, None, False)
-    expected = "variant=Causal, dtype=float32, head_dim_qk=64, head_dim_vo=32, gpu=None, few_queries=False"
+    request = Request("Causal", np.dtype("float32"), 64, 32, None, False)
+    expected = "variant='Causal', dtype=dtype('float32'), head_dim_qk=64, head_dim_vo=32, gpu=None, few_queries=False"
     assert repr(request) == f"Request({expected})"
 
 

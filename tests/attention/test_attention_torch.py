@@ -109,6 +109,18 @@ def test_bfloat16_and_a_float_mask_of_its_own_dtype() -> None:
     assert (out.float() - expected).abs().max() <= 2 * torch.finfo(torch.bfloat16).eps * expected.abs().max()
 
 
+def test_a_new_output_is_contiguous() -> None:
+    """Whatever the strides of the query and the head dim of the value."""
+    q, k, v = rows()
+    wide = torch.randn(2, 90, 4, 48)
+    for query in (q, q.contiguous(), q.transpose(1, 2).contiguous().transpose(1, 2), torch.stack([q, q], 2)[:, :, 1]):
+        for value in (v, wide):
+            out, lse = at.attention(query, k, value, return_lse=True)
+            assert out.shape == (2, 70, 4, value.shape[-1])
+            assert out.is_contiguous()
+            assert lse.is_contiguous()
+
+
 def test_a_tensor_is_copied_only_where_its_last_dimension_is_not_contiguous(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -68,6 +68,7 @@ def test_the_first_job_installs_and_the_next_one_does_not(checkout: Checkout) ->
     assert checkout.commands_of("test") == [VENV, INSTALL.format("test"), WEIGHTS, PYTEST]
     assert checkout.commands_of("test", "-k", "axes") == [f"{PYTEST} -k axes"]
     assert checkout.commands_of("demo") == [DEMO]
+    assert checkout.commands_of("docs") == [".venv/bin/python -m sphinx -W -b html docs build/docs"]
 
 
 def test_the_demo_does_not_install_what_only_tests_need(checkout: Checkout) -> None:

@@ -100,6 +100,7 @@ class Torch(Library):
         torch: Any = modules["torch"]
         self._empty_like = torch.empty_like
         self._float32 = torch.float32
+        self._contiguous = torch.contiguous_format
         self.is_traced = torch.compiler.is_compiling
         self.records_gradients = torch.is_grad_enabled
 
@@ -108,11 +109,13 @@ class Torch(Library):
         return ordinal if ordinal >= 0 else None
 
     def empty_rows(self, like: Any, size: int) -> Any:
+        # The fastest of torch's functions that serves. `empty_like` copies the order of strides unless told otherwise.
         shape = like.shape
-        # `empty_like` takes half the time of `new_empty`, but copies the order of strides.
-        if shape[-1] == size and like.is_contiguous():
+        if shape[-1] != size:
+            return like.new_empty(*shape[:-1], size)
+        if like.is_contiguous():
             return self._empty_like(like)
-        return like.new_empty(*shape[:-1], size)
+        return self._empty_like(like, memory_format=self._contiguous)
 
     def empty_float32(self, like: Any, *shape: int) -> Any:
         # A tuple of sizes would take a third longer than sizes as arguments.
@@ -129,7 +132,8 @@ class _Libraries(dict[type, Library]):
     def __missing__(self, kind: type) -> Library:
         found = Library()
         for package, name, library in _PACKAGES:
-            if package in modules and issubclass(kind, getattr(modules[package], name)):
+            module = modules.get(package)  # None also where an import of it is blocked
+            if module is not None and issubclass(kind, getattr(module, name)):
                 found = library()
         self[kind] = found
         return found
@@ -140,16 +144,6 @@ libraries = _Libraries()
 
 def _never() -> bool:
     return False
-
-
-def check_place(array: Any) -> None:
-    """Check that q, if torch says that it lies on a GPU, lies on one of NVIDIA's.
-
-    Raises:
-        ValueError: it does not.
-    """
-    if not getattr(array, "is_cuda", True):
-        raise ValueError("attention: argument 'q': expected an array on the CPU or on an NVIDIA GPU")
 
 
 def requires_grad(array: Any) -> bool:

@@ -122,7 +122,7 @@ class Attention:
             # On a CPU, dtypes too: the entry would say that k's dtype is not q's.
             or (gpu is None and (choice.few_queries != few or choice.dtype != q.dtype))
         ):
-            choice = self._functions.find(request_of(variant, q, v, gpu, few))
+            choice = self._functions.find(request_of(variant, q, v, gpu, few), variant)
 
         # Allocate what the caller has not given.
         if workspace is None and gpu is not None and stream is None:
@@ -139,7 +139,7 @@ class Attention:
         try:
             _launch(choice, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
         except SpecializationMismatch:
-            exact = self._functions.find_instead(choice, request_of(variant, q, v, gpu, few))
+            exact = self._functions.find_instead(request_of(variant, q, v, gpu, few), variant)
             if exact is choice:
                 raise
             _launch(exact, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import dimorph as dm
-from dimorph.attention.arrays import Library, check_place, describe, requires_grad
+from dimorph.attention.arrays import Library, describe, requires_grad
 from dimorph.attention.variants.sizes import check_sizes
 
 _BoundVariant, _Variant = dm.BoundVariant, dm.Variant
@@ -17,41 +17,28 @@ class Request(NamedTuple):
     """The kernel that a call asks for.
 
     Attributes:
-        variant: the variant to compute.
+        variant: the name of the variant to compute.
         dtype: the dtype of q, as its library has it.
         head_dim_qk, head_dim_vo: sizes of the last dimensions of q and v.
         gpu: ordinal of the GPU that q lies on; None: q lies on the CPU.
         few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them.
     """
 
-    variant: dm.Variant
+    variant: str
     dtype: Any
     head_dim_qk: int
     head_dim_vo: int
     gpu: int | None
     few_queries: bool
 
-    def __repr__(self) -> str:
-        return (
-            f"Request(variant={self.variant.name}, dtype={self.dtype}, head_dim_qk={self.head_dim_qk}, "
-            f"head_dim_vo={self.head_dim_vo}, gpu={self.gpu}, few_queries={self.few_queries})"
-        )
-
-    def __hash__(self) -> int:
-        # The variant counts by its name: hashing all of a composition takes longer than a call.
-        _, *others = self
-        return hash((self.variant.name, *others))
-
 
 def request_of(variant: dm.Variant, q: Any, v: Any, gpu: int | None, few_queries: bool) -> Request:
-    """Return the request for a kernel.
+    """Return the request of a call.
 
     Raises:
-        ValueError: q or v does not have 3 or 4 dimensions, or q lies on a GPU that is not NVIDIA's.
+        ValueError: q or v does not have 3 or 4 dimensions.
     """
-    if gpu is not None:
-        check_place(q)
-    return Request(variant, q.dtype, shape_of(q, "q")[-1], shape_of(v, "v")[-1], gpu, few_queries)
+    return Request(variant.name, q.dtype, shape_of(q, "q")[-1], shape_of(v, "v")[-1], gpu, few_queries)
 
 
 def validate(

@@ -18,7 +18,8 @@ class Choice:
 
     Attributes:
         request: the request.
-        variant, dtype, gpu, few_queries: the request's, which every call compares with its own.
+        variant: the variant that has the request's name.
+        dtype, gpu, few_queries: the request's, which every call compares with its own.
         scale: the default factor of the logits.
         module: the kernel.
         function: the kernel's entry.
@@ -26,9 +27,9 @@ class Choice:
 
     __slots__ = ("dtype", "few_queries", "function", "gpu", "module", "request", "scale", "variant")
 
-    def __init__(self, request: Request, module: dm.Module) -> None:
+    def __init__(self, request: Request, variant: dm.Variant, module: dm.Module) -> None:
         self.request = request
-        self.variant = request.variant
+        self.variant = variant
         self.dtype = request.dtype
         self.gpu = request.gpu
         self.few_queries = request.few_queries
@@ -57,44 +58,52 @@ class Functions:
         self._policy = policy
         self._settings = settings
         self._family = family
+        self._modules: dict[tuple[Request, dm.Variant], dm.Module] = {}
+        # The same by name, for the variant that had the name last: hashing a variant takes longer than a call.
         self._choices: dict[Request, Choice] = {}
         self.recent: dict[str, Choice | None] = {}
-        # One for each request, and re-entrant: a handler of signals or of log records may call attention while a
+        # One for each module, and re-entrant: a handler of signals or of log records may call attention while a
         # kernel is compiled.
-        self._locks: dict[Request, threading.RLock] = {}
+        self._locks: dict[tuple[Request, dm.Variant], threading.RLock] = {}
         _all.add(self)
 
-    def find(self, request: Request) -> Choice:
-        """Return the function for a request, and load it if need be."""
+    def find(self, request: Request, variant: dm.Variant) -> Choice:
+        """Return the function for a request and the variant that it names, and load it if need be.
+
+        Raises:
+            ValueError: q does not lie on a GPU of NVIDIA's.
+            dimorph.MissingSpecialization, dimorph.BuildError: there is no such kernel.
+        """
         choice = self._choices.get(request)
-        if choice is None:
-            with self._locks.setdefault(request, threading.RLock()):
-                choice = self._choices.get(request)
-                if choice is None:
-                    choice = self._choices[request] = Choice(request, self._load(request))
-        if choice.variant is not request.variant:  # an equal one; calls compare by identity
-            choice = self._choices[request] = Choice(request, choice.module)
-        name = request.variant.name
-        if self.recent.get(name, choice) is not None:
-            self.recent[name] = choice
+        if choice is None or choice.variant is not variant:
+            choice = self._choices[request] = Choice(request, variant, self._module(request, variant))
+        if self.recent.get(request.variant, choice) is not None:
+            self.recent[request.variant] = choice
         return choice
 
-    def find_instead(self, refused: Choice, request: Request) -> Choice:
+    def find_instead(self, request: Request, variant: dm.Variant) -> Choice:
         """Return the function for a request that a recent choice has refused; from now on, do not try recent ones."""
-        self.recent[refused.variant.name] = None
-        return self.find(request)
+        self.recent[request.variant] = None
+        return self.find(request, variant)
 
     def resolutions(self) -> list[dm.Resolution]:
         """Return the artifacts that serve so far, each with the reason why it was taken."""
-        return [line for choice in list(self._choices.values()) for line in choice.module.resolutions]
+        return [line for module in list(self._modules.values()) for line in module.resolutions]
 
-    def _load(self, request: Request) -> dm.Module:
+    def _module(self, request: Request, variant: dm.Variant) -> dm.Module:
+        with self._locks.setdefault((request, variant), threading.RLock()):
+            module = self._modules.get((request, variant))
+            if module is None:
+                module = self._modules[request, variant] = self._load(request, variant)
+        return module
+
+    def _load(self, request: Request, variant: dm.Variant) -> dm.Module:
         values: dict[str, Any] = {
             "policy": self._policy,
             "settings": self._settings,
             "dtype": request.dtype,
             "head_dims": (request.head_dim_qk, request.head_dim_vo),
-            "variant": request.variant,
+            "variant": variant,
         }
         if request.gpu is None:
             return attention_cpu.load(**values, few_queries=request.few_queries)
@@ -110,8 +119,14 @@ class Functions:
 
 
 def families(gpu: int) -> list[str]:
-    """Return the families of kernels that a GPU runs, given by its ordinal, the best first."""
+    """Return the families of kernels that a GPU runs, given by its ordinal, the best first.
+
+    Raises:
+        ValueError: there is no NVIDIA GPU, so q lies on another one.
+    """
     gpus = dm.gpus()
+    if not gpus:
+        raise ValueError("attention: argument 'q': expected an array on the CPU or on an NVIDIA GPU")
     capability = gpus[gpu] if gpu < len(gpus) else None
     return [name for name, family in GPU_FAMILIES.items() if family.capability in (None, capability)]
 
