@@ -195,11 +195,12 @@ class Handler(logging.Handler):
 logging.getLogger("dimorph").addHandler(Handler())
 logging.getLogger("dimorph").setLevel(logging.INFO)
 """,
-    # It comes while the compiler runs: code of Python that is interrupted elsewhere may hold locks of Python itself.
+    # It comes while the caller waits for the compiler. Elsewhere Python itself may hold a lock, e.g. one of `threading`
+    # while a thread starts, and no handler may start a thread then.
     "signal": """
 compiler = os.environ["DIMORPH_STORE"] + "-compiler"
 with open(compiler, "w") as file:
-    file.write(f'#!/bin/sh\\ncase "$*" in *unit.cc*) kill -ALRM {os.getpid()};; esac\\nexec g++ "$@"\\n')
+    file.write(f'#!/bin/sh\\ncase "$*" in *unit.cc*) sleep 0.3; kill -ALRM {os.getpid()};; esac\\nexec g++ "$@"\\n')
 os.chmod(compiler, 0o755)
 os.environ["DIMORPH_CXX"] = compiler
 signal.signal(signal.SIGALRM, lambda *_: handle())

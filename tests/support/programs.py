@@ -19,7 +19,7 @@ def run(program: str, *arguments: str, limit: float = 60, **environ: str) -> str
     Fails if the program does not end with exit status 0 within `limit` seconds, or writes of a fatal error.
     """
     done = run_to_end(program, *arguments, limit=limit, **environ)
-    assert done.returncode == 0 and "Fatal" not in done.stderr, f"status {done.returncode}\n{done.stderr[-5000:]}"
+    assert done.returncode == 0 and "Fatal" not in done.stderr, f"status {done.returncode}\n{done.stderr[-9000:]}"
     return done.stdout.strip()
 
 

@@ -62,9 +62,9 @@ class Functions:
         # The same by name, for the variant that had the name last: hashing a variant takes longer than a call.
         self._choices: dict[Request, Choice] = {}
         self.recent: dict[str, Choice | None] = {}
-        # One for each request, and re-entrant: a handler of signals or of log records may call attention while a
+        # One for each module, and re-entrant: a handler of signals or of log records may call attention while a
         # kernel is compiled.
-        self._locks: dict[Request, threading.RLock] = {}
+        self._locks: dict[tuple[Request, dm.Variant], threading.RLock] = {}
         _all.add(self)
 
     def find(self, request: Request, variant: dm.Variant) -> Choice:

@@ -32,9 +32,16 @@ class Notice:
         self._next = time.monotonic() + _SILENCE
         self._said = False
         self._lock = threading.Lock()
+        self._thread = threading.get_ident()
 
     def tick(self) -> None:
-        """Write the line that is due now, if any."""
+        """Write the line that is due now, if any.
+
+        Only the thread that asked for the build writes: a handler of log records may call a kernel, and in another
+        thread it would wait for the very load that waits for this build.
+        """
+        if threading.get_ident() != self._thread:
+            return
         with self._lock:
             now = time.monotonic()
             if now < self._next or (self._said and len(self._labels) <= _FEW):
