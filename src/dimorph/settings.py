@@ -288,6 +288,8 @@ def _absolute(path: Path | str) -> Path:
 
 def _program(env: Mapping[str, str], name: str) -> str | None:
     """Return the words of a program, with `~/` at their beginning replaced."""
+    if not env.get(name):
+        return None
     return re.sub(r"(?:(?<=\s)|^)~/", lambda _: f"{_path(env, '~')}/", env.get(name, "").strip()) or None
 
 

@@ -13,6 +13,7 @@ from dimorph.store.layers import memo_dir, user_store
 from dimorph.toolchain import archs, cuda, host, nvidia_driver, targets
 from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.compiler import Compiler, Level
+from dimorph.toolchain.host import HostCompiler
 from dimorph.toolchain.targets import Target
 
 
@@ -61,9 +62,18 @@ def compiler(unit: Unit, settings: Settings, *, identify: bool = False) -> Compi
         return cuda.find(settings)
     old: list[str] = []
     for candidate in host.candidates(settings):
+        if candidate in _new_enough:
+            return candidate
         memo = memo_dir(user_store(settings))
         known = candidate.identity(memo) if identify else candidate.known_identity(memo)
-        if known is None or not (problem := host.too_old(candidate, known.description)):
+        problem = host.too_old(candidate, known.description) if known else None
+        if not problem:
+            if known:
+                _new_enough.add(candidate)
             return candidate
         old.append(problem)
     raise ToolchainError(f"{'; '.join(old)}. Install a newer one, or `pip install ziglang`, or name one in DIMORPH_CXX")
+
+
+# Each unit of a load asks, and a compiler does not get older.
+_new_enough: set[HostCompiler] = set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -175,13 +174,13 @@ def candidates(settings: Settings) -> Iterator[HostCompiler]:
         if named:
             yield _named(variable, named, settings)
             return
-    seen = set()
+    seen: list[str] = []
     prefix = f"{os.uname().machine}-conda-linux-gnu-"
     for name in ("g++", "clang++", "c++", f"{prefix}c++", f"{prefix}clang++"):
         program = _lazy.shutil.which(name, path=settings.path)
-        if program and (real := os.path.realpath(program)) not in seen:
-            seen.add(real)
+        if program and not (seen and os.path.realpath(program) in map(os.path.realpath, seen)):
             yield _compiler((program,), settings)
+            seen.append(program)
     if program := _packaged_zig():
         yield _zig(program, settings)
         return
@@ -198,16 +197,17 @@ def too_old(compiler: HostCompiler, description: str) -> str | None:
 
     Newer compilers know the target levels of x86-64 (GCC 11, clang 12) and `-ffile-prefix-map` (GCC 8, clang 10).
     """
+    # No regular expressions, because every store hit in a new process would compile them.
     level = os.uname().machine == "x86_64"
-    for pattern, name, oldest in (
-        (r"clang version (\d+)\.", "clang", 12 if level else 10),
-        (r"(?:g\+\+|gcc|c\+\+)\S* \(.*\) (\d+)\.\d+", "GCC", 11 if level else 8),
-    ):
-        if match := re.search(pattern, description):
-            if int(match[1]) >= oldest:
-                return None
-            return f"{compiler.command[-1]} is {name} {match[1]} ({description}): {name} {oldest} or newer is needed"
-    return None
+    _, clang, version = description.partition("clang version ")
+    name, oldest = ("clang", 12 if level else 10) if clang else ("GCC", 11 if level else 8)
+    if not clang:  # e.g. `g++ (Debian 12.2.0-14) 12.2.0`
+        program, _, rest = description.partition(" (")
+        version = rest.partition(") ")[2] if "++" in program or "gcc" in program else ""
+    number = version.partition(".")[0]
+    if not number.isdecimal() or int(number) >= oldest:
+        return None
+    return f"{compiler.command[-1]} is {name} {number} ({description}): {name} {oldest} or newer is needed"
 
 
 def _named(variable: str, text: str, settings: Settings) -> HostCompiler:
