@@ -13,6 +13,14 @@ from pathlib import Path
 POLICIES = ("auto", "aot", "jit")
 LOG_LEVELS = ("debug", "info", "warning", "error", "off")
 
+# Fields that are variables of other programs too.
+_OTHERS = {
+    "omp_num_threads": "OMP_NUM_THREADS",
+    "path": "PATH",
+    "default_cxx": "CXX",
+    "cuda_home": "CUDA_HOME",
+    "conda_prefix": "CONDA_PREFIX",
+}
 # The variables that every compiler gets, with values of our own.
 _OURS = ("PATH", "LC_ALL", "TMPDIR")
 # Units of sizes and ages, in small letters.
@@ -54,9 +62,9 @@ _READS_FILES = (
 class Settings:
     """The settings of Dimorph; `current()` reads them from the environment, anew at each load.
 
-    Every field but `path` and `omp_num_threads` is the environment variable `DIMORPH_` plus its name in capitals. The
-    text under a field is its documentation everywhere: `documentation()` reads it for the reference and for
-    `dimorph --help`.
+    Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last five, which are variables
+    that other programs use too. The text under a field is its documentation everywhere: `documentation()` reads it for
+    the reference and for `dimorph --help`.
     """
 
     store: Path
@@ -81,16 +89,17 @@ class Settings:
     """
 
     cxx: str | None = None
-    """The C++ compiler for host code: a path, a name, or `zig` for the package ziglang. Default: the first of g++,
-    clang++ and c++ on PATH, then the package ziglang.
+    """The C++ compiler for host code: a path, a name, or `zig` for the package ziglang; programs that start it go
+    before it, e.g. `ccache g++`. Default: `CXX`, else the first of g++, clang++ and c++ on PATH, conda's compilers on
+    PATH, and the package ziglang.
     """
 
     cxxflags: tuple[str, ...] = ()
     """Flags added to every compile of host code; they are part of its key. Flags that name files are refused."""
 
     nvcc: str | None = None
-    """The nvcc that compiles device code: a path or a name. Default: NVRTC, or nvcc on PATH if NVRTC is not
-    installed.
+    """The nvcc that compiles device code: a path or a name. Default: NVRTC, or nvcc if NVRTC is not installed, each
+    of `CUDA_HOME` before any other.
     """
 
     target: str | None = None
@@ -104,7 +113,9 @@ class Settings:
     """
 
     jobs: int | None = None
-    """The number of compilers that run at the same time. Default: as many as CPUs and free memory allow."""
+    """The number of compilers that run at the same time, over all processes of a machine with the same store. Default:
+    as many as CPUs and free memory allow.
+    """
 
     compile_timeout: float = 300.0
     """The time limit of one compile, in seconds; then the compiler is killed and the build fails."""
@@ -136,6 +147,15 @@ class Settings:
     path: str = os.defpath
     """The directories in which compilers are searched for, separated by colons."""
 
+    default_cxx: str | None = None
+    """The C++ compiler for host code where `DIMORPH_CXX` is not set; flags in it are left out."""
+
+    cuda_home: Path | None = None
+    """The CUDA toolkit whose NVRTC or nvcc is used before any other. `CUDA_PATH` counts where this is not set."""
+
+    conda_prefix: Path | None = None
+    """The conda environment in which NVRTC is searched for after pip's packages."""
+
 
 def current(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from the environment.
@@ -148,11 +168,11 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         store=_store(env),
         store_size=_amount(env, "DIMORPH_STORE_SIZE", size, Settings.store_size),
         store_age=_amount(env, "DIMORPH_STORE_AGE", age, Settings.store_age),
-        shared_stores=tuple(Path(p) for p in env.get("DIMORPH_SHARED_STORES", "").split(os.pathsep) if p),
+        shared_stores=tuple(_path(env, p) for p in env.get("DIMORPH_SHARED_STORES", "").split(os.pathsep) if p),
         policy=_choice(env, "DIMORPH_POLICY", POLICIES) or "auto",
-        cxx=env.get("DIMORPH_CXX") or None,
+        cxx=_program(env, "DIMORPH_CXX"),
         cxxflags=_flags(env, "DIMORPH_CXXFLAGS"),
-        nvcc=env.get("DIMORPH_NVCC") or None,
+        nvcc=_program(env, "DIMORPH_NVCC"),
         target=env.get("DIMORPH_TARGET") or None,
         arch=env.get("DIMORPH_ARCH") or None,
         jobs=_positive(env, "DIMORPH_JOBS"),
@@ -162,7 +182,10 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         debug=_flag(env, "DIMORPH_DEBUG"),
         num_threads=_positive(env, "DIMORPH_NUM_THREADS"),
         omp_num_threads=_omp_threads(env),
-        path=env.get("PATH", os.defpath),
+        path=_search_path(env.get("PATH", os.defpath)),
+        default_cxx=_program(env, "CXX"),
+        cuda_home=_toolkit(env, "CUDA_HOME") or _toolkit(env, "CUDA_PATH"),
+        conda_prefix=_toolkit(env, "CONDA_PREFIX"),
     )
 
 
@@ -186,7 +209,7 @@ def age(text: str) -> float:
 
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
-    return name.upper() if name in ("path", "omp_num_threads") else f"DIMORPH_{name.upper()}"
+    return _OTHERS.get(name) or f"DIMORPH_{name.upper()}"
 
 
 def documentation() -> dict[str, str]:
@@ -234,15 +257,62 @@ def _amount(env: Mapping[str, str], name: str, read: Callable[[str], float], def
 
 def _store(env: Mapping[str, str]) -> Path:
     if named := env.get("DIMORPH_STORE"):
-        return Path(named)
-    if cache := env.get("XDG_CACHE_HOME"):
+        return _path(env, named)
+    # By its specification, a relative path is to be ignored.
+    if (cache := env.get("XDG_CACHE_HOME", "")).startswith("/"):
         return Path(cache) / "dimorph"
-    try:
-        home = Path(env.get("HOME") or "~").expanduser()
-    except RuntimeError:
+    home = _home(env)
+    if home is None:
         # A user without a home and without an entry in the list of users, as in some containers.
-        return Path(env.get("TMPDIR") or "/tmp") / f"dimorph-{os.getuid()}"
+        return _path(env, env.get("TMPDIR") or "/tmp") / f"dimorph-{os.getuid()}"
     return home / ".cache" / "dimorph"
+
+
+def _home(env: Mapping[str, str]) -> Path | None:
+    if named := env.get("HOME"):
+        return _absolute(named)
+    import pwd  # here, because HOME is nearly always set
+
+    try:
+        return _absolute(pwd.getpwuid(os.getuid()).pw_dir or "/")
+    except KeyError:
+        return None
+
+
+def _path(env: Mapping[str, str], text: str) -> Path:
+    """Return an absolute path, with `~` replaced as a shell does."""
+    if text == "~" or text.startswith("~/"):
+        home = _home(env)
+        return _absolute(text) if home is None else home / text[2:]
+    try:
+        return _absolute(Path(text).expanduser())
+    except RuntimeError:
+        return _absolute(text)  # there is no user of that name
+
+
+def _absolute(path: Path | str) -> Path:
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError:
+        return Path("/", path)  # the working directory was removed
+
+
+def _program(env: Mapping[str, str], name: str) -> str | None:
+    """Return the words of a program, with `~/` at their beginning replaced."""
+    if not env.get(name):
+        return None
+    return re.sub(r"(?:(?<=\s)|^)~/", lambda _: f"{_path(env, '~')}/", env.get(name, "").strip()) or None
+
+
+def _search_path(text: str) -> str:
+    # Compilers run in directories of their own, where a relative directory would be another one.
+    if all(part.startswith("/") for part in text.split(os.pathsep)):
+        return text
+    return os.pathsep.join(str(_absolute(part or ".")) for part in text.split(os.pathsep))
+
+
+def _toolkit(env: Mapping[str, str], name: str) -> Path | None:
+    return _path(env, text) if (text := env.get(name)) else None
 
 
 def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -231,6 +231,112 @@ def test_where_nothing_can_be_locked_nobody_waits(tmp_path: Path) -> None:
         pass
 
 
+# --- Compilers that cannot be used ---
+
+
+def _old_compiler(directory: Path, name: str = "g++", version: str = "4.8.5") -> Path:
+    """Return a GCC that does not know our flags, as an old one."""
+    program = directory / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in --version) echo "g++ (GCC) {version} 20150623 (Red Hat)"; exit;;\n'
+        '*-march=*) echo "g++: error: unrecognized command line option -march"; exit 1;; esac\n'
+        f'echo "$@" >> "$0.asked"; exec {GXX} "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_a_compiler_that_is_too_old_gives_way_to_the_next(
+    kernel: dm.Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = _old_compiler(tmp_path / "bin")
+    (tmp_path / "bin/c++").symlink_to(GXX)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    used = kernel.load(width=1, depth=1).resolutions
+    assert all(str(old) not in one.artifact.meta.toolchain for one in used)
+    asked = Path(f"{old}.asked").read_text()
+    again = kernel.load(width=2, depth=1)
+    assert again.pick(2, 1) == 2001
+    assert [one.place.partition(" ")[0] for one in kernel.load(width=1, depth=1).resolutions] == ["store", "store"]
+    assert Path(f"{old}.asked").read_text() == asked, "the old compiler is not started again"
+
+
+def test_a_build_ahead_of_time_passes_over_a_compiler_that_is_too_old(
+    kernel: dm.Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _old_compiler(tmp_path / "bin", version="10.2.1")
+    (tmp_path / "bin/c++").symlink_to(GXX)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    made = kernel.build(tmp_path / "out", width=1, depth=1).artifacts
+    assert made and all("10.2.1" not in artifact.meta.toolchain for artifact in made)
+
+
+@pytest.mark.parametrize("by", ["DIMORPH_CXX", "CXX"])
+def test_a_named_compiler_that_is_too_old_is_told_by_its_version(
+    kernel: dm.Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    old = _old_compiler(tmp_path / "bin", "g++-4.8")
+    monkeypatch.setenv(by, str(old))
+    for _ in range(2):
+        with pytest.raises(dm.MissingSpecialization, match=r"g\+\+-4.8 is GCC 4 .*or newer is needed"):
+            kernel.load(width=1, depth=1)
+
+
+def test_a_mistake_is_the_sources_with_a_new_compiler(kernel: dm.Kernel, tmp_path: Path) -> None:
+    (kernel.root / "pick_case.cc").write_text("mistake\n")
+    with pytest.raises(dm.BuildError, match="mistake"):
+        kernel.load(width=1, depth=1)
+
+
+def test_a_target_of_another_machine_is_told(
+    kernel: dm.Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    level = "armv8" if os.uname().machine == "x86_64" else "x86-64-v3"
+    monkeypatch.setenv("DIMORPH_TARGET", level)
+    with pytest.raises(dm.MissingSpecialization, match=f"{level} is for .*, and nothing compiled for it can be loaded"):
+        kernel.load(width=1, depth=1)
+    monkeypatch.delenv("DIMORPH_TARGET")
+    with pytest.raises(dm.ToolchainError, match="name a compiler for it in DIMORPH_CXX"):
+        kernel.build(tmp_path / "out", targets=[level])
+
+
+def test_a_compiler_that_prints_nothing_is_told_from_one_that_cannot_start(
+    kernel: dm.Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "some-g++"
+    monkeypatch.setenv("DIMORPH_CXX", str(driver))
+    for code, error, expected in (
+        ("exit 3", dm.BuildError, "the compiler printed no error"),
+        ("exec /no/such/program", dm.ToolchainError, "cannot start .*some-g.*no/such/program"),
+        ('echo "cc1plus: error while loading shared libraries: libisl.so"; exit 1', dm.ToolchainError, "libisl"),
+    ):
+        driver.write_text(f'#!/bin/sh\ncase " $* " in *" -shared "*) {code};; *) exec {GXX} "$@";; esac\n')
+        driver.chmod(0o755)
+        with pytest.raises(error, match=f"(?s){expected}"):
+            kernel.load(width=1, depth=1)
+
+
+# --- Text that is not UTF-8 ---
+
+
+def test_sources_paths_and_messages_of_any_bytes(copy_of: Copier, tmp_path: Path) -> None:
+    made = copy_of(PICK)
+    root = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    made.root.rename(root)
+    kernel = replace_root(made, root)
+    source = root / "pick_case.cc"
+    source.write_bytes(b"// caf\xe9\n" + source.read_bytes())
+    assert kernel.load(width=1, depth=1).pick(1, 1) == 1001
+    source.write_bytes(source.read_bytes() + b'\nstatic_assert(false, "caf\xe9");\n')
+    with pytest.raises(dm.BuildError, match=r"pick_case\.cc"):
+        kernel.load(width=1, depth=1)
+
+
+def replace_root(kernel: dm.Kernel, root: Path) -> dm.Kernel:
+    return dm.Kernel(name=kernel.name, entry=kernel.entry, case=kernel.case, axes=kernel.axes, root=root)
+
+
 # --- What the user is told ---
 
 

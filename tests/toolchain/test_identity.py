@@ -190,6 +190,64 @@ def test_a_program_that_does_not_work_is_an_error(fake: Fake, script: str, expec
         fake.identify(None)
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("echo something else", "printed no list of headers"), ("echo 'null.o: /no/such.h'", "no list of headers")],
+)
+def test_an_answer_that_makes_no_sense_is_an_error(fake: Fake, rule: str, expected: str) -> None:
+    fake.put("fake-g++", _SCRIPT.replace("  -M) ", f"  -M) {rule};; unused) "))
+    with pytest.raises(ToolchainError, match=expected):
+        fake.identify(None)
+
+
+def test_a_part_that_cannot_be_read_is_an_error(fake: Fake) -> None:
+    (fake.program.parent / "cc1plus").unlink()
+    fake.put("fake-g++", _SCRIPT.replace('echo "$(dirname "$0")/cc1plus"', f"echo {fake.program.parent}"))
+    with pytest.raises(ToolchainError, match=r"finds no C\+\+ compiler proper|cannot be read"):
+        fake.identify(None)
+
+
+def test_variables_count_where_they_can_change_what_is_made(fake: Fake, tmp_path: Path) -> None:
+    def identify(*variables: tuple[str, str], memo: Path | None = None) -> str:
+        return fake.toolchain()._replace(variables=variables).identity(memo).id
+
+    plain = identify()
+    assert identify(("SPACK_TARGET_ARGS", "-O1")) not in (plain, identify(("SPACK_TARGET_ARGS", "-O2")))
+    assert identify(("NIX_LDFLAGS", "")) != plain
+    for harmless in ("LD_LIBRARY_PATH", "LM_LICENSE_FILE", "INTEL_LICENSE_FILE", "HOME"):
+        assert identify((harmless, "/somewhere")) == plain
+    # What one compiler gets is not remembered for the other.
+    memo = tmp_path / "memo"
+    assert identify(memo=memo) != identify(("CPATH", "/x"), memo=memo) != identify(("CPATH", "/y"), memo=memo)
+
+
+def test_a_compiler_that_needs_a_variable_gets_it(fake: Fake) -> None:
+    fake.put("fake-g++", _SCRIPT.replace("#!/bin/sh", '#!/bin/sh\n[ "$LICENSE_FILE" = here ] || { echo no; exit 9; }'))
+    with pytest.raises(ToolchainError, match=r"failed \(9\): no"):
+        fake.identify(None)
+    assert fake.toolchain()._replace(variables=(("LICENSE_FILE", "here"),)).identity(None).id
+
+
+def test_every_program_of_a_command_counts(fake: Fake, tmp_path: Path) -> None:
+    """Of `ccache g++` the first starts the second, which decides what is made."""
+    launcher = tmp_path / "launcher"
+    launcher.write_text('#!/bin/sh\nexec "$@"\n')
+    launcher.chmod(0o755)
+    both = host.find(Settings(store=Path("unused"), cxx=f"{launcher} {fake.program}", path=os.environ["PATH"]))
+    before = both.identity(None)
+    assert before.description == "fake++ 1.0"
+    fake.put("fake-g++", _SCRIPT + "# another program\n")
+    assert both.identity(None).id != before.id
+
+
+def test_the_files_of_a_compiler_lie_below_any_path(tmp_path: Path) -> None:
+    fake = Fake(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9")))
+    fake.put("fake-g++", _SCRIPT.replace("fake++ 1.0", "$(printf 'fake\\377++ 1.0')"))
+    found = fake.toolchain().identity(tmp_path / "memo")
+    assert found.description == "fake\N{REPLACEMENT CHARACTER}++ 1.0"
+    assert found == fake.toolchain().identity(tmp_path / "memo")
+
+
 def _stamped(memo_dir: Path) -> Sequence[str]:
     (memo,) = memo_dir.iterdir()
     return [stamp[0] for stamp in json.loads(memo.read_bytes())["files"]]

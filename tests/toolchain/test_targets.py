@@ -121,6 +121,36 @@ def test_a_cpu_below_the_baseline_is_an_error(cpu: Cpu) -> None:
         _runnable()
 
 
+@pytest.mark.parametrize(
+    ("flags", "level", "words"),
+    [
+        (_V3.replace(" movbe", ""), "x86-64-v2", "the system hides movbe, needed by x86-64-v3"),
+        (_V4.replace(" avx512bw", ""), "x86-64-v3", "the system hides avx512bw, needed by x86-64-v4"),
+        (f"{_V2} hypervisor", "x86-64-v2", "virtual machine has a CPU model without AVX2"),
+    ],
+)
+def test_features_that_the_system_hides_are_told(cpu: Cpu, flags: str, level: str, words: str) -> None:
+    cpu("x86_64", _x86(flags))
+    with pytest.warns(RuntimeWarning, match=f"{words}.*compiled for {level}"):
+        assert _runnable()[0] == level
+
+
+def test_features_that_cannot_be_read_are_told(cpu: Cpu) -> None:
+    cpu("aarch64", None)
+    with pytest.warns(RuntimeWarning, match="cannot be read .*compiled for armv8,"):
+        assert _runnable() == ["armv8"]
+    cpu("x86_64", _x86("fpu sse sse2 hypervisor"))
+    with pytest.raises(ToolchainError, match="this virtual machine may hide them"):
+        _runnable()
+
+
+@pytest.mark.parametrize("flags", [_V4, _V3, f"{_V3} hypervisor", _V2, f"{_V2} avx f16c xsave"])
+def test_a_cpu_that_hides_nothing_is_no_reason_to_warn(cpu: Cpu, flags: str, recwarn: pytest.WarningsRecorder) -> None:
+    cpu("x86_64", _x86(flags))
+    assert _runnable()
+    assert len(recwarn) == 0
+
+
 def test_a_machine_without_named_levels_has_one(cpu: Cpu) -> None:
     cpu("riscv64", "processor\t: 0\nisa\t\t: rv64imafdc\n\n")
     assert _runnable() == ["riscv64"]

@@ -114,7 +114,7 @@ def build(
     store = Store(instantiations.kernel.root / PACKAGED if out is None else Path(out), private=False)
     asked = tuple(dict.fromkeys(archs)) if archs else (config.arch,) if config.arch else ()
     jobs = {
-        key: Job(need.unit, need.target, compiler(need.unit, config))
+        key: Job(need.unit, need.target, compiler(need.unit, config, identify=True))
         for key, need in needs(instantiations, names, asked, config).items()
     }
     memo = memo_dir(user_store(config))

@@ -21,7 +21,7 @@ from dimorph.plan.unit import INCLUDE, system_include_dirs
 from dimorph.settings import Settings
 from dimorph.store.layers import memo_dir, user_store
 from dimorph.store.store import Broken, Store
-from dimorph.toolchain import cuda, host, process, targets
+from dimorph.toolchain import cuda, host, targets
 from dimorph.toolchain.host import HostCompiler
 
 # The size of a few builds; with less free space the next build may not fit.
@@ -100,7 +100,9 @@ def _settings(config: Settings) -> Iterator[Finding]:
             source = f"default; {variable} changes it"
         else:
             source = "DIMORPH_STORE or XDG_CACHE_HOME" if field.name == "store" else variable
-        shown = os.pathsep.join(map(str, value)) if isinstance(value, tuple) else value
+        # Of variables that compilers get, the names alone: a value may be a secret.
+        words = [one[0] if isinstance(one, tuple) else str(one) for one in value] if isinstance(value, tuple) else []
+        shown = os.pathsep.join(words) if isinstance(value, tuple) else value
         yield Finding(f"setting {field.name}", "ok", f"{'-' if shown in (None, '') else shown} ({source})")
     for variable in configuration.unknown():
         yield Finding("settings", "wrong", f"{variable}: there is no such setting", f"unset {variable}")
@@ -110,9 +112,10 @@ def _compilers(config: Settings) -> Iterator[Finding]:
     try:
         used = host.find(config)
     except ToolchainError as error:
-        yield Finding("compiler", "wrong", str(error), "unset DIMORPH_CXX" if config.cxx else "pip install ziglang")
+        yield Finding("compiler", "wrong", str(error), _unset(config) or "pip install ziglang")
         return
-    why = f"DIMORPH_CXX={config.cxx}" if config.cxx else "the first found of g++, clang++, c++ on PATH, then ziglang"
+    named = f"DIMORPH_CXX={config.cxx}" if config.cxx else config.default_cxx and f"CXX={config.default_cxx}"
+    why = named or "the first found of g++, clang++, c++ on PATH, then ziglang"
     try:
         description = used.identity(memo_dir(user_store(config))).description
         _try_compiler(used, config)
@@ -150,10 +153,14 @@ def _try_compiler(toolchain: HostCompiler, config: Settings) -> None:
             debug=config.debug,
             extra_flags=config.cxxflags,
         )
-        env = toolchain.environment(work, memo_dir(user_store(config)))
-        done = process.run(command, timeout=config.compile_timeout, cwd=work, env=env)
+        memo = memo_dir(user_store(config))
+        done = toolchain.run(command, timeout=config.compile_timeout, work_dir=work, memo_dir=memo)
     if done.exit_code != 0:
         raise BuildError(f"a trial compile failed ({done.exit_code}): {done.output.strip()[:1000]}")
+
+
+def _unset(config: Settings) -> str | None:
+    return "unset DIMORPH_CXX" if config.cxx else "unset CXX" if config.default_cxx else None
 
 
 def _reinstall(toolchain: HostCompiler) -> str:

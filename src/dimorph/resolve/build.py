@@ -6,13 +6,13 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from dimorph._lazy import logger, show_log
-from dimorph.errors import BuildError
+from dimorph.errors import BuildError, ToolchainError
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
@@ -92,7 +92,14 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
             notice.finished()
         return artifact
 
-    built = side_by_side([partial(one, job) for job in ordered], parallel_jobs(settings), running.end)
+    try:
+        built = side_by_side([partial(one, job) for job in ordered], parallel_jobs(settings), running.end)
+    except BuildError:
+        # The caller may want to know which compilers failed.
+        for identity in identities.values():
+            with suppress(ToolchainError):
+                identity.result()
+        raise
     try:
         store.sweep()  # what killed builds left behind
     except OSError as error:
@@ -180,13 +187,8 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
     try:
         with slot(store, settings, shared.tick):
-            done = process.run(
-                command,
-                timeout=settings.compile_timeout,
-                cwd=work,
-                env=compiler.environment(work, memo),
-                group=shared.running,
-            )
+            limit = settings.compile_timeout
+            done = compiler.run(command, timeout=limit, work_dir=work, memo_dir=memo, group=shared.running)
     except BuildError as error:
         raise _with_context(error, unit) from error
     if done.exit_code != 0:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dimorph.declare.instantiations import Specialization
+from dimorph.errors import ToolchainError
 from dimorph.plan.load_plan import DeviceArchs, declared_archs
 from dimorph.plan.unit import Unit
 from dimorph.settings import Settings
+from dimorph.store.layers import memo_dir, user_store
 from dimorph.toolchain import archs, cuda, host, nvidia_driver, targets
 from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.compiler import Compiler, Level
+from dimorph.toolchain.host import HostCompiler
 from dimorph.toolchain.targets import Target
 
 
@@ -42,10 +45,35 @@ def archs_here(settings: Settings) -> DeviceArchs:
     return wanted
 
 
-def compiler(unit: Unit, settings: Settings) -> Compiler:
+def compiler(unit: Unit, settings: Settings, *, identify: bool = False) -> Compiler:
     """Return the compiler that builds a unit.
+
+    A compiler that is known to be too old is passed over. It is known once it was identified.
+
+    Args:
+        unit: the unit to build.
+        settings: the settings that name a compiler, or where to search for one.
+        identify: identify compilers that are not known yet, which may start processes.
 
     Raises:
         ToolchainError: there is no usable compiler; the message says what to install.
     """
-    return cuda.find(settings) if unit.kind == "device" else host.find(settings)
+    if unit.kind == "device":
+        return cuda.find(settings)
+    old: list[str] = []
+    for candidate in host.candidates(settings):
+        if candidate in _new_enough:
+            return candidate
+        memo = memo_dir(user_store(settings))
+        known = candidate.identity(memo) if identify else candidate.known_identity(memo)
+        problem = host.too_old(candidate, known.description) if known else None
+        if not problem:
+            if known:
+                _new_enough.add(candidate)
+            return candidate
+        old.append(problem)
+    raise ToolchainError(f"{'; '.join(old)}. Install a newer one, or `pip install ziglang`, or name one in DIMORPH_CXX")
+
+
+# Each unit of a load asks, and a compiler does not get older.
+_new_enough: set[HostCompiler] = set()

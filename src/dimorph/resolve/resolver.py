@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dimorph._lazy import logger, show_log
-from dimorph.errors import ToolchainError
+from dimorph.errors import BuildError, ToolchainError
 from dimorph.plan.unit import Unit
 from dimorph.resolve.levels import compiler, levels
 from dimorph.resolve.missing import missing_unit
 from dimorph.resolve.search import Resolution, held_for_other_archs, search
 from dimorph.settings import Settings
 from dimorph.store.layers import user_store
+
+if TYPE_CHECKING:
+    from dimorph.resolve.build import Job
 
 _log = logger("dimorph")
 
@@ -62,17 +66,32 @@ def _built(missing: Sequence[tuple[Unit, list[str]]], settings: Settings) -> lis
     # Imported late: without the modules of a build, a store hit in a new process is several milliseconds faster.
     from dimorph.resolve.build import Job, build
 
-    jobs = []
-    for unit, passed in missing:
-        level = levels(unit, settings)[0]
+    artifacts = None
+    while artifacts is None:
+        jobs = []
+        for unit, passed in missing:
+            level = levels(unit, settings)[0]
+            try:
+                used = compiler(unit, settings)
+                used.check(level)
+            except ToolchainError as error:
+                raise missing_unit(unit, str(error), passed) from error
+            jobs.append(Job(unit, level, used, "; ".join(passed)))
         try:
-            used = compiler(unit, settings)
-            used.check(level)
-        except ToolchainError as error:
-            raise missing_unit(unit, str(error), passed) from error
-        jobs.append(Job(unit, level, used, "; ".join(passed)))
-    artifacts = build(jobs, settings, user_store(settings))
+            artifacts = build(jobs, settings, user_store(settings))
+        except BuildError:
+            # The build identified its compilers. One that is too old is passed over from now on.
+            if all(_is_used(job, settings) for job in jobs):
+                raise
     return [
         Resolution(unit, artifact, f"built ({artifact.path})", tuple(passed))
         for (unit, passed), artifact in zip(missing, artifacts, strict=True)
     ]
+
+
+def _is_used(job: Job, settings: Settings) -> bool:
+    """Return True if another attempt would use the same compiler."""
+    try:
+        return compiler(job.unit, settings) == job.compiler
+    except ToolchainError:
+        return False

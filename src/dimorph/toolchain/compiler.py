@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.targets import Target
+
+if TYPE_CHECKING:
+    from dimorph.toolchain.process import Completed, Group
 
 # The target of a compile: a target level of the host, or a GPU architecture.
 Level = Target | Arch
@@ -72,6 +75,11 @@ class Compiler(Protocol):
 
     def identity(self, memo_dir: Path | None) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
+
+    def run(
+        self, command: Sequence[str], *, timeout: float, work_dir: Path, memo_dir: Path, group: Group | None = None
+    ) -> Completed:
+        """Run a command line of `compile_command` in `work_dir`; see `dimorph.toolchain.process.run`."""
 
     def hint(self, memo_dir: Path) -> str:
         """Return why the next compile takes unusually long, for a message; empty if it does not.

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dimorph import _lazy
 from dimorph._lazy import logger
@@ -24,6 +24,10 @@ from dimorph.errors import ToolchainError
 
 _log = logger("dimorph")
 _FORMAT = 2
+# Variables that cannot change what a compiler makes.
+_HARMLESS = re.compile("LD_LIBRARY_PATH|HOME|USER|LOGNAME|TERM|CCACHE_DIR|SCCACHE_DIR|.*LICENSE.*")
+# Memos that this process has read: file -> its stamp and content. Each unit of a load asks for the compiler.
+_read: dict[Path, tuple[object, Any]] = {}
 _LARGE = 64_000_000  # bytes; no file of a host compiler is that large
 
 
@@ -39,7 +43,13 @@ class Identity(NamedTuple):
     description: str
 
 
-def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | None) -> Identity:
+def identify(
+    command: Sequence[str],
+    dialect: str,
+    path: str,
+    memo_dir: Path | None,
+    variables: Sequence[tuple[str, str]] = (),
+) -> Identity:
     """Return the identity of the compiler that `command` starts.
 
     Args:
@@ -47,41 +57,55 @@ def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | N
         dialect: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`.
         path: the PATH in which the program finds the programs that it starts.
         memo_dir: the directory for results, created if missing; None or an unwritable directory: results are not kept.
+        variables: the variables of the environment that the program gets besides PATH.
 
     Raises:
         ToolchainError: the program cannot be run, or its C++ compiler proper is missing.
     """
-    memo = None
-    if memo_dir is not None:
-        name = _lazy.hashlib.sha256(_lazy.json.dumps([list(command), dialect, path]).encode()).hexdigest()[:16]
-        memo = memo_dir / f"{name}.json"
-        if known := _recall(memo):
-            return known
+    memo = memo_dir and _memo(command, dialect, path, memo_dir, variables)
+    if memo and (found := _recall(memo)):
+        return found
     from dimorph.toolchain import probe  # here, because only an unknown compiler needs it and the modules it imports
 
-    files = [command[0], *probe.parts(command, dialect, path)]
+    files = [command[0], *probe.parts(command, dialect, path, variables)]
     try:
         # Taken before the contents are read, so that a file replaced in between does not match its stamp later.
         stamps = [_stamp(file) for file in files]
-        digest = _hash(dialect, files)
+        digest = _hash(dialect, files, [one for one in variables if not _HARMLESS.fullmatch(one[0])])
     except OSError as error:
         raise ToolchainError(
             f"{command[0]} cannot be identified, because a file of it cannot be read: {error}"
         ) from error
-    result = Identity(digest, probe.describe(command, dialect, path))
+    result = Identity(digest, probe.describe(command, dialect, path, variables))
     if memo is not None:
         content = {"format": _FORMAT, "id": result.id, "description": result.description, "files": stamps}
         _remember(memo, content)
     return result
 
 
-def _hash(dialect: str, files: Sequence[str]) -> str:
+def known(
+    command: Sequence[str], dialect: str, path: str, memo_dir: Path, variables: Sequence[tuple[str, str]] = ()
+) -> Identity | None:
+    """Return what `identify` returned before, if it was kept and the compiler is unchanged; starts no process."""
+    return _recall(_memo(command, dialect, path, memo_dir, variables))
+
+
+def _memo(
+    command: Sequence[str], dialect: str, path: str, memo_dir: Path, variables: Sequence[tuple[str, str]]
+) -> Path:
+    asked = [list(command), dialect, path, *([list(variables)] if variables else ())]
+    return memo_dir / f"{_lazy.hashlib.sha256(_lazy.json.dumps(asked).encode()).hexdigest()[:16]}.json"
+
+
+def _hash(dialect: str, files: Sequence[str], variables: Sequence[tuple[str, str]]) -> str:
     from dimorph.toolchain.workers import side_by_side
 
     digests = side_by_side([partial(_digest, file) for file in files], os.cpu_count() or 1)
     whole = _lazy.hashlib.sha256(f"{_FORMAT} {dialect} {len(files)}\n".encode())
     for digest in digests:
         whole.update(digest)
+    if variables:
+        whole.update(_lazy.json.dumps(sorted(variables)).encode())
     return whole.hexdigest()[:16]
 
 
@@ -109,7 +133,10 @@ def _stamp(file: str) -> list[str | int]:
 def _recall(memo: Path) -> Identity | None:
     """Return the identity kept in a memo if every file is unchanged; None also for a memo that cannot be read."""
     try:
-        kept = _lazy.json.loads(memo.read_bytes())
+        stamp = _stamp(str(memo))
+        if _read.get(memo, ((), {}))[0] != stamp:
+            _read[memo] = stamp, _lazy.json.loads(memo.read_bytes())
+        kept = _read[memo][1]
         unchanged = kept["files"] and all(_stamp(stamp[0]) == stamp for stamp in kept["files"])
         if unchanged and kept["format"] == _FORMAT and re.fullmatch("[0-9a-f]{16}", kept["id"]):
             return Identity(kept["id"], str(kept["description"]))

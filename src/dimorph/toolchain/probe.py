@@ -16,27 +16,28 @@ from dimorph.toolchain.diagnostics import parse_make_rule
 _SECONDS = 10.0  # the time limit of one run, which compiles nothing
 
 
-def parts(command: Sequence[str], dialect: str, path: str) -> list[str]:
+def parts(command: Sequence[str], dialect: str, path: str, variables: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Return the files besides the compiler program that determine its output.
 
     Args:
         command: the compiler program and its fixed first arguments; of CUDA's compilers, the files they consist of.
         dialect: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`.
         path: the PATH in which the program finds the programs that it starts.
+        variables: the other variables of the environment that the program gets.
 
     Raises:
         ToolchainError: the program cannot be run, or its C++ compiler proper is missing.
     """
-    return _PARTS[dialect](command, path, _environment(path))
+    return _PARTS[dialect](command, path, _environment(path, variables))
 
 
-def describe(command: Sequence[str], dialect: str, path: str) -> str:
+def describe(command: Sequence[str], dialect: str, path: str, variables: Sequence[tuple[str, str]] = ()) -> str:
     """Return the compiler's name and version, for people; the arguments are those of `parts`.
 
     Raises:
         ToolchainError: the program cannot be run.
     """
-    env = _environment(path)
+    env = _environment(path, variables)
     if dialect == "zig":
         return f"zig {_ask([command[0], 'version'], env).strip()}"
     if dialect == "nvrtc":
@@ -44,11 +45,17 @@ def describe(command: Sequence[str], dialect: str, path: str) -> str:
         return f"NVRTC {re.sub(r'.*builtins[.]so[.]', '', command[1])}"
     if dialect == "nvcc":
         return f"nvcc{_ask([command[0], '--version'], env).rpartition('release')[2].partition('Build')[0].rstrip()}"
-    return _ask([*command, "--version"], env).partition("\n")[0].strip()
+    first = _ask([*command, "--version"], env).partition("\n")[0].strip()
+    return first.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _environment(path: str) -> dict[str, str]:
-    return {"PATH": path, "LC_ALL": "C"}
+def _environment(path: str, variables: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {**dict(variables), "PATH": path, "LC_ALL": "C"}
+
+
+def _programs(command: Sequence[str]) -> list[str]:
+    """Return the programs in a command after the first, e.g. of `ccache g++` the latter."""
+    return [word for word in command[1:] if word.startswith("/")]
 
 
 def _gcc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
@@ -58,7 +65,7 @@ def _gcc_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> lis
             f"{command[0]} finds no C++ compiler proper (cc1plus): install it, e.g. `apt-get install g++` "
             "or `dnf install gcc-c++`"
         )
-    return [program for program in programs if program] + _headers(command, env)
+    return [*_programs(command), *(program for program in programs if program), *_headers(command, env)]
 
 
 def _clang_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
@@ -69,10 +76,10 @@ def _clang_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> l
         raise ToolchainError(f"{command[0]} -### names no compiler binary (-cc1): {planned.strip()[:300]}")
     # The compiler may be in shared libraries that the binary loads; the loader lists them.
     traced = {**env, "LD_TRACE_LOADED_OBJECTS": "1"}
-    loaded = process.run([backend[1]], timeout=_SECONDS, cwd=Path("/"), env=traced)
+    loaded = process.run([backend[1]], timeout=_SECONDS, cwd=Path("/"), env=traced, errors="surrogateescape")
     libraries = re.findall(r"^\s*lib(?:clang|LLVM)\S* => (/\S+)", loaded.output, re.M)
     linker = _program(command, "ld", path, env)
-    return [backend[1], *libraries, *([linker] if linker else []), *_headers(command, env)]
+    return [*_programs(command), backend[1], *libraries, *([linker] if linker else []), *_headers(command, env)]
 
 
 def _zig_parts(command: Sequence[str], path: str, env: Mapping[str, str]) -> list[str]:
@@ -107,7 +114,8 @@ def _headers(command: Sequence[str], env: Mapping[str, str]) -> list[str]:
 def _ask(command: Sequence[str], env: Mapping[str, str]) -> str:
     # The working directory is the root, so that no file of the caller's directory is taken for a header.
     try:
-        answer = process.run(command, timeout=_SECONDS, cwd=Path("/"), env=env)
+        # Paths in its answers must lead to files, whatever their bytes.
+        answer = process.run(command, timeout=_SECONDS, cwd=Path("/"), env=env, errors="surrogateescape")
     except BuildError as error:
         raise ToolchainError(f"the compiler cannot be identified: {error}") from error
     if answer.exit_code != 0:

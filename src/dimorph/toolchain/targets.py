@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,6 +80,10 @@ _LEVELS: dict[str, tuple[Target, ...]] = {
 }
 
 
+# Features that no CPU has without the rest of its level.
+_TELLING = {"x86-64-v4": "avx512vl", "x86-64-v3": "avx2"}
+
+
 def levels(machine: str | None = None) -> tuple[Target, ...]:
     """Return the levels of a machine, best first; never empty.
 
@@ -108,6 +113,9 @@ def by_name(name: str) -> Target:
 def runnable() -> tuple[Target, ...]:
     """Return the levels that this CPU runs, best first; never empty.
 
+    Warns where the system hides features of the CPU, as virtual machines of a general CPU model do, so that a level is
+    lower than it need be.
+
     Raises:
         ToolchainError: the CPU does not run even the lowest level.
     """
@@ -115,12 +123,45 @@ def runnable() -> tuple[Target, ...]:
     flags = _cpu_flags(_CPUINFO)
     if not flags:
         # There is no /proc, or an emulator shows the one of its host: only the baseline is safe.
+        if len(declared) > 1:
+            _warn(f"the features of this CPU cannot be read in {_CPUINFO}", declared[-1])
         return declared[-1:]
     fitting = tuple(target for target in declared if target.needs <= flags)
+    if fitting and (hidden := _hidden(flags, fitting[0])):
+        _warn(hidden, fitting[0])
     if not fitting:
         lacking = ", ".join(sorted(declared[-1].needs - flags))
-        raise ToolchainError(f"target: this CPU lacks {lacking}, needed by the lowest level {declared[-1].name}")
+        virtual = "; this virtual machine may hide them (QEMU: -cpu host)" if "hypervisor" in flags else ""
+        raise ToolchainError(
+            f"target: this CPU lacks {lacking}, needed by the lowest level {declared[-1].name}{virtual}"
+        )
     return fitting
+
+
+def _hidden(flags: frozenset[str], best: Target) -> str | None:
+    """Return which features of the CPU seem to be hidden; None if none do.
+
+    Args:
+        flags: the features that are listed.
+        best: the best level whose features are all listed.
+    """
+    for target in _LEVELS.get(best.machine, ()):
+        # A CPU that has the level's telling feature has all its others too, so the system hides those.
+        if target.name in _TELLING and _TELLING[target.name] in flags and not target.needs <= flags:
+            lacking = ", ".join(sorted(target.needs - flags))
+            return f"this CPU has {_TELLING[target.name]}, but the system hides {lacking}, needed by {target.name}"
+    if best.name == "x86-64-v2" and "hypervisor" in flags:
+        return "this virtual machine has a CPU model without AVX2, which nearly every CPU has (QEMU: -cpu host)"
+    return None
+
+
+def _warn(reason: str, used: Target) -> None:
+    warnings.warn(
+        f"dimorph: {reason}; kernels are compiled for {used.name}, which may be several times slower. "
+        "DIMORPH_TARGET names another level",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
