@@ -119,7 +119,7 @@ def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
 
 def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
     with store.work_dir() as work:
-        files, output = _compile(job, key, shared, work, memo_dir(store))
+        files, output = _compile(job, key, shared, work, store.toolchain_dir())
         identity = shared.identity.result()
         report = shared.compiler.report(job.target, output)
         meta = Meta(

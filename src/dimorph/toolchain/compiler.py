@@ -70,7 +70,7 @@ class Compiler(Protocol):
             memo_dir: as for `compile_command`.
         """
 
-    def identity(self, memo_dir: Path | None) -> Identity:
+    def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
 
     def suffix(self, target: Level) -> str:

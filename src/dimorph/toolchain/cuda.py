@@ -93,9 +93,9 @@ class CudaCompiler(NamedTuple):
         # Since 12.9 NVRTC caches its output in a cache of its own, which our content keys do not cover.
         return {"PATH": self.path, "LC_ALL": "C", "TMPDIR": str(work_dir), "CUDA_CACHE_DISABLE": "1"}
 
-    def identity(self, memo_dir: Path | None) -> Identity:
+    def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
-        return identify((str(self.program), *self._parts()), self.dialect, self.path, memo_dir)
+        return identify((str(self.program), *self._parts()), self.dialect, self.path, memo_dir, keep=keep)
 
     def suffix(self, target: Level) -> str:
         """Return `.ptx` for PTX, `.cubin` for machine code."""

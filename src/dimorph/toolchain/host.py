@@ -77,9 +77,9 @@ class HostCompiler(NamedTuple):
             env["ZIG_LOCAL_CACHE_DIR"] = str(work_dir / "zig-local")
         return env
 
-    def identity(self, memo_dir: Path | None) -> Identity:
+    def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
-        return identify(self.command, self.dialect, self.path, memo_dir)
+        return identify(self.command, self.dialect, self.path, memo_dir, keep=keep)
 
     def suffix(self, target: Level) -> str:
         """Return `.so`: host code becomes a shared object."""

@@ -11,13 +11,15 @@ are unchanged, a later call starts no process and reads none of the files.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dimorph import _lazy
+from dimorph import _lazy, records
 from dimorph._lazy import logger
 
 _log = logger("dimorph")
@@ -37,7 +39,17 @@ class Identity(NamedTuple):
     description: str
 
 
-def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | None) -> Identity:
+@dataclass(frozen=True)
+class _Memo:
+    """The content of the file that keeps an identity; of each file that was hashed it has the `_stamp`."""
+
+    format: int
+    id: str
+    description: str
+    files: list[tuple[str, int, int, int]]
+
+
+def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | None, *, keep: bool = True) -> Identity:
     """Return the identity of the compiler that `command` starts.
 
     Args:
@@ -45,6 +57,7 @@ def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | N
         dialect: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`.
         path: the PATH in which the program finds the programs that it starts.
         memo_dir: the directory for results, created if missing; None or an unwritable directory: results are not kept.
+        keep: False to keep no result, but to use one that is there.
 
     Raises:
         ToolchainError: the program cannot be run, or its C++ compiler proper is missing.
@@ -61,7 +74,7 @@ def identify(command: Sequence[str], dialect: str, path: str, memo_dir: Path | N
     # Taken before the contents are read, so that a file replaced in between does not match its stamp later.
     stamps = [_stamp(file) for file in files]
     result = Identity(_hash(dialect, files), probe.describe(command, dialect, path))
-    if memo is not None:
+    if memo is not None and keep:
         content = {"format": _FORMAT, "id": result.id, "description": result.description, "files": stamps}
         _remember(memo, content)
     return result
@@ -93,22 +106,28 @@ def _digest(file: str) -> bytes:
     return content.digest()
 
 
-def _stamp(file: str) -> list[str | int]:
+def _stamp(file: str) -> tuple[str, int, int, int]:
     # Follows links: a link that is switched to another compiler leads to another inode.
     status = os.stat(file)  # noqa: PTH116 (done for each file in each process: Path.stat takes twice as long)
-    return [file, status.st_ino, status.st_size, status.st_mtime_ns]
+    return file, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=16)  # each search reads the same few memos again
+def _parsed(text: bytes) -> _Memo:
+    with records.errors_in("the identity of a compiler"):
+        return records.parse(_Memo, _lazy.json.loads(text), "memo")
 
 
 def _recall(memo: Path) -> Identity | None:
     """Return the identity kept in a memo if every file is unchanged; None also for a memo that cannot be read."""
     try:
-        kept = _lazy.json.loads(memo.read_bytes())
-        unchanged = kept["files"] and all(_stamp(stamp[0]) == stamp for stamp in kept["files"])
-        if unchanged and kept["format"] == _FORMAT and re.fullmatch("[0-9a-f]{16}", kept["id"]):
-            return Identity(kept["id"], str(kept["description"]))
+        kept = _parsed(records.read(memo, records.open_own))
+        unchanged = kept.files and all(_stamp(stamp[0]) == stamp for stamp in kept.files)
+        if unchanged and kept.format == _FORMAT and re.fullmatch("[0-9a-f]{16}", kept.id):
+            return Identity(kept.id, kept.description)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError) as error:
         _log.debug("%s: not usable, so the compiler is identified again: %s", memo, error)
     return None
 
@@ -121,6 +140,7 @@ def _remember(memo: Path, content: Mapping[str, object]) -> None:
             directory.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=memo.parent) as private:
             written = Path(private, memo.name)
+            written.touch(0o600)
             written.write_text(_lazy.json.dumps(content))
             written.replace(memo)
     except OSError as error:
