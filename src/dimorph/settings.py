@@ -62,8 +62,8 @@ _READS_FILES = (
 class Settings:
     """The settings of Dimorph; `current()` reads them from the environment, anew at each load.
 
-    Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last five, which are variables
-    that other programs use too. The text under a field is its documentation everywhere: `documentation()` reads it for
+    Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last five: those variables
+    are for other programs too. The text under a field is its documentation everywhere: `documentation()` reads it for
     the reference and for `dimorph --help`.
     """
 

@@ -18,7 +18,7 @@ import pytest
 
 import dimorph as dm
 from dimorph import aot, settings
-from dimorph.store import manifest
+from dimorph.store import manifest, mark
 from dimorph.store.layers import PACKAGED
 from support.paths import ROWMATH
 
@@ -314,7 +314,7 @@ def test_two_kernels_built_at_once_into_one_directory_are_both_recorded(project:
         reports = list(pool.map(lambda kernel: kernel.build(out), kernels))
     assert [report.built for report in reports] == [5, 4]
     assert aot.verify(kernels, out).ok
-    assert sorted(path.name for path in out.iterdir() if len(path.name) != 2) == ["manifest.json"]
+    assert sorted(path.name for path in out.iterdir() if len(path.name) != 2) == [mark.NAME, "manifest.json"]
 
 
 @pytest.fixture

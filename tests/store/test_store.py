@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dimorph.errors import ArtifactCorrupt
+from dimorph.store import mark
 from dimorph.store.artifact import Artifact
 from dimorph.store.store import Broken, Store
 from support.store import (
@@ -269,7 +270,7 @@ def test_remove(store: Store, sources: Path) -> None:
     assert store.remove(key_of(1)) == 1
     assert tree(store.root) == tree_of_one_entry(2)
     assert store.remove(key_of(2)) == 1
-    assert tree(store.root) == ["tmp"]
+    assert tree(store.root) == [mark.NAME, "tmp"]
 
 
 def test_prune_takes_the_least_recently_used(store: Store, sources: Path) -> None:
@@ -281,7 +282,7 @@ def test_prune_takes_the_least_recently_used(store: Store, sources: Path) -> Non
     assert [usage.path.parent.name for usage in store.prune(None, timedelta(days=5))] == [key_of(4)]
     assert store.prune(2 * one, timedelta(days=5)) == []
     assert [usage.path.parent.name for usage in store.prune(0, None)] == [key_of(1), key_of(3)]
-    assert tree(store.root) == ["tmp"]
+    assert tree(store.root) == [mark.NAME, "tmp"]
 
 
 def test_a_hit_counts_as_use_once_a_day(store: Store, sources: Path) -> None:

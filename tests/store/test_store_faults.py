@@ -16,6 +16,7 @@ import pytest
 
 import dimorph.store.store
 from dimorph.errors import ArtifactCorrupt, StoreRefused
+from dimorph.store import mark
 from dimorph.store.store import Store
 from support.store import (
     IS_ROOT,
@@ -234,7 +235,7 @@ def test_bad_content_is_never_returned(
     assert str(artifact.path) in caplog.text
     if writable:
         assert "removed" in caplog.text
-        assert tree(store.root) == ["tmp"]
+        assert tree(store.root) == [mark.NAME, "tmp"]
         assert publish(store, sources).file.read_bytes() == content_of(1)
     else:
         assert "left there" in caplog.text

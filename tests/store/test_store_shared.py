@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dimorph.store import locks
+from dimorph.store import locks, mark
 from dimorph.store.artifact import Artifact
 from dimorph.store.store import Store
 from support.store import (
@@ -42,7 +42,7 @@ def test_work_dir_is_private_and_goes(store: Store) -> None:
         assert (work / "a" / "b").exists()
         assert in_child(store.sweep) == 0  # another process does not remove it either
         assert (work / "a" / "b").exists()
-    assert tree(store.root) == ["tmp"]
+    assert tree(store.root) == [mark.NAME, "tmp"]
 
 
 def test_work_dir_goes_after_an_error(store: Store) -> None:
@@ -97,7 +97,7 @@ def test_a_private_store_keeps_room_to_remove(store: Store) -> None:
     with store.lock(key_of(1)), store.work_dir():
         pass
     assert store.sweep() == 0
-    assert tree(store.root) == ["locks", "tmp"]
+    assert tree(store.root) == [mark.NAME, "locks", "tmp"]
 
 
 def test_a_packaged_directory_is_left_with_entries_only(tmp_path: Path, sources: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_packaged_directory_is_left_with_entries_only(tmp_path: Path, sources:
     with store.lock(key_of(1)):
         pass
     assert store.sweep() == 0
-    assert [path.name for path in store.root.iterdir()] == ["00"]
+    assert sorted(path.name for path in store.root.iterdir()) == ["00", mark.NAME]
     assert publish(store, sources, key=2).file.exists()
 
 

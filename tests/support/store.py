@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dimorph.store import mark
 from dimorph.store.artifact import Artifact, Meta
 from dimorph.store.store import Store
 
@@ -110,4 +111,4 @@ def tree(root: Path) -> list[str]:
 def tree_of_one_entry(key: int) -> list[str]:
     """Return the `tree` of a store to which only the entry `key` was ever published."""
     entry = f"{key_of(key)[:2]}/{key_of(key)}/{tool_of(1)}"
-    return sorted(["00", entry.rpartition("/")[0], entry, f"{entry}/case.so", f"{entry}/meta.json", "tmp"])
+    return sorted(["00", entry.rpartition("/")[0], entry, f"{entry}/case.so", f"{entry}/meta.json", mark.NAME, "tmp"])

@@ -21,6 +21,7 @@ FLOORS = [
     "errors",
     "_lazy",
     "_fork",
+    "records",
     "settings",
     "declare",
     "source",

@@ -21,7 +21,6 @@ from pathlib import Path
 from dimorph._lazy import logger
 from dimorph.aot.needs import needs
 from dimorph.aot.verifier import brackets, outdated
-from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet
 from dimorph.plan.key import digest
 from dimorph.resolve.build import Job, Progress
@@ -30,7 +29,7 @@ from dimorph.resolve.levels import compiler, target_levels
 from dimorph.settings import Settings, current
 from dimorph.store import manifest
 from dimorph.store.artifact import Artifact
-from dimorph.store.layers import PACKAGED, memo_dir, user_store
+from dimorph.store.layers import PACKAGED, built_store, memo_dir, user_store
 from dimorph.store.manifest import Built, Manifest, Row
 from dimorph.store.store import Store
 
@@ -111,7 +110,11 @@ def build(
     started = time.monotonic()
     config = settings or current()
     names = tuple(dict.fromkeys(targets)) if targets else (target_levels(config)[0].name,)
-    store = Store(instantiations.kernel.root / PACKAGED if out is None else Path(out), private=False)
+    root = instantiations.kernel.root
+    store = built_store(root / PACKAGED if out is None else Path(out), [root], writable=True)
+    # Before anything is compiled or written.
+    store.check_content()
+    manifest.read(store)
     asked = tuple(dict.fromkeys(archs)) if archs else (config.arch,) if config.arch else ()
     jobs = {
         key: Job(need.unit, need.target, compiler(need.unit, config, identify=True))
@@ -122,14 +125,14 @@ def build(
     identities = {key: known[job.compiler] for key, job in jobs.items()}
     try:
         with store.lock(_LOCK):
-            before = manifest.read(store.root)
+            before = manifest.read(store)
             artifacts = {key: found for key in jobs if (found := store.find(key, identities[key]))}
             lacking = {key: job for key, job in jobs.items() if key not in artifacts}
             fresh, compiled = _provide(lacking, identities, config, progress)
             artifacts |= {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
             ordered = tuple(artifacts[key] for key in jobs)
-            after = _described(before, instantiations, names, asked, config, ordered)
-            removed = _remove_stale(store, instantiations.kernel, before, after)
+            after = _described(before, instantiations, store.root, names, asked, config, ordered)
+            removed = _remove_stale(store, before, after)
             if after != before:
                 _write(store, after)
     finally:
@@ -179,6 +182,7 @@ def _publish(store: Store, artifact: Artifact, created: str | None) -> Artifact:
 def _described(
     before: Manifest,
     instantiations: InstantiationSet,
+    directory: Path,
     names: Sequence[str],
     archs: Sequence[str],
     settings: Settings,
@@ -198,7 +202,7 @@ def _described(
         cxxflags=list(settings.cxxflags),
         artifacts=rows,
     )
-    record = before.kernels.get(manifest.identity(kernel))
+    record = before.kernels.get(before.name(kernel, directory))
     others = []
     for other in record.built if record else ():
         if other.given == built.given:
@@ -207,13 +211,15 @@ def _described(
             _log.warning("%s%s: this outdated set is removed: %s", kernel.name, brackets(other.given), reason)
         else:
             others.append(other)
-    return manifest.with_built(before, kernel, others, built)
+    return manifest.with_built(before, kernel, directory, others, built)
 
 
-def _remove_stale(store: Store, kernel: Declaration, before: Manifest, after: Manifest) -> int:
-    """Remove artifacts of the kernel that no set in the manifest needs any more; return their number."""
-    record = before.kernels.get(manifest.identity(kernel))
-    stale = (manifest.rows(record) if record else {}).keys() - after.rows().keys()
+def _remove_stale(store: Store, before: Manifest, after: Manifest) -> int:
+    """Remove the artifacts that a set in the manifest needed and none needs any more; return their number.
+
+    Only the sets of the declaration that is built can have changed, so artifacts of others stay.
+    """
+    stale = before.rows().keys() - after.rows().keys()
     return sum(store.remove(key, toolchain_id) for key, toolchain_id in sorted(stale))
 
 

@@ -13,6 +13,7 @@ from dimorph.errors import DimorphError
 from dimorph.plan.key import FFI_ABI
 from dimorph.settings import current
 from dimorph.store import manifest
+from dimorph.store.layers import built_store
 from dimorph.store.manifest import Built, Manifest, Row
 from dimorph.store.store import Broken, Store
 from dimorph.toolchain import elf
@@ -54,9 +55,10 @@ def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
         ArtifactCorrupt: the manifest cannot be parsed.
         OSError: the directory cannot be read.
     """
-    store = Store(out, writable=False, private=False)
-    recorded = manifest.read(store.root)
-    known = {manifest.identity(kernel): kernel for kernel in kernels}
+    given = list(kernels)
+    store = built_store(out, [kernel.root for kernel in given], writable=False)
+    recorded = manifest.read(store)
+    known = {name: kernel for kernel in given for name in _names(kernel, store.root, recorded)}
     problems = [*_check_artifacts(store, recorded), *_check_unlisted(store, recorded)]
     covered = []
     for name in sorted({*known, *recorded.kernels}):
@@ -72,6 +74,12 @@ def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
             else:
                 covered.append(_line(name, known[name], built))
     return Coverage(store.root, tuple(covered), tuple(problems))
+
+
+def _names(kernel: Declaration, directory: Path, recorded: Manifest) -> list[str]:
+    """Return the names of the records to compare with a kernel: its own, or all of its identity if the two moved."""
+    own = recorded.name(kernel, directory)
+    return [own] if own in recorded.kernels else recorded.names(kernel) or [own]
 
 
 def outdated(kernel: Declaration, built: Built) -> str | None:

@@ -91,7 +91,7 @@ class Functions:
         return [line for module in list(self._modules.values()) for line in module.resolutions]
 
     def _module(self, request: Request, variant: dm.Variant) -> dm.Module:
-        with self._locks.setdefault(request, threading.RLock()):
+        with self._locks.setdefault((request, variant), threading.RLock()):
             module = self._modules.get((request, variant))
             if module is None:
                 module = self._modules[request, variant] = self._load(request, variant)

@@ -19,8 +19,8 @@ from dimorph.errors import BuildError, DeclarationError, DimorphError, StoreRefu
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import INCLUDE, system_include_dirs
 from dimorph.settings import Settings
-from dimorph.store.layers import memo_dir, user_store
-from dimorph.store.store import Broken, Store
+from dimorph.store.layers import memo_dir, shared_store, user_store
+from dimorph.store.store import Broken
 from dimorph.toolchain import cuda, host, targets
 from dimorph.toolchain.host import HostCompiler
 
@@ -117,7 +117,7 @@ def _compilers(config: Settings) -> Iterator[Finding]:
     named = f"DIMORPH_CXX={config.cxx}" if config.cxx else config.default_cxx and f"CXX={config.default_cxx}"
     why = named or "the first found of g++, clang++, c++ on PATH, then ziglang"
     try:
-        description = used.identity(memo_dir(user_store(config))).description
+        description = used.identity(memo_dir(user_store(config, read_only=True)), keep=False).description
         _try_compiler(used, config)
     except DimorphError as error:
         yield Finding("compiler", "wrong", f"{used.command[0]} (used: {why}): {error}", _reinstall(used))
@@ -153,7 +153,7 @@ def _try_compiler(toolchain: HostCompiler, config: Settings) -> None:
             debug=config.debug,
             extra_flags=config.cxxflags,
         )
-        memo = memo_dir(user_store(config))
+        memo = memo_dir(user_store(config, read_only=True))
         done = toolchain.run(command, timeout=config.compile_timeout, work_dir=work, memo_dir=memo)
     if done.exit_code != 0:
         raise BuildError(f"a trial compile failed ({done.exit_code}): {done.output.strip()[:1000]}")
@@ -187,8 +187,9 @@ def _targets(config: Settings) -> Iterator[Finding]:
 def _store(config: Settings) -> Iterator[Finding]:
     store = user_store(config)
     elsewhere = "export DIMORPH_STORE=/a/directory/of/yours"
-    there = next(path for path in (store.root, *store.root.parents) if path.exists())
+    there = next(path for path in (store.root, *store.root.parents) if os.path.lexists(path))
     try:
+        store.check_content()
         found = list(store.entries())
     except StoreRefused as error:
         problem, _, mend = str(error).partition(" To mend it: ")
@@ -213,13 +214,13 @@ def _store(config: Settings) -> Iterator[Finding]:
 
 def _shared(root: Path) -> Finding:
     try:
-        count = sum(1 for _ in Store(root, writable=False).entries())
+        count = sum(1 for _ in shared_store(root).entries())
     except StoreRefused as error:
         problem, _, mend = str(error).partition(" To mend it: ")
         return Finding("shared store", "wrong", problem, mend)
     except OSError as error:
         return Finding("shared store", "wrong", f"{root} cannot be read: {error}", f"ls -ld {shlex.quote(str(root))}")
-    if not root.is_dir():
+    if not os.path.lexists(root):
         return Finding("shared store", "wrong", f"{root} is not there", "unset DIMORPH_SHARED_STORES")
     return Finding("shared store", "ok", f"{root}: {count} artifacts")
 

@@ -57,7 +57,7 @@ def explain(instantiations: InstantiationSet, settings: Settings, policy: str) -
         DeclarationError: a source is missing or has no key.
         ToolchainError: the settings name an unknown target level or architecture, or this CPU runs no level.
     """
-    serving = serving_set(instantiations, settings, policy)
+    serving = serving_set(instantiations, settings, policy, read_only=True)
     units = load_plan(serving, archs_here(settings), instantiations)
     held: dict[Path, list[Artifact]] = {}
     return [_verdict(unit, settings, policy, [units[0].kernel.root], held) for unit in units]
@@ -68,7 +68,7 @@ def _verdict(
 ) -> Verdict:
     target = levels(unit, settings)[0]
     key = unit.key(target, settings)
-    found = search(unit, settings, policy, beside)
+    found = search(unit, settings, policy, beside, read_only=True)
     if isinstance(found, Resolution):
         meta = found.artifact.meta
         serves, fails = f"{found.place}, for {meta.target}, made by {meta.toolchain}", False
@@ -76,7 +76,7 @@ def _verdict(
     else:
         serves, fails = _without(unit, settings, policy, target.name)
         artifact, passed = None, tuple(found)
-    searched = layers(unit.kernel.root, settings, beside)[: len(passed)]
+    searched = layers(unit.kernel.root, settings, beside, read_only=True)[: len(passed)]
     near = tuple(line for layer in searched for line in _near(layer, unit, settings, held))
     return Verdict(unit, key, artifact, serves, fails, passed, near)
 
@@ -196,7 +196,7 @@ def _artifact(unit: Unit, other: str, settings: Settings) -> Artifact:
         return Artifact.load(Path(other))
     if len(other) < 4 or not is_hex(other, len(other)):
         raise DimorphError(f"{other}: expected the directory of an artifact, or at least 4 digits of a key")
-    held = [item for layer in layers(unit.kernel.root, settings) for item in layer.store.entries()]
+    held = [item for layer in layers(unit.kernel.root, settings, read_only=True) for item in layer.store.entries()]
     found = [item for item in held if isinstance(item, Artifact) and item.meta.key.startswith(other)]
     if len({artifact.meta.key for artifact in found}) != 1:
         names = "; ".join(describe(artifact) for artifact in found[:5])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dimorph import records
 from dimorph.errors import ArtifactCorrupt
 from dimorph.plan.unit import Unit
 from dimorph.settings import Settings
@@ -19,6 +20,15 @@ NAME = "inputs.json"
 
 # The digits kept of a file's digest: enough to see that the file changed.
 _DIGITS = 16
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The content of the record's file."""
+
+    unit: str
+    options: tuple[str, ...]
+    sources: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,15 +70,19 @@ class KeyRecord:
             ArtifactCorrupt: the file of the record is malformed.
             OSError: a file of the artifact cannot be read.
         """
-        header = without_comments((artifact.path / f"{artifact.meta.kernel}_config.h").read_text("utf-8"))
+        name = f"{artifact.meta.kernel}_config.h"
+        if name not in artifact.meta.files:
+            raise ArtifactCorrupt(f"{artifact.path}: expected {name} among its files")
+        where = artifact.path / name
+        with records.errors_in(str(where)):
+            header = without_comments(records.read(where).decode())
         if NAME not in artifact.meta.files:
             return cls(header, artifact.meta.target)
         where = artifact.path / NAME
-        try:
-            raw = json.loads(where.read_bytes())
-            return cls(header, artifact.meta.target, raw["unit"], tuple(raw["options"]), dict(raw["sources"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ArtifactCorrupt(f"{where}: expected the record of a key's inputs, got {error!r}") from error
+        raw = records.decode(records.read(where), str(where))
+        with records.errors_in(f"{where}: expected the record of a key's inputs"):
+            inputs = records.parse(_Inputs, raw, "inputs")
+        return cls(header, artifact.meta.target, inputs.unit, inputs.options, inputs.sources)
 
     def to_json(self) -> str:
         """Return the text of the record's file, with the inputs that no other file of the artifact contains."""

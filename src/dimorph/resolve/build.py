@@ -166,7 +166,7 @@ def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
 
 def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> tuple[dict[str, Path], str]:
     """Compile in `work`; return the files of the artifact by name, and the output of the compiler."""
-    unit, compiler, settings, memo = job.unit, shared.compiler, shared.settings, memo_dir(store)
+    unit, compiler, settings, memo = job.unit, shared.compiler, shared.settings, store.toolchain_dir()
     generated, output = work / "generated", work / f"{unit.kind}{compiler.suffix(job.target)}"
     generated.mkdir()
     header = generated / header_name(unit.kernel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,9 @@ class Resolution:
         return f"{self.unit.label}: {self.place}, {target}, {toolchain}{why}"
 
 
-def search(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = ()) -> Resolution | list[str]:
+def search(
+    unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = (), *, read_only: bool = False
+) -> Resolution | list[str]:
     """Search for the artifact of a unit without compiling; return a reason for each layer if none holds it.
 
     Args:
@@ -52,13 +55,14 @@ def search(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] =
         settings: the stores and target levels to search.
         policy: `auto`, `aot` or `jit`.
         beside: source directories of other kernels whose packaged artifacts may hold it.
+        read_only: True to change nothing in any store, as under the policy `aot`.
     """
     passed: list[str] = []
     fitting = levels(unit, settings)
     # Device code has dozens of architectures that could serve, and mostly the first does: compute keys when needed.
     key_of = functools.cache(lambda level: unit.key(level, settings))
     available = None if policy == "aot" else _available_compiler(unit, settings)
-    for layer in layers(unit.kernel.root, settings, beside):
+    for layer in layers(unit.kernel.root, settings, beside, read_only=read_only or policy == "aot"):
         if policy == "jit" and layer.any_compiler:
             passed.append(f"{layer.name}: policy is jit")
             continue
@@ -76,7 +80,7 @@ def held_for_other_archs(unit: Unit, settings: Settings) -> Iterator[str]:
     """Yield a line for each layer that holds a unit of device code only for architectures that no GPU here runs."""
     if unit.kind != "device":
         return
-    for layer in layers(unit.kernel.root, settings):
+    for layer in layers(unit.kernel.root, settings, read_only=True):
         try:
             there = [arch.name for arch in archs.every() if layer.store.find(unit.key(arch, settings))]
         except OSError:
@@ -107,7 +111,7 @@ def _search_layer(
     """
     why = "not there"
     stores = (layer.store, *(() if layer.any_compiler else fallback_stores()))
-    if layer.any_compiler and not layer.store.root.is_dir():
+    if layer.any_compiler and not os.path.lexists(layer.store.root):
         return None, why
     for level, store in itertools.product(fitting, stores):
         key = key_of(level)
@@ -117,7 +121,7 @@ def _search_layer(
                 continue
             if required:
                 # Computed only now, because the first identification of a compiler takes a while.
-                identity = required.identity(memo_dir(layer.store))
+                identity = required.identity(memo_dir(layer.store), keep=layer.store.writable)
                 why = f"made by {artifact.meta.toolchain}, the compiler here is {identity.description}"
                 if artifact.meta.toolchain_id != identity.id:
                     artifact = store.find(key, identity.id)

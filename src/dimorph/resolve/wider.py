@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from dimorph._lazy import logger
@@ -10,23 +11,25 @@ from dimorph.errors import ArtifactCorrupt
 from dimorph.plan.unit import Unit, case_unit, entry_unit
 from dimorph.resolve.search import Resolution, search
 from dimorph.settings import Settings
-from dimorph.store.layers import PACKAGED
+from dimorph.store.layers import PACKAGED, packaged_store, shared_store
 
 _log = logger("dimorph")
 
 
-def serving_set(instantiations: InstantiationSet, settings: Settings, policy: str) -> InstantiationSet:
+def serving_set(
+    instantiations: InstantiationSet, settings: Settings, policy: str, *, read_only: bool = False
+) -> InstantiationSet:
     """Return the set whose entry serves a load: `instantiations`, or a superset that was built ahead of time.
 
     A build ahead of time makes one entry for a whole set, because an entry takes as long to compile as a small
     case. That entry also serves loads of one or some of its values.
     """
     kernel = instantiations.kernel
-    if policy == "jit" or not (policy == "aot" or settings.shared_stores or (kernel.root / PACKAGED).is_dir()):
+    if policy == "jit" or not (policy == "aot" or settings.shared_stores or os.path.lexists(kernel.root / PACKAGED)):
         return instantiations
 
     def there(unit: Unit) -> bool:
-        return isinstance(search(unit, settings, policy), Resolution)
+        return isinstance(search(unit, settings, policy, read_only=read_only), Resolution)
 
     if there(entry_unit(instantiations)):
         return instantiations
@@ -54,12 +57,12 @@ def _around(instantiations: InstantiationSet, settings: Settings) -> Iterator[In
             if not set(now) <= set(values)
         },
     )
-    for root in (kernel.root / PACKAGED, *settings.shared_stores):
+    for store in (packaged_store(kernel.root), *map(shared_store, settings.shared_stores)):
         try:
-            record = manifest.read(root).kernels.get(manifest.identity(kernel))
+            contents = manifest.read(store)
         except (OSError, ArtifactCorrupt) as error:
-            _log.info("%s: its manifest is not used: %s", root, error)
+            _log.info("%s: its manifest is not used: %s", store.root, error)
             continue
-        for built in record.built if record else ():
+        for built in (built for name in contents.names(kernel) for built in contents.kernels[name].built):
             if around := manifest.holding(built, instantiations):
                 yield around

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimorph import _lazy
+from dimorph import _lazy, records
 from dimorph.errors import ArtifactCorrupt
+from dimorph.records import Opener
 
 FORMAT = 2
 META_NAME = "meta.json"
 KINDS = ("entry", "case", "device")
-
-Opener = Callable[[str, int], int]
-"""The `opener` of the built-in `open`: path and flags in, file descriptor out. A store checks the file in it."""
 
 _HEX = re.compile(r"[0-9a-f]+")
 _CHUNK = 1 << 18
@@ -65,8 +63,8 @@ class DeviceRecord:
     messages: Sequence[str] = field(hash=False)
 
     def __post_init__(self) -> None:
-        parts = self.driver.split(".") if isinstance(self.driver, str) else ()
-        _require("driver", len(parts) == 2 and all(map(str.isdecimal, parts)), "a CUDA version", self.driver)
+        version = isinstance(self.driver, str) and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", self.driver)
+        _require("driver", bool(version), "a CUDA version", self.driver)
         whole = isinstance(self.kernels, Mapping) and all(
             isinstance(uses, Mapping) and all(type(value) is int for value in uses.values())
             for uses in self.kernels.values()
@@ -149,6 +147,8 @@ class Meta:
         except ValueError as error:
             raise ValueError(f"created: expected ISO 8601, got {self.created!r}") from error
         _require("created", moment.tzinfo is not None, "an offset from UTC", self.created)
+        # Times at the ends of the calendar cannot be compared across offsets.
+        _require("created", 1970 <= moment.year < 9999, "a year from 1970", self.created)
         return moment
 
     def with_files(self, files: Mapping[str, FileRecord]) -> Meta:
@@ -167,23 +167,14 @@ class Meta:
             ArtifactCorrupt: the text is not JSON, has another format version, or a field is missing, unknown or
                 malformed; the message starts with `where`.
         """
-        try:
+        with records.errors_in(where):
             raw = _lazy.json.loads(text)
             if isinstance(raw, dict):  # first: another version may well have other fields
                 _require("format", raw.get("format") == FORMAT, str(FORMAT), raw.get("format"))
             _require_fields("the description", raw, cls)
-            listed = raw["files"]
-            _require("files", isinstance(listed, dict) and bool(listed), "file names with records", listed)
-            for name, record in listed.items():
-                _require_fields(name, record, FileRecord)
-            files = {name: FileRecord(**record) for name, record in listed.items()}
-            device = raw["device"]
-            if device is not None:
-                _require_fields("device", device, DeviceRecord)
-                device = DeviceRecord(**device)
-            return cls(**{**raw, "files": files, "device": device})
-        except (ValueError, RecursionError) as error:  # json raises RecursionError for "[[[[..."
-            raise ArtifactCorrupt(f"{where}: {error}") from error
+            meta = records.parse(cls, raw, "the description")
+            _require("files", bool(meta.files), "file names with records", meta.files)
+            return meta
 
 
 class Artifact(NamedTuple):
@@ -193,7 +184,7 @@ class Artifact(NamedTuple):
     meta: Meta
 
     @classmethod
-    def load(cls, directory: Path, opener: Opener | None = None) -> Artifact:
+    def load(cls, directory: Path, opener: Opener = records.open_regular) -> Artifact:
         """Read the description in `directory`; the object files are read by `verify` only.
 
         Raises:
@@ -201,26 +192,28 @@ class Artifact(NamedTuple):
             OSError: `meta.json` cannot be read; FileNotFoundError if it is missing.
         """
         where = directory / META_NAME
-        with open(where, "rb", buffering=0, opener=opener) as stream:
-            text = stream.readall()
-        return cls(directory, Meta.from_json(text, str(where)))
+        return cls(directory, Meta.from_json(records.read(where, opener), str(where)))
 
     @property
     def file(self) -> Path:
         """The path of the object to load: the only file, or the only object among several files.
 
         Raises:
-            ValueError: there is no object, or more than one.
+            ArtifactCorrupt: there is no object, or more than one.
         """
+        return self.path / self.object_name()
+
+    def object_name(self) -> str:
+        """Return the name of the object to load; see `file`."""
         names = list(self.meta.files)
         if len(names) > 1:
             suffixes = (".cubin", ".ptx") if self.meta.kind == "device" else (".so",)
             names = [name for name in names if name.endswith(suffixes)]
         if len(names) != 1:
-            raise ValueError(f"{self.path}: expected one object file, found {sorted(self.meta.files)}")
-        return self.path / names[0]
+            raise ArtifactCorrupt(f"{self.path}: expected one object file, found {sorted(self.meta.files)}")
+        return names[0]
 
-    def verify(self, opener: Opener | None = None) -> None:
+    def verify(self, opener: Opener = records.open_regular) -> None:
         """Compare every file with its recorded size and checksum.
 
         Raises:
@@ -233,12 +226,12 @@ class Artifact(NamedTuple):
                 raise ArtifactCorrupt(f"{self.path / name}: expected {record}, actual {actual}")
 
 
-def describe(path: Path, opener: Opener | None = None, size: int | None = None) -> FileRecord:
+def describe(path: Path, opener: Opener = records.open_regular, size: int | None = None) -> FileRecord:
     """Return size and checksum of a file.
 
     Args:
         path: the file.
-        opener: opens the file; default: as `open` does.
+        opener: opens the file.
         size: the expected size in bytes; a file of another size is refused without hashing it. None: any size.
 
     Raises:

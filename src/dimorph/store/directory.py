@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,18 +14,17 @@ from typing import BinaryIO
 from dimorph import _lazy
 from dimorph._lazy import logger
 from dimorph.errors import StoreRefused
-from dimorph.store import locks
-from dimorph.store.artifact import is_hex
-from dimorph.store.trust import Trust, check_parents
+from dimorph.records import Opener
+from dimorph.store import locks, mark
+from dimorph.store.artifact import META_NAME, is_hex
+from dimorph.store.leftovers import erase, sweep_lock, sweep_work, temporary_name
+from dimorph.store.trust import Trust, follow
 from dimorph.store.waiting import Waiting
 
 _log = logger(__name__)
 
-_DAY = 86400.0  # seconds
 _ATTEMPTS = 16  # an attempt fails only if another process sweeps at the same moment
-_LOCK = ".lock"
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", os.uname().nodename)
-_OURS = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]*)?")  # names made by `_temporary_name` and `lock`, without `.lock`
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace:
@@ -34,13 +33,16 @@ class Workspace:
     Every method raises StoreRefused if the root, or a path that it uses inside, could have been written by an untrusted
     user (see `dimorph.store.trust.Trust`), and OSError if reading or writing fails.
 
+    A directory becomes a store when the first thing is written, and is marked then (see `dimorph.store.mark`). One that
+    holds other things is refused: only what a store made is ever deleted.
+
     Attributes:
         root: the directory, with links resolved.
         writable: True if this process may change anything in it.
         private: True if only the current user and root may have written it.
     """
 
-    def __init__(self, root: Path, *, writable: bool = True, private: bool = True) -> None:
+    def __init__(self, root: Path, *, writable: bool = True, private: bool = True, beside_code: bool = False) -> None:
         """Refer to a directory without creating it.
 
         Args:
@@ -48,11 +50,13 @@ class Workspace:
             writable: True if this process may change anything in it.
             private: True if only the current user and root may have written it; new files are then readable by the
                 current user only. False for packaged and shared artifacts (see `Trust.of`).
+            beside_code: True for artifacts beside Python code that this process has run. Whoever can replace a
+                directory above them can replace that code, so these directories are not checked.
         """
-        self.root = Path(os.path.realpath(root))  # Path.resolve raises RuntimeError for links in a circle
+        self.root, self._links = follow(root)
         self.writable = writable
         self.private = private
-        self._parents_checked = False
+        self._way_checked = beside_code
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -65,7 +69,7 @@ class Workspace:
         The directory is locked while in use. If this process is killed, `sweep` removes it.
         """
         owner = os.getpid()
-        name = _temporary_name()
+        name = temporary_name()
         lock, fd = self._lock_work(name)
         work = lock.with_name(name)
         with locks.releasing(lock, fd):
@@ -75,7 +79,7 @@ class Workspace:
             finally:
                 # A forked child that leaves this block must not remove its parent's directory.
                 if os.getpid() == owner:
-                    _erase(work)
+                    erase(work)
 
     @contextmanager
     def lock(self, key: str, pause: Callable[[Path], bool] | None = None) -> Iterator[bool]:
@@ -112,18 +116,53 @@ class Workspace:
             name: the file in the root whose modification time is the start of the period.
             seconds: the length of the period.
         """
-        mark = self._make_directory() / name
+        start = self._make_directory() / name
         try:
-            if time.time() - mark.lstat().st_mtime < seconds:
+            if time.time() - start.lstat().st_mtime < seconds:
                 return False
-            os.utime(mark, follow_symlinks=False)
+            os.utime(start, follow_symlinks=False)
         except FileNotFoundError:
-            with suppress(FileExistsError), self._create(mark):
+            with suppress(FileExistsError), self._create(start):
                 return False
         return True
 
+    def toolchain_dir(self) -> Path:
+        """Return the directory of what compilers reuse, created if missing; in a store used read-only it must exist.
+
+        Raises:
+            FileNotFoundError: the store is used read-only and has no such directory.
+        """
+        trust = self._enter()
+        path, status = self._descend(trust, mark.TOOLCHAINS) if trust else (self.root, None)
+        if status is not None and (mark.is_marked(self.root) or not self.writable):
+            return path
+        if self.writable:
+            return self._make_directory(mark.TOOLCHAINS)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    def opener(self) -> Opener | None:
+        """Check the root; return the function that checks and opens a file in it, or None if there is no root."""
+        trust = self._enter()
+        return trust and trust.opener
+
+    def check_content(self) -> None:
+        """Refuse a directory that is no store and holds other things; a missing or empty one is fine.
+
+        Raises:
+            StoreRefused: the directory is refused; the message names something that is in it.
+        """
+        if self._enter() is None or mark.is_marked(self.root):
+            return
+        if other := mark.stranger(self.root):
+            raise StoreRefused(
+                f"store refused: {self.root} is no store of Dimorph and holds other things ({other}); nothing in it is "
+                f"changed. To mend it: name a new or empty directory, such as {self.root / 'dimorph'}"
+            )
+
     def sweep(self) -> int:
         """Remove the files that killed processes left in `tmp` and `locks`; those of running processes stay.
+
+        Only files whose names a store makes are removed.
 
         If the store is not private, empty `tmp` and `locks` are removed too, so that only entries get packaged. A
         private store keeps them: removal moves an entry to `tmp` first, which could not be created on a full disk.
@@ -131,18 +170,22 @@ class Workspace:
         Returns:
             The number of temporary directories that were removed.
         """
-        if self._enter() is None:
+        trust = self._enter()
+        if trust is None:
             return 0
+        self.check_content()
         swept = 0
         for name in ("tmp", "locks"):
-            try:
-                children = list((self.root / name).iterdir())
-            except FileNotFoundError:
+            if self._descend(trust, name)[1] is None:
                 continue
             directory = self._make_directory(name)
-            for stem in {child.name.removesuffix(_LOCK) for child in children}:
-                if _OURS.fullmatch(stem):
-                    swept += _sweep_one(directory, stem)
+            names = [child.name for child in directory.iterdir()]
+            if name == "tmp":
+                for stem in {child.removesuffix(mark.LOCK) for child in names}:
+                    swept += mark.is_temporary(stem) and sweep_work(directory, stem)
+            else:
+                for child in filter(mark.is_lock, names):
+                    sweep_lock(directory / child)
             if not self.private:
                 remove_if_empty(directory)
         return swept
@@ -150,15 +193,22 @@ class Workspace:
     def _enter(self) -> Trust | None:
         """Check the root and return the trust for paths inside; None if the root does not exist."""
         trust = Trust.of(self.root, self.private)
+        if checks_way := not self._way_checked:
+            self._check_way(trust)
         try:
             status = self.root.lstat()
         except FileNotFoundError:
             return None
         trust.check(self.root, status, directory=True, root=True)
-        if not self._parents_checked:
-            check_parents(self.root)
-            self._parents_checked = True
+        # Kept only now: a directory that was missing on the way may be made by anybody.
+        self._way_checked |= checks_way
         return trust
+
+    def _check_way(self, trust: Trust) -> None:
+        """Check the directories above the root, and the links that led to it."""
+        trust.check_parents(self.root)
+        for link in self._links:
+            trust.check_link(link)
 
     def _descend(self, trust: Trust, *names: str) -> tuple[Path, os.stat_result | None]:
         """Check the directories `names`, each inside the one before; return the last and its status (None: missing)."""
@@ -179,12 +229,13 @@ class Workspace:
         for _ in range(_ATTEMPTS):
             if (trust := self._enter()) is not None:
                 break
-            check_parents(self.root)
             for directory in (*reversed(self.root.parents), self.root):
-                if not directory.exists():
+                if not os.path.lexists(directory):
                     self._make_level(directory)
         else:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root))
+        if not mark.is_marked(self.root):
+            self._mark()
         path = self.root
         for name in names:
             path = path / name
@@ -192,20 +243,35 @@ class Workspace:
             trust.check(path, path.lstat(), directory=True)
         return path
 
+    def _mark(self) -> None:
+        self.check_content()
+        with suppress(FileExistsError):
+            fd = os.open(self.root / mark.NAME, _NEW_FILE, 0o444)
+            try:
+                os.fchmod(fd, 0o400 if self.private else 0o444)
+                os.write(fd, mark.TEXT)
+            finally:
+                os.close(fd)
+
     @contextmanager
     def _create(self, path: Path) -> Iterator[BinaryIO]:
         """Create a file to write; when the block ends, the file is on the disk and read-only."""
         mode = 0o400 if self.private else 0o444
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        fd = os.open(path, _NEW_FILE, mode)
         with os.fdopen(fd, "wb") as stream:
+            os.fchmod(fd, mode)  # whatever the umask is: others are to read packaged artifacts
             yield stream
             stream.flush()
             os.fsync(fd)
 
     def _make_level(self, path: Path) -> None:
         """Create one directory, writable by its owner only. A path that exists is left as it is, unchecked."""
+        mode = 0o700 if self.private else 0o755
         with suppress(FileExistsError):
-            path.mkdir(0o700 if self.private else 0o755)
+            path.mkdir(mode)
+            made = stat.S_IMODE(path.lstat().st_mode)
+            if made & 0o777 != mode:  # by the umask
+                path.chmod(made & ~0o777 | mode)
 
     def _take_out(self, path: Path, seen: os.stat_result | None = None) -> bool:
         """Move an entry to `tmp` by one rename, which hides it from every search, and delete it there.
@@ -217,18 +283,26 @@ class Workspace:
         Returns:
             True if the entry was there and is removed.
         """
-        rubbish = self._make_directory("tmp") / _temporary_name()  # not locked, so that any sweep may delete it too
+        rubbish = self._make_directory("tmp") / temporary_name()  # not locked, so that any sweep may delete it too
         try:
             if seen is not None and not os.path.samestat(path.lstat(), seen):
                 return False
             path.rename(rubbish)
         except FileNotFoundError:
             return False
-        _erase(rubbish)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # A directory of a lower layer of an overlay, as in a container, cannot be renamed, but its files can be
+            # removed. Without a description, which goes first, the rest is not found.
+            (path / META_NAME).unlink(missing_ok=True)
+            _lazy.shutil.rmtree(path)
+            return True
+        erase(rubbish)
         return True
 
     def _lock_work(self, name: str) -> tuple[Path, int | None]:
-        path = self.root / "tmp" / f"{name}{_LOCK}"
+        path = self.root / "tmp" / f"{name}{mark.LOCK}"
         for attempt in range(_ATTEMPTS):
             try:
                 self._make_directory("tmp")
@@ -244,7 +318,7 @@ class Workspace:
         raise AssertionError("unreachable")
 
     def _lock_key(self, key: str, pause: Callable[[Path], bool]) -> tuple[Path, int | None]:
-        path = self.root / "locks" / f"{key}{_LOCK}"
+        path = self.root / "locks" / f"{key}{mark.LOCK}"
         if not self.writable:
             return path, None
         try:
@@ -260,16 +334,12 @@ class Workspace:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove a directory if it is empty; a missing one is accepted.
-
-    Raises:
-        OSError: the directory is empty but cannot be removed.
-    """
+    """Remove a directory if it is empty; one that is missing or cannot be removed does no harm."""
     try:
         directory.rmdir()
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
-            raise
+            _log.info("%s is empty but cannot be removed: %s", directory, error)
 
 
 def sync_directory(path: Path) -> None:
@@ -282,55 +352,7 @@ def sync_directory(path: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
     finally:
         os.close(fd)
-
-
-def _temporary_name() -> str:
-    return f"{os.getpid()}-{os.urandom(8).hex()}.{_HOST}"
-
-
-def _erase(directory: Path) -> None:
-    try:
-        _lazy.shutil.rmtree(directory)
-    except FileNotFoundError:
-        return
-    except OSError as error:  # harmless for the caller: no search looks into `tmp`
-        _log.warning("cannot be removed now, a later sweep will try again: %s: %s", directory, error)
-
-
-def _sweep_one(directory: Path, stem: str) -> bool:
-    """Remove `stem` and its lock file if the lock is free or missing: no process uses it then.
-
-    Returns:
-        True if `stem` was there and is removed.
-    """
-    work, lock = directory / stem, directory / f"{stem}{_LOCK}"
-    try:
-        if _may_live_elsewhere(work):
-            return False
-        fd = locks.acquire(lock, wait=False)
-    except OSError as error:
-        _log.info("not swept: %s: %s", work, error)
-        return False
-    if fd is None:
-        return False
-    with locks.releasing(lock, fd):
-        left = work.exists()
-        _erase(work)
-    return left
-
-
-def _may_live_elsewhere(work: Path) -> bool:
-    """Return True for a directory less than a day old of another machine, whose locks may be invisible here.
-
-    Some shared file systems keep the locks of flock within one machine.
-    """
-    if work.suffix in ("", f".{_HOST}"):
-        return False
-    try:
-        return time.time() - work.lstat().st_mtime < _DAY
-    except FileNotFoundError:
-        return False

@@ -5,14 +5,21 @@ from __future__ import annotations
 import atexit
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dimorph import _lazy
 from dimorph._fork import ForkSafeLock
+from dimorph._lazy import logger
 from dimorph.settings import Settings
 from dimorph.store.store import Store
+from dimorph.store.trust import follow
+
+_log = logger("dimorph")
+
+# Directories for temporary files where that of the environment does not serve.
+_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 
 # The name of the directory of a package's artifacts, in the directory of its kernels' sources.
 PACKAGED = "_dimorph"
@@ -33,30 +40,61 @@ class Layer(NamedTuple):
     any_compiler: bool
 
 
-def layers(root: Path, settings: Settings, beside: Sequence[Path] = ()) -> list[Layer]:
+def layers(root: Path, settings: Settings, beside: Sequence[Path] = (), *, read_only: bool = False) -> list[Layer]:
     """Return the layers that are searched for a kernel's artifacts, in order.
 
     Args:
         root: the directory of the kernel's sources.
         settings: the settings, which name the user's store and the shared ones.
         beside: roots of other kernels whose packaged artifacts may include those of this kernel; searched first.
+        read_only: True if the search may change nothing in the user's store either.
     """
-    packaged = [directory / PACKAGED for directory in dict.fromkeys([*beside, root])]
+    packaged = [(directory / PACKAGED, packaged_store(directory)) for directory in dict.fromkeys([*beside, root])]
     return [
-        *(Layer(f"packaged ({path})", Store(path, writable=False, private=False), True) for path in packaged),
-        Layer(f"store ({settings.store})", user_store(settings), False),
-        *(Layer(f"shared store ({path})", Store(path, writable=False), True) for path in settings.shared_stores),
+        *(Layer(f"packaged ({path})", store, True) for path, store in packaged),
+        Layer(f"store ({settings.store})", user_store(settings, read_only=read_only), False),
+        *(Layer(f"shared store ({path})", shared_store(path), True) for path in settings.shared_stores),
     ]
 
 
-def user_store(settings: Settings) -> Store:
+def user_store(settings: Settings, *, read_only: bool = False) -> Store:
     """Return the user's store, into which builds publish."""
-    return Store(settings.store)
+    return Store(settings.store, writable=not read_only)
 
 
-def memo_dir(store: Store) -> Path:
-    """Return the directory in which a store keeps identities of compilers and files that compilers reuse."""
-    return store.root / "toolchains"
+def packaged_store(root: Path) -> Store:
+    """Return the store beside the sources in a directory, as it is searched."""
+    return Store(root / PACKAGED, writable=False, private=False, beside_code=True)
+
+
+def shared_store(root: Path) -> Store:
+    """Return a store that the settings name as shared, as it is searched."""
+    return Store(root, writable=False, private=False)
+
+
+def built_store(out: Path, roots: Iterable[Path], *, writable: bool) -> Store:
+    """Return the store of a directory that is built into ahead of time.
+
+    Args:
+        out: the directory.
+        roots: the directories of the kernels' sources; beside them the directory is part of their packages.
+        writable: True to build into it.
+    """
+    packaged = [follow(root / PACKAGED)[0] for root in roots]
+    return Store(out, writable=writable, private=False, beside_code=follow(out)[0] in packaged)
+
+
+def memo_dir(store: Store) -> Path | None:
+    """Return the directory in which a store keeps identities of compilers and files that compilers reuse.
+
+    Returns:
+        The directory, checked; None if the store is refused or cannot be written: nothing is kept then.
+    """
+    try:
+        return store.toolchain_dir()
+    except OSError as error:
+        _log.debug("nothing about compilers is kept: %s", error)
+        return None
 
 
 _fallback: list[Store] = []
@@ -78,12 +116,30 @@ def private_store(store: Store, error: Exception) -> Store:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            import tempfile  # here, because few processes ever need it
-
-            directory = tempfile.mkdtemp(prefix="dimorph-")
-            atexit.register(_remove, directory, os.getpid())
-            _fallback.append(Store(Path(directory) / "store"))
+            _fallback.append(_temporary_store())
         return _fallback[0]
+
+
+def _temporary_store() -> Store:
+    """Make a store in the first directory for temporary files in which no other user can replace it.
+
+    Raises:
+        StoreRefused, OSError: the reason why the last of the directories does not serve.
+    """
+    import tempfile  # here, because few processes ever need it
+
+    for place in dict.fromkeys((tempfile.gettempdir(), *_TEMPORARY)):
+        try:
+            directory = tempfile.mkdtemp(prefix="dimorph-", dir=place)
+            atexit.register(_remove, directory, os.getpid())
+            store = Store(Path(directory) / "store")
+            store.toolchain_dir()
+        except OSError as error:
+            _log.info("%s does not serve for temporary files: %s", place, error)
+            problem = error
+        else:
+            return store
+    raise problem
 
 
 def fallback_stores() -> tuple[Store, ...]:

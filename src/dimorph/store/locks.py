@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dimorph._fork import no_fork
+from dimorph._lazy import logger
+
+_log = logger(__name__)
+
+_ATTEMPTS = 1000  # an attempt fails only if another holder removes the lock file at the same moment
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
 """Error numbers of flock on file systems without locks, e.g. Lustre mounted without them."""
@@ -40,11 +46,13 @@ def acquire(path: Path, *, wait: bool) -> int | None:
     Raises:
         OSError: the file cannot be created or locked; with an errno of `UNSUPPORTED`, the file system has no locks.
     """
-    while True:
+    for _ in range(_ATTEMPTS):
         with no_fork:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
             _held.add(fd)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EEXIST, "expected a regular file as a lock", str(path))
             fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(path, fd):
                 return fd
@@ -55,6 +63,8 @@ def acquire(path: Path, *, wait: bool) -> int | None:
             _close(fd)
             raise
         _close(fd)  # the last holder removed this file before it was locked here, so the lock is another file now
+    # On some file systems a file that was opened never looks like the file of that name.
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
 
 
 def release(path: Path, fd: int | None) -> None:
@@ -74,6 +84,8 @@ def release(path: Path, fd: int | None) -> None:
 def releasing(path: Path, fd: int | None) -> Iterator[None]:
     """Release a lock at the end of the block, in the process that acquired it: a forked child does not hold it.
 
+    A lock file that cannot be removed does no harm: it is logged, and a sweep tries again.
+
     Args:
         path: the lock file.
         fd: the descriptor that `acquire` returned; None if the file system has no locks.
@@ -83,7 +95,10 @@ def releasing(path: Path, fd: int | None) -> Iterator[None]:
         yield
     finally:
         if os.getpid() == owner:
-            release(path, fd)
+            try:
+                release(path, fd)
+            except OSError as error:  # the lock is released, and the work under it is done
+                _log.info("the lock file %s cannot be removed now: %s", path, error)
 
 
 def _is_at(path: Path, fd: int) -> bool:

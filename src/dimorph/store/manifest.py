@@ -8,19 +8,25 @@ the machine that it was made on.
 from __future__ import annotations
 
 import json
+import os
+import re
+import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from dimorph import _lazy, records
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
-from dimorph.errors import ArtifactCorrupt, DeclarationError
+from dimorph.errors import DeclarationError
+from dimorph.store import mark
 from dimorph.store.artifact import Artifact, is_hex
+from dimorph.store.store import Store
 from dimorph.toolchain import elf
 
-FORMAT = 2
-NAME = "manifest.json"
+FORMAT = 3
+NAME = mark.MANIFEST
+_VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,16 @@ class Row:
     glibc: str | None
     driver: str | None
     bytes: int
+
+    def __post_init__(self) -> None:
+        if not (is_hex(self.key, 64) and is_hex(self.toolchain_id, 16)):
+            raise ValueError(f"an artifact's address: expected hex digits, got {self.key}/{self.toolchain_id}")
+        for name in ("glibc", "driver"):
+            version = getattr(self, name)
+            if version is not None and not _VERSION.fullmatch(version):
+                raise ValueError(f"{name}: expected a version, got {version!r}")
+        if self.bytes < 0:
+            raise ValueError(f"bytes: expected a size, got {self.bytes}")
 
     @classmethod
     def of(cls, artifact: Artifact) -> Row:
@@ -108,11 +124,22 @@ class Built:
 
 
 @dataclass(frozen=True)
+class AxisRecord:
+    """The declaration of an axis: kind, C++ names, declared values as text, and True for a choice axis."""
+
+    kind: str
+    binds: list[str]
+    values: list[str]
+    choice: bool
+
+
+@dataclass(frozen=True)
 class Record:
     """The record of one kernel: its declaration, and the sets that were built.
 
     Attributes:
         name: the kernel's name.
+        place: the place of the file that declares it; see `place`.
         entry: the entry source, as declared.
         case: the case sources, as declared.
         device: the device sources, as declared.
@@ -122,11 +149,12 @@ class Record:
     """
 
     name: str
+    place: str
     entry: str
     case: list[str]
     device: list[str]
     functions: list[str]
-    axes: Mapping[str, Mapping[str, Any]]
+    axes: Mapping[str, AxisRecord]
     built: list[Built]
 
 
@@ -135,10 +163,21 @@ class Manifest:
     """The content of a manifest.
 
     Attributes:
-        kernels: `identity` of a kernel -> its record.
+        kernels: name -> record. The name is the `identity` of the kernel; if declarations in different places have the
+            same one, all but the first have an `@` and their place added to it.
     """
 
     kernels: Mapping[str, Record]
+
+    def name(self, kernel: Declaration, directory: Path) -> str:
+        """Return the name of a kernel's record in the manifest of a directory, or the name that a new record gets."""
+        wanted, here = identity(kernel), place(kernel, directory)
+        there = [name for name, record in self.kernels.items() if _identity(name) == wanted and record.place == here]
+        return there[0] if there else f"{wanted}@{here}" if wanted in self.kernels else wanted
+
+    def names(self, kernel: Declaration) -> list[str]:
+        """Return the names of the records of a kernel, wherever it was declared when they were made."""
+        return [name for name in self.kernels if _identity(name) == identity(kernel)]
 
     def rows(self) -> dict[tuple[str, str], Row]:
         """Return the rows of all artifacts, each once, by address."""
@@ -167,13 +206,12 @@ class Manifest:
         Raises:
             ArtifactCorrupt: the text is no manifest or has another format version; the message starts with `where`.
         """
-        try:
-            raw = json.loads(text)
-            if raw["format"] != FORMAT:
-                raise ValueError(f"format: expected {FORMAT}, got {raw['format']!r}")
-            return cls({name: _record(record) for name, record in raw["kernels"].items()})
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ArtifactCorrupt(f"{where}: not a manifest ({type(error).__name__}: {error})") from error
+        raw = records.decode(text, where)
+        with records.errors_in(f"{where}: not a manifest"):
+            if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+                given = raw.get("format") if isinstance(raw, dict) else raw
+                raise ValueError(f"format: expected {FORMAT}, got {reprlib.repr(given)}")
+            return records.parse(cls, {"kernels": raw.get("kernels")}, "manifest")
 
 
 def rows(record: Record) -> dict[tuple[str, str], Row]:
@@ -182,10 +220,30 @@ def rows(record: Record) -> dict[tuple[str, str], Row]:
 
 
 def identity(kernel: Declaration) -> str:
-    """Return the name of a kernel in manifests: the file that declares it, relative to its root, and its name."""
-    origin = kernel.origin
-    file = origin.relative_to(kernel.root).as_posix() if kernel.root in origin.parents else origin.name
-    return f"{file}:{kernel.name}"
+    """Return the name of a kernel in manifests: the file that declares it, with its package, and the kernel's name.
+
+    The file of a module outside packages is given relative to the kernel's root.
+    """
+    origin, top = kernel.origin, kernel.origin.parent
+    while os.path.exists(top / "__init__.py") and top != top.parent:  # noqa: PTH110 - False without permission
+        top = top.parent
+    if top == origin.parent and kernel.root in origin.parents:
+        top = kernel.root
+    return f"{origin.relative_to(top).as_posix()}:{kernel.name}"
+
+
+def place(kernel: Declaration, directory: Path) -> str:
+    """Return 16 hex digits that tell apart files that declare kernels of one identity.
+
+    They are made from the path that leads from the directory of the manifest to the file, so they stay when both move.
+    """
+    way = os.path.relpath(kernel.origin.resolve(), directory)
+    return _lazy.hashlib.sha256(os.fsencode(way)).hexdigest()[:16]
+
+
+def _identity(name: str) -> str:
+    start, _, end = name.rpartition("@")
+    return start if start and is_hex(end, 16) else name
 
 
 def given(instantiations: InstantiationSet) -> dict[str, list[str]]:
@@ -217,62 +275,43 @@ def holding(built: Built, instantiations: InstantiationSet) -> InstantiationSet 
         return None
 
 
-def record_of(kernel: Declaration, built: list[Built]) -> Record:
-    """Return the record of a kernel as it is declared now, with the given sets."""
+def record_of(kernel: Declaration, directory: Path, built: list[Built]) -> Record:
+    """Return the record of a kernel as it is declared now, with the given sets, for the manifest of a directory."""
     axes = {
-        axis.name: {
-            "kind": axis.kind,
-            "binds": list(axis.binds),
-            "values": [axis.text(value) for value in axis.values],
-            "choice": axis.choose is not None,
-        }
+        axis.name: AxisRecord(
+            kind=axis.kind,
+            binds=list(axis.binds),
+            values=[axis.text(value) for value in axis.values],
+            choice=axis.choose is not None,
+        )
         for axis in kernel.axes
     }
     sources = (list(kernel.case), list(kernel.device))
-    return Record(kernel.name, kernel.entry, *sources, list(kernel.functions), axes, built)
+    return Record(kernel.name, place(kernel, directory), kernel.entry, *sources, list(kernel.functions), axes, built)
 
 
-def with_built(manifest: Manifest, kernel: Declaration, others: list[Built], built: Built) -> Manifest:
-    """Return the manifest with `built` added to a kernel; of the kernel's earlier sets only `others` are kept."""
+def with_built(manifest: Manifest, kernel: Declaration, directory: Path, others: list[Built], built: Built) -> Manifest:
+    """Return the manifest of a directory with `built` added; of the kernel's earlier sets only `others` are kept."""
     ordered = sorted([*others, built], key=lambda one: sorted(one.given.items()))
-    return Manifest({**manifest.kernels, identity(kernel): record_of(kernel, ordered)})
+    return Manifest({**manifest.kernels, manifest.name(kernel, directory): record_of(kernel, directory, ordered)})
 
 
-def read(directory: Path) -> Manifest:
-    """Read the manifest of a directory; return an empty one if the directory has none.
+def read(directory: Store | Path) -> Manifest:
+    """Read the manifest of a directory that was built ahead of time; return an empty one if it has none.
+
+    Args:
+        directory: the store of the directory; or the directory, which is then checked as a shared store is.
 
     Raises:
         ArtifactCorrupt: the file is no manifest.
+        StoreRefused: an untrusted user could have written the store or the file.
         OSError: the file cannot be read.
     """
-    path = directory / NAME
+    store = directory if isinstance(directory, Store) else Store(directory, writable=False, private=False)
+    path = store.root / NAME
     try:
-        text = path.read_bytes()
+        opener = store.opener()
+        text = records.read(path, opener) if opener else None
     except FileNotFoundError:
-        return Manifest({})
-    return Manifest.from_json(text, str(path))
-
-
-def _record(raw: dict[str, Any]) -> Record:
-    built = [_built(item) for item in raw["built"]]
-    return Record(**{**_fields(Record, raw), "built": built})
-
-
-def _built(raw: dict[str, Any]) -> Built:
-    found = [Row(**_fields(Row, item)) for item in raw["artifacts"]]
-    for row in found:
-        if not (is_hex(row.key, 64) and is_hex(row.toolchain_id, 16)):
-            raise ValueError(f"an artifact's address: expected hex digits, got {row.key}/{row.toolchain_id}")
-    return Built(**{**_fields(Built, raw), "artifacts": found})
-
-
-def _fields(kind: type[Any], raw: dict[str, Any]) -> dict[str, Any]:
-    """Return `raw` if its keys are the fields of the dataclass `kind`.
-
-    Raises:
-        ValueError: a field is missing or unknown.
-    """
-    wanted = {f.name for f in fields(kind)}
-    if set(raw) != wanted:
-        raise ValueError(f"{kind.__name__}: expected the fields {sorted(wanted)}, got {sorted(raw)}")
-    return raw
+        text = None
+    return Manifest({}) if text is None else Manifest.from_json(text, str(path))

@@ -305,7 +305,7 @@ class Store(Workspace):
             try:
                 yield look(trust, path)
             except (ArtifactCorrupt, OSError) as error:
-                if path.exists():  # otherwise another process has removed it
+                if os.path.lexists(path):  # otherwise another process has removed it
                     yield Broken(path, error)
 
 
@@ -337,6 +337,7 @@ def _read(trust: Trust, path: Path) -> Artifact:
     meta = artifact.meta
     if (meta.key, meta.toolchain_id) != (path.parent.name, path.name):
         raise ArtifactCorrupt(f"{path}: expected a description of this, actual {meta.key}/{meta.toolchain_id}")
+    artifact.object_name()  # raises an error for a description without an object to load
     return artifact
 
 

@@ -12,13 +12,18 @@ from typing import NamedTuple, NoReturn
 from dimorph.errors import StoreRefused
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_ACL = "system.posix_acl_access"
+_MOST_LINKS = 40  # as many as Linux follows
 
 
 class Trust(NamedTuple):
     """The users and groups that may have written a store.
 
-    Checks go from the root inwards. In a directory that only trusted users can write, nobody else can replace a path
-    between its check (`lstat`) and its use.
+    Checks go from the outermost parent inwards. In a directory that only trusted users can write, nobody else can
+    replace a path between its check (`lstat`) and its use, and that holds for the dynamic loader's use too. The other
+    way, to hold every directory open and to load by descriptor, would need no checks of parents. But then objects have
+    names such as `/proc/self/fd/7`: the dynamic loader takes two objects of one name for the same, debuggers and
+    profilers find no file, and nothing loads where /proc is not mounted.
 
     Attributes:
         owners: the ids of the users that may own directories and files.
@@ -35,11 +40,11 @@ class Trust(NamedTuple):
         A private store trusts the current user and root, and no group.
 
         Other stores (packaged artifacts, shared stores) also trust those who control the directory that contains the
-        root: its owner, and its group if that may write. These can replace the root as a whole, and for packaged
-        artifacts the directory is the Python package, whose code this process has already run. Refusing them would
-        protect nothing and would refuse installations by pip: files owned by the user who installed into a shared
-        environment, or, under umask 002, writable by the group. Paths that are more open than the directory that
-        contains the root are refused all the same.
+        root: its owner, and its group if that may write. These can replace the root as a whole. For packaged artifacts
+        the directory is the Python package, whose code this process has already run; a shared store is used only where
+        the settings name it. Refusing them would protect nothing and would refuse installations by pip: files owned by
+        the user who installed into a shared environment, or, under umask 002, writable by the group. Paths that are
+        more open than the directory that contains the root are refused all the same.
 
         Args:
             root: the root, with links resolved; it need not exist.
@@ -112,21 +117,103 @@ class Trust(NamedTuple):
             raise
         return fd
 
+    def check_parents(self, path: Path) -> None:
+        """Refuse a path that an untrusted user could replace, because he can rename it or a directory above it.
 
-def check_parents(root: Path) -> None:
-    """Refuse a root that any user could have replaced: world-writable directories above it must be sticky.
+        A trusted user must own every directory above the path. Others may write one only if it is sticky, as `/tmp` is,
+        where they can rename nothing that they do not own; or if they are a group that is trusted, or that has the
+        current user as its only member, as many systems make one for each user.
 
-    Raises:
-        StoreRefused: a directory is not sticky; the message names it and the command that mends it.
+        Args:
+            path: an absolute path without links; it need not exist.
+
+        Raises:
+            StoreRefused: a directory is refused; the message names it, the problem and what mends it.
+        """
+        for parent in reversed(path.parents):
+            try:
+                status = parent.lstat()
+            except FileNotFoundError:
+                return
+            mode = status.st_mode
+            if not stat.S_ISDIR(mode):
+                elsewhere = "use a store in another directory"
+                _refuse(parent, f"above {path}, is of type {stat.filemode(mode)[0]!r}, expected a directory", elsewhere)
+            # In a user namespace the root of the file system may belong to a user without a number of its own. Whoever
+            # that is controls every file anyway.
+            if status.st_uid not in self.owners and status.st_uid != Path("/").lstat().st_uid:
+                problem = f"above {path}, is owned by user {status.st_uid}, who can replace the store"
+                _refuse(parent, problem, "use a store in a directory of your own")
+            loose = 0 if mode & stat.S_ISVTX else mode & _OTHERS_WRITE
+            if not loose or (loose == stat.S_IWGRP and self._is_trusted_group(parent, status.st_gid)):
+                continue
+            letter, whom = ("o", "world") if loose & stat.S_IWOTH else ("g", f"group {status.st_gid}")
+            problem = f"above {path}, is writable by {whom} and not sticky (mode {stat.S_IMODE(mode):04o})"
+            _refuse(parent, problem, f"chmod {'go' if loose == _OTHERS_WRITE else letter}-w {shlex.quote(str(parent))}")
+
+    def check_link(self, link: Path) -> None:
+        """Refuse a link on the way to a root that an untrusted user made or could replace.
+
+        Raises:
+            StoreRefused: the link, or a directory above it, is refused.
+        """
+        self.check_parents(link)
+        owner = link.lstat().st_uid
+        if owner not in self.owners:
+            problem = f"is a link of user {owner}, expected one of {', '.join(map(str, sorted(self.owners)))}"
+            _refuse(link, problem, f"sudo rm {shlex.quote(str(link))}")
+
+    def _is_trusted_group(self, directory: Path, group: int) -> bool:
+        return group in self.writers or (_is_private_group(group) and not _has_access_list(directory))
+
+
+def follow(path: Path) -> tuple[Path, list[Path]]:
+    """Return the absolute path without links that a path leads to, and the links that were followed.
+
+    The path need not exist. Links in a circle, and a link that cannot be read, are part of the result.
     """
-    for parent in root.parents:
-        try:
-            mode = parent.stat().st_mode
-        except FileNotFoundError:
+    waiting = list(reversed(path.absolute().parts[1:]))
+    at = "/"
+    links: list[Path] = []
+    while waiting:
+        name = waiting.pop()
+        if name == "..":
+            at = os.path.dirname(at)  # noqa: PTH120 - a text: a path for each step would double the time of a search
             continue
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            problem = f"above {root}, is writable by world and not sticky (mode {stat.S_IMODE(mode):04o})"
-            _refuse(parent, problem, f"chmod o-w {shlex.quote(str(parent))}")
+        step = os.path.join(at, name)  # noqa: PTH118
+        try:
+            # As a rule there is no link, and then this is the only call for the step.
+            target = os.readlink(step) if len(links) < _MOST_LINKS else ""  # noqa: PTH115
+        except OSError:
+            target = ""
+        if not target:
+            at = step
+            continue
+        links.append(Path(step))
+        if target.startswith("/"):
+            at = "/"
+        waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+    return Path(at), links
+
+
+def _is_private_group(group: int) -> bool:
+    """Return True for the group that a system made for the current user alone: it has his name and no other member."""
+    import grp  # here, because few directories above a store are writable by a group
+    import pwd
+
+    try:
+        me, named = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return me.pw_gid == group and named.gr_name == me.pw_name and set(named.gr_mem) <= {me.pw_name}
+
+
+def _has_access_list(directory: Path) -> bool:
+    """Return True if an access control list may let other users write a directory that its group can write."""
+    try:
+        return _ACL in os.listxattr(directory)
+    except OSError:
+        return False
 
 
 def _refuse(path: Path, problem: str, mend: str) -> NoReturn:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dimorph import _lazy
 from dimorph._lazy import logger
 from dimorph.settings import Settings
+from dimorph.store.mark import SWEPT
 from dimorph.store.store import Store
 
 _log = logger("dimorph")
 
 _DAY = 86400.0  # seconds
-# The file whose modification time is that of the last sweep.
-_MARK = "swept"
 
 
 def sweep_daily(store: Store, settings: Settings) -> None:
@@ -21,7 +20,7 @@ def sweep_daily(store: Store, settings: Settings) -> None:
     builds and loads may be about to open them. If the store cannot be swept, a line is logged.
     """
     try:
-        if not store.is_due(_MARK, _DAY):
+        if not store.is_due(SWEPT, _DAY):
             return
         swept = store.sweep()
         days = _lazy.datetime.timedelta

@@ -73,15 +73,21 @@ class Compiler(Protocol):
             memo_dir: as for `compile_command`.
         """
 
-    def identity(self, memo_dir: Path | None) -> Identity:
+    def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
 
     def run(
-        self, command: Sequence[str], *, timeout: float, work_dir: Path, memo_dir: Path, group: Group | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float,
+        work_dir: Path,
+        memo_dir: Path | None,
+        group: Group | None = None,
     ) -> Completed:
         """Run a command line of `compile_command` in `work_dir`; see `dimorph.toolchain.process.run`."""
 
-    def hint(self, memo_dir: Path) -> str:
+    def hint(self, memo_dir: Path | None) -> str:
         """Return why the next compile takes unusually long, for a message; empty if it does not.
 
         Args:

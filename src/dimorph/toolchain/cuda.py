@@ -110,7 +110,13 @@ class CudaCompiler(NamedTuple):
         return {**dict(self.variables), **ours}
 
     def run(
-        self, command: Sequence[str], *, timeout: float, work_dir: Path, memo_dir: Path, group: Group | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float,
+        work_dir: Path,
+        memo_dir: Path | None,
+        group: Group | None = None,
     ) -> Completed:
         """Run a command line of `compile_command` in `work_dir`; see `dimorph.toolchain.process.run`.
 
@@ -128,11 +134,13 @@ class CudaCompiler(NamedTuple):
         env = self.environment(work_dir, memo_dir)
         return process.run(command, timeout=timeout, cwd=work_dir, env=env, group=group)
 
-    def identity(self, memo_dir: Path | None) -> Identity:
+    def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
-        return identify((str(self.program), *self._parts()), self.dialect, self.path, memo_dir, self.variables)
+        return identify(
+            (str(self.program), *self._parts()), self.dialect, self.path, memo_dir, self.variables, keep=keep
+        )
 
-    def hint(self, memo_dir: Path) -> str:
+    def hint(self, memo_dir: Path | None) -> str:
         """Return an empty text: every compile takes about as long as another."""
         return ""
 

@@ -93,12 +93,18 @@ class HostCompiler(NamedTuple):
             env["ZIG_LOCAL_CACHE_DIR"] = str(work_dir / "zig-local")
         return env
 
-    def identity(self, memo_dir: Path | None) -> Identity:
+    def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler; see `dimorph.toolchain.identity`."""
-        return identify(self.command, self.dialect, self.path, memo_dir, self.variables)
+        return identify(self.command, self.dialect, self.path, memo_dir, self.variables, keep=keep)
 
     def run(
-        self, command: Sequence[str], *, timeout: float, work_dir: Path, memo_dir: Path, group: Group | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float,
+        work_dir: Path,
+        memo_dir: Path | None,
+        group: Group | None = None,
     ) -> Completed:
         """Run a command line of `compile_command` in `work_dir`; see `dimorph.toolchain.process.run`."""
         from dimorph.toolchain import process  # here, because only a build needs it
@@ -106,14 +112,14 @@ class HostCompiler(NamedTuple):
         env = self.environment(work_dir, memo_dir)
         return process.run(command, timeout=timeout, cwd=work_dir, env=env, group=group)
 
-    def hint(self, memo_dir: Path) -> str:
+    def hint(self, memo_dir: Path | None) -> str:
         """Return that zig builds its C++ library first, where it has not done so."""
-        first = self.dialect == "zig" and not (memo_dir / "zig").is_dir()
+        first = self.dialect == "zig" and not (memo_dir and (memo_dir / "zig").is_dir())
         return "the first compile with zig builds its C++ library, which takes minutes" if first else ""
 
-    def known_identity(self, memo_dir: Path) -> Identity | None:
+    def known_identity(self, memo_dir: Path | None) -> Identity | None:
         """Return the identity if it was found out before; see `dimorph.toolchain.identity.known`."""
-        return known(self.command, self.dialect, self.path, memo_dir, self.variables)
+        return memo_dir and known(self.command, self.dialect, self.path, memo_dir, self.variables)
 
     def suffix(self, target: Level) -> str:
         """Return `.so`: host code becomes a shared object."""

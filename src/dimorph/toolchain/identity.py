@@ -11,14 +11,16 @@ are unchanged, a later call starts no process and reads none of the files.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimorph import _lazy
+from dimorph import _lazy, records
 from dimorph._lazy import logger
 from dimorph.errors import ToolchainError
 
@@ -43,12 +45,24 @@ class Identity(NamedTuple):
     description: str
 
 
+@dataclass(frozen=True)
+class _Memo:
+    """The content of the file that keeps an identity; of each file that was hashed it has the `_stamp`."""
+
+    format: int
+    id: str
+    description: str
+    files: list[tuple[str, int, int, int]]
+
+
 def identify(
     command: Sequence[str],
     dialect: str,
     path: str,
     memo_dir: Path | None,
     variables: Sequence[tuple[str, str]] = (),
+    *,
+    keep: bool = True,
 ) -> Identity:
     """Return the identity of the compiler that `command` starts.
 
@@ -58,6 +72,7 @@ def identify(
         path: the PATH in which the program finds the programs that it starts.
         memo_dir: the directory for results, created if missing; None or an unwritable directory: results are not kept.
         variables: the variables of the environment that the program gets besides PATH.
+        keep: False to keep no result, but to use one that is there.
 
     Raises:
         ToolchainError: the program cannot be run, or its C++ compiler proper is missing.
@@ -77,7 +92,7 @@ def identify(
             f"{command[0]} cannot be identified, because a file of it cannot be read: {error}"
         ) from error
     result = Identity(digest, probe.describe(command, dialect, path, variables))
-    if memo is not None:
+    if memo is not None and keep:
         content = {"format": _FORMAT, "id": result.id, "description": result.description, "files": stamps}
         _remember(memo, content)
     return result
@@ -124,25 +139,31 @@ def _digest(file: str) -> bytes:
     return content.digest()
 
 
-def _stamp(file: str) -> list[str | int]:
+def _stamp(file: str) -> tuple[str, int, int, int]:
     # Follows links: a link that is switched to another compiler leads to another inode.
     status = os.stat(file)  # noqa: PTH116 (done for each file in each process: Path.stat takes twice as long)
-    return [file, status.st_ino, status.st_size, status.st_mtime_ns]
+    return file, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=16)  # each search reads the same few memos again
+def _parsed(text: bytes) -> _Memo:
+    with records.errors_in("the identity of a compiler"):
+        return records.parse(_Memo, _lazy.json.loads(text), "memo")
 
 
 def _recall(memo: Path) -> Identity | None:
     """Return the identity kept in a memo if every file is unchanged; None also for a memo that cannot be read."""
     try:
         stamp = _stamp(str(memo))
-        if _read.get(memo, ((), {}))[0] != stamp:
-            _read[memo] = stamp, _lazy.json.loads(memo.read_bytes())
+        if memo not in _read or _read[memo][0] != stamp:
+            _read[memo] = stamp, _parsed(records.read(memo, records.open_own))
         kept = _read[memo][1]
-        unchanged = kept["files"] and all(_stamp(stamp[0]) == stamp for stamp in kept["files"])
-        if unchanged and kept["format"] == _FORMAT and re.fullmatch("[0-9a-f]{16}", kept["id"]):
-            return Identity(kept["id"], str(kept["description"]))
+        unchanged = kept.files and all(_stamp(stamp[0]) == stamp for stamp in kept.files)
+        if unchanged and kept.format == _FORMAT and re.fullmatch("[0-9a-f]{16}", kept.id):
+            return Identity(kept.id, kept.description)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError) as error:
         _log.debug("%s: not usable, so the compiler is identified again: %s", memo, error)
     return None
 
@@ -155,6 +176,7 @@ def _remember(memo: Path, content: Mapping[str, object]) -> None:
             directory.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=memo.parent) as private:
             written = Path(private, memo.name)
+            written.touch(0o600)
             written.write_text(_lazy.json.dumps(content))
             written.replace(memo)
     except OSError as error:
