@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-# Literals are matched first, so that a comment mark inside one is left alone.
-_TOKENS = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*?\*/', re.DOTALL)
+# Literals are matched first, so that a comment mark inside one is left alone; numbers too, because the quotes between
+# their digits begin no character, and raw strings, because a quote does not end them.
+_TOKENS = re.compile(
+    r"""\b(?:u8|[uUL])?R"(?P<mark>[^()\\\s]{0,16})\(.*?\)(?P=mark)"|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
+    r"""|\b\d(?:'?[\w.])*|//[^\n]*|/\*.*?\*/""",
+    re.DOTALL,
+)
 
 
 def without_comments(text: str) -> str:
     """Return C++ text without comments and blank lines, the form that content keys hash."""
-    stripped = _TOKENS.sub(lambda m: m.group(0) if m.group(0)[0] in "\"'" else " ", text)
-    return "\n".join(line.rstrip() for line in stripped.splitlines() if line.strip())
+    stripped = _TOKENS.sub(lambda m: " " if m.group(0)[0] == "/" else m.group(0), text)
+    return "\n".join(line.rstrip() for line in stripped.split("\n") if line.strip())
 
 
 def parameter_list(text: str, function: str) -> str | None:
