@@ -68,7 +68,7 @@ def _verdict(
 ) -> Verdict:
     target = levels(unit, settings)[0]
     key = unit.key(target, settings)
-    found = search(unit, settings, policy, beside)
+    found = search(unit, settings, policy, beside, keep=False)
     if isinstance(found, Resolution):
         meta = found.artifact.meta
         serves, fails = f"{found.place}, for {meta.target}, made by {meta.toolchain}", False

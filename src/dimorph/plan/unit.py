@@ -102,14 +102,17 @@ class Unit:
             target=target.name,
         )
 
-    def rescanned(self) -> Unit:
+    def rescanned(self, files: Files) -> Unit:
         """Return the same unit with its sources scanned again.
+
+        Args:
+            files: the files already read; none, to see whether any has changed.
 
         Raises:
             DeclarationError: as for `entry_unit`.
         """
         generated = {header_name(self.kernel): self.header}
-        return replace(self, sources=Scanner(self.include_dirs, generated).scan(self.names))
+        return replace(self, sources=Scanner(self.include_dirs, generated, files).scan(self.names))
 
 
 def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> Unit:
@@ -125,7 +128,7 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
     kernel = instantiations.kernel
     path = kernel.root / kernel.entry
     try:
-        entry = path.read_text("utf-8")
+        entry = path.read_text("utf-8", "surrogateescape")
     except OSError as error:
         raise DeclarationError(f"kernel {kernel.name}: entry {path}: {error.strerror}") from error
     exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}

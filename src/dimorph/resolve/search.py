@@ -13,6 +13,7 @@ from dimorph.errors import StoreRefused, ToolchainError
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import Unit
 from dimorph.resolve.levels import compiler, levels
+from dimorph.resolve.reads import changed
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
 from dimorph.store.layers import Layer, fallback_stores, layers, memo_dir
@@ -44,7 +45,9 @@ class Resolution:
         return f"{self.unit.label}: {self.place}, {target}, {toolchain}{why}"
 
 
-def search(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = ()) -> Resolution | list[str]:
+def search(
+    unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = (), *, keep: bool = True
+) -> Resolution | list[str]:
     """Search for the artifact of a unit without compiling; return a reason for each layer if none holds it.
 
     Args:
@@ -52,6 +55,7 @@ def search(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] =
         settings: the stores and target levels to search.
         policy: `auto`, `aot` or `jit`.
         beside: source directories of other kernels whose packaged artifacts may hold it.
+        keep: let the user's store keep that what an artifact's compile read is unchanged; False: write nothing.
     """
     passed: list[str] = []
     fitting = levels(unit, settings)
@@ -65,7 +69,7 @@ def search(unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] =
         # Where a compiler is installed, an artifact of the user's store serves only if a build would make the same: for
         # the best level, by that compiler.
         required = None if layer.any_compiler else available
-        artifact, why = _search_layer(layer, fitting[:1] if required else fitting, key_of, required)
+        artifact, why = _search_layer(layer, fitting[:1] if required else fitting, key_of, required, unit, keep)
         if artifact:
             return Resolution(unit, artifact, layer.name, tuple(passed))
         passed.append(f"{layer.name}: {why}")
@@ -95,7 +99,12 @@ def _available_compiler(unit: Unit, settings: Settings) -> Compiler | None:
 
 
 def _search_layer(
-    layer: Layer, fitting: Sequence[Level], key_of: Callable[[Level], str], required: Compiler | None
+    layer: Layer,
+    fitting: Sequence[Level],
+    key_of: Callable[[Level], str],
+    required: Compiler | None,
+    unit: Unit,
+    keep: bool,
 ) -> tuple[Artifact | None, str]:
     """Return an artifact of one layer for the best level that it holds; or None, and why there is none.
 
@@ -103,7 +112,9 @@ def _search_layer(
         layer: the layer to search.
         fitting: the target levels or architectures that may serve, best first.
         key_of: returns the unit's key for one of them.
-        required: the compiler that must have made the artifact; None: any compiler.
+        required: the compiler that must have made the artifact, from files that are still the same; None: any compiler.
+        unit: the unit.
+        keep: as for `search`.
     """
     why = "not there"
     stores = (layer.store, *(() if layer.any_compiler else fallback_stores()))
@@ -121,6 +132,8 @@ def _search_layer(
                 why = f"made by {artifact.meta.toolchain}, the compiler here is {identity.description}"
                 if artifact.meta.toolchain_id != identity.id:
                     artifact = store.find(key, identity.id)
+                if artifact and (stale := changed(artifact, unit, required, memo_dir(store))):
+                    artifact, why = None, stale
             if artifact and (too_new := _driver_too_old(artifact)):
                 why = too_new
             elif artifact and artifact.meta.ffi_abi == FFI_ABI:

@@ -92,6 +92,11 @@ class Files:
             self._contents[file_id] = _content(path)
         return file_id, self._contents[file_id]
 
+    @staticmethod
+    def checksum(content: bytes) -> str:
+        """Return the SHA-256 of a file's content, 64 hex digits."""
+        return _lazy.hashlib.sha256(content).hexdigest()
+
     def _directory(self, path: str) -> tuple[int, int] | None:
         if path not in self._directories:
             try:
@@ -115,7 +120,7 @@ def _content(path: str) -> Content | None:
         if error.errno in _NOT_THERE:
             return None
         raise
-    return Content(_lazy.hashlib.sha256(content).hexdigest(), mentions(content))
+    return Content(Files.checksum(content), mentions(content))
 
 
 class Scanner:
@@ -285,8 +290,8 @@ def mentions(content: bytes) -> Mentions:
         # Few directives but includes name anything, and the patterns for them are slow.
         lines = [line for line in text.split("\n") if ("if" in line or "define" in line) and _may_ask(line)]
         if lines:
-            _conditions("\n".join(lines), found, calls)
-            _definitions("\n".join(lines), found, wrappers, calls)
+            _conditions("\n".join(lines), found, calls, computed=text is plain)
+            _definitions("\n".join(lines), found, wrappers, calls, computed=text is plain)
     if (".incbin" in raw or ".include" in raw) and "asm" in raw and (reads := _ASSEMBLED.search(raw)):
         found[Mention(reads[1], computed=True)] = None
     return Mentions(tuple(found), frozenset(wrappers), tuple(calls))
@@ -296,14 +301,16 @@ def _may_ask(line: str) -> bool:
     return '"' in line or "<" in line or "(" in line or "__has_" in line
 
 
-def _conditions(text: str, found: dict[Mention, None], calls: dict[tuple[str, Mention], None]) -> None:
-    """Add the headers that conditions ask for, and the macros that they call."""
+def _conditions(
+    text: str, found: dict[Mention, None], calls: dict[tuple[str, Mention], None], *, computed: bool
+) -> None:
+    """Add the headers that conditions ask for, and the macros that they call; with `computed`, also computed names."""
     for condition in _CONDITION.finditer(text):
         line = condition[0]
         if '"' in line or "<" in line:
             for match in _PROBE_BY_ANY.finditer(line):
                 found[_mention(match)] = None
-        if asked := _PROBE_COMPUTED.search(line):
+        if computed and (asked := _PROBE_COMPUTED.search(line)):
             found[_mention(asked)] = None
         if "(" in line:
             for match in _CALL.finditer(line):
@@ -312,14 +319,19 @@ def _conditions(text: str, found: dict[Mention, None], calls: dict[tuple[str, Me
 
 
 def _definitions(
-    text: str, found: dict[Mention, None], wrappers: set[str], calls: dict[tuple[str, Mention], None]
+    text: str,
+    found: dict[Mention, None],
+    wrappers: set[str],
+    calls: dict[tuple[str, Mention], None],
+    *,
+    computed: bool,
 ) -> None:
-    """Add the macros that stand for `__has_include`, and what the bodies of macros call."""
+    """Add the macros that stand for `__has_include`, and what the bodies of macros call; `computed` as above."""
     for match in _DEFINE.finditer(text):
         body = match[3]
         if "__has_" in body and re.search(_HAS, body):
             wrappers.add(match["macro"])
-            asked = _PROBE_COMPUTED.search(body)
+            asked = _PROBE_COMPUTED.search(body) if computed else None
             word = re.match(r"\w+", asked["computed"]) if asked else None
             if asked and (word is None or word[0] not in re.findall(r"\w+", match["parameters"] or "")):
                 found[_mention(asked)] = None

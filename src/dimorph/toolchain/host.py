@@ -44,6 +44,7 @@ class HostCompiler(NamedTuple):
         debug: bool = False,
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
+        listing: bool = False,
     ) -> list[str]:
         """Return the command line that compiles and links `source` to the shared object `output`.
 
@@ -60,8 +61,17 @@ class HostCompiler(NamedTuple):
             "-o",
             str(output),
             *flags.LINK,
+            *(flags.LISTING[self.dialect] if listing else ()),
             *extra_flags,
         ]
+
+    def roots(self) -> dict[str, Path]:
+        """Return the directory of zig, which holds all its headers; others lie in fixed places."""
+        return {"zig": Path(self.command[0]).resolve().parent} if self.dialect == "zig" else {}
+
+    def tools(self) -> tuple[str, ...]:
+        """Return the assembler and the linker, unless they are part of the compiler."""
+        return {"gcc": ("as", "ld"), "clang": ("ld",), "zig": ()}[self.dialect]
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
         """Return the complete environment for a compile.
