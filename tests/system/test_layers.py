@@ -21,6 +21,7 @@ FLOORS = [
     "errors",
     "_lazy",
     "_fork",
+    "_cxxflags",
     "settings",
     "declare",
     "source",
