@@ -406,6 +406,14 @@ def test_a_stale_copy_of_the_generated_header_is_refused(copy_of: Callable[..., 
         kernel.load(width=1, depth=1)
 
 
+@pytest.mark.parametrize("misspelt", ["includes", "../third-party", "pick.cc"])
+def test_an_include_directory_that_does_not_exist_is_named(copy_of: Callable[..., dm.Kernel], misspelt: str) -> None:
+    """Without it, a header of the same name in the system's directories would be compiled."""
+    kernel = copy_of(PICK, include_dirs=("..", misspelt))
+    with pytest.raises(dm.DeclarationError, match=rf"kernel pick: include_dirs: '{misspelt}': there is no directory /"):
+        kernel.load(width=1, depth=1)
+
+
 @pytest.fixture(autouse=True)
 def _compiler_there() -> Iterator[None]:
     assert shutil.which("g++"), "these tests compare with g++"
