@@ -242,6 +242,7 @@ def test_a_wheel_whose_sources_were_edited_is_not_used_and_the_log_says_why(
     found, _, file = environment.run(EDITED, PYTHONPATH=str(edited.parent))
     assert Path(file).parent == edited
     assert reason in found
+    assert "source changed: csrc/reduce.h" in found
     compiler = with_compiler(environment, tmp_path / "store")
     found, records, _ = environment.run(EDITED, PYTHONPATH=str(edited.parent), **compiler)
     assert found == [104.0]

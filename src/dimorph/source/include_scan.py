@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from dimorph import _lazy
 from dimorph.errors import DeclarationError
-from dimorph.source.cpp_text import without_comments
+from dimorph.source.cpp_text import without_comments, without_line_comments
 
 # Characters that the compiler takes for a blank inside a line.
 _B = r"[ \t\f\v\r\0]*"
@@ -46,13 +46,18 @@ _TRIGRAPH_SPLICE = re.compile(r"\?\?/[ \t\f\v\0]*\r?\n")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
+# The directory of Dimorph's own headers and sources.
+_OWN = f"{Path(__file__).parent.parent}/"
+
+
 class SourceFile(NamedTuple):
     """A project file that a compile can include.
 
     Attributes:
         logical: its name in content keys: `<position of the include directory>:<name below it>`.
         path: its path.
-        sha256: the SHA-256 of its content, 64 hex digits.
+        sha256: the SHA-256 of its content, 64 hex digits; of a header of Dimorph, that of its content without comments,
+            because packaged artifacts are found by it.
     """
 
     logical: str
@@ -61,7 +66,7 @@ class SourceFile(NamedTuple):
 
 
 class Content(NamedTuple):
-    """The content of a file: its SHA-256 (64 hex digits) and its include directives."""
+    """The content of a file: its SHA-256 as in `SourceFile`, and its include directives."""
 
     sha256: str
     mentions: Mentions
@@ -120,7 +125,8 @@ def _content(path: str) -> Content | None:
         if error.errno in _NOT_THERE:
             return None
         raise
-    return Content(Files.checksum(content), mentions(content))
+    code = without_line_comments(content) if path.startswith(_OWN) else content
+    return Content(Files.checksum(code), mentions(content))
 
 
 class Scanner:
