@@ -27,36 +27,6 @@ _OURS = ("PATH", "LC_ALL", "TMPDIR")
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
-# Beginnings of flags that name files or directories. A change of such a file would not change a key.
-_READS_FILES = (
-    "-I",
-    "-include",
-    "-imacros",
-    "-isystem",
-    "-iquote",
-    "-idirafter",
-    "-iprefix",
-    "-iwith",
-    "-isysroot",
-    "-cxx-isystem",
-    "--include",
-    "--sysroot",
-    "-B",
-    "-L",
-    "-l",
-    "-T",
-    "-specs",
-    "--specs",
-    "-wrapper",
-    "-fplugin",
-    "-fprofile-use",
-    "-fauto-profile",
-    "-Xclang",
-    "-Wp,",
-    "-Wl,-T",
-    "-Wl,--version-script",
-)
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -95,7 +65,10 @@ class Settings:
     """
 
     cxxflags: tuple[str, ...] = ()
-    """Flags added to every compile of host code; they are part of its key. Flags that name files are refused."""
+    """Flags added to every compile of host code; they are part of its key. Admitted are flags of optimisation, debug
+    information, code generation, warnings, macros and the language (`-O`, `-g`, `-f`, `-m`, `-W`, `-D`, `-U`, `-std=`),
+    except those that name files or stop the compile early, and `native`, which means another thing on every machine.
+    """
 
     nvcc: str | None = None
     """The nvcc that compiles device code: a path or a name. Default: NVRTC, or nvcc if NVRTC is not installed, each
@@ -320,11 +293,16 @@ def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:
         flags = tuple(shlex.split(env.get(name, "")))
     except ValueError as error:
         raise ValueError(f"{name}: expected flags as a shell splits them: {error}, got {env[name]!r}") from error
+    if not flags:
+        return ()
+    from dimorph import _cxxflags  # here, because few have flags, and its patterns take a while
+
     for flag in flags:
-        if flag.startswith(_READS_FILES) or not flag.startswith("-"):
+        if _cxxflags.refused(flag):
             raise ValueError(
-                f"{name}: {flag} makes the compiler read files whose content is not part of the keys; "
-                "name the directories of a kernel's headers in its `include_dirs`"
+                f"{name}: {flag} is not admitted: expected flags of the kinds -O -g -f -m -W -D -U -std= that name no "
+                "file, because no key would cover its content (a kernel's `include_dirs` name directories of headers), "
+                "leave the output an object, and mean the same on every machine"
             )
     return flags
 

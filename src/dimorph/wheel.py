@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import calendar
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -41,7 +42,9 @@ from dimorph.aot.discover import load_kernels
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import instantiate
 from dimorph.errors import BuildError, DeclarationError, LoadError
+from dimorph.plan.unit import case_unit, device_unit, entry_unit
 from dimorph.settings import Settings, current
+from dimorph.source.include_scan import Files
 from dimorph.store.layers import PACKAGED
 from dimorph.toolchain import elf, targets
 
@@ -199,6 +202,7 @@ def _add_artifacts(tree: Path, config: Config, settings: Settings, made: float) 
     with _importing_from(tree, config):
         for kernel in _declared(tree, config):
             _check_sources(kernel, tree, config)
+            _check_headers(kernel, tree, config)
             try:
                 report = aot.build(
                     instantiate(kernel),
@@ -256,6 +260,43 @@ def _check_sources(kernel: Declaration, tree: Path, config: Config) -> None:
     for name in (kernel.entry, *kernel.case, *kernel.device):
         if not (kernel.root / name).is_file():
             raise _not_in_wheel(kernel, (kernel.root / name).relative_to(tree).as_posix(), config)
+
+
+def _check_headers(kernel: Declaration, tree: Path, config: Config) -> None:
+    """Refuse a wheel that lacks headers of the project, because the system's would be compiled instead.
+
+    Raises:
+        DeclarationError: a directory of headers lies outside of the wheel, or a header that the project has is not in
+            the wheel; the message names it.
+    """
+    for name in kernel.include_dirs:
+        directory = (kernel.root / name).resolve()
+        if tree not in directory.parents:
+            raise DeclarationError(
+                f"kernel {kernel.name}: include_dirs: {name!r} lies outside of the wheel, so an installed kernel would "
+                "be compiled with other headers: move the headers into the package"
+            )
+        if not directory.is_dir():
+            raise _not_in_wheel(kernel, directory.relative_to(tree).as_posix(), config)
+    first = next(iter(instantiate(kernel)))
+    units = [entry_unit(first.alone()), *([case_unit(first)] if kernel.case else [])]
+    units += [device_unit(first, ())] if kernel.device else []
+    files = Files()
+    contents = [files.read(source.path)[1] for unit in units for source in unit.sources]
+    named = {mention.name for content in contents if content for mention in content.mentions.found}
+    for root in _checkouts(kernel, tree):
+        for folder, name in itertools.product((".", *kernel.include_dirs), sorted(named)):
+            here = kernel.root / folder / name
+            if (root / folder / name).is_file() and not here.is_file():
+                raise _not_in_wheel(kernel, os.path.normpath(here.relative_to(tree)), config)
+
+
+def _checkouts(kernel: Declaration, tree: Path) -> list[Path]:
+    """Return the directories of the project, from which the hook is called, that hold the sources of a kernel."""
+    entry = (kernel.root / kernel.entry).relative_to(tree)
+    depth = len(Path(kernel.entry).parts)
+    found = Path.cwd().rglob(entry.name)
+    return [path.parents[depth - 1] for path in found if path.parts[-len(entry.parts) :] == entry.parts]
 
 
 def _not_in_wheel(kernel: Declaration, file: str, config: Config) -> DeclarationError:

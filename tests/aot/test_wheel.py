@@ -242,6 +242,7 @@ def test_a_wheel_whose_sources_were_edited_is_not_used_and_the_log_says_why(
     found, _, file = environment.run(EDITED, PYTHONPATH=str(edited.parent))
     assert Path(file).parent == edited
     assert reason in found
+    assert "source changed: csrc/reduce.h" in found
     compiler = with_compiler(environment, tmp_path / "store")
     found, records, _ = environment.run(EDITED, PYTHONPATH=str(edited.parent), **compiler)
     assert found == [104.0]
@@ -336,6 +337,49 @@ def test_a_source_that_is_not_in_the_wheel_is_named(left_out: str, named: str, p
     with pytest.raises(dm.DeclarationError, match=rf"{re.escape(named)} is not in the wheel.*hatchling\.build"):
         wheel.build_wheel(str(tmp_path))
     assert list(tmp_path.glob("*.whl")) == []
+
+
+def kernels_with(project: Path, include_dirs: list[str], include: str) -> None:
+    """Give row_dot include directories, and let its case include a header."""
+    declared = project / "src" / "rowmath" / "kernels.py"
+    old = 'entry="csrc/row_dot.cc",'
+    declared.write_text(declared.read_text().replace(old, f"{old} include_dirs={include_dirs!r},"))
+    case = project / "src" / "rowmath" / "csrc" / "row_dot_case.cc"
+    case.write_text(f"#include {include}\n" + case.read_text())
+    change(project, '"rowmath.kernels"', '"rowmath.kernels:row_dot"')
+
+
+def test_headers_outside_of_the_package_are_refused(project: Path, tmp_path: Path) -> None:
+    """The project has its own copy; in the wheel, another one in /usr/include would be compiled silently."""
+    (project / "third_party").mkdir()
+    (project / "third_party" / "zlib.h").write_text("")
+    kernels_with(project, ["../../third_party"], "<zlib.h>")
+    with pytest.raises(dm.DeclarationError, match=r"'\.\./\.\./third_party' lies outside of the wheel"):
+        wheel.build_wheel(str(tmp_path))
+
+
+@pytest.mark.parametrize("left_out", ["vendored", "*.hpp"])
+def test_headers_that_the_wheel_lacks_and_the_system_may_have_are_named(
+    left_out: str, project: Path, tmp_path: Path
+) -> None:
+    vendored = project / "src" / "rowmath" / "vendored"
+    vendored.mkdir()
+    for name in ("string.hpp", "other.h"):
+        (vendored / name).write_text("")
+    kernels_with(project, ["vendored"], "<string.hpp>")
+    packages = 'packages = ["src/rowmath"]'
+    change(project, packages, f'{packages}\nexclude = ["{left_out}"]')
+    expected = "rowmath/vendored is not" if left_out == "vendored" else r"rowmath/vendored/string\.hpp is not"
+    with pytest.raises(dm.DeclarationError, match=expected):
+        wheel.build_wheel(str(tmp_path))
+
+
+def test_a_package_with_include_dirs_of_its_own_is_built(project: Path, tmp_path: Path) -> None:
+    vendored = project / "src" / "rowmath" / "vendored"
+    vendored.mkdir()
+    (vendored / "vendored.hpp").write_text("")
+    kernels_with(project, ["vendored"], "<vendored.hpp>")
+    assert wheel.build_wheel(str(tmp_path)).startswith("rowmath-1.0-py3-none-")
 
 
 def test_no_compiler_is_a_clear_error(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from dimorph import settings
 from dimorph.plan import key as digests
 from dimorph.plan import unit as plan
 from dimorph.plan.key import content_key, digest
+from dimorph.source import include_scan
+from dimorph.source.cpp_text import without_line_comments
 from dimorph.source.include_scan import SourceFile
 from dimorph.toolchain import targets
 from support.kernels import FUNCTOR, KINDS, PICK, PLAIN, SHIFT
@@ -81,6 +83,60 @@ def test_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_comments_of_the_header_and_places_of_files_do_not_count() -> None:
     assert _key(header="// declared today\n#define X 1 /* one */\n\n") == _key()
     assert _key(sources=[SourceFile("0:a.cc", "/elsewhere/a.cc", "1" * 64)]) == _key()
+
+
+CODE = b'int x;\n#define Y \\\n  // in a macro\n  1\nconst char* s = "//"; // after a string\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"// first\n" + CODE,
+        CODE.replace(b"int x;", b"int x;  // x"),
+        CODE.replace(b"int x;\n", b"  // one\n\t//two\nint x;\n"),
+        CODE + b"// last",
+    ],
+)
+def test_line_comments_are_left_out(text: bytes) -> None:
+    assert without_line_comments(text) == without_line_comments(CODE) == CODE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"// spliced \\\nint x;\n",
+        b"#define X \\\n// in a macro\nint x;\n",
+        b"/* open\n// */ int x;\n",
+        b'R"(\n// text\n)"\n',
+        b'char* s = "// text";\n',
+        b"#include <a//b.h>\n",
+        b"char c = '\"'; // '\"'\n",
+    ],
+)
+def test_what_only_looks_like_a_comment_counts(text: bytes) -> None:
+    assert without_line_comments(text) == text
+
+
+def test_comments_of_dimorphs_own_headers_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packaged artifact serves with every version of Dimorph whose headers have the same code."""
+    own = shutil.copytree(plan.INCLUDE, tmp_path / "package" / "include")
+    monkeypatch.setattr(plan, "INCLUDE", own)
+    monkeypatch.setattr(include_scan, "_OWN", f"{own.parent}/")
+    before = _keys(PICK)
+    header = own / "dimorph" / "entry.h"
+    text = header.read_text()
+    header.write_text("// A longer licence.\n" + text.replace(";\n", ";  // and why\n", 1) + "// The end.\n")
+    assert _keys(PICK) == before
+    header.write_text(text + "int more;\n")
+    assert _keys(PICK)["pick entry"] != before["pick entry"]
+
+
+def test_comments_of_a_projects_sources_count(copy_of: Callable[..., dm.Kernel]) -> None:
+    """They are the project's own, and a debugger shows them."""
+    kernel = copy_of(PICK)
+    before = _keys(kernel)
+    (kernel.root / "pick.cc").write_text("// new\n" + (kernel.root / "pick.cc").read_text())
+    assert _keys(kernel)["pick entry"] != before["pick entry"]
 
 
 def test_a_key_is_64_hex_digits() -> None:
@@ -221,16 +277,63 @@ def test_flags_count_and_what_cannot_change_an_object_does_not(environment: dict
         "-include-pch x",
         "-Wl,-T,x",
         "--include=x.h",
+        # Files to link, and files with more flags.
+        "-Wl,/x.o",
+        "-Wl,@x",
+        "-Wl,-L/x",
+        "-Wl,-lx",
+        "-Wl,--just-symbols=x.o",
+        "-Wl,--dynamic-list=x",
+        "-Xlinker x",
+        "-Wa,-I,/x",
+        "-Wa,@x",
+        "-Xassembler @x",
+        # Other programs, plugins and profiles.
+        "--prefix=/x",
+        "-fuse-ld=gold",
+        "-fpass-plugin=x.so",
+        "-fprofile-instr-use=x",
+        "-fauto-profile=x",
+        "-fprofile-dir=x",
+        "-fsanitize-ignorelist=x",
+        "-fsanitize-blacklist=x",
+        "-fmodule-map-file=x",
+        "-fmodules",
+        "-gsplit-dwarf",
+        "-mllvm",
+        "-ffile-prefix-map=/x=y",
+        "-fdump-tree-all=x",
+        # No shared object comes out, or elsewhere.
+        "-o/x.so",
+        "-o x.so",
+        "-c",
+        "-S",
+        "-E",
+        "-M",
+        "-fsyntax-only",
+        "-x c",
+        "-save-temps",
+        "--version",
+        "-v",
+        "-",
+        "",
+        # Another thing on every machine.
+        "-march=native",
+        "-mtune=native",
     ],
 )
 def test_a_flag_that_makes_the_compiler_read_other_files_is_refused(flag: str) -> None:
     """No key covers the content of such files, so old code would stay in use after they are edited."""
     with pytest.raises((ValueError, dm.DimorphError), match="DIMORPH_CXXFLAGS"):
-        settings.current({"DIMORPH_CXXFLAGS": flag})
+        settings.current({"DIMORPH_CXXFLAGS": flag or "''"})
 
 
 def test_ordinary_flags_are_taken() -> None:
-    flags = "-O1 -DA=1 -UB -Wall -Wno-unused -fno-exceptions -mavx2 -march=x86-64-v3 -g -fopenmp -std=c++20"
+    flags = "-O1 -DA=1 -UB -Wall -Wno-unused -fno-exceptions -mavx2 -march=x86-64-v3 -g -fopenmp -std=c++20 -Ofast -g1"
+    flags += " -fsanitize=address,undefined -fno-sanitize-recover=all -Wshadow=compatible-local -mno-avx512f -ggdb3 -w"
+    flags += " -DTEXT=a/b -D_GLIBCXX_ASSERTIONS -falign-functions=32 -fstack-protector-strong -mprefer-vector-width=512"
+    flags += " -flto -ffast-math -mcmodel=large -std=gnu++17 -gdwarf-4 -pthread --param=max-inline-insns-auto=40"
+    flags += " -Wl,-z,relro -fdiagnostics-color=never -ftrapv -fvisibility=hidden -mtune=skylake"
     assert settings.current({"DIMORPH_CXXFLAGS": flags}).cxxflags == tuple(flags.split())
 
 

@@ -82,6 +82,12 @@ HIDDEN: dict[str, Tree] = {
     "after_an_escape": {"a.cc": 'const char* s = "\\"/*";\n#include "x.h"\n'},
     "after_an_open_comment_mark": {"a.cc": 'const char* s = "/*";\n/**/ #include "x.h"\nconst char* e = "*/";\n'},
     "form_feed": {"a.cc": '\f#include "x.h"\n'},
+    "blanks_of_every_kind": {"a.cc": '\f#\finclude\v"x.h"\n#\vinclude\f<y.h>\n'},
+    "zero_bytes_for_blanks": {"a.cc": b'#\0include\0"x.h"\n'},
+    "spliced_before_blanks": {"a.cc": '#inc\\\f\nlude "x.h"\n#inc\\\v \nlude "y.h"\n'},
+    "raw_string_with_a_mark": {"a.cc": 'const char* s = R"(" /* )";\n#/**/include "x.h"\nconst char* t = R"m(*/)m";\n'},
+    "line_ends_of_other_systems_in_names": {"a.cc": '#include "a\u2028b.h"\n#include "x.h"\n', "a\u2028b.h": ""},
+    "control_characters_in_names": {"a.cc": '#include "a\x1cb.h"\n#include "x.h"\n', "a\x1cb.h": ""},
     "probed": {"a.cc": '#if __has_include("x.h") || __has_include ( <y.h> )\n#endif\n'},
     "blank_in_name": {"a.cc": '#include "my x.h"\n', "my x.h": ""},
     "through_another": {"a.cc": '#include "z.h"\n', "z.h": '#include "x.h"\n'},
@@ -290,6 +296,53 @@ def test_the_same_tree_elsewhere_scans_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '#define HAS __has_include\n#if HAS("extra.h")\n#endif\n',
+        "#define HAS(name) __has_include(name)\n#if HAS(<extra.h>)\n#endif\n",
+        '#define HAS(name) __has_include(name)\n#define EXTRA HAS("extra.h")\n#if EXTRA\n#endif\n',
+        '#include "has.h"\n#if LIBRARY_HAS_INCLUDE /**/ ( /* two\nlines */ <extra.h>)\n#endif\n',
+        '#include "has.h"\n#ifdef A\n#elif defined(B) && LIBRARY_HAS_INCLUDE("extra.h")\n#endif\n',
+        '#include "has.h"\n#define EXTRA LIBRARY_HAS_INCLUDE("extra.h")\n',
+        '#include <string_view>\n#if A_SYSTEM_HEADERS_HAS_INCLUDE("extra.h")\n#endif\n',
+    ],
+    ids=["alias", "function", "in_a_body", "another_file", "elif", "body_of_another_file", "system"],
+)
+def test_a_macro_that_asks_for_a_header_is_followed(tmp_path: Path, text: str) -> None:
+    """{fmt}, libcu++ and many others wrap the question."""
+    wrapper = "#ifdef __has_include\n#  define LIBRARY_HAS_INCLUDE(x) __has_include(x)\n#else\n"
+    wrapper += "#  define LIBRARY_HAS_INCLUDE(x) 0\n#endif\n"
+    _write(tmp_path, {"a.cc": text, "has.h": wrapper})
+    before = _print(tmp_path)
+    _write(tmp_path, {"extra.h": ""})
+    assert _print(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#define HAS(x) __has_include(x)\n#if HAS(HEADER)\n#endif\n",
+        "#define HAS __has_include\n#if A && HAS(HEADER)\n#endif\n",
+        "#define HAS_EXTRA __has_include(HEADER)\n",
+        'int n = 10\'000; const char* s = "\'/*";\n#include HEADER\nconst char* e = "*/";\n',
+        'const char* s = R"(" /* )";\n#include HEADER\nconst char* t = R"( */ ")";\n',
+    ],
+    ids=["function", "alias", "in_a_body", "digit_separator", "raw_string"],
+)
+def test_a_computed_name_is_refused_wherever_it_hides(tmp_path: Path, text: str) -> None:
+    _write(tmp_path, {"a.cc": text})
+    with pytest.raises(dm.DeclarationError, match="HEADER"):
+        _scan(tmp_path)
+
+
+@pytest.mark.parametrize("how", [".incbin", ".include"])
+def test_a_file_that_the_assembler_would_read_is_refused(tmp_path: Path, how: str) -> None:
+    _write(tmp_path, {"a.cc": f'asm(".section .rodata\\n{how} \\"x.bin\\"");\n'})
+    with pytest.raises(dm.DeclarationError, match=rf"a\.cc: `\{how}` makes the assembler read"):
+        _scan(tmp_path)
+
+
+@pytest.mark.parametrize(
     "line", ["#include HEADER", "#include INC(x.h)", "# /* c */ include HEADER", "#if __has_include(HEADER)\n#endif"]
 )
 def test_a_computed_include_of_a_project_file_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
@@ -305,8 +358,10 @@ def test_a_computed_include_of_a_project_file_is_refused_with_its_place(tmp_path
         "#ifndef __has_include\n#define __has_include(name) 0\n#endif\n",
         "#if defined(__has_include)\n#endif\n#ifdef __has_include\n#endif\n",
         '#include "' + "x" * 300 + '.h"\n',
+        "#ifdef __has_include\n#define HAS(x) __has_include(x)\n#else\n#define HAS(x) 0\n#endif\n",
+        'void f(); asm("nop"); int g = list.include("x");\n// .incbin "x"\n',
     ],
-    ids=["comment", "fallback", "defined", "long_name"],
+    ids=["comment", "fallback", "defined", "long_name", "wrapper", "include_of_an_object"],
 )
 def test_what_only_looks_computed_or_cannot_be_a_file_is_not_refused(tmp_path: Path, text: str) -> None:
     _write(tmp_path, {"a.cc": text})
@@ -348,6 +403,14 @@ def test_a_stale_copy_of_the_generated_header_is_refused(copy_of: Callable[..., 
         (kernel.root / name).rename(nested / name)
     (kernel.root / "pick_case.cc").write_text('#include "nested/pick_case.cc"\n')
     with pytest.raises(dm.DeclarationError, match=r"nested/pick_config\.h"):
+        kernel.load(width=1, depth=1)
+
+
+@pytest.mark.parametrize("misspelt", ["includes", "../third-party", "pick.cc"])
+def test_an_include_directory_that_does_not_exist_is_named(copy_of: Callable[..., dm.Kernel], misspelt: str) -> None:
+    """Without it, a header of the same name in the system's directories would be compiled."""
+    kernel = copy_of(PICK, include_dirs=("..", misspelt))
+    with pytest.raises(dm.DeclarationError, match=rf"kernel pick: include_dirs: '{misspelt}': there is no directory /"):
         kernel.load(width=1, depth=1)
 
 

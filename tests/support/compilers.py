@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,4 +48,4 @@ def read_by(compiler: HostCompiler, source: Path, work_dir: Path, **arguments: A
     done = process.run(command, timeout=60.0, cwd=work_dir, env=compiler.environment(work_dir))
     if done.exit_code != 0:
         raise BuildError(done.output)
-    return parse_make_rule(rule.read_text())
+    return parse_make_rule(os.fsdecode(rule.read_bytes()))

@@ -22,6 +22,7 @@ FLOORS = [
     "_lazy",
     "_fork",
     "records",
+    "_cxxflags",
     "settings",
     "declare",
     "source",

@@ -26,6 +26,7 @@ from dimorph.plan.key import digest
 from dimorph.resolve.build import Job, Progress
 from dimorph.resolve.build import build as build_jobs
 from dimorph.resolve.levels import compiler, target_levels
+from dimorph.resolve.reads import find_current
 from dimorph.settings import Settings, current
 from dimorph.store import manifest
 from dimorph.store.artifact import Artifact
@@ -126,7 +127,9 @@ def build(
     try:
         with store.lock(_LOCK):
             before = manifest.read(store)
-            artifacts = {key: found for key in jobs if (found := store.find(key, identities[key]))}
+            artifacts = {
+                key: found for key, job in jobs.items() if (found := _current(store, key, identities[key], job, memo))
+            }
             lacking = {key: job for key, job in jobs.items() if key not in artifacts}
             fresh, compiled = _provide(lacking, identities, config, progress)
             artifacts |= {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
@@ -159,9 +162,9 @@ def _provide(
     """
     own = user_store(settings)
     found: dict[str, Artifact] = {}
-    for key in lacking:
+    for key, job in lacking.items():
         try:
-            if artifact := own.find(key, identities[key]):
+            if artifact := _current(own, key, identities[key], job, memo_dir(own)):
                 found[key] = artifact
         except OSError as error:  # a store that cannot be read counts as empty
             _log.info("%s is not used: %s", own.root, error)
@@ -171,6 +174,11 @@ def _provide(
         compiled = build_jobs(list(missing.values()), settings, own, progress)
         found |= dict(zip(missing, compiled, strict=True))
     return found, len(missing)
+
+
+def _current(store: Store, key: str, toolchain_id: str, job: Job, memo: Path | None) -> Artifact | None:
+    # The directory is packaged, so it holds nothing that differs between machines.
+    return find_current(store, key, toolchain_id, job.unit, job.compiler, memo, keep=False)
 
 
 def _publish(store: Store, artifact: Artifact, created: str | None) -> Artifact:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dimorph.declare.instantiations import InstantiationSet
-from dimorph.errors import ArtifactCorrupt, DeclarationError, DimorphError, ToolchainError
+from dimorph.errors import DeclarationError, DimorphError, ToolchainError
 from dimorph.plan.key_diff import differences
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.load_plan import load_plan
 from dimorph.plan.unit import Unit, case_unit, device_unit, entry_unit
 from dimorph.resolve.levels import archs_here, compiler, levels, target_levels
 from dimorph.resolve.missing import build_command
+from dimorph.resolve.near import compared, describe, near, values_text
 from dimorph.resolve.search import Resolution, search
 from dimorph.resolve.wider import serving_set
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact, is_hex
-from dimorph.store.layers import Layer, layers
+from dimorph.store.layers import layers
 from dimorph.toolchain.archs import by_name
-
-# The most combinations of values that a line lists.
-_MOST = 8
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,8 @@ def _verdict(
         serves, fails = _without(unit, settings, policy, target.name)
         artifact, passed = None, tuple(found)
     searched = layers(unit.kernel.root, settings, beside, read_only=True)[: len(passed)]
-    near = tuple(line for layer in searched for line in _near(layer, unit, settings, held))
-    return Verdict(unit, key, artifact, serves, fails, passed, near)
+    others = tuple(line for layer in searched for line in near(layer, unit, settings, held))
+    return Verdict(unit, key, artifact, serves, fails, passed, others)
 
 
 def _without(unit: Unit, settings: Settings, policy: str, target: str) -> tuple[str, bool]:
@@ -91,54 +88,6 @@ def _without(unit: Unit, settings: Settings, policy: str, target: str) -> tuple[
     except ToolchainError as error:
         return f"fails: {error}; or {mend}", True
     return f"would be compiled by {used.command[0]} for {target}", False
-
-
-def _near(layer: Layer, unit: Unit, settings: Settings, held: dict[Path, list[Artifact]]) -> Iterator[str]:
-    """Describe what a layer holds of the same unit under other keys: the newest artifact, and how its key differs.
-
-    Args:
-        layer: the layer to search.
-        unit: the unit that the load needs.
-        settings: the settings of the load.
-        held: the artifacts of stores that were already listed, by directory; extended here.
-    """
-    targets = levels(unit, settings)
-    keys = {target.name: unit.key(target, settings) for target in targets}
-    if layer.store.root not in held:
-        try:
-            held[layer.store.root] = [item for item in layer.store.entries() if isinstance(item, Artifact)]
-        except OSError:
-            held[layer.store.root] = []  # `passed` says why it cannot be read
-    same = [a for a in held[layer.store.root] if (a.meta.kernel, a.meta.kind) == (unit.kernel.name, unit.kind)]
-    others = [a for a in same if a.meta.specialization == unit.values and a.meta.key not in keys.values()]
-    if others:
-        # An artifact for a level of this load is closer than a newer one for another level.
-        closest = max(others, key=lambda a: (a.meta.target in keys, a.meta.created_at()))
-        level = next((target for target in targets if target.name == closest.meta.target), targets[0])
-        yield f"{layer.name} holds it as {describe(closest)}, with another key:"
-        yield from (f"  {line}" for line in _compared(closest, KeyRecord.of(unit, level, settings)))
-    elif same and not any(a.meta.specialization == unit.values for a in same):
-        values = sorted({_values(artifact) or "several values" for artifact in same})
-        more = f" and {len(values) - _MOST} more" if len(values) > _MOST else ""
-        yield f"{layer.name} holds this {unit.kind} for: {'; '.join(values[:_MOST])}{more}"
-
-
-def _compared(artifact: Artifact, now: KeyRecord) -> list[str]:
-    try:
-        lines = differences(KeyRecord.recorded(artifact), now)
-    except (ArtifactCorrupt, OSError) as error:
-        return [f"cannot be compared: {error}"]
-    return lines or ["no recorded part of the key differs: another version of Dimorph made it"]
-
-
-def describe(artifact: Artifact) -> str:
-    """Describe an artifact in a few words: the first digits of its key, target, time and compiler."""
-    meta = artifact.meta
-    return f"{meta.key[:12]} ({meta.target}, {meta.created_at():%Y-%m-%d %H:%M} UTC, {meta.toolchain})"
-
-
-def _values(artifact: Artifact) -> str:
-    return ", ".join(f"{name}={text}" for name, text in artifact.meta.specialization.items())
 
 
 def _cases(instantiations: InstantiationSet) -> list[Unit]:
@@ -167,13 +116,13 @@ def against(instantiations: InstantiationSet, other: str, settings: Settings) ->
         units = [device_unit(specialization, (by_name(meta.target),)) for specialization in instantiations]
     unit = next((u for u in units if u.values == meta.specialization), units[0] if len(units) == 1 else None)
     if unit is None:
-        raise DeclarationError(f"{other}: it is for {_values(artifact)}, which is not among the requested values")
+        raise DeclarationError(f"{other}: it is for {values_text(artifact)}, which is not among the requested values")
     level = next((t for t in levels(unit, settings) if t.name == meta.target), levels(unit, settings)[0])
     key = unit.key(level, settings)
     lines = [f"then: {describe(artifact)}", f"now:  {key[:12]} ({unit.label}, {level.name})"]
     if key == meta.key:
         return [*lines, "the keys are equal"]
-    return [*lines, *_compared(artifact, KeyRecord.of(unit, level, settings))]
+    return [*lines, *compared(artifact, KeyRecord.of(unit, level, settings))]
 
 
 def between(first: InstantiationSet, second: InstantiationSet, settings: Settings) -> list[str]:

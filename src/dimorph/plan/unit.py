@@ -102,14 +102,17 @@ class Unit:
             target=target.name,
         )
 
-    def rescanned(self) -> Unit:
+    def rescanned(self, files: Files) -> Unit:
         """Return the same unit with its sources scanned again.
+
+        Args:
+            files: the files already read; none, to see whether any has changed.
 
         Raises:
             DeclarationError: as for `entry_unit`.
         """
         generated = {header_name(self.kernel): self.header}
-        return replace(self, sources=Scanner(self.include_dirs, generated).scan(self.names))
+        return replace(self, sources=Scanner(self.include_dirs, generated, files).scan(self.names))
 
 
 def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> Unit:
@@ -125,7 +128,7 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
     kernel = instantiations.kernel
     path = kernel.root / kernel.entry
     try:
-        entry = path.read_text("utf-8")
+        entry = path.read_text("utf-8", "surrogateescape")
     except OSError as error:
         raise DeclarationError(f"kernel {kernel.name}: entry {path}: {error.strerror}") from error
     exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}
@@ -198,13 +201,25 @@ def _unit(
     header = config_header(instantiations)
     bound = [left[0] for left in instantiations.values if len(left) == 1]
     variants = [inner for value in bound if isinstance(value, Variant) for inner in value.structs()]
-    dirs = [kernel.root, *((kernel.root / name).resolve() for name in kernel.include_dirs)]
+    dirs = [kernel.root, *(_include_dir(kernel, name) for name in kernel.include_dirs)]
     dirs += [variant.root for variant in variants]
     include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))
     for variant in variants:
         _check_header(variant, include_dirs)
     unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {})
     return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
+
+
+def _include_dir(kernel: Declaration, name: str) -> Path:
+    """Return the path of an include directory.
+
+    Raises:
+        DeclarationError: there is no such directory, so that the system's headers would be compiled instead.
+    """
+    path = (kernel.root / name).resolve()
+    if not path.is_dir():
+        raise DeclarationError(f"kernel {kernel.name}: include_dirs: {name!r}: there is no directory {path}")
+    return path
 
 
 def _check_header(variant: Variant, include_dirs: Sequence[Path]) -> None:

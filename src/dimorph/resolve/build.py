@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,16 +17,21 @@ from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
+from dimorph.resolve.digests import Digests
 from dimorph.resolve.notice import Notice
+from dimorph.resolve.read_list import Recorder, stamps_of
+from dimorph.resolve.reads import NAME as READS
+from dimorph.resolve.reads import find_current, remember
 from dimorph.resolve.slots import slot
 from dimorph.settings import Settings
 from dimorph.source.config_header import header_name
+from dimorph.source.include_scan import Files
 from dimorph.store.artifact import Artifact, DeviceRecord, Meta, timestamp
 from dimorph.store.layers import fallback_stores, memo_dir, private_store
 from dimorph.store.store import Store
 from dimorph.store.upkeep import sweep_daily
 from dimorph.store.waiting import Waiting
-from dimorph.toolchain import process, products
+from dimorph.toolchain import listing, process, products
 from dimorph.toolchain.compiler import Compiler, Level
 from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
 from dimorph.toolchain.identity import Identity
@@ -77,13 +82,14 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
     running = process.Group(notice.tick if progress is None else lambda: None)
     # The first identification of a compiler hashes all its files, so it runs while the compiles do.
     identities = {used: Later(partial(used.identity, memo_dir(store))) for used in {job.compiler for job in ordered}}
+    checksums = Digests(memo_dir(store))
     lock, done = threading.Lock(), 0
 
     def one(job: Job) -> Artifact:
         nonlocal done
         if progress:
             progress(done, len(jobs), job.unit.label)
-        artifact = _build_one(job, _Shared(job.compiler, settings, identities[job.compiler], running), store)
+        artifact = _build_one(job, _Shared(job.compiler, settings, identities[job.compiler], running, checksums), store)
         with lock:
             done += 1
             if progress:
@@ -100,6 +106,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
             with suppress(ToolchainError):
                 identity.result()
         raise
+    checksums.save()
     try:
         store.sweep()  # what killed builds left behind
     except OSError as error:
@@ -117,6 +124,7 @@ class _Shared:
     settings: Settings
     identity: Later[Identity]
     running: process.Group
+    checksums: Digests
 
     def tick(self) -> None:
         """Write messages that are due; raise BuildError if the build was interrupted."""
@@ -130,7 +138,7 @@ def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
     # A build ends within the time limit of a compile, unless its process hangs or was stopped.
     with _lock(store, key, Waiting(job.unit.label, shared.settings.compile_timeout, shared.tick)):
         # Another process may have built it while this one waited.
-        if _find(store, key, None) and (found := _find(store, key, shared.identity.result().id)):
+        if _find(store, key, None, job) and (found := _find(store, key, shared.identity.result().id, job)):
             return found
         try:
             return _build_in(store, job, key, shared)
@@ -146,7 +154,7 @@ def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
 
 def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
     with store.work_dir() as work:
-        files, output = _compile(job, key, shared, work, store)
+        files, output, recorder = _compile(job, key, shared, work, store)
         identity = shared.identity.result()
         report = shared.compiler.report(job.target, output)
         meta = Meta(
@@ -161,11 +169,14 @@ def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
             created=timestamp(),
             device=DeviceRecord(*report) if report else None,
         )
-        return store.publish(key, identity.id, files, meta)
+        artifact = store.publish(key, identity.id, files, meta)
+        if artifact.meta.created == meta.created:  # otherwise another process was first, whose compile read its own
+            remember(artifact, recorder.places, recorder.stamps, memo_dir(store))
+        return artifact
 
 
-def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> tuple[dict[str, Path], str]:
-    """Compile in `work`; return the files of the artifact by name, and the output of the compiler."""
+def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> tuple[dict[str, Path], str, Recorder]:
+    """Compile in `work`; return the artifact's files by name, the compiler's output, and what it read."""
     unit, compiler, settings, memo = job.unit, shared.compiler, shared.settings, store.toolchain_dir()
     generated, output = work / "generated", work / f"{unit.kind}{compiler.suffix(job.target)}"
     generated.mkdir()
@@ -183,7 +194,9 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
         debug=settings.debug,
         extra_flags=unit.flags(settings),
         memo_dir=memo,
+        listing=True,
     )
+    before, began = stamps_of(unit), source.stat().st_ctime_ns
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
     try:
         with slot(store, settings, shared.tick):
@@ -191,6 +204,8 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
             done = compiler.run(command, timeout=limit, work_dir=work, memo_dir=memo, group=shared.running)
     except BuildError as error:
         raise _with_context(error, unit) from error
+    listed, rest = listing.read(work, done.output)
+    done = replace(done, output=rest)
     if done.exit_code != 0:
         raise _refused(done, unit)
     if fault := products.fault(output, job.target):
@@ -201,13 +216,20 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
             output=done.output,
             context=unit.label,
         )
-    if unit.rescanned().key(job.target, settings) != key:
+    files = Files()
+    if unit.rescanned(files).key(job.target, settings) != key or stamps_of(unit) != before:
         raise BuildError(
             f"{unit.label}: its sources changed while it was compiled; nothing was kept", context=unit.label
         )
-    record = generated / KEY_RECORD
-    record.write_text(KeyRecord.of(unit, job.target, settings).to_json(), "utf-8")
-    return {output.name: output, header.name: header, record.name: record}, done.output
+    recorder = Recorder(unit, compiler, listed, work_dir=work, began=began, checksums=shared.checksums)
+    texts = {
+        KEY_RECORD: KeyRecord.of(unit, job.target, settings).to_json(),
+        READS: recorder.record(files).to_json(),
+    }
+    for name, text in texts.items():
+        (generated / name).write_text(text, "utf-8", "surrogateescape")
+    made = {output.name: output, header.name: header, **{name: generated / name for name in texts}}
+    return made, done.output, recorder
 
 
 def _refused(done: process.Completed, unit: Unit) -> BuildError:
@@ -241,10 +263,14 @@ def _with_context(error: BuildError, unit: Unit) -> BuildError:
     )
 
 
-def _find(store: Store, key: str, toolchain_id: str | None) -> Artifact | None:
+def _find(store: Store, key: str, toolchain_id: str | None, job: Job) -> Artifact | None:
     for one in (store, *fallback_stores()):
         try:
-            if found := one.find(key, toolchain_id):
+            if toolchain_id is None:
+                found = one.find(key)
+            else:
+                found = find_current(one, key, toolchain_id, job.unit, job.compiler, memo_dir(one))
+            if found:
                 return found
         except OSError as error:  # a store that cannot be read counts as empty, so the artifact is built
             _log.debug("%s: %s", one.root, error)

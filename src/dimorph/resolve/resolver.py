@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimorph._lazy import logger, show_log
@@ -12,7 +13,8 @@ from dimorph.resolve.levels import compiler, levels
 from dimorph.resolve.missing import missing_unit
 from dimorph.resolve.search import Resolution, held_for_other_archs, search
 from dimorph.settings import Settings
-from dimorph.store.layers import user_store
+from dimorph.store.artifact import Artifact
+from dimorph.store.layers import layers, user_store
 
 if TYPE_CHECKING:
     from dimorph.resolve.build import Job
@@ -49,9 +51,10 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
         needed = [(unit, why) for unit, why in missing if not (served and unit.kind == "device")]
         if needed:
             unit, why = needed[0]
-            raise missing_unit(unit, refusal, [*why, *held_for_other_archs(unit, settings)])
+            why = [*why, *held_for_other_archs(unit, settings)]
+            raise missing_unit(unit, refusal, [*why, *_near_packaged(unit, settings, beside)])
         missing = []
-    built = iter(_built(missing, settings) if missing else ())
+    built = iter(_built(missing, settings, beside) if missing else ())
     if missing:
         results = [one if isinstance(one, Resolution) else next(built) for one in found]
     else:
@@ -61,7 +64,16 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
     return results
 
 
-def _built(missing: Sequence[tuple[Unit, list[str]]], settings: Settings) -> list[Resolution]:
+def _near_packaged(unit: Unit, settings: Settings, beside: Sequence[Path]) -> list[str]:
+    """Describe packaged and shared artifacts of a unit whose keys differ, e.g. by a source that was edited."""
+    from dimorph.resolve.near import near  # here, because only an error needs it and what it imports
+
+    held: dict[Path, list[Artifact]] = {}
+    there = [layer for layer in layers(unit.kernel.root, settings, beside, read_only=True) if layer.any_compiler]
+    return [line for layer in there for line in near(layer, unit, settings, held)]
+
+
+def _built(missing: Sequence[tuple[Unit, list[str]]], settings: Settings, beside: Sequence[Path]) -> list[Resolution]:
     """Compile missing units; return their resolutions in the same order."""
     # Imported late: without the modules of a build, a store hit in a new process is several milliseconds faster.
     from dimorph.resolve.build import Job, build
@@ -75,7 +87,7 @@ def _built(missing: Sequence[tuple[Unit, list[str]]], settings: Settings) -> lis
                 used = compiler(unit, settings)
                 used.check(level)
             except ToolchainError as error:
-                raise missing_unit(unit, str(error), passed) from error
+                raise missing_unit(unit, str(error), [*passed, *_near_packaged(unit, settings, beside)]) from error
             jobs.append(Job(unit, level, used, "; ".join(passed)))
         try:
             artifacts = build(jobs, settings, user_store(settings))

@@ -14,6 +14,7 @@ from dimorph.errors import StoreRefused, ToolchainError
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import Unit
 from dimorph.resolve.levels import compiler, levels
+from dimorph.resolve.reads import changed
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
 from dimorph.store.layers import Layer, fallback_stores, layers, memo_dir
@@ -69,7 +70,9 @@ def search(
         # Where a compiler is installed, an artifact of the user's store serves only if a build would make the same: for
         # the best level, by that compiler.
         required = None if layer.any_compiler else available
-        artifact, why = _search_layer(layer, fitting[:1] if required else fitting, key_of, required)
+        artifact, why = _search_layer(
+            layer, fitting[:1] if required else fitting, key_of, required, unit, not read_only
+        )
         if artifact:
             return Resolution(unit, artifact, layer.name, tuple(passed))
         passed.append(f"{layer.name}: {why}")
@@ -99,7 +102,12 @@ def _available_compiler(unit: Unit, settings: Settings) -> Compiler | None:
 
 
 def _search_layer(
-    layer: Layer, fitting: Sequence[Level], key_of: Callable[[Level], str], required: Compiler | None
+    layer: Layer,
+    fitting: Sequence[Level],
+    key_of: Callable[[Level], str],
+    required: Compiler | None,
+    unit: Unit,
+    keep: bool,
 ) -> tuple[Artifact | None, str]:
     """Return an artifact of one layer for the best level that it holds; or None, and why there is none.
 
@@ -107,7 +115,9 @@ def _search_layer(
         layer: the layer to search.
         fitting: the target levels or architectures that may serve, best first.
         key_of: returns the unit's key for one of them.
-        required: the compiler that must have made the artifact; None: any compiler.
+        required: the compiler that must have made the artifact, from files that are still the same; None: any compiler.
+        unit: the unit.
+        keep: as for `changed`.
     """
     why = "not there"
     stores = (layer.store, *(() if layer.any_compiler else fallback_stores()))
@@ -125,6 +135,8 @@ def _search_layer(
                 why = f"made by {artifact.meta.toolchain}, the compiler here is {identity.description}"
                 if artifact.meta.toolchain_id != identity.id:
                     artifact = store.find(key, identity.id)
+                if artifact and (stale := changed(artifact, unit, required, memo_dir(store), keep=keep)):
+                    artifact, why = None, stale
             if artifact and (too_new := _driver_too_old(artifact)):
                 why = too_new
             elif artifact and artifact.meta.ffi_abi == FFI_ABI:

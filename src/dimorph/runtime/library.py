@@ -177,7 +177,8 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
 
 def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:
     """Load the object of the first artifact for use with the others, unless that was done before."""
-    key = tuple((artifact.meta.key, artifact.meta.toolchain_id) for artifact in artifacts)
+    # The checksum too, because an artifact is built again under its key when a header of the system changes.
+    key = tuple((one.meta.key, one.meta.files[one.file.name].sha256) for one in artifacts)
     with _lock():
         library = _loaded.get(key)
         if library is None:

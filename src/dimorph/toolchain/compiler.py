@@ -38,6 +38,10 @@ class Compiler(Protocol):
     def command(self) -> tuple[str, ...]:
         """The program, as an absolute path, and its fixed first arguments."""
 
+    @property
+    def path(self) -> str:
+        """The PATH that it runs with."""
+
     def compile_command(
         self,
         source: Path,
@@ -50,6 +54,7 @@ class Compiler(Protocol):
         debug: bool = False,
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
+        listing: bool = False,
     ) -> list[str]:
         """Return the command line that compiles and links `source` to `output` in one step.
 
@@ -63,7 +68,14 @@ class Compiler(Protocol):
             debug: compile without optimisation and with debug information.
             extra_flags: the user's flags, placed last so that they take precedence.
             memo_dir: a lasting directory for files that the compiler reuses in later compiles.
+            listing: list the files that are read, in the working directory and the output; see `listing.read`.
         """
+
+    def roots(self) -> Mapping[str, Path]:
+        """Return name -> directory of headers that come with it and may lie elsewhere in another environment."""
+
+    def tools(self) -> Sequence[str]:
+        """Return the names of programs that it searches for on its PATH, and the paths of libraries that it loads."""
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
         """Return the complete environment for a compile; the caller's own environment is not passed on.

@@ -73,6 +73,7 @@ class CudaCompiler(NamedTuple):
         debug: bool = False,
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
+        listing: bool = False,
     ) -> list[str]:
         """Return the command line that compiles `source` to `output`, a cubin or PTX as its suffix says.
 
@@ -87,6 +88,7 @@ class CudaCompiler(NamedTuple):
             *(flags.DEVICE_DEBUG if debug else ()),
             *(() if target.ptx else flags.DEVICE_VERBOSE[self.dialect]),
             *(f"-I{directory}" for directory in include_dirs),
+            *(flags.LISTING[self.dialect] if listing else ()),
         ]
         number = target.name.partition("_")[2]
         if self.dialect == "nvcc":
@@ -102,6 +104,16 @@ class CudaCompiler(NamedTuple):
         inside = [] if interpreter or self.version < _KEEPS_CACHE else ["--no-cache"]
         files = [str(self.program), headers, str(source), str(output)]
         return [*start, *files, f"-arch={target.name}", *words, *system, *inside]
+
+    def roots(self) -> dict[str, Path]:
+        """Return the directory of the CUDA headers for NVRTC."""
+        return {"cuda": self.include} if self.include else {}
+
+    def tools(self) -> tuple[str, ...]:
+        """Return the libraries of NVRTC, or the host compiler with which nvcc preprocesses."""
+        if self.dialect == "nvcc":
+            return ("g++",)
+        return (str(self.program), *map(str, sorted(self.program.parent.glob("libnvrtc-builtins.so.*.*"))))
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
         """Return the complete environment for a compile; NVCC_APPEND_FLAGS and the like are not passed on."""

@@ -60,6 +60,6 @@ def parse_diagnostics(output: str) -> list[Diagnostic]:
 def parse_make_rule(text: str) -> list[Path]:
     """Return the prerequisites of one make rule as `-M` prints it: the source first, then every file it includes."""
     _, _, names = text.replace("\\\n", " ").partition(": ")
-    # Make's escapes: a backslash before a blank or a hash sign, a doubled dollar.
-    pieces = re.findall(r"(?:\\[ #]|\S)+", names)
-    return [Path(re.sub(r"\\([ #])", r"\1", piece).replace("$$", "$")) for piece in pieces]
+    # Make's escapes: a backslash before a blank or a hash sign, a doubled dollar. Only these blanks end a name.
+    pieces = re.findall(r"(?:\\[ \t#]|[^ \t\n])+", names)
+    return [Path(re.sub(r"\\([ \t#])", r"\1", piece).replace("$$", "$")) for piece in pieces]

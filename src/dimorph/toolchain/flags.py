@@ -62,6 +62,20 @@ ZIG_RELEASE = ("-s",)
 ZIG_LIBC = "linux-gnu.2.17"
 
 
+# Flags that make a compiler list the files that it reads (see `listing`). The output stays the same, so no key has
+# them. Zig reads no file outside its own directory but the project's, and takes none of the other flags.
+HEADERS, ASSEMBLED = "headers.d", "assembled.d"
+_HEADERS = ("-MD", "-MF", HEADERS)
+LISTING: dict[str, tuple[str, ...]] = {
+    "gcc": (*_HEADERS, "-Wp,-v", f"-Wa,--MD,{ASSEMBLED}", "-Wl,--trace"),
+    "clang": (*_HEADERS, "-Wp,-v", "-Wl,--trace"),
+    "zig": _HEADERS,
+    # NVRTC has no such flag.
+    "nvrtc": (),
+    "nvcc": _HEADERS,
+}
+
+
 def host_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
     """Return a text of everything asked of the compiler that can change the output of a host compile, for its key."""
     return _lazy.json.dumps(

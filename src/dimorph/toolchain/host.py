@@ -50,6 +50,7 @@ class HostCompiler(NamedTuple):
         debug: bool = False,
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
+        listing: bool = False,
     ) -> list[str]:
         """Return the command line that compiles and links `source` to the shared object `output`.
 
@@ -76,8 +77,17 @@ class HostCompiler(NamedTuple):
             "-o",
             str(output),
             *flags.LINK,
+            *(flags.LISTING[self.dialect] if listing else ()),
             *extra_flags,
         ]
+
+    def roots(self) -> dict[str, Path]:
+        """Return the directory of zig, which holds all its headers; others lie in fixed places."""
+        return {"zig": Path(self.command[0]).resolve().parent} if self.dialect == "zig" else {}
+
+    def tools(self) -> tuple[str, ...]:
+        """Return the assembler and the linker, unless they are part of the compiler."""
+        return {"gcc": ("as", "ld"), "clang": ("ld",), "zig": ()}[self.dialect]
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
         """Return the complete environment for a compile.
@@ -119,7 +129,9 @@ class HostCompiler(NamedTuple):
 
     def known_identity(self, memo_dir: Path | None) -> Identity | None:
         """Return the identity if it was found out before; see `dimorph.toolchain.identity.known`."""
-        return memo_dir and known(self.command, self.dialect, self.path, memo_dir, self.variables)
+        if memo_dir is None:
+            return None
+        return known(self.command, self.dialect, self.path, memo_dir, self.variables)
 
     def suffix(self, target: Level) -> str:
         """Return `.so`: host code becomes a shared object."""

@@ -26,7 +26,9 @@ def main(compiler: str, flags: str, *arguments: str) -> int:
     kept = [a for a in arguments if a.startswith(("-I", "-std="))]
     arch = next(a for a in arguments if a.startswith("-gencode")).partition("code=sm_")[2].rstrip("af")
     source, _, output = arguments[-3:]
-    first = [compiler, "-E", *kept, f"-DEMULATED_ARCH={arch}0", "-include", str(HERE / "device.h"), "-x", "c++", source]
+    listing = ["-MD", "-MF", arguments[arguments.index("-MF") + 1], "-MT", output] if "-MF" in arguments else []
+    defined = [f"-DEMULATED_ARCH={arch}0", "-include", str(HERE / "device.h")]
+    first = [compiler, "-E", *kept, *listing, *defined, "-x", "c++", source]
     read = subprocess.run(first, stdout=subprocess.PIPE, text=True, check=False)
     if read.returncode:
         return read.returncode

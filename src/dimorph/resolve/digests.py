@@ -1,0 +1,136 @@
+"""Stamps and checksums of files outside the project, each file hashed once per version."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from dimorph import _lazy
+from dimorph._lazy import logger
+from dimorph.store.artifact import describe
+
+_log = logger("dimorph")
+
+# Inode, size, times of content and of status; the last one cannot be set back.
+Stamp = list[int]
+
+_MEMO = "digests.json"
+# A file may change again within the clock's tick of its stamp, so a stamp is relied upon only when it is older.
+_SETTLED = 2_000_000_000  # nanoseconds
+_MOST = 20_000  # files in the memo
+_LONGEST = 1 << 24  # bytes of a memo
+
+
+def stamp(path: str) -> Stamp | None:
+    """Return the stamp of a file or directory; None if there is none that can be read."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (done for each file at each store hit: Path.stat takes twice as long)
+    except (OSError, ValueError):
+        return None
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+class _Recent:
+    """Stamps taken within the last moment: the artifacts of one load share most of their files."""
+
+    _LASTING = 0.05  # seconds
+
+    def __init__(self) -> None:
+        self._since, self._stamps = 0.0, dict[str, "Stamp | None"]()
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Return what `stamp` returns now, or did a moment ago."""
+        if time.monotonic() - self._since > self._LASTING:
+            self._since, self._stamps = time.monotonic(), {}
+        if path not in self._stamps:
+            self._stamps[path] = stamp(path)
+        return self._stamps[path]
+
+
+recent = _Recent()
+
+
+def settled(found: Stamp | None) -> bool:
+    """Return True if a later change will show in the stamp."""
+    return found is None or found[3] + _SETTLED < time.time_ns()
+
+
+class Digests:
+    """Checksums of files, kept in a directory for later processes.
+
+    Args:
+        memo_dir: the directory; None: they are not kept.
+    """
+
+    def __init__(self, memo_dir: Path | None) -> None:
+        self._memo = memo_dir and memo_dir / _MEMO
+        self._known: dict[str, list[int | str]] | None = None
+        self._new: dict[str, list[int | str]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, path: str, found: Stamp | None) -> str | None:
+        """Return the SHA-256 of the file at a path whose stamp was just taken; None if it cannot be read."""
+        if found is None:
+            return None
+        with self._lock:
+            if self._known is None:
+                self._known = _read(self._memo)
+            kept = self._new.get(path) or self._known.get(path)
+        if kept and kept[:4] == found:
+            return str(kept[4])
+        try:
+            checksum = describe(Path(path)).sha256
+        except OSError:
+            return None
+        self.learn(path, found, checksum)
+        return checksum
+
+    def learn(self, path: str, found: Stamp, checksum: str) -> None:
+        """Keep the checksum of a file whose stamp was taken before it was read."""
+        if settled(found):
+            with self._lock:
+                self._new[path] = [*found, checksum]
+
+    def save(self) -> None:
+        """Write new checksums; a failure only costs the next process some hashing."""
+        with self._lock:
+            if self._memo is None or not self._new:
+                return
+            known = {**_read(self._memo), **self._new}
+            if len(known) > _MOST:
+                known = dict(self._new)
+            write(self._memo, self._memo.parent, known)
+            self._known, self._new = known, {}
+
+
+def write(file: Path, scratch: Path, content: object) -> None:
+    """Replace a memo at once, by way of a new file in a directory of the same file system; errors are logged."""
+    written = scratch / f"{file.name}.{os.getpid()}.{threading.get_ident()}"
+    try:
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        written.write_text(_lazy.json.dumps(content), "utf-8", "surrogateescape")
+        written.replace(file)
+    except OSError as error:
+        _log.debug("%s: not kept: %s", file, error)
+
+
+def read(file: Path) -> object:
+    """Return the content of a memo; None if there is none that can be read."""
+    try:
+        with open(file, "rb", buffering=0, opener=_regular) as stream:
+            return _lazy.json.loads(stream.read(_LONGEST) or b"null")
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _regular(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _read(memo: Path | None) -> dict[str, list[int | str]]:
+    kept = memo and read(memo)
+    if not isinstance(kept, dict):
+        return {}
+    return {path: row for path, row in kept.items() if isinstance(row, list) and len(row) == 5}
