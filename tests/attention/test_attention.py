@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -293,13 +294,26 @@ def test_a_fork_while_another_thread_loads_leaves_a_child_that_works(attend: at.
     q, k, v = inputs(np.random.default_rng(9), 1, 8, 8, (2, 2), (64, 64))
     expected = attend(q, k, v, variant=at.Causal)
     other = at.Attention()
+    functions, load = other._functions, other._functions._load
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> dm.Module:
+        started.set()
+        go_on.wait()
+        return load(*args)
 
     def child() -> bool:
         signal.alarm(30)  # a dead lock must end
+        functions._load = load  # type: ignore[method-assign]
         return bool(np.array_equal(other(q, k, v, variant=at.Causal), expected))
 
-    with other._functions._lock:  # as while it compiles
+    functions._load = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(other, q, k, v, variant=at.Causal)
+        started.wait()
         answer = result_of(start_child(child))
+        go_on.set()
+        assert np.array_equal(loading.result(), expected)
     assert answer is True
 
 
