@@ -301,7 +301,8 @@ def test_a_planted_fault_is_noticed(
 
 
 @pytest.mark.long
-def test_under_sanitizers(tmp_path: Path) -> None:
+def test_under_sanitizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMORPH_LOG", "off")  # the line about a compile that takes longer than a second
     if reason := ADDRESS.missing():
         pytest.skip(reason)
     past_the_end = "sm80/load.h", "left > j * Chunk::kRowsPerCopy", "left >= j * Chunk::kRowsPerCopy"

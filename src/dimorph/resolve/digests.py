@@ -81,7 +81,7 @@ class Digests:
         if kept and kept[:4] == found:
             return str(kept[4])
         try:
-            checksum = describe(Path(path)).sha256
+            checksum = describe(Path(os.path.realpath(path))).sha256  # files of the system may be links
         except OSError:
             return None
         self.learn(path, found, checksum)

@@ -32,6 +32,7 @@ class Library:
 
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         self.path = artifact.file
+        ffi.require()  # cases with device code call its functions too
         try:
             # RTLD_LOCAL keeps equal names of two objects apart.
             self._handle = ctypes.CDLL(_copied(self.path) if again else str(self.path), os.RTLD_LOCAL | os.RTLD_NOW)
@@ -59,7 +60,6 @@ class Entry(Library):
     """The loaded shared object of an entry."""
 
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
-        ffi.require()
         super().__init__(artifact, again=again)
         self.call("dimorph_python_lock", ctypes.addressof(ffi.python_lock()))
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
