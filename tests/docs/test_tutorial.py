@@ -25,6 +25,7 @@ class Reader:
         programs = str(Path(sys.executable).parent)
         self._env = {
             **os.environ,
+            "DIMORPH_LOG": "off",  # no line about a compile that takes longer than a second
             "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
             "PYTHONPATH": str(ROOT / "src"),
             "PYTHONDONTWRITEBYTECODE": "1",

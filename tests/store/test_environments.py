@@ -188,7 +188,7 @@ def test_every_reason_why_a_store_cannot_be_written(
         mkdir(path, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Path, "mkdir", fail)
-    monkeypatch.setattr("dimorph.resolve.build._find", lambda _store, key, _id: None)
+    monkeypatch.setattr("dimorph.resolve.build._find", lambda *_: None)
     monkeypatch.setattr(
         "dimorph.resolve.build._build_in", lambda where, job, *_: (where.toolchain_dir(), job.unit.label)
     )
