@@ -101,7 +101,7 @@ def _import_from_package(name: str, path: Path) -> ModuleType:
 
 def _execute(path: Path) -> ModuleType:
     """Run a file that is in no package, as a module under a unique private name."""
-    name = f"_dimorph_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"_dimorph_{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise DeclarationError(f"{path}: expected a Python file")

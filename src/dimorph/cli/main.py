@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -15,4 +16,8 @@ def main() -> None:
             raise
         print(f"dimorph: the command line needs {error.name}: pip install dimorph[cli]", file=sys.stderr)
         sys.exit(1)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files are any bytes, and the terminal may not know all characters of a compiler's messages.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     dimorph(prog_name="dimorph")

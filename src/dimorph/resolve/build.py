@@ -181,9 +181,9 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
     generated, output = work / "generated", work / f"{unit.kind}{compiler.suffix(job.target)}"
     generated.mkdir()
     header = generated / header_name(unit.kernel)
-    header.write_text(unit.header, "utf-8")
+    header.write_text(unit.header, "utf-8", "surrogateescape")
     source = generated / f"{unit.kind}_unit{'.cu' if unit.kind == 'device' else '.cc'}"
-    source.write_text(unit.text, "utf-8")
+    source.write_text(unit.text, "utf-8", "surrogateescape")
     command = compiler.compile_command(
         source,
         output,
