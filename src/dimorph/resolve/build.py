@@ -17,7 +17,7 @@ from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
-from dimorph.resolve.digests import Digests
+from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.notice import Notice
 from dimorph.resolve.read_list import Recorder, stamps_of
 from dimorph.resolve.reads import NAME as READS
@@ -82,7 +82,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
     running = process.Group(notice.tick if progress is None else lambda: None)
     # The first identification of a compiler hashes all its files, so it runs while the compiles do.
     identities = {used: Later(partial(used.identity, memo_dir(store))) for used in {job.compiler for job in ordered}}
-    checksums = Digests(memo_dir(store))
+    checksums = kept_in(memo_dir(store))
     lock, done = threading.Lock(), 0
 
     def one(job: Job) -> Artifact:

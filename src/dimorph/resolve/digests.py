@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from functools import lru_cache
 from pathlib import Path
+from threading import get_ident
 
 from dimorph import _lazy
+from dimorph._fork import ForkSafeLock
 from dimorph._lazy import logger
 from dimorph.store.artifact import describe
 
@@ -68,13 +70,13 @@ class Digests:
         self._memo = memo_dir and memo_dir / _MEMO
         self._known: dict[str, list[int | str]] | None = None
         self._new: dict[str, list[int | str]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def of(self, path: str, found: Stamp | None) -> str | None:
         """Return the SHA-256 of the file at a path whose stamp was just taken; None if it cannot be read."""
         if found is None:
             return None
-        with self._lock:
+        with self._lock():
             if self._known is None:
                 self._known = _read(self._memo)
             kept = self._new.get(path) or self._known.get(path)
@@ -90,12 +92,12 @@ class Digests:
     def learn(self, path: str, found: Stamp, checksum: str) -> None:
         """Keep the checksum of a file whose stamp was taken before it was read."""
         if settled(found):
-            with self._lock:
+            with self._lock():
                 self._new[path] = [*found, checksum]
 
     def save(self) -> None:
         """Write new checksums; a failure only costs the next process some hashing."""
-        with self._lock:
+        with self._lock():
             if self._memo is None or not self._new:
                 return
             known = {**_read(self._memo), **self._new}
@@ -105,9 +107,30 @@ class Digests:
             self._known, self._new = known, {}
 
 
+@lru_cache(maxsize=16)
+def kept_in(memo_dir: Path | None) -> Digests:
+    """Return the checksums that a directory keeps, read once a process."""
+    return Digests(memo_dir)
+
+
+@lru_cache(maxsize=256)
+def _listed(directory: str, _stamp: tuple[int, ...]) -> frozenset[str]:
+    return frozenset(os.listdir(directory))  # noqa: PTH208 (names, not paths)
+
+
+def names_in(directory: str, found: Stamp) -> frozenset[str]:
+    """Return the names in a directory whose stamp was just taken; none if it cannot be read."""
+    try:
+        if settled(found):
+            return _listed(directory, tuple(found))
+        return frozenset(os.listdir(directory))  # noqa: PTH208 (names, not paths)
+    except OSError:
+        return frozenset()
+
+
 def write(file: Path, scratch: Path, content: object) -> None:
     """Replace a memo at once, by way of a new file in a directory of the same file system; errors are logged."""
-    written = scratch / f"{file.name}.{os.getpid()}.{threading.get_ident()}"
+    written = scratch / f"{file.name}.{os.getpid()}.{get_ident()}"
     try:
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         written.write_text(_lazy.json.dumps(content), "utf-8", "surrogateescape")

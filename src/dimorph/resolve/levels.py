@@ -64,7 +64,8 @@ def compiler(unit: Unit, settings: Settings, *, identify: bool = False) -> Compi
     for candidate in host.candidates(settings):
         if candidate in _new_enough:
             return candidate
-        memo = memo_dir(user_store(settings))
+        # Only a build may make the store.
+        memo = memo_dir(user_store(settings, read_only=not identify))
         known = candidate.identity(memo) if identify else candidate.known_identity(memo)
         problem = host.too_old(candidate, known.description) if known else None
         if not problem:

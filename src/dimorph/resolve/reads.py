@@ -8,7 +8,6 @@ artifact of the user's store serves only while its record is true.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -127,7 +126,7 @@ def changed(
         reads = Reads.from_json((artifact.path / NAME).read_bytes(), str(artifact.path / NAME))
     except (ArtifactCorrupt, OSError) as error:
         return str(error)
-    checksums = digests.Digests(memo_dir)
+    checksums = digests.kept_in(memo_dir)
     found: dict[str, digests.Stamp | None] = {}
     why = _changed_file(reads, places, checksums, stamps, found) or _new_file(reads, places, stamps, found)
     if why is None and keep:
@@ -180,17 +179,10 @@ def _new_file(
         stamp = found[path] = digests.stamp(path)
         if stamp is None or (path in before and before[path] == stamp):
             continue
-        new = sorted(_names_in(path).intersection(absent))
+        new = sorted(digests.names_in(path, stamp).intersection(absent))
         if new:
             return f"{path}/{new[0]} is new, and a compile would read it"
     return None
-
-
-def _names_in(directory: str) -> set[str]:
-    try:
-        return set(os.listdir(directory))  # noqa: PTH208 (names, not paths)
-    except OSError:
-        return set()
 
 
 def find_current(
