@@ -176,7 +176,7 @@ def test_build_shows_progress_and_a_summary_and_builds_nothing_twice(run: Run, r
     first = run(*arguments)
     assert first.stderr.startswith("affine: compiling 3\n")
     assert re.findall(r"^\[(\d)/3\]", first.stderr, re.M) == ["1", "2", "3"]
-    assert f"[2/3] {CASE}" in first.stderr
+    assert f"/3] {CASE}" in first.stderr
     assert "affine: 3 compiled, 0 reused" in first.stdout and str(root / "_dimorph") in first.stdout
     assert "head_dim=128" in first.stdout
     assert len(first.stdout.splitlines()) < 24
