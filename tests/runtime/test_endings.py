@@ -153,7 +153,7 @@ def test_attention_without_memory_is_a_memory_error(warm_store: Path) -> None:
                 while True: hold.append(bytearray(size))
             except MemoryError: pass
         try:
-            attention(q, q, q, out=out)
+            for _ in range(50): attention(q, q, q, out=out)  # the pool's thread may do all of one, or of a few
             found = "nothing"
         except MemoryError as error:
             found = str(error)
