@@ -432,3 +432,52 @@ def test_verify_compares_the_declared_values(project: Path) -> None:
     (problem,) = aot.verify([kernel_of(project, "rms_norm")], project / PACKAGED).problems
     assert "width=64|128|256" in problem
     assert "width=64|128" in problem.partition("was built for")[2]
+
+
+# --- Objects that cannot be loaded ---
+
+UNDEFINED = {
+    "row_dot_case.cc": ("missing_function", "int missing_function();\nKEPT int (*kept)() = missing_function;\n"),
+    "row_dot.cc": ("missing_variable", 'extern "C" int missing_variable;\nKEPT int* kept = &missing_variable;\n'),
+}
+
+
+def break_link(project: Path, name: str) -> str:
+    """Let a source of row_dot use a symbol that is nowhere; return the symbol."""
+    symbol, text = UNDEFINED[name]
+    source = project / "csrc" / name
+    # Exported, because the linker drops what nothing uses.
+    text = text.replace("KEPT", '__attribute__((visibility("default")))')
+    source.write_text(f"{source.read_text()}\nnamespace broken {{\n{text}}}\n")
+    return symbol
+
+
+@pytest.mark.parametrize("name", list(UNDEFINED))
+def test_what_cannot_be_loaded_is_not_built(name: str, project: Path) -> None:
+    symbol = break_link(project, name)
+    kernel = kernel_of(project, "row_dot")
+    for _ in range(2):  # the second time the artifact comes from the user's store
+        with pytest.raises(
+            dm.LoadError, match=rf"row_dot {'case' if 'case' in name else 'entry'}.*undefined.*{symbol}"
+        ):
+            kernel.build()
+    assert not (project / PACKAGED / manifest.NAME).exists()
+
+
+@pytest.mark.parametrize("name", list(UNDEFINED))
+def test_verify_names_the_symbol_that_is_missing(name: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    symbol = break_link(project, name)
+    kernel = kernel_of(project, "row_dot")
+    monkeypatch.setattr("dimorph.aot.builder.unloadable", lambda artifact: None)
+    kernel.build()
+    coverage = aot.verify([kernel], project / PACKAGED)
+    assert not coverage.ok
+    assert all("it cannot be loaded" in line and symbol in line for line in coverage.problems), coverage.problems
+
+
+def test_objects_for_other_cpus_are_built_and_verified_untried(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_link(project, "row_dot.cc")
+    kernel = kernel_of(project, "row_dot")
+    monkeypatch.setattr("dimorph.toolchain.targets.runnable", lambda: ())
+    aot.build(kernel.instantiations(), targets=[TARGET])
+    assert aot.verify([kernel], project / PACKAGED).ok

@@ -22,11 +22,13 @@ from dimorph._lazy import logger
 from dimorph.aot.needs import needs
 from dimorph.aot.verifier import brackets, outdated
 from dimorph.declare.instantiations import InstantiationSet
+from dimorph.errors import LoadError
 from dimorph.plan.key import digest
 from dimorph.resolve.build import Job, Progress
 from dimorph.resolve.build import build as build_jobs
 from dimorph.resolve.levels import compiler, target_levels
 from dimorph.resolve.reads import find_current
+from dimorph.runtime.library import unloadable
 from dimorph.settings import Settings, current
 from dimorph.store import manifest
 from dimorph.store.artifact import Artifact
@@ -105,6 +107,7 @@ def build(
         DeclarationError: a source is missing or has no key, or the kernel supports none of the architectures.
         ToolchainError: there is no compiler, or a target level or architecture is unknown.
         BuildError: a unit could not be compiled.
+        LoadError: a compiled object cannot be loaded, e.g. because a symbol is missing; the message names it.
         ArtifactCorrupt: the manifest in `out` cannot be parsed.
         OSError: `out` cannot be read or written.
     """
@@ -132,6 +135,7 @@ def build(
             }
             lacking = {key: job for key, job in jobs.items() if key not in artifacts}
             fresh, compiled = _provide(lacking, identities, config, progress)
+            _check_loadable(fresh.values(), jobs)
             artifacts |= {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
             ordered = tuple(artifacts[key] for key in jobs)
             after = _described(before, instantiations, store.root, names, asked, config, ordered)
@@ -179,6 +183,12 @@ def _provide(
 def _current(store: Store, key: str, toolchain_id: str, job: Job, memo: Path | None) -> Artifact | None:
     # The directory is packaged, so it holds nothing that differs between machines.
     return find_current(store, key, toolchain_id, job.unit, job.compiler, memo, keep=False)
+
+
+def _check_loadable(artifacts: Iterable[Artifact], jobs: Mapping[str, Job]) -> None:
+    for artifact in artifacts:
+        if artifact.meta.kind != "device" and (why := unloadable(artifact)):
+            raise LoadError(f"{jobs[artifact.meta.key].unit.label}: what was compiled cannot be loaded: {why}")
 
 
 def _publish(store: Store, artifact: Artifact, created: str | None) -> Artifact:

@@ -11,6 +11,7 @@ from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import instantiate
 from dimorph.errors import DimorphError
 from dimorph.plan.key import FFI_ABI
+from dimorph.runtime.library import unloadable
 from dimorph.settings import current
 from dimorph.store import manifest
 from dimorph.store.layers import built_store
@@ -45,7 +46,7 @@ class Coverage:
 def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
     """Check a directory against its manifest, and the manifest against the present sources and declarations.
 
-    Every checksum and every key is computed anew; no compiler is needed.
+    Every checksum and every key is computed anew, and every object that this CPU runs is loaded; no compiler is needed.
 
     Args:
         kernels: the declared kernels that the directory should hold.
@@ -119,6 +120,8 @@ def _check_artifacts(store: Store, recorded: Manifest) -> Iterator[str]:
             yield f"{label}: its meta.json differs from the manifest"
         elif row.ffi_abi != FFI_ABI:
             yield f"{label}: it was made for {row.ffi_abi}, this process has {FFI_ABI}"
+        elif row.kind != "device" and (why := unloadable(artifact)):
+            yield f"{label}: it cannot be loaded: {why}"
 
 
 def _check_unlisted(store: Store, recorded: Manifest) -> Iterator[str]:

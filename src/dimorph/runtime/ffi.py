@@ -6,6 +6,8 @@ import ctypes
 import itertools
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from dimorph.errors import SpecializationMismatch
@@ -97,6 +99,17 @@ class _Recalled(Exception):
 
     def __new__(cls, number: str) -> BaseException:  # type: ignore[misc]
         return _waiting.pop(number)
+
+
+@lru_cache(maxsize=1)
+def provide() -> None:
+    """Load libtvm_ffi alone, so that the functions that entries call are there, without importing its package."""
+    found = find_spec("tvm_ffi")
+    for location in (found.submodule_search_locations or ()) if found else ():
+        if (library := Path(location) / "lib" / "libtvm_ffi.so").is_file():
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+            return
+    require()
 
 
 @lru_cache(maxsize=1)

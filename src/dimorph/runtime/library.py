@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import os
 import weakref
@@ -17,6 +18,7 @@ from dimorph.runtime import ffi, threads
 from dimorph.runtime.device_code import DeviceCode
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
+from dimorph.toolchain import targets
 
 
 class Library:
@@ -153,6 +155,23 @@ def load(artifact: Artifact, unit: Unit, settings: Settings, images: Sequence[Ar
             library.call("dimorph_device_bind", library.code.address)
 
     return _once((artifact, *images), Case, prepare)
+
+
+def unloadable(artifact: Artifact) -> str | None:
+    """Return why this process cannot load the object of an artifact of host code, e.g. a symbol that is missing.
+
+    The object is unloaded again. Nothing of it runs but the initialisers of its static variables. None: it can be
+    loaded, or it was compiled for another CPU, so that it cannot be tried here.
+    """
+    if artifact.meta.target not in {target.name for target in targets.runnable()}:
+        return None
+    ffi.provide()
+    try:
+        handle = ctypes.CDLL(str(artifact.file), os.RTLD_LOCAL | os.RTLD_NOW)._handle
+    except OSError as error:
+        return str(error)
+    _ctypes.dlclose(handle)
+    return None
 
 
 def pool_runs() -> bool:
