@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from threading import get_ident
@@ -15,7 +16,7 @@ from dimorph.store.artifact import describe
 
 _log = logger("dimorph")
 
-# Inode, size, times of content and of status; the last one cannot be set back.
+# Inode, size and time of the last change, of content or of the other times, in nanoseconds; no program can set it back.
 Stamp = list[int]
 
 _MEMO = "digests.json"
@@ -31,7 +32,7 @@ def stamp(path: str) -> Stamp | None:
         status = os.stat(path)  # noqa: PTH116 (done for each file at each store hit: Path.stat takes twice as long)
     except (OSError, ValueError):
         return None
-    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return [status.st_ino, status.st_size, status.st_ctime_ns]
 
 
 class _Recent:
@@ -42,13 +43,17 @@ class _Recent:
     def __init__(self) -> None:
         self._since, self._stamps = 0.0, dict[str, "Stamp | None"]()
 
-    def stamp(self, path: str) -> Stamp | None:
-        """Return what `stamp` returns now, or did a moment ago."""
+    def same(self, stamps: Mapping[str, Stamp | None]) -> bool:
+        """Return True if every path has the stamp that is given for it, or had it a moment ago."""
         if time.monotonic() - self._since > self._LASTING:
             self._since, self._stamps = time.monotonic(), {}
-        if path not in self._stamps:
-            self._stamps[path] = stamp(path)
-        return self._stamps[path]
+        known = self._stamps
+        for path, expected in stamps.items():
+            if path not in known:
+                known[path] = stamp(path)
+            if known[path] != expected:
+                return False
+        return True
 
 
 recent = _Recent()
@@ -56,7 +61,7 @@ recent = _Recent()
 
 def settled(found: Stamp | None) -> bool:
     """Return True if a later change will show in the stamp."""
-    return found is None or found[3] + _SETTLED < time.time_ns()
+    return found is None or found[2] + _SETTLED < time.time_ns()
 
 
 class Digests:
@@ -70,30 +75,34 @@ class Digests:
         self._memo = memo_dir and memo_dir / _MEMO
         self._known: dict[str, list[int | str]] | None = None
         self._new: dict[str, list[int | str]] = {}
+        self._by_stamp: dict[tuple[int, ...], str] = {}
         self._lock = ForkSafeLock()
 
     def of(self, path: str, found: Stamp | None) -> str | None:
         """Return the SHA-256 of the file at a path whose stamp was just taken; None if it cannot be read."""
         if found is None:
             return None
+        # One at a time: the units of a build read the same files, which need not be hashed twice.
         with self._lock():
             if self._known is None:
                 self._known = _read(self._memo)
             kept = self._new.get(path) or self._known.get(path)
-        if kept and kept[:4] == found:
-            return str(kept[4])
-        try:
-            checksum = describe(Path(os.path.realpath(path))).sha256  # files of the system may be links
-        except OSError:
-            return None
-        self.learn(path, found, checksum)
+            if kept and kept[:3] == found:
+                return str(kept[3])
+            checksum = self._by_stamp.get(tuple(found))
+            if checksum is None:
+                try:
+                    checksum = describe(Path(os.path.realpath(path))).sha256  # files of the system may be links
+                except OSError:
+                    return None
+            if settled(found):
+                self._new[path], self._by_stamp[tuple(found)] = [*found, checksum], checksum
         return checksum
 
-    def learn(self, path: str, found: Stamp, checksum: str) -> None:
-        """Keep the checksum of a file whose stamp was taken before it was read."""
-        if settled(found):
-            with self._lock():
-                self._new[path] = [*found, checksum]
+    @property
+    def empty(self) -> bool:
+        """True if no checksum was ever kept here."""
+        return self._memo is None or not self._memo.exists()
 
     def save(self) -> None:
         """Write new checksums; a failure only costs the next process some hashing."""
@@ -156,4 +165,4 @@ def _read(memo: Path | None) -> dict[str, list[int | str]]:
     kept = memo and read(memo)
     if not isinstance(kept, dict):
         return {}
-    return {path: row for path, row in kept.items() if isinstance(row, list) and len(row) == 5}
+    return {path: row for path, row in kept.items() if isinstance(row, list) and len(row) == 4}

@@ -12,9 +12,9 @@ from dimorph.plan.unit import Unit
 from dimorph.resolve import digests
 from dimorph.resolve.reads import Places, Reads
 from dimorph.source.config_header import header_name
-from dimorph.source.include_scan import Files, Mention, mentions
+from dimorph.source.include_scan import Files, Mention, named_anywhere
 from dimorph.toolchain.compiler import Compiler
-from dimorph.toolchain.listing import Listing
+from dimorph.toolchain.listing import Listing, likely
 
 
 class Recorder:
@@ -49,6 +49,7 @@ class Recorder:
             self._searched = [*self._project, *self.places.libraries]
         self._files: dict[str, str] = {}
         self._absent = _Absent()
+        self._found: dict[tuple[str, bool], str | None] = {}
 
     @property
     def stamps(self) -> Mapping[str, digests.Stamp | None]:
@@ -90,10 +91,11 @@ class Recorder:
 
     def _outside(self, headers: Iterable[str]) -> Iterator[str]:
         """Yield the headers that are not of the project; refuse files of the project that its key does not cover."""
-        known = {os.path.realpath(source.path) for source in self._unit.sources}
+        # By what they are: a path with links in it takes 50 times as long to resolve.
+        known = {_id(source.path) for source in self._unit.sources}
         for given in dict.fromkeys(headers):
             path = self._absolute(given)
-            if path.startswith(f"{self._work}/") or os.path.realpath(path) in known:
+            if path.startswith(f"{self._work}/") or _id(path) in known:
                 continue
             if self._is_projects(path):
                 raise self._refused(path, "no source includes it by its own name; include it by name, or move it away")
@@ -128,7 +130,7 @@ class Recorder:
 
     def _keep(self, path: str, stamp: digests.Stamp | None, checksum: str | None) -> None:
         # A file that changed since the compile began may have been read before; it counts as changed at once.
-        if stamp is None or stamp[3] > self._began or checksum is None:
+        if stamp is None or stamp[2] > self._began or checksum is None:
             self._changing(path)
             return
         self._files[path], self._stamps[path] = checksum, stamp
@@ -147,7 +149,7 @@ class Recorder:
             except OSError:
                 self._changing(path)
                 return
-            known = (stamp, Files.checksum(content), mentions(content).found)
+            known = (stamp, Files.checksum(content), named_anywhere(content))
             _texts[path] = known
         self._keep(path, stamp, known[1])
         own = {path[len(one) + 1 :] for one in self._searched if path.startswith(f"{one}/")}
@@ -158,15 +160,20 @@ class Recorder:
         """Find a header as the compiler does, and note the places where it is not; return its path."""
         if mention.computed or mention.name.startswith("/"):
             return None
-        directories = self._searched
-        if mention.quoted:
-            directories = [posixpath.dirname(includer), *directories]
+        if mention.quoted and not self._absent.missing(posixpath.dirname(includer), mention.name):
+            return f"{posixpath.dirname(includer)}/{mention.name}"
+        asked = (mention.name, mention.every)
+        if asked not in self._found:
+            self._found[asked] = self._search(*asked)
+        return self._found[asked]
+
+    def _search(self, name: str, every: bool) -> str | None:
         first = None
-        for directory in directories:
-            if self._absent.missing(directory, mention.name):
+        for directory in self._searched:
+            if self._absent.missing(directory, name):
                 continue
-            first = first or f"{directory}/{mention.name}"
-            if not mention.every:
+            first = first or f"{directory}/{name}"
+            if not every:
                 break
         return first
 
@@ -206,6 +213,15 @@ class Recorder:
                 self._absent.missing(directory, tool)
 
 
+def prepare(compiler: Compiler, checksums: digests.Digests) -> None:
+    """Hash the large files that a compile will probably read, while it runs; only the first build in a store has to."""
+    if checksums.empty:
+        tools = compiler.tools()
+        libraries = likely(compiler.command, compiler.path) if "ld" in tools else []
+        for path in (*filter(posixpath.isabs, tools), *libraries):
+            checksums.of(path, digests.stamp(path))
+
+
 # Header -> its stamp, checksum and what it includes: the units of a build read the same ones.
 _texts: dict[str, tuple[digests.Stamp | None, str, tuple[Mention, ...]]] = {}
 
@@ -243,6 +259,14 @@ class _Absent:
 def _named(files: Files, path: str) -> tuple[Mention, ...]:
     content = files.read(path)[1]
     return content.mentions.found if content else ()
+
+
+def _id(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 (as in digests)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _longest(directories: Iterable[str], path: str) -> int:

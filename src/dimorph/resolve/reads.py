@@ -120,7 +120,7 @@ def changed(
     stamps: dict[str, digests.Stamp | None] = {}
     if isinstance(kept, dict) and kept.get("reads") == record.sha256 and kept.get("places") == places.paths:
         stamps = kept["stamps"]
-        if kept["whole"] and all(digests.recent.stamp(path) == stamp for path, stamp in stamps.items()):
+        if kept["whole"] and digests.recent.same(stamps):
             return None
     try:
         reads = Reads.from_json((artifact.path / NAME).read_bytes(), str(artifact.path / NAME))

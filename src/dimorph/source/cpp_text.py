@@ -16,6 +16,7 @@ _TOKENS = re.compile(
 
 # What may contain the mark of a comment without being one.
 _LITERAL = re.compile(rb"[\"'<]")
+_SPLICING = frozenset((b"\\", b" ", b"\t", b"\r"))
 
 
 def without_comments(text: str) -> str:
@@ -37,15 +38,14 @@ def without_line_comments(content: bytes) -> bytes:
         start = content.rfind(b"\n", 0, at) + 1
         end = content.find(b"\n", at)
         end = len(content) if end < 0 else end
-        before = content[start:at].rstrip()
-        # A backslash at the end of a line makes the next line part of it, comment or not.
-        previous = content[content.rfind(b"\n", 0, max(start - 1, 0)) + 1 : start]
-        spliced = content[at:end].rstrip()[-1:] == b"\\" or previous.rstrip()[-1:] == b"\\"
-        if not spliced and not before:
+        before = content[start:at]
+        # A backslash at the end of a line, or before blanks there, makes the next line part of it, comment or not.
+        spliced = content[end - 1 : end] in _SPLICING or content[max(start - 2, 0) : start - 1] in _SPLICING
+        if not spliced and (not before or before.isspace()):
             pieces.append(content[done:start])
             done = end + 1
         elif not spliced and not _LITERAL.search(before):
-            pieces.append(content[done : start + len(before)])
+            pieces.append(content[done : start + len(before.rstrip())])
             done = end
         at = content.find(b"//", end)
     pieces.append(content[done:])
