@@ -36,6 +36,7 @@ from dimorph.toolchain.compiler import Compiler, Level
 from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.jobs import parallel_jobs
+from dimorph.toolchain.missing_header import advice
 from dimorph.toolchain.workers import Later, side_by_side
 
 _log = logger("dimorph")
@@ -209,7 +210,7 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
     listed, rest = listing.read(work, done.output)
     done = replace(done, output=rest)
     if done.exit_code != 0:
-        raise _refused(done, unit)
+        raise _refused(done, unit, compiler)
     if fault := products.fault(output, job.target):
         raise BuildError(
             f"{unit.label}: {fault}\n  with {command[0]}, which reported success\n{done.output.rstrip()}",
@@ -234,13 +235,15 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
     return made, done.output, recorder
 
 
-def _refused(done: process.Completed, unit: Unit) -> BuildError:
+def _refused(done: process.Completed, unit: Unit, compiler: Compiler) -> BuildError:
     """Return the error for a source that the compiler rejected: its first error first, then the whole output."""
     found = parse_diagnostics(done.output)
     errors = [d for d in found if "error" in d.severity]
     first = _located(errors[0]) if errors else "the compiler printed no error"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     message = f"{first}{more}\n  while compiling {unit.label}\n  with {done.command[0]}, exit code {done.exit_code}"
+    if how := advice(compiler.dialect, done.output):
+        message += f"\n  {how}"
     return BuildError(
         f"{message}\n{done.output.rstrip()}",
         command=done.command,

@@ -39,6 +39,10 @@ class Compiler(Protocol):
         """The program, as an absolute path, and its fixed first arguments."""
 
     @property
+    def dialect(self) -> str:
+        """The kind of command line that it takes: `gcc`, `clang`, `zig`, `nvrtc` or `nvcc`."""
+
+    @property
     def path(self) -> str:
         """The PATH that it runs with."""
 

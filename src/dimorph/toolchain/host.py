@@ -116,16 +116,28 @@ class HostCompiler(NamedTuple):
         memo_dir: Path | None,
         group: Group | None = None,
     ) -> Completed:
-        """Run a command line of `compile_command` in `work_dir`; see `dimorph.toolchain.process.run`."""
+        """Run a command line of `compile_command` in `work_dir`; see `dimorph.toolchain.process.run`.
+
+        Where zig has yet to build its C++ library, which takes minutes, it first compiles without linking, so that an
+        error in the source shows at once.
+        """
         from dimorph.toolchain import process  # here, because only a build needs it
 
         env = self.environment(work_dir, memo_dir)
+        if self._builds_library(memo_dir):
+            alone = [*command, "-c", "-o", str(work_dir / "alone.o")]
+            done = process.run(alone, timeout=timeout, cwd=work_dir, env=env, group=group)
+            if done.exit_code != 0:
+                return done
         return process.run(command, timeout=timeout, cwd=work_dir, env=env, group=group)
 
     def hint(self, memo_dir: Path | None) -> str:
         """Return that zig builds its C++ library first, where it has not done so."""
-        first = self.dialect == "zig" and not (memo_dir and (memo_dir / "zig").is_dir())
+        first = self._builds_library(memo_dir)
         return "the first compile with zig builds its C++ library, which takes minutes" if first else ""
+
+    def _builds_library(self, memo_dir: Path | None) -> bool:
+        return self.dialect == "zig" and not (memo_dir and any(memo_dir.glob("zig/o/*/libc++.a")))
 
     def known_identity(self, memo_dir: Path | None) -> Identity | None:
         """Return the identity if it was found out before; see `dimorph.toolchain.identity.known`."""
