@@ -99,11 +99,6 @@ class Digests:
                 self._new[path], self._by_stamp[tuple(found)] = [*found, checksum], checksum
         return checksum
 
-    @property
-    def empty(self) -> bool:
-        """True if no checksum was ever kept here."""
-        return self._memo is None or not self._memo.exists()
-
     def save(self) -> None:
         """Write new checksums; a failure only costs the next process some hashing."""
         with self._lock():

@@ -14,7 +14,7 @@ from dimorph.resolve.reads import Places, Reads
 from dimorph.source.config_header import header_name
 from dimorph.source.include_scan import Files, Mention, named_anywhere
 from dimorph.toolchain.compiler import Compiler
-from dimorph.toolchain.listing import Listing, likely
+from dimorph.toolchain.listing import Listing
 
 
 class Recorder:
@@ -211,15 +211,6 @@ class Recorder:
                     self._file(f"{directory}/{tool}")
                     break
                 self._absent.missing(directory, tool)
-
-
-def prepare(compiler: Compiler, checksums: digests.Digests) -> None:
-    """Hash the large files that a compile will probably read, while it runs; only the first build in a store has to."""
-    if checksums.empty:
-        tools = compiler.tools()
-        libraries = likely(compiler.command, compiler.path) if "ld" in tools else []
-        for path in (*filter(posixpath.isabs, tools), *libraries):
-            checksums.of(path, digests.stamp(path))
 
 
 # Header -> its stamp, checksum and what it includes: the units of a build read the same ones.

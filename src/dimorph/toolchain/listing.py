@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dimorph.errors import DimorphError
-from dimorph.toolchain import flags, process
+from dimorph.toolchain import flags
 from dimorph.toolchain.diagnostics import parse_make_rule
 
 _SEARCH = re.compile(
@@ -30,9 +28,6 @@ _LINKED = re.compile(
     r"(?:-l\S+ \((?P<option>/[^()]+)\)|\((?P<archive>/[^()]+)\)\S+|(?P<file>/[^()]+?)(?:\([^()/]+\))?)\Z"
 )
 _LINKER_MODE = re.compile(r"\S*ld(?:\.\w+)?: mode \w+\Z")
-
-
-_LARGE = ("libstdc++.a", "libgcc.a", "libgcc_eh.a", "libc.so.6", "libm.so.6", "libmvec.so.1")
 
 
 class Listing(NamedTuple):
@@ -76,27 +71,6 @@ def read(work_dir: Path, output: str) -> tuple[Listing, str]:
             linked[file] = None
     headers, assembled = (_rule(work_dir / name) for name in (flags.HEADERS, flags.ASSEMBLED))
     return Listing(headers, assembled or (), tuple(linked), tuple(searched), tuple(missing)), "".join(rest)
-
-
-def likely(command: Sequence[str], path: str) -> list[str]:
-    """Return the large libraries that a link by a compiler will read; none if it does not answer.
-
-    Args:
-        command: the compiler program and its fixed first arguments.
-        path: the PATH that it runs with.
-    """
-    try:
-        answer = process.run(
-            [*command, "-print-search-dirs"], timeout=10.0, cwd=Path("/"), env={"PATH": path, "LC_ALL": "C"}
-        )
-    except DimorphError:
-        return []
-    directories = re.findall(r"(?m)^libraries: =?(.*)$", answer.output)
-    found = []
-    for name in _LARGE:
-        candidates = (f"{one.rstrip('/')}/{name}" for text in directories for one in text.split(":"))
-        found += [file for file in candidates if os.path.isfile(file)][:1]  # noqa: PTH113 (as below)
-    return found
 
 
 def _linked(line: str, work_dir: Path) -> str | None:
