@@ -202,8 +202,6 @@ def _store(config: Settings) -> Iterator[Finding]:
     text = f"{store.root}: {len(found)} artifacts; safe" if there == store.root else f"{store.root}: not created yet"
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         yield Finding("store", "wrong", f"{text}; {there} cannot be written: every process compiles again", elsewhere)
-    elif os.statvfs(there).f_flag & os.ST_NOEXEC:
-        yield Finding("store", "wrong", f"{text}; {there} is mounted noexec: no artifact can be loaded", elsewhere)
     elif shutil.disk_usage(there).free < _LITTLE_SPACE:
         yield Finding("store", "wrong", f"{text}; the disk is nearly full", "dimorph cache prune --max-size 100MB")
     elif broken:

@@ -36,8 +36,7 @@ class Library:
         self.path = artifact.file
         ffi.require()  # cases with device code call its functions too
         try:
-            # RTLD_LOCAL keeps equal names of two objects apart.
-            self._handle = ctypes.CDLL(_copied(self.path) if again else str(self.path), os.RTLD_LOCAL | os.RTLD_NOW)
+            self._handle = _open(self.path, again=again)
         except OSError as error:
             kind = LoadError if self.path.exists() else Gone
             raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {error}") from error
@@ -167,7 +166,7 @@ def unloadable(artifact: Artifact) -> str | None:
         return None
     ffi.provide()
     try:
-        handle = ctypes.CDLL(str(artifact.file), os.RTLD_LOCAL | os.RTLD_NOW)._handle
+        handle = _open(artifact.file)._handle
     except OSError as error:
         return str(error)
     _ctypes.dlclose(handle)
@@ -208,6 +207,17 @@ def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L],
             _loaded[key] = library
         assert isinstance(library, kind)
         return library
+
+
+def _open(path: Path, *, again: bool = False) -> ctypes.CDLL:
+    mode = os.RTLD_LOCAL | os.RTLD_NOW  # RTLD_LOCAL keeps equal names of two objects apart
+    try:
+        return ctypes.CDLL(_copied(path) if again else str(path), mode)
+    except OSError:
+        # Where a store is mounted noexec, its files can be read, but not be mapped as code.
+        if again or not path.exists() or not os.statvfs(path).f_flag & os.ST_NOEXEC:
+            raise
+        return ctypes.CDLL(_copied(path), mode)
 
 
 def _copied(path: Path) -> str:
