@@ -221,6 +221,21 @@ WAYS: dict[str, Way] = {
         {"/sys/s.h": f"#if __has_include(<opt.h>)\n{PROBE}\n", "/sys2/x": ""},
         {"/sys2/opt.h": ""},
     ),
+    "system_header_asked_for_by_a_macro": system(
+        "#include <s.h>",
+        {"/sys/s.h": f"#define HAS(x) __has_include(x)\n#if HAS(<opt.h>)\n{PROBE}\n", "/sys2/x": ""},
+        {"/sys2/opt.h": ""},
+    ),
+    "system_header_asked_for_by_a_macro_of_another": system(
+        "#include <s.h>",
+        {"/sys/s.h": f'#include "t.h"\n#if HAS("opt.h")\n{PROBE}\n', "/sys/t.h": "#define HAS(x) __has_include(x)\n"},
+        {"/sys/opt.h": ""},
+    ),
+    "system_header_asked_for_by_a_computed_name": system(
+        "#include <s.h>",
+        {"/sys/s.h": f"#define X <opt>\n#if __has_include(X)\n{PROBE}\n", "/sys2/x": ""},
+        {"/sys2/opt": ""},
+    ),
     "system_header_asked_for_by_the_project": system(
         f"#if __has_include(<opt.h>)\n{PROBE}", {"/sys2/x": ""}, {"/sys2/opt.h": ""}
     ),

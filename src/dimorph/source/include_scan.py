@@ -33,6 +33,10 @@ _CONDITION = re.compile(rf"^{_B}{_HASH}{_B}(?:el)?if\b[^\n]*", re.MULTILINE)
 # A condition holds no strings but the names of headers, whatever the macro is called that asks for them; and no angle
 # bracket after a parenthesis but theirs.
 _PROBE_BY_ANY = re.compile(rf"(?:\({_B}(?=<)|(?=\")){_NAME})")
+# Names in conditions and in the bodies of macros, by which other macros may ask. A text without a dot or a slash is no
+# name of a header.
+_ASKING = re.compile(rf"\#{_B}(?:(?:el)?if|define)\b[^\n]*")
+_ASKED = re.compile(r'(?<=[(\s])(?:"(?P<quoted>[^\s"./]*[./][^\s"]*)"|<(?P<angled>[^\s<>"]+)>)')
 _PROBE_COMPUTED = re.compile(rf"(?<!defined)(?<!defined[ (]){_HAS}{_B}\({_B}{_COMPUTED}")
 _DEFINE = re.compile(rf"^{_B}{_HASH}{_B}define{_B}(?P<macro>\w+)(?P<parameters>\([^)\n]*\))?([^\n]*)", re.MULTILINE)
 _CALL = re.compile(rf"\b([A-Za-z_]\w*){_B}\({_B}(?:{_NAME})|(?P<word>[A-Za-z_]\w*))")
@@ -310,6 +314,10 @@ def named_anywhere(content: bytes) -> tuple[Mention, ...]:
     found: dict[Mention, None] = {}
     for pattern in (_INCLUDE_LIKE, _PROBE, _PROBE_BY_ANY):
         for match in pattern.finditer(telling):
+            found[_mention(match)] = None
+    for line in _ASKING.findall(text):
+        # A macro of any header may stand for `__has_include`, and another for the name.
+        for match in _ASKED.finditer(line) if "<" in line or '"' in line else ():
             found[_mention(match)] = None
     return tuple(found)
 
