@@ -341,6 +341,47 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 
+@pytest.mark.parametrize("place", ["tools", "of the machine"])
+def test_an_assembler_that_appears_in_the_compilers_own_directories_is_noticed(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = WAYS["earlier_assembler"]
+    put(tmp_path, {"probe.cc": HEAD.encode() + _bytes(way.text) + TAIL.encode(), "/tools/x": ""})
+    machine = subprocess.check_output([GXX, "-dumpmachine"], text=True).strip()
+    where = tmp_path / "tools" / ("" if place == "tools" else machine)
+    monkeypatch.setenv("COMPILER_PATH", str(tmp_path / "tools"))
+    monkeypatch.setenv("DIMORPH_COMPILER_ENV", "COMPILER_PATH")
+    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
+    assert kernel.load().probe() == 1
+    where.mkdir(exist_ok=True)
+    _script(where / "as", f'exec {shutil.which("as")} --defsym two=50 "$@"')
+    assert kernel.load().probe() == 2
+
+
+@pytest.mark.parametrize("first", ["missing", "there"])
+def test_a_compiler_behind_one_of_its_name_is_noticed(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, {"probe.cc": f"{HEAD}{DEFAULT}{TAIL}"})
+    caching, behind = tmp_path / "caching" / "g++", tmp_path / "behind" / "g++"
+    for program in (caching, behind):
+        program.parent.mkdir()
+    _script(caching, f'if test -x {behind}; then exec {behind} "$@"; fi; exec {GXX} "$@"')
+    if first == "there":
+        _script(behind, f'exec {GXX} "$@"')
+    monkeypatch.setenv("PATH", f"{caching.parent}:{behind.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CXX", raising=False)
+    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
+    assert kernel.load().probe() == 1
+    _script(behind, f'exec {GXX} -DVALUE=2 "$@"')
+    assert kernel.load().probe() == 2
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
 # --- Changes during a compile, and the price of the question ---
 
 

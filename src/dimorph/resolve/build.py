@@ -19,7 +19,7 @@ from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
 from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.notice import Notice
-from dimorph.resolve.read_list import Recorder, stamps_of
+from dimorph.resolve.read_list import Recorder, prepare, stamps_of
 from dimorph.resolve.reads import NAME as READS
 from dimorph.resolve.reads import find_current, remember
 from dimorph.resolve.slots import slot
@@ -83,6 +83,8 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
     running = process.Group(notice.tick if progress is None else lambda: None)
     # The first identification of a compiler hashes all its files, so it runs while the compiles do.
     identities = {used: Later(partial(used.identity, memo_dir(store))) for used in {job.compiler for job in ordered}}
+    for used in identities:
+        Later(partial(prepare, used))
     checksums = kept_in(memo_dir(store))
     lock, done = threading.Lock(), 0
 

@@ -14,7 +14,7 @@ from dimorph.resolve.reads import Places, Reads
 from dimorph.source.config_header import header_name
 from dimorph.source.include_scan import Files, Mention, named_anywhere
 from dimorph.toolchain.compiler import Compiler
-from dimorph.toolchain.listing import Listing
+from dimorph.toolchain.listing import Listing, Searched, directories
 
 
 class Recorder:
@@ -190,27 +190,44 @@ class Recorder:
 
     def _linked_instead(self) -> None:
         """Note where libraries and the driver's `specs` would be read from, if they were there."""
-        directories = list(dict.fromkeys(posixpath.dirname(path) for path in self._listing.linked))
-        for directory in directories:
+        linked = list(dict.fromkeys(posixpath.dirname(path) for path in self._listing.linked))
+        for directory in dict.fromkeys((*linked, *_searched(self._compiler).programs)):
             if not self._absent.missing(directory, "specs"):
                 self._file(f"{directory}/specs")
         for path in self._listing.linked:
             stem, suffix = posixpath.splitext(posixpath.basename(path))
             if stem.startswith("lib") and suffix in (".a", ".so"):
-                for directory in directories:
+                for directory in linked:
                     for other in (".so", ".a"):
                         self._absent.missing(directory, stem + other)
 
     def _tools(self) -> None:
+        on_path = [one for one in self._compiler.path.split(os.pathsep) if one.startswith("/")]
         for tool in self._compiler.tools():
             if tool.startswith("/"):
                 self._file(tool)
                 continue
-            for directory in filter(posixpath.isabs, self._compiler.path.split(os.pathsep)):
+            for directory in dict.fromkeys((*_searched(self._compiler).programs, *on_path)):
                 if os.access(f"{directory}/{tool}", os.X_OK):
                     self._file(f"{directory}/{tool}")
                     break
                 self._absent.missing(directory, tool)
+        # A program such as ccache starts the next one of its own name.
+        for name in {posixpath.basename(word) for word in self._compiler.command if word.startswith("/")}:
+            for directory in on_path:
+                if not self._absent.missing(directory, name):
+                    self._file(f"{directory}/{name}")
+
+
+def _searched(compiler: Compiler) -> Searched:
+    if "ld" not in compiler.tools():
+        return Searched((), ())
+    return directories(compiler.command, tuple(compiler.environment(Path("/")).items()))
+
+
+def prepare(compiler: Compiler) -> None:
+    """Ask the compiler beforehand what a record needs of it, while it compiles."""
+    _searched(compiler)
 
 
 # Header -> its stamp, checksum and what it includes: the units of a build read the same ones.

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from dimorph.toolchain import flags
+from dimorph.errors import DimorphError
+from dimorph.toolchain import flags, process
 from dimorph.toolchain.diagnostics import parse_make_rule
 
 _SEARCH = re.compile(
@@ -71,6 +73,36 @@ def read(work_dir: Path, output: str) -> tuple[Listing, str]:
             linked[file] = None
     headers, assembled = (_rule(work_dir / name) for name in (flags.HEADERS, flags.ASSEMBLED))
     return Listing(headers, assembled or (), tuple(linked), tuple(searched), tuple(missing)), "".join(rest)
+
+
+class Searched(NamedTuple):
+    """The directories in which a compiler searches; they need not exist.
+
+    Attributes:
+        programs: for the programs that it starts, before those of PATH.
+        libraries: for start files and libraries.
+    """
+
+    programs: tuple[str, ...]
+    libraries: tuple[str, ...]
+
+
+@lru_cache(maxsize=16)
+def directories(command: tuple[str, ...], env: tuple[tuple[str, str], ...]) -> Searched:
+    """Return where a compiler searches, as it says itself; nowhere if it does not answer.
+
+    Args:
+        command: the compiler program and its fixed first arguments.
+        env: the variables that it runs with.
+    """
+    question = [*command, "-print-search-dirs"]
+    try:
+        answer = process.run(question, timeout=10.0, cwd=Path("/"), env=dict(env), errors="surrogateescape").output
+    except DimorphError:
+        return Searched((), ())
+    lists = dict(re.findall(r"(?m)^(programs|libraries): =?(.*)$", answer))
+    found = {name: dict.fromkeys(one.rstrip("/") for one in text.split(":") if one) for name, text in lists.items()}
+    return Searched(*(tuple(found.get(name, ())) for name in Searched._fields))
 
 
 def _linked(line: str, work_dir: Path) -> str | None:
