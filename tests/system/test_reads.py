@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -445,6 +446,27 @@ def test_new_times_of_an_unchanged_header_cost_no_compile(tmp_path: Path, monkey
     assert log.read_text().splitlines() == ["compiled"]
     put(tmp_path, {"/sys/s.h": TWO})
     assert kernel.load().probe() == 2
+
+
+@pytest.mark.parametrize("field", ["reads", "places", "stamps", "whole"])
+@pytest.mark.parametrize("value", [None, 7, 0.5, "x", [], [7], {}, {"x": "y"}, {"x": [1, 2]}, "missing"])
+def test_a_damaged_memo_of_what_was_checked_does_no_harm(
+    field: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, {"probe.cc": f"{HEAD}{DEFAULT}{TAIL}"})
+    monkeypatch.setenv("DIMORPH_STORE", str(tmp_path / "store"))
+    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
+    kernel.load()
+    (memo,) = (tmp_path / "store").rglob("checked.json")
+    content = json.loads(memo.read_bytes())
+    assert field in content
+    if value == "missing":
+        del content[field]
+    else:
+        content[field] = value
+    memo.write_text(json.dumps(content))
+    resolved = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project").load()
+    assert resolved.probe() == 1
 
 
 def test_the_message_names_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,12 +116,9 @@ def changed(
     if record is None:
         return "it has no record of what its compile read"
     places = Places(unit, compiler)
-    kept = digests.read(artifact.path / _CHECKED)
-    stamps: dict[str, digests.Stamp | None] = {}
-    if isinstance(kept, dict) and kept.get("reads") == record.sha256 and kept.get("places") == places.paths:
-        stamps = kept["stamps"]
-        if kept["whole"] and digests.recent.same(stamps):
-            return None
+    stamps, whole = _remembered(artifact, places)
+    if whole and digests.recent.same(stamps):
+        return None
     try:
         reads = Reads.from_json((artifact.path / NAME).read_bytes(), str(artifact.path / NAME))
     except (ArtifactCorrupt, OSError) as error:
@@ -133,6 +130,19 @@ def changed(
         remember(artifact, places, found, memo_dir)
         checksums.save()
     return why
+
+
+def _remembered(artifact: Artifact, places: Places) -> tuple[Mapping[str, digests.Stamp | None], bool]:
+    """Return what `remember` kept, and whether it is all; nothing if that is not about this record, or is malformed."""
+    kept = digests.read(artifact.path / _CHECKED)
+    if isinstance(kept, dict) and (kept.get("reads"), kept.get("places")) == (
+        artifact.meta.files[NAME].sha256,
+        places.paths,
+    ):
+        stamps = kept.get("stamps")
+        if isinstance(stamps, dict):  # what is no stamp equals none
+            return stamps, kept.get("whole") is True
+    return {}, False
 
 
 def remember(
