@@ -239,3 +239,11 @@ def test_installed_for_anybody_to_change(open_path: Path, mode: int) -> None:
     store = packaged(open_path / "package", mode=mode)
     with pytest.raises(StoreRefused, match="is writable by world"):
         store.find(key_of(1))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch])
+def test_nobody_is_told_to_remove_what_is_in_place_of_a_store(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "theirs")
+    with pytest.raises(StoreRefused, match="name another directory") as caught:
+        Store(tmp_path / "theirs").find(key_of(1))
+    assert "rm " not in str(caught.value)

@@ -84,6 +84,8 @@ class Trust(NamedTuple):
         if not right_type:
             expected = "a directory" if directory else "a regular file"
             actual = "is a link" if stat.S_ISLNK(mode) else f"is of type {stat.filemode(mode)[0]!r}"
+            if root and not stat.S_ISLNK(mode):  # it may be anything, even a device, so nobody is told to remove it
+                _refuse(path, f"{actual}, expected {expected}", "name another directory")
             _refuse(path, f"{actual}, expected {expected} (links inside a store are refused)", f"rm {name}")
         if status.st_uid not in self.owners:
             # A root needs a trusted owner only, since its content is checked by itself. Any other path was put into the
