@@ -6,7 +6,10 @@ load pays little for them, because tvm-ffi imports them too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +56,17 @@ def show_log(level: str | None) -> None:
 _HANDLER = "dimorph.show_log"
 
 
+_thread = local()
+
+
+def keep_records(kept: list[Callable[[], None]]) -> None:
+    """Let this thread keep its debug and info records in a list, for the thread that waits for it to write.
+
+    A handler of the program may hold its lock while it loads a kernel, and a thread of that load would wait for it.
+    """
+    _thread.kept = kept
+
+
 class _Logger:
     """A stand-in that fetches each method from the real logger, so that a log record names the caller's line."""
 
@@ -60,4 +74,8 @@ class _Logger:
         self._name = name
 
     def __getattr__(self, method: str) -> Any:
-        return getattr(import_module("logging").getLogger(self._name), method)
+        real = getattr(import_module("logging").getLogger(self._name), method)
+        kept = getattr(_thread, "kept", None)
+        if kept is None or method not in ("debug", "info"):
+            return real
+        return lambda *args: kept.append(partial(real, *args))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dimorph._lazy import logger
 from dimorph.toolchain.workers import Later, side_by_side
 
 
@@ -120,3 +122,35 @@ def test_a_kernel_is_built_where_no_thread_can_be_started(late: str) -> None:
     script = BUILD.format(tests=str(Path(__file__).parents[1]), late=late)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert (done.stdout, done.returncode) == ("1001\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_tasks_may_log_while_the_caller_holds_the_lock_of_a_handler(level: str) -> None:
+    name = f"dimorph.test_workers.{level}"
+    said = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    handler = Handler()
+    logging.getLogger(name).addHandler(handler)
+    logging.getLogger(name).setLevel(logging.DEBUG)
+    together = threading.Barrier(2, timeout=10)
+
+    def task() -> None:
+        together.wait()
+        getattr(logger(name), level)("from %s", "a task")
+
+    def call() -> None:
+        assert handler.lock
+        with handler.lock:  # as while `emit` runs
+            side_by_side([task, task], 2)
+            later = Later(lambda: getattr(logger(name), level)("later"))
+            later.result()
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    caller.join(10)
+    assert not caller.is_alive()
+    assert said == ["from a task", "from a task", "later"]

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from dimorph._lazy import keep_records
+
 _T = TypeVar("_T")
 
 
@@ -32,6 +34,11 @@ def side_by_side(
     errors: dict[int, BaseException] = {}
     waiting = iter(range(len(tasks)))
     lock = threading.Lock()
+    records: list[Callable[[], None]] = []
+
+    def work_beside() -> None:
+        keep_records(records)
+        work()
 
     def work() -> None:
         while True:
@@ -48,7 +55,7 @@ def side_by_side(
 
     threads: list[threading.Thread] = []
     try:
-        while len(threads) < min(workers, len(tasks)) - 1 and (thread := _started(work)):
+        while len(threads) < min(workers, len(tasks)) - 1 and (thread := _started(work_beside)):
             threads.append(thread)
         work()
         for thread in threads:
@@ -59,6 +66,8 @@ def side_by_side(
         for thread in threads:
             thread.join()
         raise
+    finally:
+        _write(records)
     if errors:
         raise errors[min(errors)]
     return [results[index] for index in range(len(tasks))]
@@ -73,14 +82,20 @@ class Later(Generic[_T]):
         self._value: _T
         self._error: Exception | None = None
         self._done = False
-        self._thread = _started(self._run)
+        self._records: list[Callable[[], None]] = []
+        self._thread = _started(self._run_beside)
 
     def result(self) -> _T:
         """Return the result, or raise the error, of the function."""
         self._run()
+        _write(self._records)
         if self._error:
             raise self._error
         return self._value
+
+    def _run_beside(self) -> None:
+        keep_records(self._records)
+        self._run()
 
     def _run(self) -> None:
         with self._lock:
@@ -91,6 +106,16 @@ class Later(Generic[_T]):
             except Exception as error:
                 self._error = error
             self._done = True
+
+
+def _write(records: list[Callable[[], None]]) -> None:
+    """Write the log records that threads have kept; of several callers at once, each record by one of them."""
+    while True:
+        try:
+            write = records.pop(0)
+        except IndexError:
+            return
+        write()
 
 
 def _started(function: Callable[[], None]) -> threading.Thread | None:
