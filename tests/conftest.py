@@ -88,6 +88,7 @@ def copy_of(tmp_path: Path) -> Callable[..., dm.Kernel]:
         root = tmp_path / where
         if not root.exists():
             shutil.copytree(kernel.root, root, ignore=shutil.ignore_patterns("__pycache__", "_dimorph"))
+            (root / "declared.py").touch()
         axes = [replace(axis, values=[_moved(value, kernel, root) for value in axis.values]) for axis in kernel.axes]
         rows = kernel.only and [
             {name: _moved(value, kernel, root) for name, value in row.items()} for row in kernel.only

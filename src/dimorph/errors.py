@@ -27,7 +27,8 @@ class MissingSpecialization(DimorphError, LookupError):
         kernel: the name of the kernel.
         missing: axis name -> the value that was requested.
         available: axis name -> the values that the module holds, or that the kernel declares.
-        command: the shell command that builds the specialization ahead of time, or None.
+        command: the shell command that builds the specialization ahead of time. None where no command can: no module
+            declares the kernel, or a value has no name on a command line.
     """
 
     def __init__(

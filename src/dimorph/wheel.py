@@ -224,7 +224,15 @@ def _declared(tree: Path, config: Config) -> list[Declaration]:
     """Load the kernels to build, each once."""
     found: dict[Declaration, None] = {}
     for spec in config.kernels:
-        kernels = load_kernels(spec)
+        try:
+            kernels = load_kernels(spec)
+        except ModuleNotFoundError as error:
+            # Build front ends install nothing but what the project asks for.
+            raise DeclarationError(
+                f"[tool.dimorph]: kernels: {spec!r}: importing it needs {error.name}, which is not installed where the "
+                "wheel is built: add the package that has it to `requires` of [build-system] in pyproject.toml, or "
+                "declare the kernels in a module that does not import it"
+            ) from error
         # A module may import kernels of another distribution, which has to ship them itself.
         own = [kernel for kernel in kernels if tree in (kernel.root / kernel.entry).parents]
         if not own or (":" in spec and own != kernels):

@@ -337,6 +337,19 @@ def test_a_source_that_is_not_in_the_wheel_is_named(left_out: str, named: str, p
     assert list(tmp_path.glob("*.whl")) == []
 
 
+@pytest.mark.parametrize(
+    ("module", "needed"), [("torch_of_nobody", "torch_of_nobody"), ("a_of_nobody.b", "a_of_nobody")]
+)
+def test_a_package_that_the_kernels_import_and_the_build_lacks_is_named(
+    module: str, needed: str, project: Path, tmp_path: Path
+) -> None:
+    declared = project / "src" / "rowmath" / "kernels.py"
+    declared.write_text(declared.read_text().replace("import dimorph as dm", f"import dimorph as dm\nimport {module}"))
+    with pytest.raises(dm.DeclarationError, match=rf"importing it needs {needed}, .*`requires` of \[build-system\]"):
+        wheel.build_wheel(str(tmp_path))
+    assert list(tmp_path.glob("*.whl")) == []
+
+
 def kernels_with(project: Path, include_dirs: list[str], include: str) -> None:
     """Give row_dot include directories, and let its case include a header."""
     declared = project / "src" / "rowmath" / "kernels.py"

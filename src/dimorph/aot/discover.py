@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from dimorph._lazy import logger
 from dimorph.declare.declaration import Declaration
-from dimorph.errors import DeclarationError
+from dimorph.errors import DeclarationError, MissingSpecialization
+
+_log = logger("dimorph")
 
 
 def load_kernels(spec: str) -> list[Declaration]:
@@ -28,7 +31,8 @@ def load_kernels(spec: str) -> list[Declaration]:
 
     Raises:
         DeclarationError: there is no such module, file or kernel, or it declares none, or two of one name.
-        Exception: any exception that the module raises during its import.
+        Exception: any other exception that the module raises during its import. After a MissingSpecialization, which a
+            script may raise, the kernels count that it declares before.
     """
     source, name = _split(spec)
     module = _import_file(Path(source)) if _is_file(source) else _import_module(source)
@@ -110,6 +114,9 @@ def _execute(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+    except MissingSpecialization as error:
+        # A script loads its kernels while it runs, and what it lacks is what is about to be built.
+        _log.warning("%s stopped where it loads what is not built yet: %s", path, str(error).partition("\n")[0])
     except BaseException:
         del sys.modules[name]
         raise

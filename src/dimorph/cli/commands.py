@@ -349,6 +349,6 @@ def demo() -> None:
 
         status = run(show.console())
     except ModuleNotFoundError as error:
-        needs = f"the demo needs {error.name}: pip install dimorph[demo]" if error.name else str(error)
+        needs = f"the demo needs {error.name}: pip install 'dimorph[demo]'" if error.name else str(error)
         raise _Failure(needs) from error
     click.get_current_context().exit(status)

@@ -14,7 +14,7 @@ def main() -> None:
         # Any other missing module is a defect, so its traceback is shown.
         if error.name not in ("click", "rich"):
             raise
-        print(f"dimorph: the command line needs {error.name}: pip install dimorph[cli]", file=sys.stderr)
+        print(f"dimorph: the command line needs {error.name}: pip install 'dimorph[cli]'", file=sys.stderr)
         sys.exit(1)
     for stream in (sys.stdout, sys.stderr):
         # Names of files are any bytes, and the terminal may not know all characters of a compiler's messages.

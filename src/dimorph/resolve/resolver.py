@@ -87,7 +87,8 @@ def _built(missing: Sequence[tuple[Unit, list[str]]], settings: Settings, beside
                 used = compiler(unit, settings)
                 used.check(level)
             except ToolchainError as error:
-                raise missing_unit(unit, str(error), [*passed, *_near_packaged(unit, settings, beside)]) from error
+                lines = [*passed, *_near_packaged(unit, settings, beside)]
+                raise missing_unit(unit, str(error), lines, no_compiler=True) from error
             jobs.append(Job(unit, level, used, "; ".join(passed)))
         try:
             artifacts = build(jobs, settings, user_store(settings))
