@@ -125,12 +125,14 @@ def test_a_variants_parameters_are_fields_arguments_and_a_setter() -> None:
         "params.offset = offset; params.times = times; params.negate = negate; params.table = table.data; "
         "params.maybe_bias = maybe_bias ? maybe_bias->data : nullptr;"
     )
+    assert macros["ADDITIONAL_TENSORS"] == ('(visit) visit("table", "", table); visit("maybe_bias", "", maybe_bias);')
 
 
 def test_a_variant_without_parameters_has_the_same_macros_empty() -> None:
     macros = _macros(_header(FUNCTOR, variant="Plain"))
     for name in ("ADDITIONAL_PARAMS_DECL", "ADDITIONAL_FUNC_PARAMS", "ADDITIONAL_PARAMS_SETTER"):
         assert macros[name] == ""
+    assert macros["ADDITIONAL_TENSORS"] == "(visit)"
 
 
 @st.composite

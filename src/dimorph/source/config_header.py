@@ -152,11 +152,12 @@ def _additional(values: Sequence[Value]) -> list[str]:
 
 
 def _additional_host(values: Sequence[Value]) -> list[str]:
-    """Return the host's macros for a variant's parameters: function arguments, and statements that copy them."""
+    """Return the host's macros for a variant's parameters: arguments, statements that copy them, and the tensors."""
     params = _variant_params(values)
-    arguments, setters = [], []
+    arguments, setters, tensors = [], [], []
     for p in params:
         if p.is_tensor:
+            tensors.append(f'visit("{p.name}", "{p.shape}", {p.name});')
             elements = f"::dimorph::Elements<{TENSORS[p.dtype]}>"
             arguments.append(f"::dimorph::Optional<{elements}> {p.name}" if p.optional else f"{elements} {p.name}")
             setters.append(
@@ -170,5 +171,6 @@ def _additional_host(values: Sequence[Value]) -> list[str]:
     return [
         f"#define ADDITIONAL_FUNC_PARAMS {''.join(f', {a}' for a in arguments)}".rstrip(),
         f"#define ADDITIONAL_PARAMS_SETTER {' '.join(setters)}".rstrip(),
+        f"#define ADDITIONAL_TENSORS(visit) {' '.join(tensors)}".rstrip(),
         f'#define DIMORPH_ADDITIONAL_NAMES "{parameter_names(params)}"',
     ]

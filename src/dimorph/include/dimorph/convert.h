@@ -89,17 +89,25 @@ inline const DLTensor* tensor_of(const TVMFFIAny& any) {
   return nullptr;
 }
 
-inline bool from_any(const TVMFFIAny& any, ConstTensor& out, const ArgumentPlace& place, ErrorSink* sink) {
+__attribute__((cold, noinline)) inline bool no_memory(const ArgumentPlace& place, ErrorSink* sink) {
+  char name[64];
+  argument_name(place.names, place.index, name);
+  return fail(sink, ErrorKind::value, "%s: argument %s: expected a tensor with memory, got one whose memory was freed",
+              place.function, name);
+}
+
+template <typename T>
+inline bool tensor_from_any(const TVMFFIAny& any, T& out, const ArgumentPlace& place, ErrorSink* sink) {
   const DLTensor* tensor = tensor_of(any);
   if (!tensor) return wrong_type(any, place, "a tensor (any array that speaks DLPack)", sink);
-  out = ConstTensor(tensor);
-  return true;
+  out = T(tensor);
+  return !__builtin_expect(out.without_memory(), 0) || no_memory(place, sink);
+}
+inline bool from_any(const TVMFFIAny& any, ConstTensor& out, const ArgumentPlace& place, ErrorSink* sink) {
+  return tensor_from_any(any, out, place, sink);
 }
 inline bool from_any(const TVMFFIAny& any, Tensor& out, const ArgumentPlace& place, ErrorSink* sink) {
-  const DLTensor* tensor = tensor_of(any);
-  if (!tensor) return wrong_type(any, place, "a tensor (any array that speaks DLPack)", sink);
-  out = Tensor(tensor);
-  return true;
+  return tensor_from_any(any, out, place, sink);
 }
 
 template <typename T>
@@ -109,7 +117,7 @@ inline bool from_any(const TVMFFIAny& any, Elements<T>& out, const ArgumentPlace
   constexpr DataType expected = data_type<T>();
   if (tensor.dtype() != expected || !tensor.contiguous()) return wrong_elements(tensor, expected, place, sink);
   out.data = tensor.data<T>();
-  out.device = tensor.device();
+  out.tensor = tensor;
   return true;
 }
 
@@ -120,12 +128,13 @@ inline bool lies_on(const T&, Device, const ArgumentPlace&, ErrorSink*) {
 }
 template <typename T>
 inline bool lies_on(const Elements<T>& elements, Device device, const ArgumentPlace& place, ErrorSink* sink) {
-  if (elements.device.device_type == device.device_type && elements.device.device_id == device.device_id) return true;
+  const Device given = elements.tensor.device();
+  if (given.device_type == device.device_type && given.device_id == device.device_id) return true;
   char name[64];
   ValueText want, got;
   argument_name(place.names, place.index, name);
   print_value(device, want);
-  print_value(elements.device, got);
+  print_value(given, got);
   return fail(sink, ErrorKind::value, "%s: argument %s: expected a tensor on %s, got one on %s", place.function, name,
               want, got);
 }

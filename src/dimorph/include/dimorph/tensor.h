@@ -64,10 +64,15 @@ class ConstTensor {
     for (int32_t i = ndim() - 1; i > dim; --i) stride *= tensor_->shape[i];
     return stride;
   }
+  // The largest int64_t where the product of the sizes is larger, as views with strides of 0 may have it.
   int64_t numel() const {
     int64_t count = 1;
-    for (int32_t i = 0; i < ndim(); ++i) count *= tensor_->shape[i];
-    return count;
+    bool fits = true;
+    for (int32_t i = 0; i < ndim(); ++i) {
+      if (tensor_->shape[i] == 0) return 0;
+      fits = fits && !__builtin_mul_overflow(count, tensor_->shape[i], &count);
+    }
+    return fits ? count : INT64_MAX;
   }
   bool contiguous() const {
     if (!tensor_->strides) return true;
@@ -76,10 +81,13 @@ class ConstTensor {
     for (int32_t i = ndim() - 1; i >= 0; --i) {
       if (tensor_->shape[i] == 0) return true;
       if (tensor_->shape[i] != 1 && tensor_->strides[i] != expected) dense = false;
-      expected *= tensor_->shape[i];
+      if (__builtin_mul_overflow(expected, tensor_->shape[i], &expected)) dense = false;
     }
     return dense;
   }
+  // Whether elements lie where no memory can be: their owner has freed it, and what is left is a null pointer plus an
+  // offset. On Linux, programs and what they allocate lie above the first 4 MiB.
+  bool without_memory() const { return reinterpret_cast<uintptr_t>(data()) < 0x400000 && numel() != 0; }
   DataType dtype() const { return DataType{tensor_->dtype.code, tensor_->dtype.bits, tensor_->dtype.lanes}; }
   Device device() const { return tensor_->device; }
   const DLTensor* dl() const { return tensor_; }
@@ -102,7 +110,7 @@ class Tensor : public ConstTensor {
 template <typename T>
 struct Elements {
   const T* data = nullptr;
-  Device device{kDLCPU, 0};
+  ConstTensor tensor;
 };
 
 // A string argument. It does not end with a zero.
