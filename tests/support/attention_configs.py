@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -67,6 +67,7 @@ class Shape:
     heads: int
     kv_heads: int
     ragged: bool
+    tail: tuple[int, int] = (0, 0)  # rows of ragged queries and keys behind the last sequence
 
     @property
     def batch(self) -> int:
@@ -88,7 +89,7 @@ def _for_each(variant: dm.Variant, values: Array) -> Part:
 def _documents(rng: Generator, shape: Shape) -> Part:
     ids = [[np.sort(rng.integers(0, 4, n)).astype(np.int32) for n in ns] for ns in (shape.queries, shape.keys)]
     if shape.ragged:
-        arrays = [np.concatenate([np.empty(0, np.int32), *rows]) for rows in ids]
+        arrays = [np.concatenate([*rows, np.zeros(more, np.int32)]) for rows, more in zip(ids, shape.tail, strict=True)]
     else:
         arrays = [np.array(rows, np.int32).reshape(shape.batch, -1 if rows else 5) for rows in ids]
     return at.DocumentMask(*arrays), lambda b: at.DocumentMask(ids[0][b][None], ids[1][b][None])
@@ -318,7 +319,7 @@ class Problem:
 def build(config: Config) -> Problem:
     """Make the arrays of a config; they are the same each time."""
     rng = np.random.default_rng([config.seed, 2])
-    shape, special = config.shape, config.specialization
+    shape, special = replace(config.shape, tail=config.tail), config.specialization
     dtype = DTYPES[special.dtype]
     qk, vo = special.head_dims
     if shape.ragged:

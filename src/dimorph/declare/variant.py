@@ -72,7 +72,6 @@ class Variant:
         params: the additional parameters, in the order in which calls pass them; of a composition, those of its parts.
         root: the directory of the header; default: that of the file that declares the variant.
         parts: the variants of a composition: `struct` is then a template over the params type and the parts' structs.
-        sized: the position and the shape of each parameter that has a shape.
 
     Raises:
         DeclarationError: a name is invalid or given twice, or the header is no header file.
@@ -84,7 +83,6 @@ class Variant:
     params: tuple[Param, ...] = ()
     root: Path = field(default_factory=lambda: declaring_file(3).parent, repr=False)
     parts: tuple[Variant, ...] = ()
-    sized: tuple[tuple[int, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
@@ -92,7 +90,6 @@ class Variant:
             object.__setattr__(self, "params", tuple(param for part in self.parts for param in part.params))
         object.__setattr__(self, "struct", self.struct or self.name)
         object.__setattr__(self, "params", tuple(self.params))
-        object.__setattr__(self, "sized", tuple((i, param.shape) for i, param in enumerate(self.params) if param.shape))
         object.__setattr__(self, "root", Path(self.root).resolve())
         names = [param.name for param in self.params]
         for name in (self.name, *names):

@@ -7,16 +7,29 @@
 namespace dimorph {
 namespace attention {
 
+// Sequences, heads and rows of a sequence over all heads, which the kernels count with 32 bits.
+constexpr int64_t kMostSize = 1 << 30;
+
 inline void check_device(const ConstTensor& tensor, const char* name, Device device) {
-  DIMORPH_CHECK(tensor.device().device_type == device.device_type && tensor.device().device_id == device.device_id,
-                "attention: argument '%s': expected a tensor %s, where 'q' is", name,
-                device.device_type == kDLCPU ? "on the CPU" : "on the GPU");
+  const Device given = tensor.device();
+  if (given.device_type == device.device_type && given.device_id == device.device_id) return;
+  dimorph::detail::ValueText want, got;
+  dimorph::detail::print_value(device, want);
+  dimorph::detail::print_value(given, got);
+  DIMORPH_RAISE(value, "attention: argument '%s': expected a tensor on %s, where 'q' is, got one on %s", name, want,
+                got);
 }
 
 // The strides of batch, row and head; a ragged tensor has no batch dimension.
 inline Strides strides_of(const ConstTensor& tensor, bool ragged) {
   if (ragged) return {0, tensor.stride(0), tensor.stride(1)};
   return {tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
+// The rows of q and k, [batch, seq, heads, head_dim] or ragged.
+inline Tokens tokens_of(const ConstTensor& q, const ConstTensor& k) {
+  if (q.ndim() == 3) return {q.size(0), k.size(0)};
+  return {q.size(0) * q.size(1), k.size(0) * k.size(1)};
 }
 
 inline void check_layout(const ConstTensor& tensor, const char* name, int ndim, Device device) {
@@ -30,8 +43,12 @@ inline void check_layout(const ConstTensor& tensor, const char* name, int ndim, 
                 static_cast<long long>(tensor.stride(-1)));
 }
 
-inline void check_dtype(const ConstTensor& tensor, const char* name, const ConstTensor& q) {
-  DIMORPH_CHECK_TYPE(tensor.dtype() == q.dtype(), "attention: argument '%s': expected the dtype of 'q'", name);
+inline void check_dtype(const ConstTensor& tensor, const char* name, DataType expected, const char* meaning = "dtype") {
+  if (tensor.dtype() == expected) return;
+  dimorph::detail::ValueText want, got;
+  dimorph::detail::print_value(expected, want);
+  dimorph::detail::print_value(tensor.dtype(), got);
+  DIMORPH_RAISE(type, "attention: argument '%s': expected %s %s, got %s", name, meaning, want, got);
 }
 
 inline void check_size(const ConstTensor& tensor, const char* name, int dim, int64_t expected, const char* meaning) {
@@ -40,20 +57,52 @@ inline void check_size(const ConstTensor& tensor, const char* name, int dim, int
                 static_cast<long long>(expected), dim, meaning, static_cast<long long>(tensor.size(dim)));
 }
 
-// `out` must not be an input, because inputs are still read after the first outputs are written. Tensors that overlap
-// in other ways are not found.
-inline void check_apart(const Tensor& out, const ConstTensor& tensor, const char* name) {
+inline void check_most(const ConstTensor& tensor, const char* name, int dim, int64_t most, const char* meaning) {
+  DIMORPH_CHECK(tensor.size(dim) <= most,
+                "attention: argument '%s': expected size %lld or less in dimension %d (%s), got %lld", name,
+                static_cast<long long>(most), dim, meaning, static_cast<long long>(tensor.size(dim)));
+}
+
+// A tensor that is written must not be an input, because inputs are still read after the first outputs are written.
+// Tensors that overlap in other ways are not found.
+inline void check_apart(const Tensor& out, const char* out_name, const ConstTensor& tensor, const char* name) {
   DIMORPH_CHECK(out.data() != tensor.data() || out.numel() == 0,
-                "attention: argument 'out': expected memory of its own, got that of '%s'", name);
+                "attention: argument '%s': expected memory of its own, got that of '%s'", out_name, name);
+}
+
+// Refuses a tensor to write to in which two elements may share memory: from the smallest stride to the largest, each
+// must lead past all elements of the dimensions before it.
+inline void check_no_overlap(const Tensor& out, const char* name) {
+  if (out.contiguous()) return;
+  int64_t strides[4], sizes[4], reach = 0;
+  int count = 0;
+  for (int dim = 0; dim < out.ndim(); ++dim) {
+    if (out.size(dim) == 1) continue;
+    const int64_t stride = out.stride(dim) < 0 ? -out.stride(dim) : out.stride(dim);
+    int at = count++;
+    for (; at > 0 && strides[at - 1] > stride; --at) strides[at] = strides[at - 1], sizes[at] = sizes[at - 1];
+    strides[at] = stride, sizes[at] = out.size(dim);
+  }
+  for (int i = 0; i < count; ++i) {
+    int64_t length = 0;
+    DIMORPH_CHECK(strides[i] > reach && !__builtin_mul_overflow(strides[i], sizes[i] - 1, &length) &&
+                      !__builtin_add_overflow(reach, length, &reach),
+                  "attention: argument '%s': expected elements that share no memory, got stride %lld for size %lld",
+                  name, static_cast<long long>(strides[i]), static_cast<long long>(sizes[i]));
+  }
 }
 
 // Checks dtype, device and shape. Offsets in the memory of a GPU are not read: the caller guarantees them.
 inline const int32_t* check_offsets(const ConstTensor& offsets, const char* name, Device device) {
-  DIMORPH_CHECK_TYPE(offsets.dtype() == dimorph::data_type<int32_t>(), "attention: argument '%s': expected dtype int32",
-                     name);
+  check_dtype(offsets, name, dimorph::data_type<int32_t>());
   check_device(offsets, name, device);
-  DIMORPH_CHECK(offsets.ndim() == 1 && offsets.size(0) >= 1 && offsets.contiguous(),
-                "attention: argument '%s': expected a contiguous tensor [batch + 1]", name);
+  DIMORPH_CHECK(offsets.ndim() == 1, "attention: argument '%s': expected a tensor [batch + 1], got %d dimensions", name,
+                offsets.ndim());
+  DIMORPH_CHECK(offsets.contiguous(), "attention: argument '%s': expected a contiguous tensor, got stride %lld", name,
+                static_cast<long long>(offsets.stride(0)));
+  DIMORPH_CHECK(offsets.size(0) >= 1 && offsets.size(0) <= kMostSize,
+                "attention: argument '%s': expected 1 to %lld offsets, got %lld", name,
+                static_cast<long long>(kMostSize), static_cast<long long>(offsets.size(0)));
   return offsets.data<int32_t>();
 }
 
@@ -88,7 +137,8 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
                         const Optional<ConstTensor>& cu_seqlens_k, float sm_scale,
                         const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k) {
   DIMORPH_CHECK(bool(cu_seqlens_q) == bool(cu_seqlens_k),
-                "attention: arguments 'cu_seqlens_q' and 'cu_seqlens_k': expected both or neither");
+                "attention: argument '%s': expected offsets, as '%s' is given: both or neither",
+                cu_seqlens_q ? "cu_seqlens_k" : "cu_seqlens_q", cu_seqlens_q ? "cu_seqlens_q" : "cu_seqlens_k");
   const bool ragged = bool(cu_seqlens_q);
   const int ndim = ragged ? 3 : 4, row = ragged ? 0 : 1, head = row + 1;
   const Device device = q.device();
@@ -96,9 +146,9 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   check_layout(k, "k", ndim, device);
   check_layout(v, "v", ndim, device);
   check_layout(out, "out", ndim, device);
-  check_dtype(k, "k", q);
-  check_dtype(v, "v", q);
-  check_dtype(out, "out", q);
+  check_dtype(k, "k", q.dtype(), "the dtype of 'q',");
+  check_dtype(v, "v", q.dtype(), "the dtype of 'q',");
+  check_dtype(out, "out", q.dtype(), "the dtype of 'q',");
   if (!ragged) {
     check_size(k, "k", 0, q.size(0), "the batch of 'q'");
     check_size(v, "v", 0, q.size(0), "the batch of 'q'");
@@ -113,12 +163,14 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   DIMORPH_CHECK(k.size(head) > 0 && q.size(head) % k.size(head) == 0,
                 "attention: argument 'q': expected a number of heads that is a multiple of the %lld of 'k', got %lld",
                 static_cast<long long>(k.size(head)), static_cast<long long>(q.size(head)));
-  DIMORPH_CHECK(q.size(row) <= dm::kMaxLength && k.size(row) <= dm::kMaxLength,
-                "attention: arguments 'q' and 'k': expected at most %d rows", dm::kMaxLength);
+  if (!ragged) check_most(q, "q", 0, kMostSize, "the batch");
+  check_most(q, "q", row, dm::kMaxLength, "rows");
+  check_most(k, "k", row, dm::kMaxLength, "rows");
+  check_most(q, "q", head, kMostSize, "heads");
   DIMORPH_CHECK(sm_scale == sm_scale, "attention: argument 'scale': expected a number, got NaN");
-  check_apart(out, q, "q");
-  check_apart(out, k, "k");
-  check_apart(out, v, "v");
+  check_apart(out, "out", q, "q");
+  check_apart(out, "out", k, "k");
+  check_apart(out, "out", v, "v");
 
   Problem problem{};
   problem.q = q.data();
@@ -149,12 +201,27 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
     problem.max_qo_len = static_cast<int32_t>(q.size(1));
     problem.max_kv_len = static_cast<int32_t>(k.size(1));
   }
+  // Rows over all heads are counted with 32 bits too.
+  const int64_t rows = int64_t{problem.max_qo_len} * problem.num_qo_heads;
+  DIMORPH_CHECK(
+      rows <= kMostSize && int64_t{problem.batch_size} * problem.num_kv_heads <= kMostSize,
+      "attention: argument 'q': expected at most %lld rows of a sequence over all heads, and as many heads of "
+      "'k' over the batch, got %lld and %lld",
+      static_cast<long long>(kMostSize), static_cast<long long>(rows),
+      static_cast<long long>(int64_t{problem.batch_size} * problem.num_kv_heads));
+  check_no_overlap(out, "out");
   if (lse) {
-    DIMORPH_CHECK_TYPE(lse->dtype() == dimorph::data_type<float>(),
-                       "attention: argument 'lse': expected dtype float32");
+    check_dtype(*lse, "lse", dimorph::data_type<float>());
     check_device(*lse, "lse", device);
-    DIMORPH_CHECK(lse->ndim() == ndim - 1, "attention: argument 'lse': expected the shape of 'q' without head_dim");
+    DIMORPH_CHECK(lse->ndim() == ndim - 1,
+                  "attention: argument 'lse': expected the shape of 'q' without head_dim, got %d dimensions",
+                  lse->ndim());
     for (int dim = 0; dim <= head; ++dim) check_size(*lse, "lse", dim, q.size(dim), "as in 'q'");
+    check_no_overlap(*lse, "lse");
+    check_apart(*lse, "lse", q, "q");
+    check_apart(*lse, "lse", k, "k");
+    check_apart(*lse, "lse", v, "v");
+    check_apart(*lse, "lse", out, "out");
     problem.lse = lse->data<float>();
     problem.lse_strides = strides_of(*lse, ragged);
   }

@@ -29,6 +29,11 @@ struct Problem {
   float sm_scale;                  // factor of the logits, for variants with softmax
 };
 
+// Rows of q and of k: of all sequences, and of ragged tensors also those behind the last one.
+struct Tokens {
+  int64_t queries, keys;
+};
+
 // What a variant's hooks may read: the problem, the element types and, in a kernel's params struct, the variant's
 // additional parameters.
 template <typename DTypeQ_, typename DTypeKV_, typename DTypeO_>

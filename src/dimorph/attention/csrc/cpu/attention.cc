@@ -12,25 +12,26 @@ using dimorph::Optional;
 using dimorph::Str;
 using dimorph::Tensor;
 using dimorph::attention::Problem;
+using dimorph::attention::tokens_of;
 
 // out[b, i, h] = sum over j of weight[b, h, i, j] * v[b, j, h / group], with group = query heads / KV heads.
 //
 // Arguments (shapes: problem.h)
-//   sm_scale  factor of the logits, for variants with softmax
+//   scale  factor of the logits, for variants with softmax
 //   variant   name of the variant that defines the weights; `extra` carries its parameters
 //   lse       receives the natural log-sum-exp of the logits, if given
 //   cu_seqlens_q, cu_seqlens_k  int32 [batch + 1], if tensors are ragged: where each sequence begins, then the number
 //   of tokens
 //   few_queries  single rows or blocks of queries, which differ in speed alone; the caller chooses
-void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm_scale, Str variant,
-               Optional<Tensor> lse, Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k,
-               bool few_queries, Extra extra) {
+void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float scale, Str variant, Optional<Tensor> lse,
+               Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, bool few_queries, Extra extra) {
   DIMORPH_CHECK(q.device().device_type == kDLCPU, "attention: argument 'q': expected a tensor on the CPU");
-  const Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, {}, {});
+  const Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, {}, {});
   DISPATCH_dtype(q.dtype(), DType,
-                 DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-                                    DISPATCH_few_queries(few_queries, FEW_QUERIES,
-                                                         DISPATCH_variant(variant, ATTENTION_VARIANT,
-                                                                          DIMORPH_CALL(attention)(problem, extra)))));
+                 DISPATCH_head_dims(
+                     q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
+                     DISPATCH_few_queries(few_queries, FEW_QUERIES,
+                                          DISPATCH_variant(variant, ATTENTION_VARIANT,
+                                                           DIMORPH_CALL(attention)(problem, tokens_of(q, k), extra)))));
 }
 DIMORPH_EXPORT(attention)

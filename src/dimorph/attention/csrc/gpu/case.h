@@ -2,6 +2,7 @@
 #pragma once
 #include <dimorph/cuda.h>
 
+#include "../param_checks.h"
 #include "../problem.h"
 #include "contract.h"
 #include "launch.h"
@@ -10,7 +11,14 @@
 
 namespace DIMORPH_CASE {
 
-inline void set_extra([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
+using Receiver = dimorph::attention::Receiver<Params>;
+
+inline void set_extra([[maybe_unused]] Receiver& receiver ADDITIONAL_FUNC_PARAMS) {
+  [[maybe_unused]] Params& params = receiver.params;
+  ADDITIONAL_PARAMS_SETTER
+  ADDITIONAL_TENSORS(receiver.checks.add)
+  receiver.checks.run<Variant>(params);
+}
 
 // The plan for the launch. It splits no keys if the workspace is too small for their partial results.
 template <typename Config>
@@ -34,7 +42,9 @@ inline void set_partition(Params& params, const dimorph::attention::Problem& pro
 inline void launch_kernels(Params& params, const dimorph::attention::Launch& launch, const gpu::Plan& plan,
                            int64_t grid, int threads, int shared_bytes, dimorph::Extra extra) {
   extra.device = launch.device;
-  if (!extra.apply(set_extra, params)) return;
+  Receiver receiver{
+      params, dimorph::attention::ParamChecks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink)};
+  if (!extra.apply(set_extra, receiver)) return;
   constexpr int64_t kMostBlocks = 0x7fffffff;
   if (grid > kMostBlocks || plan.merge_grid > kMostBlocks) {
     dimorph::detail::fail(dimorph::cuda::detail::case_sink(), dimorph::ErrorKind::value,

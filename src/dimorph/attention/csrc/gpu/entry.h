@@ -33,25 +33,29 @@ struct Call {
 
 // Checks the arguments of a family's entry and describes them.
 inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
-                          float sm_scale, const Optional<Tensor>& lse, const Optional<Tensor>& workspace,
+                          float scale, const Optional<Tensor>& lse, const Optional<Tensor>& workspace,
                           const Optional<ConstTensor>& cu_seqlens_q, const Optional<ConstTensor>& cu_seqlens_k,
                           const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k,
                           LayoutError layout_error) {
   DIMORPH_CHECK(q.device().device_type == kDLCUDA, "attention: argument 'q': expected a tensor on a GPU");
-  Call call{describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sm_scale, max_seqlen_q, max_seqlen_k), Launch{}};
+  Call call{describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, max_seqlen_q, max_seqlen_k), Launch{}};
   check_alignment(q, call.problem.q_strides, "q", false, layout_error);
   check_alignment(k, call.problem.k_strides, "k", true, layout_error);
   check_alignment(v, call.problem.v_strides, "v", true, layout_error);
   check_alignment(out, call.problem.out_strides, "out", false, layout_error);
   call.launch.device = q.device();
-  call.launch.tokens = cu_seqlens_q ? q.size(0) : q.size(0) * q.size(1);
-  call.launch.key_tokens = cu_seqlens_k ? k.size(0) : k.size(0) * k.size(1);
+  const Tokens tokens = tokens_of(q, k);
+  call.launch.tokens = tokens.queries;
+  call.launch.key_tokens = tokens.keys;
   if (workspace) {
     check_device(*workspace, "workspace", q.device());
-    DIMORPH_CHECK_TYPE(workspace->dtype() == data_type<float>() && workspace->contiguous(),
-                       "attention: argument 'workspace': expected a contiguous float32 tensor");
+    check_dtype(*workspace, "workspace", data_type<float>());
+    DIMORPH_CHECK(workspace->contiguous(),
+                  "attention: argument 'workspace': expected a contiguous tensor, got one with "
+                  "other strides");
     DIMORPH_CHECK(reinterpret_cast<uint64_t>(workspace->data()) % 8 == 0,
-                  "attention: argument 'workspace': expected an address that is a multiple of 8");
+                  "attention: argument 'workspace': expected an address that is a multiple of 8, got %p",
+                  workspace->data());
     call.launch.workspace = workspace->data<float>();
     call.launch.workspace_size = workspace->numel();
   }

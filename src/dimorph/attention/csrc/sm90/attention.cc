@@ -14,11 +14,10 @@ namespace sm90 = dimorph::attention::sm90;
 //   workspace     float32, contiguous, aligned to 8 bytes. Without one, or with one that is too small for it, keys are
 //                 not split among thread blocks.
 //   max_seqlen_*  longest sequence of ragged tensors; without it, room is made for one of all tokens.
-void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sm_scale, Str variant,
-               Optional<Tensor> lse, Optional<Tensor> workspace, Optional<ConstTensor> cu_seqlens_q,
-               Optional<ConstTensor> cu_seqlens_k, Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k,
-               Extra extra) {
-  const gpu::Call call = gpu::describe_call(q, k, v, out, sm_scale, lse, workspace, cu_seqlens_q, cu_seqlens_k,
+void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float scale, Str variant, Optional<Tensor> lse,
+               Optional<Tensor> workspace, Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k,
+               Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k, Extra extra) {
+  const gpu::Call call = gpu::describe_call(q, k, v, out, scale, lse, workspace, cu_seqlens_q, cu_seqlens_k,
                                             max_seqlen_q, max_seqlen_k, sm90::layout_error);
   DISPATCH_dtype(q.dtype(), DType,
                  DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,

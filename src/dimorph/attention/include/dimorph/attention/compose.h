@@ -72,6 +72,11 @@ struct Compose {
     hooks::row_finalize(first, params, row, batch_idx, qo_idx, qo_head_idx);
     hooks::row_finalize(rest, params, row, batch_idx, qo_idx, qo_head_idx);
   }
+  template <typename Checks>
+  DM_HD static void CheckParams(const ParamsT& params, Checks& checks) {
+    hooks::check_params<First>(params, checks);
+    hooks::check_params<Compose<ParamsT, Rest...>>(params, checks);
+  }
   DM_HD TileClass classify_tile(int q0, int q1, int k0, int k1) {
     const TileClass a = hooks::classify_tile(first, q0, q1, k0, k1);
     if (a == TileClass::kSkip) return a;

@@ -59,6 +59,11 @@
 //     DM_HD dm::TileClass classify_tile(int q0, int q1, int k0, int k1);
 //       // What to do with the logits of queries [q0, q1) and keys [k0, k1). Without it every tile is kPartial, or
 //       // kFull if there is no LogitsMask.
+//
+//     template <typename Checks>
+//     DM_HD static void CheckParams(const ParamsT& params, Checks& checks);
+//       // Refuses values of parameters with which a hook would read outside a tensor. It runs on the host, once a call,
+//       // after declared shapes were checked; `checks` is a ParamChecks (param_checks.h).
 //   };
 //
 // Types. T is float or, on the host, a SIMD vector (FloatV). An index is an int or, on the host, a SIMD vector of them
@@ -137,6 +142,7 @@ DM_HAS_MEMBER(OutputTransform)
 DM_HAS_MEMBER(RowInit)
 DM_HAS_MEMBER(RowFinalize)
 DM_HAS_MEMBER(classify_tile)
+DM_HAS_MEMBER(CheckParams)
 DM_HAS_MEMBER(use_softmax)
 DM_HAS_MEMBER(logits_additive)
 #undef DM_HAS_MEMBER
@@ -205,6 +211,11 @@ DM_HD inline V make(const ParamsT& params, int batch_idx) {
   } else {
     return V{};
   }
+}
+
+template <typename V, typename ParamsT, typename Checks>
+DM_HD inline void check_params(const ParamsT& params, Checks& checks) {
+  if constexpr (detail::HasCheckParams<V>::value) V::CheckParams(params, checks);
 }
 
 template <typename V>
@@ -359,6 +370,23 @@ DM_INLINE auto load(const Element* matrix, int64_t stride, int row, IntV column)
   return load(matrix + row * stride, 1, column);
 }
 #endif
+
+namespace detail {
+
+// Refuses strides with which the matrix [queries, keys] of a batch and a head would not lie inside the tensor.
+template <typename ParamsT, typename Checks>
+DM_HD inline void check_strides(const ParamsT& params, Checks& checks, const char* tensor, const char* batch_name,
+                                int64_t batch_stride, const char* head_name, int64_t head_stride) {
+  checks.expect_flat_if_ragged(tensor);
+  for (int b = 0; b < params.batch_size && params.num_qo_heads > 0; ++b) {
+    // Of a length that is not known, one query and one key: then the matrix at least begins inside.
+    const int64_t size = checks.knows_lengths ? int64_t{params.get_qo_len(b)} * params.get_kv_len(b) : 1;
+    checks.expect_inside(tensor, batch_name, b, batch_stride, 0, 0, size);
+    checks.expect_inside(tensor, head_name, b, batch_stride, params.num_qo_heads - 1, head_stride, size);
+  }
+}
+
+}  // namespace detail
 
 // Bottom-right alignment: query i stands at key i + diagonal.
 template <typename ParamsT>

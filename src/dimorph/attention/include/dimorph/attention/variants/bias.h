@@ -20,6 +20,12 @@ struct Bias {
   DM_HD T LogitsTransform(const ParamsT& params, T logits, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {
     return logits + load(bias + qo_head_idx * params.bias_head_stride, columns, qo_idx, kv_idx);
   }
+
+  template <typename Checks>
+  DM_HD static void CheckParams(const ParamsT& params, Checks& checks) {
+    detail::check_strides(params, checks, "bias", "bias_batch_stride", params.bias_batch_stride, "bias_head_stride",
+                          params.bias_head_stride);
+  }
 };
 
 }  // namespace dm

@@ -19,6 +19,12 @@ struct BroadcastMask {
   DM_HD auto LogitsMask(const ParamsT& params, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {
     return load(mask + qo_head_idx * params.mask_head_stride, columns, qo_idx, kv_idx) != 0;
   }
+
+  template <typename Checks>
+  DM_HD static void CheckParams(const ParamsT& params, Checks& checks) {
+    detail::check_strides(params, checks, "broadcast_mask", "mask_batch_stride", params.mask_batch_stride,
+                          "mask_head_stride", params.mask_head_stride);
+  }
 };
 
 }  // namespace dm

@@ -16,6 +16,21 @@ DM_HD inline int64_t mask_start(const ParamsT& params, int batch_idx) {
   return start;
 }
 
+// Refuses a mask without an element for each query and key. `per_element`: how many an element of the tensor holds.
+template <typename ParamsT, typename Checks>
+DM_HD inline void check_mask(const ParamsT& params, Checks& checks, int per_element) {
+  if (!params.maybe_mask_starts) checks.expect_flat_if_ragged("mask");
+  if (params.maybe_mask_starts ? !checks.on_host : !checks.knows_lengths) return;
+  int64_t start = 0;
+  for (int b = 0; b < params.batch_size; ++b) {
+    const int64_t size = int64_t{params.get_qo_len(b)} * params.get_kv_len(b);
+    if (params.maybe_mask_starts) start = params.maybe_mask_starts[b];
+    checks.expect_inside("mask", params.maybe_mask_starts ? "maybe_mask_starts" : "mask", b, 0, 1, start, size,
+                         per_element);
+    start += size;
+  }
+}
+
 }  // namespace detail
 
 template <typename ParamsT>
@@ -31,6 +46,11 @@ struct CustomMask {
   DM_HD auto LogitsMask(const ParamsT&, int, QIdx qo_idx, KVIdx kv_idx, int, int) {
     return load(mask, columns, qo_idx, kv_idx) != 0;
   }
+
+  template <typename Checks>
+  DM_HD static void CheckParams(const ParamsT& params, Checks& checks) {
+    detail::check_mask(params, checks, 1);
+  }
 };
 
 template <typename ParamsT>
@@ -43,6 +63,11 @@ struct PackedMask {
   DM_HD bool LogitsMask(const ParamsT& params, int, int qo_idx, int kv_idx, int, int) {
     const int64_t bit = start + qo_idx * columns + kv_idx;
     return params.mask[bit >> 3] >> (bit & 7) & 1;
+  }
+
+  template <typename Checks>
+  DM_HD static void CheckParams(const ParamsT& params, Checks& checks) {
+    detail::check_mask(params, checks, 8);
   }
 };
 

@@ -23,6 +23,13 @@ struct SoftCap {
 
   DM_HD float LogitsBound(const ParamsT&, float most, int) { return math::max(most, 0.f); }
 
+  template <typename Checks>
+  DM_HD static void CheckParams(const ParamsT& params, Checks& checks) {
+    const float cap = params.soft_cap;
+    checks.expect(math::abs(cap) < math::infinity && math::abs(1.f / cap) < math::infinity, "soft_cap",
+                  "a finite number with a finite reciprocal", cap);
+  }
+
   // Up to about a third of the cap, where nearly all logits are: a minimax polynomial (error 3.6e-6) in place
   // of the special functions, of which GPUs compute few at a time.
   DM_HD bool SmallLogits(const ParamsT&, float magnitude) { return magnitude * math::abs(inverse) <= 0.35f; }
