@@ -141,6 +141,22 @@ def test_ragged_is_each_sequence_alone(attend: at.Attention, name: str) -> None:
         close(out[rows], expected[0][0])
 
 
+@pytest.mark.parametrize("queries", [4, 40])  # single rows, blocks of queries
+@pytest.mark.parametrize("offsets", [[0], [0, 0], [0, 3], [0, 1, 3]])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_rows_behind_the_last_sequence_see_no_key(
+    attend: at.Attention, offsets: list[int], queries: int, library: str
+) -> None:
+    q, k, v = (x[0] for x in inputs(np.random.default_rng(3), 1, queries, 40, (2, 2), (64, 64)))
+    cu = np.array(offsets, np.int32)
+    arrays = [torch.from_numpy(x) if library == "torch" else x for x in (q, k, v, cu)]
+    for _ in range(5):  # memory that is used again holds the results before it
+        out, lse = attend(*arrays[:3], cu_seqlens_q=arrays[3], cu_seqlens_k=arrays[3], return_lse=True)
+        assert not np.asarray(out)[offsets[-1] :].any() and np.isneginf(np.asarray(lse)[offsets[-1] :]).all()
+        np.asarray(out)[...] = np.asarray(lse)[..., None] = np.nan
+        del out, lse
+
+
 @pytest.mark.parametrize("name", ["plain", "causal"])
 def test_lse_is_natural_and_rows_without_keys_are_zero(attend: at.Attention, name: str) -> None:
     q, k, v = inputs(np.random.default_rng(4), 1, 9, 4, (2, 1), (64, 64))

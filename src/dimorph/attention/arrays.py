@@ -6,6 +6,7 @@ another one is one more class here, named in `_PACKAGES`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from sys import modules
 from typing import Any
@@ -51,6 +52,15 @@ class Library:
         namespace = _namespace(like)
         return namespace.empty(shape, dtype=namespace.float32, device=like.device)
 
+    def unseen_rows(self, like: Any, size: int) -> Any:
+        """Make an array as `empty_rows` does, filled with the output of queries that see no key: zeros."""
+        return _namespace(like).zeros((*like.shape[:-1], size), dtype=like.dtype, device=like.device)
+
+    def unseen_lse(self, like: Any, *shape: int) -> Any:
+        """Make an array as `empty_float32` does, filled with the log-sum-exp of queries that see no key: -inf."""
+        namespace = _namespace(like)
+        return namespace.full(shape, -math.inf, dtype=namespace.float32, device=like.device)
+
 
 def _namespace(array: Any) -> Any:
     if not hasattr(array, "__array_namespace__"):
@@ -74,6 +84,12 @@ class NumPy(Library):
     def empty_float32(self, like: Any, *shape: int) -> Any:
         return self._numpy.empty(shape, self._numpy.float32)
 
+    def unseen_rows(self, like: Any, size: int) -> Any:
+        return self._numpy.zeros((*like.shape[:-1], size), like.dtype)
+
+    def unseen_lse(self, like: Any, *shape: int) -> Any:
+        return self._numpy.full(shape, -math.inf, self._numpy.float32)
+
 
 class CuPy(Library):
     """CuPy, which makes arrays on its current device unless told otherwise."""
@@ -89,6 +105,14 @@ class CuPy(Library):
     def empty_float32(self, like: Any, *shape: int) -> Any:
         with like.device:
             return self._cupy.empty(shape, self._cupy.float32)
+
+    def unseen_rows(self, like: Any, size: int) -> Any:
+        with like.device:
+            return self._cupy.zeros((*like.shape[:-1], size), like.dtype)
+
+    def unseen_lse(self, like: Any, *shape: int) -> Any:
+        with like.device:
+            return self._cupy.full(shape, -math.inf, self._cupy.float32)
 
 
 class Torch(Library):
@@ -120,6 +144,12 @@ class Torch(Library):
     def empty_float32(self, like: Any, *shape: int) -> Any:
         # A tuple of sizes would take a third longer than sizes as arguments.
         return like.new_empty(*shape, dtype=self._float32)
+
+    def unseen_rows(self, like: Any, size: int) -> Any:
+        return like.new_zeros(*like.shape[:-1], size)
+
+    def unseen_lse(self, like: Any, *shape: int) -> Any:
+        return like.new_full(shape, -math.inf, dtype=self._float32)
 
 
 # Package, its type of arrays, library. Whoever passes an array has imported the package.

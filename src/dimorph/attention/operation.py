@@ -72,7 +72,8 @@ class Attention:
                 or one of your own. Masks are aligned bottom-right: the last query sees the last key.
             scale: factor of the logits; default: 1/sqrt(head_dim_qk). Variants without softmax ignore it.
             cu_seqlens_q: for ragged arrays, int32 [batch + 1]: the first query token of each sequence, from 0, and the
-                end of the last one.
+                end of the last one. Rows of q behind it see no key; the rows of a given `out` and `lse` there are
+                left as they are.
             cu_seqlens_k: the same for key tokens.
             out: array to write to, [batch, queries, heads, head_dim_vo] or [tokens, heads, head_dim_vo], of q's dtype;
                 it overlaps no input. Default: a new array of q's library.
@@ -127,13 +128,16 @@ class Attention:
         # Allocate what the caller has not given.
         if workspace is None and gpu is not None and stream is None:
             workspace = _new_workspace(library, q, k, v, cu_seqlens_k, max_seqlen_k)
+        ragged = cu_seqlens_q is not None or cu_seqlens_k is not None
         if out is None:
-            out = library.empty_rows(q, shape_of(v, "v")[-1])
+            # The kernels write no rows behind the last sequence.
+            make_rows = library.unseen_rows if ragged else library.empty_rows
+            out = make_rows(q, shape_of(v, "v")[-1])
         if lse is None and return_lse:
-            lse = library.empty_float32(q, *q.shape[:-1])
+            make_lse = library.unseen_lse if ragged else library.empty_float32
+            lse = make_lse(q, *q.shape[:-1])
 
         # Launch. The entry checks everything else, and that it was compiled for these values.
-        ragged = cu_seqlens_q is not None or cu_seqlens_k is not None
         lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k) if ragged else _DENSE
         native = library.native and stream is None
         try:
