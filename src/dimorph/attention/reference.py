@@ -45,6 +45,10 @@ def _key_padding(x: Array, b: int, i: Array, j: Array, valid: Array) -> Array:
     return _masked(x, np.broadcast_to(j < valid[b], x.shape))
 
 
+def _causal_key_padding(x: Array, b: int, i: Array, j: Array, valid: Array) -> Array:
+    return _masked(x, j <= i + min(max(int(valid[b]), 0), x.shape[-1]) - x.shape[-2])
+
+
 def _key_mask(x: Array, b: int, i: Array, j: Array, mask: Array) -> Array:
     return _masked(x, np.broadcast_to(mask[b], x.shape))
 
@@ -93,6 +97,7 @@ RULES: dict[str, Rule] = {
     "Window": _window,
     "PrefixLM": _prefix_lm,
     "KeyPadding": _key_padding,
+    "CausalKeyPadding": _causal_key_padding,
     "KeyMask": _key_mask,
     "DocumentMask": _document_mask,
     "SoftCap": _soft_cap,

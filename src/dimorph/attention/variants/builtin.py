@@ -50,7 +50,19 @@ Parameters: prefix_lens, int32 [batch], the number of keys in each sequence's pr
 KeyPadding = _variant("KeyPadding", "key_padding.h", dm.tensor("kv_valid", "int32", "batch"))
 """Mask of padding at the end: queries see the first keys of their sequence.
 
+The alignment of other masks stays: `compose(Causal, KeyPadding(kv_valid))` aligns the last query with the last key,
+though it may be padding. See `CausalKeyPadding`.
+
 Parameters: kv_valid, int32 [batch], the number of those keys.
+"""
+
+CausalKeyPadding = _variant("CausalKeyPadding", "causal_key_padding.h", dm.tensor("kv_valid", "int32", "batch"))
+"""Causal mask over the first keys of each sequence: query i sees the keys j <= i + kv_valid - queries.
+
+The last query is aligned with the last key that counts, as with `seqused_k` or `cache_seqlens` in FlashAttention: new
+queries against a cache of keys that is longer than what is in it.
+
+Parameters: kv_valid, int32 [batch], the number of those keys, the new ones among them.
 """
 
 KeyMask = _variant("KeyMask", "key_mask.h", dm.tensor("key_mask", "bool", "*keys"))
