@@ -44,8 +44,9 @@ def exported(args: tuple[Any, ...], function: str, names: str, read_only_mask: i
 
 
 def _tensor(array: Any, argument: str, read_only: bool) -> Any:
-    writable = array.flags.writeable if hasattr(array, "__array_interface__") else True
-    is_bfloat16 = hasattr(array, "view") and getattr(array.dtype, "name", "") == "bfloat16"
+    is_numpy = hasattr(array, "__array_interface__")
+    writable = array.flags.writeable if is_numpy else True
+    is_bfloat16 = is_numpy and array.dtype.name == "bfloat16"
     if not writable and not read_only:
         raise ValueError(f"{argument}: expected a writable array, got a read-only one")
     try:
