@@ -197,6 +197,13 @@ out = at.attention(*map(jax.numpy.asarray, arrays), variant=at.Causal)
 assert isinstance(out, jax.Array), type(out)
 expected = reference.attention(*arrays, variant=at.Causal())[0]
 assert np.abs(np.asarray(out) - expected).max() <= 2e-6 * np.abs(expected).max()
+
+import ml_dtypes
+here = [x.astype(ml_dtypes.bfloat16) for x in arrays]
+there = [jax.numpy.asarray(x) for x in here]
+alone = at.attention(*here)
+for mixed in ((here[0], *there[1:]), (there[0], *here[1:]), (*here[:2], there[2])):
+    assert np.array_equal(np.asarray(at.attention(*mixed)), alone)
 """
 
 
@@ -235,7 +242,10 @@ def test_nan_and_inf_stay_in_their_rows(attend: at.Attention, dtype: Any, length
         ({"q": np.zeros((8, 64), np.float32)}, "argument 'q': expected an array"),
         ({"v": np.zeros((8, 64), np.float32)}, "argument 'v': expected an array"),
         ({"cu_seqlens_q": np.zeros(2, np.int32)}, "'cu_seqlens_k': expected offsets, as 'cu_seqlens_q' is given"),
-        ({"q": np.zeros((1, 8, 4, 64), np.int32)}, "axis dtype"),
+        (
+            {"q": np.zeros((1, 8, 4, 64), np.int32)},
+            "argument 'q': expected dtype float32, .*, got int32|argument 'k': expected the dtype",
+        ),
         ({"variant": "Causal"}, "argument 'variant': expected a dimorph.Variant, got 'Causal'"),
         (
             {"variant": at.ALiBi(np.ones(3, np.float32))},
@@ -250,15 +260,39 @@ def test_nan_and_inf_stay_in_their_rows(attend: at.Attention, dtype: Any, length
             {"variant": at.additive_bias(np.ones((1, 1, 1, 8), np.float32))},
             r"'bias': .* here \(1, 1 or 4, 8, 8\)|'bias'",
         ),
-        ({"cu_seqlens_q": [0, 8]}, r"argument 'cu_seqlens_q': expected an int32 array, got \[0, 8\]"),
+        ({"cu_seqlens_q": [0, 8]}, r"argument 'cu_seqlens_q': expected an int32 array .*, got \[0, 8\]"),
         ({"q": [1.0], "variant": at.ALiBi(np.ones(4, np.float32))}, "argument 'q': expected an array"),
         ({"scale": np.nan}, "argument 'scale': expected a number, got NaN"),
+        ({"scale": "1"}, "argument 'scale': expected a number, got a str"),
+        ({"q": None}, "argument 'q': expected an array with a shape, got None"),
+        ({"k": None}, "argument 'k': expected a tensor .*, got None"),
+        ({"v": None}, "argument 'v': expected an array with a shape, got None"),
+        ({"cu_seqlens_q": np.zeros((), np.int32)}, r"argument 'cu_seqlens_q': expected an int32 array \[batch \+ 1\]"),
+        ({"q": np.ma.masked_array(np.zeros((1, 8, 4, 64)))}, "argument 'q': expected an array without a mask"),
+        ({"v": np.ma.masked_array(np.zeros((1, 8, 2, 64)))}, "argument 'v': expected an array without a mask"),
+        ({"v": np.zeros((1, 8, 2, 40), np.float32)}, "argument 'v': expected a head dim that is a multiple .* got 40"),
+        (
+            {"q": np.zeros((1, 8, 4, 72), np.float32), "k": np.zeros((1, 8, 2, 72), np.float32)},
+            "argument 'q': expected a head dim that is a multiple of 16, up to 256, got 72",
+        ),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
     good = {name: np.zeros((1, 8, 2 + 2 * (name == "q"), 64), np.float32) for name in "qkv"}
     with pytest.raises((ValueError, TypeError), match=message):
         at.attention(**(good | change))
+
+
+def test_gradients_are_refused_beside_arrays_of_another_library(warm_store: Path) -> None:
+    q = np.zeros((1, 8, 2, 64), np.float32)
+    grad = torch.zeros(1, 8, 2, 64, requires_grad=True)
+    slopes = at.ALiBi(torch.zeros(2, requires_grad=True))
+    calls: list[tuple[str, Any]] = [("k", ((q, grad, q), at.Plain)), ("v", ((q, q, grad), at.Plain))]
+    for name, (arrays, variant) in [*calls, ("alibi_slopes", ((q, q, q), slopes))]:
+        with pytest.raises(RuntimeError, match=f"argument '{name}': expected a tensor that requires no grad"):
+            at.attention(*arrays, variant=variant)
+        with torch.no_grad():
+            at.attention(*arrays, variant=variant)
 
 
 def test_a_request_prints_what_a_kernel_is_chosen_by() -> None:

@@ -12,6 +12,8 @@ from sys import modules
 from typing import Any
 
 _DLPACK_CUDA = 2  # kDLCUDA
+# What Python reads of an argument; the kernel's entry reads the rest from the DLPack export.
+_READ = {"q": ("shape", "dtype"), "k": (), "v": ("shape",)}
 
 
 class Library:
@@ -21,14 +23,25 @@ class Library:
         native: True if tvm-ffi knows the library's current stream.
         is_traced: returns True while the caller is traced into a graph, when arrays hold no data.
         records_gradients: returns True while operations are recorded for a backward pass.
+        checks: True if `check` has to look at each array.
     """
 
     native = False
+    checks = False
     is_traced: Callable[[], bool]
     records_gradients: Callable[[], bool]
 
     def __init__(self) -> None:
         self.is_traced = self.records_gradients = _never
+
+    def check(self, array: Any, name: str) -> None:
+        """Refuse an array that cannot be an argument of attention; `name`: the argument.
+
+        Raises:
+            TypeError: it is no array, or says more than its export does.
+        """
+        if lacking := [needed for needed in _READ[name] if not hasattr(array, needed)]:
+            raise TypeError(f"attention: argument '{name}': expected an array with a {lacking[0]}, got {array!r}")
 
     def gpu(self, array: Any) -> int | None:
         """Return the ordinal of the GPU that an array lies on, or None if it lies elsewhere."""
@@ -74,6 +87,13 @@ class NumPy(Library):
     def __init__(self) -> None:
         super().__init__()
         self._numpy = modules["numpy"]
+
+    def check(self, array: Any, name: str) -> None:
+        if isinstance(array, self._numpy.ma.MaskedArray):
+            raise TypeError(
+                f"attention: argument '{name}': expected an array without a mask, got a masked array, whose mask would "
+                f"be ignored; give its data, and the mask as a variant"
+            )
 
     def gpu(self, array: Any) -> int | None:
         return None
@@ -165,6 +185,7 @@ class _Libraries(dict[type, Library]):
             module = modules.get(package)  # None also where an import of it is blocked
             if module is not None and issubclass(kind, getattr(module, name)):
                 found = library()
+        found.checks = type(found) is Library or (type(found) is NumPy and kind.__name__ == "MaskedArray")
         self[kind] = found
         return found
 

@@ -12,7 +12,7 @@ from dimorph.attention.variants import Causal, FlashSigmoid, Plain
 _HERE = Path(__file__).parent
 
 
-def _head_dims(dims: tuple[int, ...]) -> bool:
+def head_dims_fit(dims: tuple[int, ...]) -> bool:
     """Accept multiples of 16 up to 256: registers are laid out in units of 16, and hold no longer row of output."""
     return all(dim % 16 == 0 and 16 <= dim <= 256 for dim in dims)
 
@@ -38,7 +38,7 @@ attention_cpu = dm.Kernel(
     axes=(
         dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),
         dm.tuple_axis(
-            "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=_head_dims
+            "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=head_dims_fit
         ),
         dm.flag_axis("few_queries", "FEW_QUERIES"),  # see `request.few_queries`
         dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
@@ -78,7 +78,7 @@ def _gpu_kernel(family: str, archs: Sequence[str], head_dims: Sequence[tuple[int
         functions=("attention",),
         axes=(
             dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
-            dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=_head_dims),
+            dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=head_dims_fit),
             _variants(),
         ),
         root=_HERE / "csrc",

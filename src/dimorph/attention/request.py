@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import dimorph as dm
-from dimorph.attention.arrays import Library, describe, requires_grad
+from dimorph.attention.arrays import Library, describe, libraries, requires_grad
 
 _BoundVariant, _Variant = dm.BoundVariant, dm.Variant
 _FEW_QUERIES = 32  # a sequence, on average
@@ -59,10 +59,18 @@ def validate(
         bound = bind(variant)
         args = bound.args
         variant = bound.variant
-    if library.records_gradients():
+    records = library.records_gradients()
+    if not type(q) is type(k) is type(v) or library.checks:
+        records |= check_libraries(q, k, v)
+    if args and not records:
+        for arg in args:
+            records |= libraries[type(arg)].records_gradients()
+    if records:
         check_no_grad(q, k, v, variant, args)
-    if cu_seqlens_q is not None and not hasattr(cu_seqlens_q, "shape"):
-        raise TypeError(f"attention: argument 'cu_seqlens_q': expected an int32 array, got {cu_seqlens_q!r}")
+    if cu_seqlens_q is not None and len(getattr(cu_seqlens_q, "shape", ())) != 1:
+        raise TypeError(
+            f"attention: argument 'cu_seqlens_q': expected an int32 array [batch + 1], got {cu_seqlens_q!r}"
+        )
     return variant, args
 
 
@@ -90,6 +98,20 @@ def check_stream(gpu: int | None, out: Any, return_lse: bool, lse: Any) -> None:
     if out is None or (return_lse and lse is None):
         name = "out" if out is None else "lse"
         raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
+
+
+def check_libraries(q: Any, k: Any, v: Any) -> bool:
+    """Check arrays that may belong to several libraries; return True if one of these records gradients.
+
+    Raises:
+        TypeError: one of q, k and v is no array that attention takes.
+    """
+    records = False
+    for name, array in (("q", q), ("k", k), ("v", v)):
+        library = libraries[type(array)]
+        library.check(array, name)
+        records |= library.records_gradients()
+    return records
 
 
 def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[Any]) -> None:

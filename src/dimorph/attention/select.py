@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import GPU_FAMILIES, attention_cpu
+from dimorph.attention.kernels import GPU_FAMILIES, attention_cpu, head_dims_fit
 from dimorph.attention.request import Request
 
 
@@ -106,16 +106,34 @@ class Functions:
             "variant": variant,
         }
         if request.gpu is None:
-            return attention_cpu.load(**values, few_queries=request.few_queries)
+            try:
+                return attention_cpu.load(**values, few_queries=request.few_queries)
+            except dm.DeclarationError as error:
+                raise refusal(request, error) from error
         first, *others = [self._family] if self._family else families(request.gpu)
         try:
             return GPU_FAMILIES[first].kernel.load(**values)
-        except (dm.MissingSpecialization, dm.DeclarationError):
+        except (dm.MissingSpecialization, dm.DeclarationError) as error:
             # Nothing may be compiled, or not for this architecture; another family for the GPU may have been built.
             for other in others:
                 with suppress(dm.MissingSpecialization, dm.DeclarationError):
                     return GPU_FAMILIES[other].kernel.load(**values)
+            if isinstance(error, dm.DeclarationError):
+                raise refusal(request, error) from error
             raise
+
+
+def refusal(request: Request, error: dm.DeclarationError) -> Exception:
+    """Return the exception for a request that no kernel is declared for, in terms of the arguments of `attention`."""
+    for name, size in (("q", request.head_dim_qk), ("v", request.head_dim_vo)):
+        if not head_dims_fit((size,)):
+            return ValueError(
+                f"attention: argument '{name}': expected a head dim that is a multiple of 16, up to 256, got {size}"
+            )
+    if "axis dtype" in str(error):
+        dtypes = "bfloat16 or float16" if request.gpu is not None else "float32, bfloat16 or float16"
+        return TypeError(f"attention: argument 'q': expected dtype {dtypes}, got {request.dtype}")
+    return error
 
 
 def families(gpu: int) -> list[str]:
