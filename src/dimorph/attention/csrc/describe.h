@@ -168,6 +168,10 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   check_most(k, "k", row, dm::kMaxLength, "rows");
   check_most(q, "q", head, kMostSize, "heads");
   DIMORPH_CHECK(sm_scale == sm_scale, "attention: argument 'scale': expected a number, got NaN");
+  // Queries times the scale must be finite.
+  DIMORPH_CHECK(sm_scale >= -1e30f && sm_scale <= 1e30f,
+                "attention: argument 'scale': expected a number from -1e30 to 1e30, got %g",
+                static_cast<double>(sm_scale));
   check_apart(out, "out", q, "q");
   check_apart(out, "out", k, "k");
   check_apart(out, "out", v, "v");

@@ -147,7 +147,6 @@ inline float online_softmax_row(Sequence& seq, RowsScratch& s, int r, PartialRow
     const IntV key = IntV::sequence(c), kv_idx = dm::math::min(key, IntV(keys - 1)) + k0;
     FloatV x = FloatV::load(logits) * scale;
     x = dm::hooks::logits_transform(seq.variant, seq.params, x, seq.batch, qo_idx, kv_idx, head, seq.kv_head);
-    if (Traits::use_softmax) x = x * kLogitUnit;
     MaskV keep = key < keys;
     if (Traits::has_logits_mask && masked)
       keep =
@@ -161,14 +160,14 @@ inline float online_softmax_row(Sequence& seq, RowsScratch& s, int r, PartialRow
   for (int c = 0; c < keys; c += kLanes) {
     FloatV x = FloatV::load(s.weights[r] + c);
     if (Traits::use_softmax) {
-      x = dm::math::exp2_nonpositive(x - new_max);
+      x = weight_of(x - new_max);
       sum += x;
       x.store(s.weights[r] + c);
     }
     if constexpr (kRowPairs) store_rounded(s.rounded[r] + c, x);
   }
   if (!Traits::use_softmax) return 1.f;
-  const float rescale = dm::lane(dm::math::exp2_nonpositive(FloatV(state.row_max - new_max)), 0);
+  const float rescale = dm::lane(weight_of(FloatV(state.row_max - new_max)), 0);
   state.row_sum *= rescale;
   for (int i = 0; i < kLanes; ++i) state.row_sum += dm::lane(sum, i);
   state.row_max = new_max;
@@ -335,7 +334,7 @@ inline void merge_rows(PartialRow* states, const PartialRow* others, int rows) {
   for (int r = 0; r < rows; ++r) {
     const float max = dm::math::max(states[r].row_max, others[r].row_max);
     const auto factor = [&](const PartialRow& state) {
-      return Traits::use_softmax ? dm::lane(dm::math::exp2_nonpositive(FloatV(state.row_max - max)), 0) : 1.f;
+      return Traits::use_softmax ? dm::lane(weight_of(FloatV(state.row_max - max)), 0) : 1.f;
     };
     const float mine = factor(states[r]), theirs = factor(others[r]);
     for (int i = 0; i < HEAD_DIM_VO; ++i) states[r].out[i] = states[r].out[i] * mine + others[r].out[i] * theirs;

@@ -64,7 +64,6 @@ inline void transform_logits(Sequence& seq, Scratch& s, const QueryBlock& block,
       if (kScaled) x = x * seq.logit_scale;
       x = dm::hooks::logits_transform(seq.variant, seq.params, x, seq.batch, qo_idx[j], k0 + c, block.head,
                                       seq.kv_head);
-      if (Traits::use_softmax) x = x * kLogitUnit;
       if (kMasked) {
         const MaskV mask = dm::hooks::logits_mask<MaskV>(seq.variant, seq.params, seq.batch, qo_idx[j], k0 + c,
                                                          block.head, seq.kv_head);
@@ -99,13 +98,10 @@ inline void online_softmax(Sequence& seq, Scratch& s, const QueryBlock& block, i
   else
     transform_logits<false>(seq, s, block, k0, max);
   if (!kPaired && !Traits::use_softmax) return;
-  const auto exp2_of = [&](FloatV difference) {
-    return dm::math::exp2_nonpositive(kUnscaled ? difference * seq.logit_scale : difference);
-  };
-  const auto weight_of = [&](const float* logits, int j) {
+  const auto weigh = [&](const float* logits, int j) {
     const FloatV x = FloatV::load(logits);
     if (!Traits::use_softmax) return x;
-    const FloatV weight = exp2_of(x - max[j]);
+    const FloatV weight = weight_of(scaled(x - max[j], seq.logit_scale));
     sum[j] += weight;
     return weight;
   };
@@ -114,15 +110,15 @@ inline void online_softmax(Sequence& seq, Scratch& s, const QueryBlock& block, i
     const float* logits = s.weights + c * kBlockQueries;
     DM_UNROLL
     for (int j = 0; j < kVectors; ++j, logits += kLanes) {
-      const FloatV weight = weight_of(logits, j);
-      store_weights(s, c, j, weight, kPaired ? weight_of(logits + kBlockQueries, j) : weight);
+      const FloatV weight = weigh(logits, j);
+      store_weights(s, c, j, weight, kPaired ? weigh(logits + kBlockQueries, j) : weight);
     }
   }
   for (int j = 0; c < block.last && j < kVectors; ++j)
-    store_weights(s, c, j, weight_of(s.weights + c * kBlockQueries + j * kLanes, j), 0.f);
+    store_weights(s, c, j, weigh(s.weights + c * kBlockQueries + j * kLanes, j), 0.f);
   if (!Traits::use_softmax) return;
   for (int j = 0; j < kVectors; ++j) {
-    rescale[j] = exp2_of(FloatV::load(block.row_max + j * kLanes) - max[j]);
+    rescale[j] = weight_of(scaled(FloatV::load(block.row_max + j * kLanes) - max[j], seq.logit_scale));
     (FloatV::load(block.row_sum + j * kLanes) * rescale[j] + sum[j]).store(block.row_sum + j * kLanes);
     max[j].store(block.row_max + j * kLanes);
   }

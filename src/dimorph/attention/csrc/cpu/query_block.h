@@ -46,6 +46,11 @@ struct Scratch {
   bool finite[TILE_KEYS];  // whether the values of each key are finite; set only if some are not
 };
 
+// A difference of logits, with the factor that kUnscaled leaves for it.
+DM_INLINE FloatV scaled(FloatV difference, float logit_scale) {
+  return kUnscaled ? difference * logit_scale : difference;
+}
+
 // Query indices of vector j of the block. Lanes past the last query repeat it, so that hooks never see an index out of
 // range.
 DM_INLINE IntV query_indices(const QueryBlock& block, int j) {
@@ -107,8 +112,7 @@ __attribute__((cold)) inline void fold(const QueryBlock& block, float scale, boo
   for (int j = 0; j < kVectors; ++j) {
     const FloatV max = FloatV::load(block.row_max + j * kLanes);
     const FloatV difference = FloatV::load(block.folded_row_max + j * kLanes) - max;
-    const FloatV factor =
-        !Traits::use_softmax ? FloatV(1.f) : dm::math::exp2_nonpositive(kUnscaled ? difference * scale : difference);
+    const FloatV factor = Traits::use_softmax ? weight_of(scaled(difference, scale)) : FloatV(1.f);
     max.store(block.folded_row_max + j * kLanes);
     const auto move = [&](float* recent, float* folded) {
       FloatV x = FloatV::load(recent);

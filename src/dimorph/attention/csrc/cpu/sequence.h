@@ -14,16 +14,23 @@ using dm::IntV;
 using dm::MaskV;
 using dm::TileClass;
 
-// Logits are in units of log2, so that a weight is exp2 of a difference. Queries in float32 are multiplied by sm_scale,
-// and without LogitsTransform by log2(e) too, so that no logit must be scaled by itself.
-constexpr float kQueryUnit = Traits::has_logits_transform ? 1.f : dm::math::log2e;
-constexpr float kLogitUnit = Traits::has_logits_transform ? dm::math::log2e : 1.f;
+// Queries in float32 are multiplied by sm_scale, and without LogitsTransform by log2(e) too, so that a weight is exp2
+// of a difference. What LogitsTransform returns may be as large as floats are, such as a bias that stands for a mask,
+// and times log2(e) infinite: these logits stay in natural units, and their differences to the row max are multiplied.
+constexpr bool kNatural = Traits::has_logits_transform;
+constexpr float kQueryUnit = kNatural ? 1.f : dm::math::log2e;
 // Queries in pairs of bfloat16 are multiplied by the sign of sm_scale only, which rounds nothing. If no hook sees a
 // logit or a row max, blocks of queries keep the logits as the product gives them and scale the differences to the row
 // max. Then the largest logit has weight 1, however large it is.
 constexpr bool kUnscaled = kPaired && Traits::use_softmax && !Traits::has_logits_transform && !Traits::has_row_init;
 // Where a row max starts: finite, so that -inf minus it is -inf and not NaN.
 constexpr float kLowest = -3.402823466e38f;
+
+// The weight of a logit that lies so far below the row max. T: float, or a vector of rows.
+template <typename T>
+DM_INLINE T weight_of(T difference) {
+  return dm::math::exp2_nonpositive(kNatural ? difference * dm::math::log2e : difference);
+}
 
 struct Sequence {
   const Params& params;
@@ -67,21 +74,23 @@ struct Sequence {
   }
 };
 
-// The state of a row before its first key, row max in units of log2, as RowInit sets it. T: float, or a vector of rows.
+// The state of a row before its first key, as RowInit sets it; the row max in the unit of the logits.
+// T: float, or a vector of rows.
 template <typename T, typename QIdx>
 inline dm::RowState<T> initial_state(Sequence& seq, QIdx qo_idx, int head) {
   dm::RowState<T> row{-dm::math::infinity, 0.f};
   dm::hooks::row_init(seq.variant, seq.params, row, seq.batch, qo_idx, head);
-  return {dm::math::max(T(kLowest), row.max * dm::math::log2e), row.sum};
+  return {dm::math::max(T(kLowest), kNatural ? row.max : row.max * dm::math::log2e), row.sum};
 }
 
-// Factor that normalises the output of rows, after RowFinalize; sets their log-sum-exp. `max`: in units of log2. T:
-// float, or a vector of rows.
+// Factor that normalises the output of rows, after RowFinalize; sets their log-sum-exp. `max`: in the unit of the
+// logits. T: float, or a vector of rows.
 template <typename T, typename QIdx>
 inline T normaliser(Sequence& seq, T max, T sum, QIdx qo_idx, int head, T& lse) {
   lse = __builtin_nanf("");  // without softmax there is no log-sum-exp
   if (!Traits::use_softmax) return 1.f;
-  dm::RowState<T> row{dm::math::select(max == kLowest, T(-dm::math::infinity), max * dm::math::ln2), sum};
+  const auto no_key = max == T(kLowest) && sum == T(0.f);
+  dm::RowState<T> row{dm::math::select(no_key, T(-dm::math::infinity), kNatural ? max : max * dm::math::ln2), sum};
   T factor = 1.f;
   if (Traits::has_row_finalize) {
     const T before = row.max;

@@ -10,9 +10,11 @@ struct SoftCap {
   float cap, inverse;
   float second, fourth;  // coefficients: cap * tanh(x / cap) / x is about 1 + second * x^2 + fourth * x^4
 
+  // A cap below 1e-9 makes all logits as good as equal, whatever the slope at 0, so the slope may stay finite, and with
+  // it the powers of the inverse.
   DM_HD SoftCap(const ParamsT& params, int)
-      : cap(params.soft_cap),
-        inverse(1.f / params.soft_cap),
+      : cap(math::abs(params.soft_cap)),
+        inverse(1.f / math::max(cap, 1e-9f)),
         second(-0.3330079f * inverse * inverse),
         fourth(0.1246057f * inverse * inverse * inverse * inverse) {}
 
