@@ -16,9 +16,11 @@ from transformers import (
     GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    masking_utils,
 )
 
 import dimorph.attention.transformers as interface
+from dimorph.attention.transformers import Mask, attention_mask
 
 LENGTHS = [23, 70, 41]
 
@@ -151,39 +153,103 @@ def test_a_prompt_in_chunks_is_aligned_with_its_end() -> None:
     assert (second.logits - whole[:, 30:]).abs().max() <= 2e-5 * whole.abs().max()
 
 
-def mask_of(side: str, **others: Any) -> torch.Tensor | None:
-    from transformers.masking_utils import bidirectional_mask_function
-
+def mask_of(side: str, **others: Any) -> Mask | None:
     arguments = {
         "batch_size": 3,
         "q_length": 70,
         "kv_length": 70,
         "attention_mask": padded(side)["attention_mask"].bool(),
-        "mask_function": bidirectional_mask_function,
+        "mask_function": masking_utils.bidirectional_mask_function,
         "allow_is_bidirectional_skip": True,
     }
-    return interface.attention_mask(**arguments | others)
+    return attention_mask(**arguments | others)
 
 
 def test_masks_are_as_small_as_they_can_be() -> None:
-    from transformers.masking_utils import causal_mask_function
-
     lengths = mask_of("right")
-    assert lengths is not None and lengths.dtype == torch.int32 and lengths.tolist() == LENGTHS
+    assert lengths is not None and lengths.lengths is not None and lengths.lengths.tolist() == LENGTHS
     for side in ("left", "right"):
-        causal = mask_of(side, mask_function=causal_mask_function)
-        assert causal is not None and torch.equal(causal, padded(side)["attention_mask"].bool())
+        causal = mask_of(side, mask_function=masking_utils.causal_mask_function)
+        assert causal is not None and causal.causal and causal.keys is not None
+        assert torch.equal(causal.keys, padded(side)["attention_mask"].bool())
     left = mask_of("left")
-    assert left is not None and left.shape == (3, 1, 1, 70)
+    assert left is not None and left.lengths is None and left.keys is not None and not left.causal
     assert mask_of("right", attention_mask=torch.ones((3, 70), dtype=torch.bool)) is None
     assert mask_of("right", attention_mask=None) is None
-    for others in (
-        {"allow_is_bidirectional_skip": False},
-        {"mask_function": causal_mask_function, "allow_is_causal_skip": False},
-        {"mask_function": causal_mask_function, "kv_length": 90, "attention_mask": None},  # keys behind the last query
+    for mask in (lengths, left):
+        assert mask.made is None and mask.keep is None and mask.stride() == (0, 0, 0, 0)
+    behind = mask_of("right", mask_function=masking_utils.causal_mask_function, kv_length=90, attention_mask=None)
+    assert behind is not None and behind.keep is not None  # keys behind the last query
+
+
+MASKS: dict[str, dict[str, Any]] = {
+    "padding": {},
+    "causal": {"mask_function": masking_utils.causal_mask_function},
+    "causal, no padding": {"mask_function": masking_utils.causal_mask_function, "attention_mask": None},
+    "causal, after a cache": {"mask_function": masking_utils.causal_mask_function, "q_length": 20, "q_offset": 50},
+    "causal, one query": {"mask_function": masking_utils.causal_mask_function, "q_length": 1, "q_offset": 69},
+    "causal, bfloat16": {"mask_function": masking_utils.causal_mask_function, "dtype": torch.bfloat16},
+    "a window": {"mask_function": masking_utils.sliding_window_causal_mask_function(16)},
+    "chunks": {"mask_function": masking_utils.chunked_causal_mask_function(16, torch.zeros(3, dtype=torch.long))},
+}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", MASKS)
+def test_to_others_a_mask_is_the_one_of_eager(name: str, side: str) -> None:
+    def mask() -> Mask:
+        made = mask_of(side, **MASKS[name])
+        assert made is not None
+        return made
+
+    given = {"batch_size": 3, "q_length": 70, "kv_length": 70, "attention_mask": padded(side)["attention_mask"].bool()}
+    eager = masking_utils.eager_mask(
+        **{"mask_function": masking_utils.bidirectional_mask_function} | given | MASKS[name]  # type: ignore[arg-type]
+    )
+    small = mask()
+    assert (small.shape, small.dtype, small.dim(), small.size(-1)) == (eager.shape, eager.dtype, 4, 70)
+    assert small.made is None
+    logits = torch.randn((3, 4, *eager.shape[2:]), generator=torch.Generator().manual_seed(7))
+    for actual, expected in (
+        (logits + mask(), logits + eager),
+        (mask() + logits, eager + logits),
+        (mask()[:, :, -1:, :9], eager[:, :, -1:, :9]),
+        (torch.cat([mask(), eager], dim=-1), torch.cat([eager, eager], dim=-1)),
+        (mask().masked_fill(logits[:, :1] > 0, 1.0), eager.masked_fill(logits[:, :1] > 0, 1.0)),
+        (mask() < 0, eager < 0),
     ):
-        whole = mask_of("right", **others)
-        assert whole is not None and whole.shape[-2] == 70 and whole.dim() == 4
+        assert type(actual) is torch.Tensor and torch.equal(actual, expected)
+
+
+def test_a_mask_that_a_model_changes_is_used_as_changed() -> None:
+    q, k, v = (torch.randn((3, 4, 70, 32), generator=torch.Generator().manual_seed(8)) for _ in range(3))
+
+    def part(mask: Any) -> Any:
+        view = mask[:, :, 20:, :]
+        view[..., :10] = -1e9
+        return mask
+
+    for change in (lambda mask: mask.masked_fill_(torch.eye(70, dtype=torch.bool), -1e9), part):
+        mask = mask_of("left", mask_function=masking_utils.causal_mask_function)
+        assert mask is not None
+        whole = change(mask.whole().clone())
+        change(mask)
+        expected, _ = interface.attention_forward(torch.nn.Module(), q, k, v, whole)
+        actual, _ = interface.attention_forward(torch.nn.Module(), q, k, v, mask)
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("side", ["left", "none"])
+@pytest.mark.parametrize("make", [llama, gemma])
+def test_decoders_compiled_in_one_graph(make: Any, side: str) -> None:
+    torch.manual_seed(9)
+    model = make().eval()
+    inputs = padded(side) if side != "none" else {"input_ids": padded("right")["input_ids"][1:2]}
+    expected = forward(model, "eager", **inputs)
+    torch.compiler.reset()
+    actual = forward(torch.compile(model, fullgraph=True, backend="aot_eager"), "dimorph", **inputs)
+    keep = inputs.get("attention_mask", torch.ones((1, 70))).bool()
+    assert (actual[keep] - expected[keep]).abs().max() <= 2e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", ["dropout", "cache", "output_attentions"])
@@ -205,3 +271,54 @@ def test_biases_of_a_layer_and_a_mask_add_up() -> None:
         out, weights = interface.attention_forward(torch.nn.Module(), q, k, v, mask, position_bias=bias)
         assert weights is None
         assert (out.transpose(1, 2) - expected).abs().max() <= 4e-6
+
+
+class Layer(torch.nn.Module):
+    """What layers have that the arguments of a call do not tell."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__()
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+def eager_attention_forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, tilt: Any) -> Any:
+    """Stand for the function of a modelling file, which `Layer` belongs to with this file."""
+    return query * tilt * module.slope
+
+
+@pytest.mark.parametrize(
+    ("layer", "given", "message"),
+    [
+        (Layer(), {"indices": torch.zeros(8)}, "Layer: .* has an argument 'indices'"),
+        (torch.nn.Module(), {"block_indices": torch.zeros(8)}, "Module: .* has an argument 'block_indices'"),
+        (Layer(), {"tilt": 2.0}, "Layer: .* has an argument 'tilt'"),
+        (Layer(slope=2.0), {}, "Layer: .* reads the attribute 'slope'"),
+    ],
+)
+def test_a_layer_with_more_than_the_arguments_is_refused(layer: Any, given: dict[str, Any], message: str) -> None:
+    q = torch.zeros((1, 2, 8, 32))
+    with pytest.raises(NotImplementedError, match=message):
+        interface.attention_forward(layer, q, q, q, None, **given)
+
+
+def test_arguments_without_a_meaning_here_are_ignored() -> None:
+    q = torch.zeros((1, 2, 8, 32))
+    for given in ({"position_ids": torch.zeros(8)}, {"use_cache": True}, {"indices": None}, {"sliding_window": 4}):
+        interface.attention_forward(Layer(), q, q, q, None, **given)  # type: ignore[arg-type]
+
+
+def test_a_causal_layer_without_a_mask_is_refused() -> None:
+    q = torch.zeros((1, 2, 8, 32))
+    causal = Layer(is_causal=True)
+    with pytest.raises(ValueError, match="argument 'is_causal': expected a value, as Layer is causal"):
+        interface.attention_forward(causal, q, q, q, None)
+    for layer, queries, given in ((causal, 1, None), (Layer(), 8, None), (causal, 8, True), (causal, 8, False)):
+        interface.attention_forward(layer, q[:, :, :queries], q, q, None, is_causal=given)
+
+
+@pytest.mark.parametrize("mask", [torch.ones((8, 8), dtype=torch.bool), torch.ones((1, 8), dtype=torch.int32)])
+def test_a_mask_of_other_dimensions_is_refused(mask: torch.Tensor) -> None:
+    q = torch.zeros((8, 2, 8, 32))
+    with pytest.raises(ValueError, match="argument 'attention_mask': expected 4 dimensions"):
+        interface.attention_forward(Layer(), q, q, q, mask)
