@@ -81,7 +81,7 @@ def shrink(config: PreTrainedConfig, kv_heads: int = 2) -> None:
         elif name in ("initializer_range", "init_std", "initializer_factor", "init_range") and isinstance(value, float):
             setattr(config, name, max(value, 0.15))  # such large weights that attention is far from uniform
         elif name.endswith("_token_id") and isinstance(value, int) and value >= VOCABULARY:
-            setattr(config, name, 1)
+            setattr(config, name, 3)
         elif name.endswith("_token_id") and isinstance(value, list):
             setattr(config, name, [min(item, VOCABULARY - 1) for item in value])
     # Some decoders take a first token that is padding for a query that sees nothing.
@@ -171,7 +171,7 @@ def refusal(error: Exception) -> str | None:
     """Return the reason that an error gives, if it is a refusal of Dimorph's."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
     ours = isinstance(error, (ValueError, TypeError, NotImplementedError, dimorph.errors.DimorphError))
-    if ours and any(word in text for word in ("dimorph", "attention:", "attention mask:", "axis")):
+    if ours and any(word in text for word in ("dimorph", "attention:", "attention_forward:", "attention mask:")):
         return f"{type(error).__name__}: {text}"
     return None
 
