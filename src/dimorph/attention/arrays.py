@@ -21,18 +21,19 @@ class Library:
 
     Attributes:
         native: True if tvm-ffi knows the library's current stream.
-        is_traced: returns True while the caller is traced into a graph, when arrays hold no data.
+        is_indirect: with q, k and v, returns True if a call must not just read their memory: the caller's operations
+            are recorded or changed, or there are no values.
         records_gradients: returns True while operations are recorded for a backward pass.
         checks: True if `check` has to look at each array.
     """
 
     native = False
     checks = False
-    is_traced: Callable[[], bool]
+    is_indirect: Callable[[Any, Any, Any], bool]
     records_gradients: Callable[[], bool]
 
     def __init__(self) -> None:
-        self.is_traced = self.records_gradients = _never
+        self.is_indirect = self.records_gradients = _never
 
     def check(self, array: Any, name: str) -> None:
         """Refuse an array that cannot be an argument of attention; `name`: the argument.
@@ -145,7 +146,7 @@ class Torch(Library):
         self._empty_like = torch.empty_like
         self._float32 = torch.float32
         self._contiguous = torch.contiguous_format
-        self.is_traced = torch.compiler.is_compiling
+        self.is_indirect = _indirect(torch)
         self.records_gradients = torch.is_grad_enabled
 
     def gpu(self, array: Any) -> int | None:
@@ -172,6 +173,14 @@ class Torch(Library):
         return like.new_full(shape, -math.inf, dtype=self._float32)
 
 
+class TorchSubclass(Torch):
+    """Tensors whose type computes operations itself, such as fake tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_indirect = _always
+
+
 # Package, its type of arrays, library. Whoever passes an array has imported the package.
 _PACKAGES = (("numpy", "ndarray", NumPy), ("torch", "Tensor", Torch), ("cupy", "ndarray", CuPy))
 
@@ -184,7 +193,7 @@ class _Libraries(dict[type, Library]):
         for package, name, library in _PACKAGES:
             module = modules.get(package)  # None also where an import of it is blocked
             if module is not None and issubclass(kind, getattr(module, name)):
-                found = library()
+                found = TorchSubclass() if package == "torch" and _computes(kind) else library()
         found.checks = type(found) is Library or (type(found) is NumPy and kind.__name__ == "MaskedArray")
         self[kind] = found
         return found
@@ -193,8 +202,45 @@ class _Libraries(dict[type, Library]):
 libraries = _Libraries()
 
 
-def _never() -> bool:
+def _never(*_: Any) -> bool:
     return False
+
+
+def _always(*_: Any) -> bool:
+    return True
+
+
+def _computes(kind: Any) -> bool:
+    """Return True for a type of tensors that handles operations itself; parameters do not."""
+    return bool(kind.__torch_dispatch__ is not modules["torch"].Tensor.__torch_dispatch__)
+
+
+def _indirect(torch: Any) -> Callable[[Any, Any, Any], bool]:
+    """Return `Torch.is_indirect`: a closure, because attributes of an object would take as long as the checks."""
+    tensor, is_compiling, forward_mode = torch.Tensor, torch.compiler.is_dynamo_compiling, torch.autograd.forward_ad
+    # Modes such as those of make_fx and FakeTensorMode, transforms such as vmap, and torch.jit.trace. There are no
+    # public names for them.
+    modes, transforms = torch._C._len_torch_dispatch_stack, torch._C._functorch.peek_interpreter_stack
+    jit_trace = torch._C._get_tracing_state
+
+    def is_indirect(q: Any, k: Any, v: Any) -> bool:
+        return (
+            is_compiling()
+            or modes() > 0
+            or transforms() is not None
+            or jit_trace() is not None
+            or forward_mode._current_level >= 0
+            or q.is_meta
+            or (type(k) is not tensor and _refers(k))
+            or (type(v) is not tensor and _refers(v))
+        )
+
+    return is_indirect
+
+
+def _refers(array: Any) -> bool:
+    """Return True for a tensor whose type computes operations itself; any array may be given."""
+    return isinstance(array, modules["torch"].Tensor) and _computes(type(array))
 
 
 def requires_grad(array: Any) -> bool:

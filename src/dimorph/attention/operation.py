@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -100,12 +101,14 @@ class Attention:
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
         library = libraries[type(q)]
-        if self is _shared and library.is_traced():
-            _define_operator()
-            from dimorph.attention.torch_operator import traced
+        if library.is_indirect(q, k, v) and self is not _direct:
+            define_operator()
+            from dimorph.attention.torch_operator import call, refuse_own
 
-            lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
-            return traced(q, k, v, variant, scale, lengths, out, return_lse, lse, stream)
+            if self is _shared:
+                lengths = cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+                return call(q, k, v, variant, scale, lengths, out, return_lse, lse, stream)
+            refuse_own()
 
         # Validate what the kernel's entry does not.
         variant, args = validate(library, q, k, v, variant, cu_seqlens_q)
@@ -142,7 +145,11 @@ class Attention:
         lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k) if ragged else _DENSE
         native = library.native and stream is None
         try:
-            _launch(choice, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
+            if gpu is None:  # written out, as above
+                scaled = choice.scale if scale is None else scale
+                choice.function(q, k, v, out, scaled, variant.name, lse, cu_seqlens_q, cu_seqlens_k, few, *args)
+            else:
+                _launch(choice, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
         except SpecializationMismatch:
             exact = self._functions.find_instead(request_of(variant, q, v, gpu, few), variant)
             if exact is choice:
@@ -158,6 +165,8 @@ class Attention:
 _shared = Attention()
 # The bound method: calling the object takes up to half a microsecond more.
 attention = _shared.__call__
+# What the operator calls, where the caller's modes and transforms have had their turn.
+_direct = copy.copy(_shared)
 
 
 def workspace_size(shape: Sequence[int], head_dim_vo: int, keys: int | None = None) -> int:
@@ -239,12 +248,12 @@ def _launch(
             function(q, k, v, out, scale, name, lse, workspace, *lengths, *args)
 
 
-def _define_operator() -> None:
+def define_operator() -> None:
     """Make the torch operator that takes this operation's place in a traced graph."""
     from dimorph.attention.torch_operator import define
 
-    define(attention)
+    define(_direct)
 
 
 # As torch.compiler.assume_constant_result does it, but without importing torch: the function runs while it is traced.
-_define_operator._dynamo_marked_constant = True  # type: ignore[attr-defined]
+define_operator._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import dimorph as dm
 from dimorph import attention as library
-from dimorph.attention.torch_operator import define
+from dimorph.attention.operation import define_operator
 from dimorph.attention.variants import register_variant
 
 __all__ = ["register_variant", "scaled_dot_product_attention"]
@@ -123,4 +123,4 @@ def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.BoundVariant:
     return library.additive_bias(mask.expand(-1, -1, shape[2], shape[3]).float().contiguous())
 
 
-define(library.attention)
+define_operator()

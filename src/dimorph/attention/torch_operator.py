@@ -1,4 +1,6 @@
-"""The torch operator `dimorph::attention`, which stands for a call in a traced graph.
+"""The torch operator `dimorph::attention`, which stands for a call that torch's dispatcher has to see.
+
+That is so in a traced graph, under a mode or a transform, and for tensors whose memory does not hold their values.
 
 Its arguments hold a variant as the names of its parts, joined by "+", and the variant's parameters sorted by kind
 (tensors, integers, floats), each kind in declared order. Tracing registers the names. This module does not import the
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import dimorph as dm
 from dimorph.attention.request import bind, check_no_grad
@@ -32,7 +35,7 @@ def define(attention: Callable[..., Any]) -> None:
     """Register `torch.ops.dimorph.attention`, once.
 
     Args:
-        attention: the function `dimorph.attention.attention`, which the operator calls outside of traces.
+        attention: `dimorph.attention.attention` without the way back to the operator.
     """
     if _libraries:
         return
@@ -73,10 +76,24 @@ def define(attention: Callable[..., Any]) -> None:
         library.impl("attention", compute, key)  # type: ignore[no-untyped-call]
     library.impl("attention", _autograd, "Autograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake("dimorph::attention", _fake, lib=library)
+    torch.library.register_vmap("dimorph::attention", _vmap, lib=library)
     _libraries.append(library)
 
 
-def traced(
+def refuse_own() -> None:
+    """Refuse an `Attention` of the caller's where only the operator can serve, which stands for `attention`.
+
+    Raises:
+        NotImplementedError: not while torch.compile traces, which calls the object outside of its graph.
+    """
+    if not torch.compiler.is_compiling():
+        raise NotImplementedError(
+            "Attention: expected plain tensors outside of torch's tracers, modes and transforms, where only "
+            "`dimorph.attention.attention` can be called"
+        )
+
+
+def call(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -88,7 +105,7 @@ def traced(
     lse: Tensor | None,
     stream: Any,
 ) -> Any:
-    """Put the operator into the graph that is being traced, in place of a call of `attention`.
+    """Call the operator in place of `attention`, so that torch's dispatcher sees the call.
 
     Args:
         lengths: cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k.
@@ -98,9 +115,14 @@ def traced(
 
     Raises:
         TypeError, ValueError: `variant` or `stream` does not fit.
+        NotImplementedError: the caller is traced by torch.jit.trace.
     """
     if stream is not None:
         raise ValueError("attention: argument 'stream': expected none in what is traced, which has its own")
+    if torch._C._get_tracing_state() is not None:
+        raise NotImplementedError(
+            "attention: not supported by torch.jit.trace, which cannot record its operator; use torch.export"
+        )
     name, tensors, integers, floats = _packed(bind(variant))
     results = torch.ops.dimorph.attention.default(
         q, k, v, name, tensors, integers, floats, scale, *lengths, return_lse or lse is not None
@@ -173,7 +195,16 @@ def _fake(
     max_seqlen_k: int | None = None,
     return_lse: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return uninitialised results: of the right shapes, strides and dtypes for a trace."""
+    """Return uninitialised results: of the right shapes, strides and dtypes for a trace.
+
+    Raises:
+        ValueError: q, k and v do not lie on one device.
+    """
+    for array, argument in ((k, "k"), (v, "v")):
+        if array.device != q.device:
+            raise ValueError(
+                f"attention: argument '{argument}': expected the device of 'q', {q.device}, got {array.device}"
+            )
     lse = q.new_empty(q.shape[:-1] if return_lse else 0, dtype=torch.float32)
     return q.new_empty((*q.shape[:-1], v.shape[-1])), lse
 
@@ -189,11 +220,44 @@ def _autograd(
     *rest: Any,
 ) -> tuple[Tensor, Tensor]:
     """Refuse tensors that require grad, then call the operator below autograd."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
         bound = _unpacked(variant, tensors, integers, floats)
-        check_no_grad(q, k, v, bound.variant, bound.args)
+        if torch.is_grad_enabled():
+            check_no_grad(q, k, v, bound.variant, bound.args)
+        _check_no_tangent(q, k, v, bound)
     with torch._C._AutoDispatchBelowAutograd():
         results: tuple[Tensor, Tensor] = torch.ops.dimorph.attention.default(
             q, k, v, variant, tensors, integers, floats, *rest
         )
         return results
+
+
+def _check_no_tangent(q: Tensor, k: Tensor, v: Tensor, bound: dm.BoundVariant) -> None:
+    """Refuse tensors with a tangent of forward-mode AD, which the result would lose silently.
+
+    Raises:
+        RuntimeError: names the first such argument.
+    """
+    names = ("q", "k", "v", *(param.name for param in bound.variant.params))
+    for name, array in zip(names, (q, k, v, *bound.args), strict=True):
+        if isinstance(array, Tensor) and forward_ad.unpack_dual(array).tangent is not None:  # type: ignore[no-untyped-call]
+            raise RuntimeError(
+                f"attention: argument '{name}': expected a tensor without a tangent, as there is no forward-mode "
+                "derivative, got one with it"
+            )
+
+
+def _vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    """Compute the elements of a vmapped dimension one by one."""
+    results = []
+    for index in range(info.batch_size):
+        element = [_element(arg, dim, index) for arg, dim in zip(args, in_dims, strict=True)]
+        results.append(torch.ops.dimorph.attention.default(*element))
+    outs, lses = zip(*results, strict=True)
+    return (torch.stack(outs), torch.stack(lses)), (0, 0)
+
+
+def _element(arg: Any, dim: Any, index: int) -> Any:
+    if isinstance(arg, (list, tuple)):
+        return [_element(item, of, index) for item, of in zip(arg, dim, strict=True)] if dim is not None else arg
+    return arg if dim is None else arg.select(dim, index)
