@@ -45,7 +45,7 @@ VARIANTS: dict[str, Callable[[int], dm.BoundVariant]] = {
     "bias and sinks": lambda queries: at.compose(_biases(queries), at.Sinks(np.array([LOWEST, 0.0], np.float32))),
     "large cap": lambda queries: at.SoftCap(3e38),
     "small cap": lambda queries: at.SoftCap(1e-30),
-    "smallest cap": lambda queries: at.SoftCap(1e-42),
+    "smallest cap": lambda queries: at.SoftCap(1.2e-38),
 }
 
 
