@@ -121,6 +121,21 @@ def test_transforms_with_derivatives_are_refused() -> None:
         torch.func.grad(lambda x: ours(q, k, x).sum())(v)
 
 
+@pytest.mark.parametrize("index", range(4))
+def test_negative_bits_are_resolved(index: int) -> None:
+    arrays = [*tensors(), torch.randn(8, 8)]
+    arrays[index] = torch._neg_view(arrays[index])
+    q, k, v, bias = arrays
+    assert arrays[index].is_neg()
+    assert (ours(q, k, v, bias) - expected(q, k, v, bias)).abs().max() <= BOUND
+
+
+@pytest.mark.parametrize("part", ["real", "imag"])
+def test_parts_of_conjugates(part: str) -> None:
+    q, k, v = (getattr(torch.complex(x, x * x).conj(), part) for x in tensors())
+    assert (ours(q, k, v) - expected(q, k, v)).abs().max() <= BOUND
+
+
 def test_an_attention_of_ones_own_says_what_to_call() -> None:
     own = Attention()
     q, k, v = tensors()

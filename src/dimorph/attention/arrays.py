@@ -22,7 +22,7 @@ class Library:
     Attributes:
         native: True if tvm-ffi knows the library's current stream.
         is_indirect: with q, k and v, returns True if a call must not just read their memory: the caller's operations
-            are recorded or changed, or there are no values.
+            are recorded or changed, or memory does not hold the values as they are.
         records_gradients: returns True while operations are recorded for a backward pass.
         checks: True if `check` has to look at each array.
     """
@@ -231,16 +231,17 @@ def _indirect(torch: Any) -> Callable[[Any, Any, Any], bool]:
             or jit_trace() is not None
             or forward_mode._current_level >= 0
             or q.is_meta
-            or (type(k) is not tensor and _refers(k))
-            or (type(v) is not tensor and _refers(v))
+            or q.is_neg()
+            or (k.is_neg() if type(k) is tensor else _refers(k))
+            or (v.is_neg() if type(v) is tensor else _refers(v))
         )
 
     return is_indirect
 
 
 def _refers(array: Any) -> bool:
-    """Return True for a tensor whose type computes operations itself; any array may be given."""
-    return isinstance(array, modules["torch"].Tensor) and _computes(type(array))
+    """Return True for a tensor whose memory does not hold its values as they are; any array may be given."""
+    return isinstance(array, modules["torch"].Tensor) and (_computes(type(array)) or bool(array.is_neg()))
 
 
 def requires_grad(array: Any) -> bool:

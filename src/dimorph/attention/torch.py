@@ -120,7 +120,7 @@ def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.BoundVariant:
         return library.broadcast_mask(mask.expand(-1, -1, shape[2], shape[3]).contiguous())
     if not mask.dtype.is_floating_point:
         raise TypeError(f"attention mask: expected dtype bool or a floating one, got {mask.dtype}")
-    return library.additive_bias(mask.expand(-1, -1, shape[2], shape[3]).float().contiguous())
+    return library.additive_bias(mask.expand(-1, -1, shape[2], shape[3]).float().contiguous().resolve_neg())
 
 
 define_operator()

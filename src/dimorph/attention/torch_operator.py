@@ -124,6 +124,9 @@ def call(
             "attention: not supported by torch.jit.trace, which cannot record its operator; use torch.export"
         )
     name, tensors, integers, floats = _packed(bind(variant))
+    if not torch.compiler.is_compiling():
+        # The dispatcher resolves q, k and v, but no tensor in a list of optional ones.
+        tensors = [tensor.resolve_neg() if isinstance(tensor, Tensor) else tensor for tensor in tensors]
     results = torch.ops.dimorph.attention.default(
         q, k, v, name, tensors, integers, floats, scale, *lengths, return_lse or lse is not None
     )
