@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -320,3 +321,32 @@ def test_explain_makes_no_store(tmp_path: Path) -> None:
     )
     assert tree(tmp_path) == []
     assert packaged_store(tmp_path).find(key_of(1), tool_of(1)) is None
+
+
+_WORKERS = """
+import multiprocessing, sys, warnings
+warnings.simplefilter("ignore")
+sys.path[:0] = {path!r}
+from support.kernels import PICK
+
+def work():
+    assert PICK.load(width=1, depth=1).pick(1, 1) == 1001
+
+if __name__ == "__main__":
+    worker = multiprocessing.get_context({how!r}).Process(target=work)
+    worker.start()
+    worker.join()
+    sys.exit(worker.exitcode)
+"""
+
+
+@pytest.mark.parametrize("how", ["fork", "forkserver", "spawn"])
+def test_workers_leave_no_private_store(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("DIMORPH_STORE", "/proc/nowhere/store")  # cannot be made
+    script = tmp_path / "workers.py"
+    script.write_text(_WORKERS.format(path=[path for path in sys.path if path], how=how))
+    assert subprocess.run([sys.executable, str(script)], check=False).returncode == 0
+    assert not [path.name for path in temporary.glob("dimorph-*")]

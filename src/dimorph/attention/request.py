@@ -60,12 +60,14 @@ def validate(
         args = bound.args
         variant = bound.variant
     records = library.records_gradients()
-    if not type(q) is type(k) is type(v) or library.checks:
+    alike = type(q) is type(k) is type(v)
+    if not alike or library.checks:
         records |= check_libraries(q, k, v)
     if args and not records:
         for arg in args:
             records |= libraries[type(arg)].records_gradients()
-    if records:
+    # Written out for three tensors, because the function takes as long as the rest of this one.
+    if records and (args or not alike or q.requires_grad or k.requires_grad or v.requires_grad):
         check_no_grad(q, k, v, variant, args)
     if cu_seqlens_q is not None and len(getattr(cu_seqlens_q, "shape", ())) != 1:
         raise TypeError(

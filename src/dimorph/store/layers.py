@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -132,6 +133,9 @@ def _temporary_store() -> Store:
         try:
             directory = tempfile.mkdtemp(prefix="dimorph-", dir=place)
             atexit.register(_remove, directory, os.getpid())
+            if multiprocessing := sys.modules.get("multiprocessing.util"):
+                # Its forked workers end without the functions of atexit, but with these.
+                multiprocessing.Finalize(None, _remove, (directory, os.getpid()), exitpriority=0)
             store = Store(Path(directory) / "store")
             store.toolchain_dir()
         except OSError as error:
