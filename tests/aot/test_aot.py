@@ -65,7 +65,9 @@ def kernel_of(project: Path, name: str) -> dm.Kernel:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    """Return the content of all files below `root`, but for bytecode, which importing the declarations may write."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def check_rms_norm(module: Any, dtype: str, width: int, *more: object) -> None:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -342,11 +343,12 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("how", ["fork", "forkserver", "spawn"])
 def test_workers_leave_no_private_store(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir(mode=0o700)
+    temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # a short path: the fork server binds a socket in it
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("DIMORPH_STORE", "/proc/nowhere/store")  # cannot be made
     script = tmp_path / "workers.py"
     script.write_text(_WORKERS.format(path=[path for path in sys.path if path], how=how))
     assert subprocess.run([sys.executable, str(script)], check=False).returncode == 0
-    assert not [path.name for path in temporary.glob("dimorph-*")]
+    left = [path.name for path in temporary.glob("dimorph-*")]
+    shutil.rmtree(temporary)
+    assert not left

