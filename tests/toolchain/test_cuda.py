@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -254,6 +255,22 @@ def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, stor
         RMS.load(policy="aot", **VALUES)
     with pytest.raises(dm.MissingSpecialization, match=r"update the driver, or install an older compiler"):
         RMS.load(settings=replace(settings.current(), store=tmp_path / "empty"), policy="jit", **VALUES)
+
+
+@pytest.mark.parametrize(
+    ("version", "target", "package"),
+    [
+        ((12, 4), "sm_90", "nvidia-cuda-nvrtc-cu12"),
+        ((13, 0), "compute_90", "nvidia-cuda-nvrtc==13.0.*"),  # nvidia-cuda-nvrtc-cu13 is an empty package
+    ],
+)
+def test_the_older_compiler_that_a_message_names_is_one(
+    version: tuple[int, int], target: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    OldDriver(monkeypatch, ((9, 0),), version)
+    compiler = cuda.CudaCompiler("nvrtc", Path("/libnvrtc.so"), (13, 3), None, "")
+    with pytest.raises(dm.ToolchainError, match=rf"pip install '{re.escape(package)}'$"):
+        compiler.check(archs.by_name(target))
 
 
 def test_code_for_another_gpu_alone_is_named(monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> None:

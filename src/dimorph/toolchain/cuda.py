@@ -169,10 +169,13 @@ class CudaCompiler(NamedTuple):
         assert isinstance(target, Arch)
         needed, there = self.oldest_driver(target), nvidia_driver.find()
         if there and needed > there.version:
+            # From CUDA 13 on, the package's name has no version.
+            major, minor = there.version
+            older = f"nvidia-cuda-nvrtc-cu{major}" if major < 13 else f"nvidia-cuda-nvrtc=={major}.{minor}.*"
             raise ToolchainError(
                 f"{self.program} is of CUDA {describe(self.version)}: its code for {target.name} needs an NVIDIA "
                 f"driver for CUDA {describe(needed)}, this one is for {describe(there.version)}; update the driver, or "
-                f"install an older compiler: pip install 'nvidia-cuda-nvrtc-cu{there.version[0]}'"
+                f"install an older compiler: pip install '{older}'"
             )
 
     def report(self, target: Level, output: str) -> DeviceReport | None:
