@@ -91,8 +91,8 @@ def _obstacle(kernel: Declaration, values: Mapping[str, str]) -> str:
             f"no command builds kernel {kernel.name} ahead, because no file declares it ({kernel.origin}): move its "
             "declaration into a module"
         )
-    holding = [module for module in _modules(kernel) if not _binds(module, kernel)]
-    if holding:
+    modules = list(_modules(kernel))
+    if modules and not any(_binds(module, kernel) for module in modules):
         return (
             f"no command builds kernel {kernel.name} ahead, because no variable of {kernel.origin} holds it: bind it "
             "at the module level, or call its build()"
