@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 import dimorph as dm
 from dimorph import attention as at
 from dimorph.attention.kernels import attention_cpu
+from support.arrays import OnlyDLPack
 from support.store import result_of, start_child
 
 _far = 2**40
@@ -87,24 +88,12 @@ def test_reads_outside_an_array_are_refused(warm_store: object, name: str, nativ
 
 
 def test_an_array_without_a_shape_is_checked_too(warm_store: object) -> None:
-    class Spoken:
-        """An array that speaks DLPack and nothing else."""
-
-        def __init__(self, array: Any) -> None:
-            self.array = array
-
-        def __dlpack__(self, **options: Any) -> Any:
-            return self.array.__dlpack__(**options)
-
-        def __dlpack_device__(self) -> Any:
-            return self.array.__dlpack_device__()
-
     q, k, v = _arrays(2, 40)
-    short = at.KeyMask(Spoken(np.ones((1, 1), bool)))
+    short = at.KeyMask(OnlyDLPack(np.ones((1, 1), bool)))
     assert "argument 'key_mask': expected shape" in _refusal(lambda: at.attention(q, k, v, variant=short))
-    whole = at.KeyMask(Spoken(np.ones((2, 40), bool)))
+    whole = at.KeyMask(OnlyDLPack(np.ones((2, 40), bool)))
     np.testing.assert_array_equal(at.attention(q, k, v, variant=whole), at.attention(q, k, v))
-    assert "argument 'k': expected size 2" in _refusal(lambda: at.attention(q, Spoken(k[:1]), v))
+    assert "argument 'k': expected size 2" in _refusal(lambda: at.attention(q, OnlyDLPack(k[:1]), v))
 
 
 @pytest.mark.parametrize("offset", [0, 5])

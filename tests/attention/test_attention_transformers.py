@@ -274,7 +274,7 @@ def test_biases_of_a_layer_and_a_mask_add_up() -> None:
 
 
 class Layer(torch.nn.Module):
-    """What layers have that the arguments of a call do not tell."""
+    """A layer with attributes that its own attention may read, of which the arguments of a call say nothing."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__()

@@ -16,21 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dimorph as dm
+from support.arrays import OnlyDLPack
 
 pytestmark = pytest.mark.usefixtures("warm_store")
-
-
-class OnlyDLPack:
-    """An array of an unknown library, which supports DLPack and nothing else."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
 
 
 # --- Tensors ---
