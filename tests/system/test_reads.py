@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 import dimorph as dm
-from dimorph import settings
-from dimorph.plan.unit import device_unit
-from dimorph.resolve import reads
-from dimorph.resolve.build import Job, build
-from dimorph.store.layers import memo_dir
-from dimorph.store.store import Store
-from dimorph.toolchain import archs, cuda
 from support.compilers import GXX
+from support.reads import ASM, ASSEMBLED, DEFAULT, HEAD, ONE, TAIL, TWO, Tree, put
 
-HEAD = '#include <dimorph/entry.h>\n#include "probe_config.h"\n'
-TAIL = "\nint64_t probe() { return VALUE; }\nDIMORPH_EXPORT(probe)\n"
-ONE, TWO = "#define VALUE 1\n", "#define VALUE 2\n"
 PROBE = "#define VALUE 2\n#else\n#define VALUE 1\n#endif"
-DEFAULT = "#ifndef VALUE\n#define VALUE 1\n#endif"
-
-Tree = Mapping[str, "str | bytes | Path | None"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +61,6 @@ def system(text: str, first: Tree, then: Tree, **changes: str) -> Way:
     return Way(text, first, then, driver="-isystem ROOT/sys -isystem ROOT/sys2", **changes)  # type: ignore[arg-type]
 
 
-ASM = (
-    'asm(".section .rodata\\n.globl blob\\n.hidden blob\\n%s\\n.previous");\n'
-    'extern "C" const char blob[] __attribute__((visibility("hidden")));\n#define VALUE (blob[0] - 48)'
-)
 SPLIT = ASM % 'blob: .inc" "bin \\"ROOT/project/blob\\"'
 SPLIT_INCLUDE = ASM % '.inc" "lude \\"ROOT/project/blob.s\\"'
 WEAK = 'extern "C" __attribute__((weak)) int val();\n#define VALUE (val ? val() : 1)'
@@ -266,7 +247,7 @@ WAYS: dict[str, Way] = {
         driver="ROOT/lib/script.ld",
     ),
     "earlier_assembler": Way(
-        ASM % ".ifndef two\\n.set two, 49\\n.endif\\nblob: .byte two",
+        ASSEMBLED,
         {"/bin/x": ""},
         {"/bin/as": '#!/bin/sh\nexec AS --defsym two=50 "$@"\n'},
     ),
@@ -274,37 +255,6 @@ WAYS: dict[str, Way] = {
         WEAK, {"/lib/v.c": "int val(){return 2;}", "/bin/x": ""}, {"/bin/ld": '#!/bin/sh\nexec LD "$@" ROOT/lib/v.o\n'}
     ),
 }
-
-
-def put(root: Path, files: Tree) -> None:
-    for name, content in files.items():
-        path = root / name[1:] if name.startswith("/") else root / "project" / name
-        old = path.stat() if path.exists() else None
-        if path.is_symlink() or (content is None and path.exists()):
-            path.unlink()
-        if content is None:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, Path):
-            path.symlink_to(content)
-            continue
-        text = content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
-        for word, value in (
-            (b"ROOT", str(root)),
-            (b"AS ", f"{shutil.which('as')} "),
-            (b"LD ", f"{shutil.which('ld')} "),
-        ):
-            text = text.replace(word, value.encode())
-        path.write_bytes(text)
-        if old and text.endswith(b"//old times"):
-            os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
-        if path.parent == root / "bin":
-            path.chmod(0o755)
-        if path.name == "v.c":
-            target = path.with_name("v.o")
-            subprocess.run([GXX, "-x", "c", "-c", "-fPIC", path, "-o", target], check=True)
-            path.with_name("libv.a").unlink(missing_ok=True)
-            subprocess.run(["ar", "rcs", path.with_name("libv.a"), target], check=True)
 
 
 @pytest.mark.parametrize("name", list(WAYS))
@@ -340,195 +290,3 @@ def test_a_change_of_what_a_compile_reads_is_noticed(
 
 def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-
-
-@pytest.mark.parametrize("place", ["tools", "of the machine"])
-def test_an_assembler_that_appears_in_the_compilers_own_directories_is_noticed(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    way = WAYS["earlier_assembler"]
-    put(tmp_path, {"probe.cc": HEAD.encode() + _bytes(way.text) + TAIL.encode(), "/tools/x": ""})
-    machine = subprocess.check_output([GXX, "-dumpmachine"], text=True).strip()
-    where = tmp_path / "tools" / ("" if place == "tools" else machine)
-    monkeypatch.setenv("COMPILER_PATH", str(tmp_path / "tools"))
-    monkeypatch.setenv("DIMORPH_COMPILER_ENV", "COMPILER_PATH")
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
-    assert kernel.load().probe() == 1
-    where.mkdir(exist_ok=True)
-    _script(where / "as", f'exec {shutil.which("as")} --defsym two=50 "$@"')
-    assert kernel.load().probe() == 2
-
-
-@pytest.mark.parametrize("first", ["missing", "there"])
-def test_a_compiler_behind_one_of_its_name_is_noticed(
-    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path, {"probe.cc": f"{HEAD}{DEFAULT}{TAIL}"})
-    caching, behind = tmp_path / "caching" / "g++", tmp_path / "behind" / "g++"
-    for program in (caching, behind):
-        program.parent.mkdir()
-    _script(caching, f'if test -x {behind}; then exec {behind} "$@"; fi; exec {GXX} "$@"')
-    if first == "there":
-        _script(behind, f'exec {GXX} "$@"')
-    monkeypatch.setenv("PATH", f"{caching.parent}:{behind.parent}:{os.environ['PATH']}")
-    monkeypatch.delenv("CXX", raising=False)
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
-    assert kernel.load().probe() == 1
-    _script(behind, f'exec {GXX} -DVALUE=2 "$@"')
-    assert kernel.load().probe() == 2
-
-
-def _script(path: Path, text: str) -> None:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-
-
-# --- Changes during a compile, and the price of the question ---
-
-
-def _kernel(root: Path, text: str = '#include "v.h"') -> dm.Kernel:
-    put(root, {"probe.cc": HEAD + text + TAIL, "v.h": ONE})
-    return dm.Kernel(name="probe", entry="probe.cc", root=root / "project")
-
-
-def _driver(root: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, more: str = "") -> None:
-    driver = root / "driver" / "g++"
-    driver.parent.mkdir()
-    compiled = f'{before}\n{GXX} "$@" {more}\nstatus=$?\n{after}\nexit $status'
-    driver.write_text(f'#!/bin/sh\ncase "$*" in *-shared*)\n{compiled};; esac\nexec {GXX} "$@"\n')
-    driver.chmod(0o755)
-    monkeypatch.setenv("DIMORPH_CXX", str(driver))
-
-
-def test_a_header_that_is_another_one_during_a_compile_only_is_refused(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel, header = _kernel(tmp_path), tmp_path / "project" / "v.h"
-    _driver(tmp_path, monkeypatch, f"echo '#define VALUE 2' > {header}", f"echo '#define VALUE 1' > {header}")
-    with pytest.raises(dm.BuildError, match="changed while it was compiled"):
-        kernel.load()
-    assert not list(store.glob("??/*"))
-
-
-def test_a_header_that_is_replaced_by_another_file_and_back_is_refused(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel, header = _kernel(tmp_path), tmp_path / "project" / "v.h"
-    other = tmp_path / "other.h"
-    other.write_text(TWO)
-    before = f"mv {header} {tmp_path}/kept; cp {other} {header}"
-    _driver(tmp_path, monkeypatch, before, f"mv {tmp_path}/kept {header}")
-    with pytest.raises(dm.BuildError, match="changed while it was compiled"):
-        kernel.load()
-    assert not list(store.glob("??/*"))
-
-
-def test_a_system_header_that_changes_during_a_compile_is_read_again_by_the_next_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel = _kernel(tmp_path, "#include <s.h>")
-    put(tmp_path, {"/sys/s.h": ONE})
-    change = f"sleep 0.02; echo '#define VALUE 2' > {tmp_path}/sys/s.h"
-    _driver(tmp_path, monkeypatch, "", change, f"-isystem {tmp_path}/sys")
-    assert kernel.load().probe() == 1
-    assert kernel.load().probe() == 2
-
-
-def test_new_times_of_an_unchanged_header_cost_no_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = _kernel(tmp_path, "#include <s.h>")
-    put(tmp_path, {"/sys/s.h": ONE})
-    log = tmp_path / "log"
-    _driver(tmp_path, monkeypatch, f"echo compiled >> {log}", "", f"-isystem {tmp_path}/sys")
-    kernel.load()
-    put(tmp_path, {"/sys/s.h": ONE, "/sys/unrelated.h": TWO})
-    os.utime(tmp_path / "sys" / "s.h", (1, 1))
-    assert kernel.load().resolutions[0].place.startswith("store")
-    assert log.read_text().splitlines() == ["compiled"]
-    put(tmp_path, {"/sys/s.h": TWO})
-    assert kernel.load().probe() == 2
-
-
-@pytest.mark.parametrize("field", ["reads", "places", "stamps", "whole"])
-@pytest.mark.parametrize("value", [None, 7, 0.5, "x", [], [7], {}, {"x": "y"}, {"x": [1, 2]}, "missing"])
-def test_a_damaged_memo_of_what_was_checked_does_no_harm(
-    field: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path, {"probe.cc": f"{HEAD}{DEFAULT}{TAIL}"})
-    monkeypatch.setenv("DIMORPH_STORE", str(tmp_path / "store"))
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
-    kernel.load()
-    (memo,) = (tmp_path / "store").rglob("checked.json")
-    content = json.loads(memo.read_bytes())
-    assert field in content
-    if value == "missing":
-        del content[field]
-    else:
-        content[field] = value
-    memo.write_text(json.dumps(content))
-    resolved = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project").load()
-    assert resolved.probe() == 1
-
-
-def test_the_message_names_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = _kernel(tmp_path, "#include <s.h>")
-    put(tmp_path, {"/sys2/s.h": ONE, "/sys/x": ""})
-    _driver(tmp_path, monkeypatch, "", "", f"-isystem {tmp_path}/sys -isystem {tmp_path}/sys2")
-    kernel.load()
-    put(tmp_path, {"/sys2/s.h": TWO})
-    assert f"{tmp_path}/sys2/s.h, which its compile read, has changed" in str(kernel.load().resolutions[0])
-    put(tmp_path, {"/sys/s.h": ONE})
-    assert f"{tmp_path}/sys/s.h is new, and a compile would read it" in str(kernel.load().resolutions[0])
-
-
-def test_what_was_built_ahead_serves_whatever_the_system_holds_and_is_built_again_on_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel = _kernel(tmp_path, "#include <s.h>")
-    put(tmp_path, {"/sys/s.h": ONE})
-    _driver(tmp_path, monkeypatch, "", "", f"-isystem {tmp_path}/sys")
-    assert kernel.build().built == 1
-    assert kernel.build().built == 0
-    put(tmp_path, {"/sys/s.h": TWO})
-    loaded = kernel.load()
-    assert loaded.resolutions[0].place.startswith("packaged")
-    assert loaded.probe() == 1
-    assert kernel.build().built == 1
-    assert kernel.load().probe() == 2
-
-
-def test_without_a_compiler_the_store_serves_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = _kernel(tmp_path, "#include <s.h>")
-    put(tmp_path, {"/sys/s.h": ONE})
-    _driver(tmp_path, monkeypatch, "", "", f"-isystem {tmp_path}/sys")
-    kernel.load()
-    put(tmp_path, {"/sys/s.h": TWO})
-    assert kernel.load(policy="aot").probe() == 1
-
-
-@pytest.mark.parametrize("changed", ["cuda_fp16.hpp", "nothing_includes_this.h"])
-def test_the_headers_that_nvrtc_can_read_count(changed: str, tmp_path: Path, store: Path) -> None:
-    found = cuda.find(settings.current())
-    headers = tmp_path / "include"
-    source = found.include or Path("/usr/local/cuda/include")
-    if not (source / "cuda_fp16.h").is_file():
-        pytest.skip("there are no CUDA headers to copy")
-    shutil.copytree(source, headers)
-    (headers / "nothing_includes_this.h").write_text("")
-    compiler = found._replace(include=headers)
-    put(tmp_path, {"d.cu": '#include <cuda_fp16.h>\nextern "C" __global__ void k(half* x) { x[0] = __hneg(x[0]); }\n'})
-    put(tmp_path, {"e.cc": "", "c.cc": ""})
-    sources = {"entry": "e.cc", "case": ["c.cc"], "device": ["d.cu"], "archs": ["sm_90"]}
-    kernel = dm.Kernel(name="d", root=tmp_path / "project", **sources)  # type: ignore[arg-type]
-    unit = device_unit(next(iter(kernel.instantiations())), (archs.by_name("sm_90"),))
-    (artifact,) = build([Job(unit, unit.archs[0], compiler)], settings.current(), Store(store))
-    memo = memo_dir(Store(store))
-    assert reads.changed(artifact, unit, compiler, memo) is None
-    recorded = reads.Reads.from_json((artifact.path / reads.NAME).read_bytes())
-    assert {"@cuda/cuda_fp16.h", str(found.program)} <= set(recorded.files)
-    moved = shutil.copytree(headers, tmp_path / "moved")
-    assert reads.changed(artifact, unit, compiler._replace(include=moved), memo) is None
-    with (headers / changed).open("a") as stream:
-        stream.write("// another version\n")
-    counts = f"@cuda/{changed}" in recorded.files
-    assert counts == (changed == "cuda_fp16.hpp")
-    assert (reads.changed(artifact, unit, compiler, memo) is not None) == counts

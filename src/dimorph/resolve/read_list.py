@@ -13,6 +13,7 @@ from dimorph.resolve import digests
 from dimorph.resolve.reads import Places, Reads
 from dimorph.source.config_header import header_name
 from dimorph.source.include_scan import Files, Mention, named_anywhere
+from dimorph.toolchain import scripts
 from dimorph.toolchain.compiler import Compiler
 from dimorph.toolchain.listing import Listing, Searched, directories
 
@@ -203,13 +204,15 @@ class Recorder:
 
     def _tools(self) -> None:
         on_path = [one for one in self._compiler.path.split(os.pathsep) if one.startswith("/")]
+        programs = [word for word in self._compiler.command if word.startswith("/")]
         for tool in self._compiler.tools():
             if tool.startswith("/"):
                 self._file(tool)
                 continue
             for directory in dict.fromkeys((*_searched(self._compiler).programs, *on_path)):
                 if os.access(f"{directory}/{tool}", os.X_OK):
-                    self._file(f"{directory}/{tool}")
+                    programs.append(f"{directory}/{tool}")
+                    self._file(programs[-1])
                     break
                 self._absent.missing(directory, tool)
         # A program such as ccache starts the next one of its own name.
@@ -217,6 +220,11 @@ class Recorder:
             for directory in on_path:
                 if not self._absent.missing(directory, name):
                     self._file(f"{directory}/{name}")
+        for path, there in scripts.named(programs, self._compiler.environment(Path("/"))):
+            if not there:
+                self._absent.missing(*posixpath.split(path))
+            elif (stamp := digests.stamp(path)) and stamp[2] <= self._began:  # not what the script itself writes
+                self._file(path)
 
 
 def _searched(compiler: Compiler) -> Searched:

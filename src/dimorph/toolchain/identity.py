@@ -5,8 +5,8 @@ linker), and the few system headers that contain the versions of the C and C++ l
 becomes part of the output, and clang uses whichever C++ library is newest. Paths are not hashed: an equal compiler in
 another directory has the same identity.
 
-The result is kept in a small file, with inode, size and modification time of every file that was hashed. While these
-are unchanged, a later call starts no process and reads none of the files.
+The result is kept in a small file, with inode, size and modification time of every file that was hashed, and of those
+that a wrapper script names. While these are unchanged, a later call starts no process and reads none of the files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ _FORMAT = 2
 _HARMLESS = re.compile("LD_LIBRARY_PATH|HOME|USER|LOGNAME|TERM|CCACHE_DIR|SCCACHE_DIR|.*LICENSE.*")
 # Memos that this process has read: file -> its stamp and content. Each unit of a load asks for the compiler.
 _read: dict[Path, tuple[object, Any]] = {}
+_TICK = 20_000_000  # nanoseconds by which the clock of a file system may be late
 _LARGE = 64_000_000  # bytes; no file of a host compiler is that large
 
 
@@ -80,12 +82,17 @@ def identify(
     memo = memo_dir and _memo(command, dialect, path, memo_dir, variables)
     if memo and (found := _recall(memo)):
         return found
-    from dimorph.toolchain import probe  # here, because only an unknown compiler needs it and the modules it imports
+    from dimorph.toolchain import probe, scripts  # here, because only an unknown compiler needs them
 
+    began = time.time_ns() - _TICK
     files = [command[0], *probe.parts(command, dialect, path, variables)]
     try:
         # Taken before the contents are read, so that a file replaced in between does not match its stamp later.
         stamps = [_stamp(file) for file in files]
+        # A wrapper script may choose the compiler by what stands in other files; those that it writes choose nothing.
+        programs = [one for one in command if one.startswith("/")]
+        named = scripts.named(programs, {**dict(variables), "PATH": path})
+        stamps += [stamp for file, there in named if there and (stamp := _stamp(file))[3] < began]
         digest = _hash(dialect, files, [one for one in variables if not _HARMLESS.fullmatch(one[0])])
     except OSError as error:
         raise ToolchainError(
