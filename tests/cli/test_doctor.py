@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dimorph.cli import doctor
 from dimorph.store.store import Store
 from support.cli import Run
 
@@ -70,7 +71,20 @@ def test_doctor_of_a_corrupt_store(run: Run, filled: Store) -> None:
     file.chmod(0o600)
     file.write_text("{}")
     problem, mend = _wrong(run, "store")
-    assert "1 of them cannot be used" in problem and mend == "dimorph cache verify"
+    assert "1 of them cannot be used" in problem
+    assert "1 that could not be used" in run(*mend.split()[1:]).stdout
+    assert not file.parent.exists()
+    assert "no problems" in run("doctor").stdout
+
+
+def test_doctor_of_a_full_disk(run: Run, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(doctor, "_LITTLE_SPACE", shutil.disk_usage(filled.root).total)
+        (found,) = (one for one in doctor.examine() if one.topic == "store")
+    assert found.state == "wrong" and "nearly full" in found.text
+    monkeypatch.setenv("DIMORPH_STORE", str(filled.root))
+    program, *arguments = found.mend.replace("100MB", "0MB").split()
+    assert program == "dimorph" and "removed 3 artifacts" in run(*arguments).stdout
 
 
 def test_doctor_of_a_setting_that_there_is_not(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,7 +274,7 @@ def _blame(item: Broken) -> str:
     help="The longest time since its last use that an artifact may have, e.g. 30d.",
 )
 def prune(max_size: float | None, max_age: float | None) -> None:
-    """Remove old artifacts, and the leftovers of killed builds.
+    """Remove old and broken artifacts, and the leftovers of killed builds.
 
     With --max-size the least recently used artifacts go first.
 
@@ -285,12 +285,14 @@ def prune(max_size: float | None, max_age: float | None) -> None:
     if max_size is None and max_age is None:
         raise click.UsageError("expected --max-size or --max-age, or both")
     store = user_store(_settings())
+    corrupt = store.remove_corrupt()
     removed = store.prune(
         None if max_size is None else int(max_size), None if max_age is None else timedelta(seconds=max_age)
     )
     swept = store.sweep()
     freed = show.size(sum(usage.size for usage in removed))
-    left = f", {swept} directories of killed builds" if swept else ""
+    left = f", {corrupt} that could not be used" if corrupt else ""
+    left += f", {swept} directories of killed builds" if swept else ""
     click.echo(f"{store.root}: removed {len(removed)} artifacts ({freed}){left}; {show.size(store.size())} left")
 
 

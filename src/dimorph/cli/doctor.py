@@ -205,7 +205,9 @@ def _store(config: Settings) -> Iterator[Finding]:
     elif shutil.disk_usage(there).free < _LITTLE_SPACE:
         yield Finding("store", "wrong", f"{text}; the disk is nearly full", "dimorph cache prune --max-size 100MB")
     elif broken:
-        yield Finding("store", "wrong", f"{text}; {len(broken)} of them cannot be used", "dimorph cache verify")
+        yield Finding(
+            "store", "wrong", f"{text}; {len(broken)} of them cannot be used", "dimorph cache prune --max-age 90d"
+        )
     else:
         yield Finding("store", "ok", text)
 

@@ -210,6 +210,11 @@ class Store(Workspace):
                 removed.append(usage)
         return removed
 
+    def remove_corrupt(self) -> int:
+        """Remove the entries whose description cannot be used, and return their number."""
+        broken = [item for item in self.entries() if isinstance(item, Broken) and is_content_error(item.error)]
+        return sum(self._discard(item.path) for item in broken)
+
     def _identities(self, trust: Trust, key: str) -> list[str]:
         path, status = self._descend(trust, key[:2], key)
         if status is None:

@@ -14,15 +14,16 @@ _DAY = 86400.0  # seconds
 
 
 def sweep_daily(store: Store, settings: Settings) -> None:
-    """Remove files of killed builds, artifacts that are too old, and the least recently used beyond the size limit.
+    """Remove files of killed builds, and artifacts that cannot be used, are too old, or exceed the size limit.
 
-    The first build of a day sweeps, after its own work. Artifacts used within a day stay, whatever their size: other
-    builds and loads may be about to open them. If the store cannot be swept, a line is logged.
+    The first build of a day sweeps, after its own work. The least recently used go first; those used within a day stay,
+    whatever their size: other builds and loads may be about to open them. If the store cannot be swept, a line is
+    logged.
     """
     try:
         if not store.is_due(SWEPT, _DAY):
             return
-        swept = store.sweep()
+        swept, corrupt = store.sweep(), store.remove_corrupt()
         days = _lazy.datetime.timedelta
         # A use is recorded at most once a day: if the record is two days old, the last use may be one day old.
         removed = store.prune(int(settings.store_size), days(seconds=settings.store_age), days(seconds=2 * _DAY))
@@ -31,9 +32,11 @@ def sweep_daily(store: Store, settings: Settings) -> None:
         return
     freed = sum(usage.size for usage in removed) / 1e6
     _log.info(
-        "%s: swept, as once a day: %d artifacts (%.1f MB) and %d directories of killed builds removed",
+        "%s: swept, as once a day: %d artifacts (%.1f MB), %d that could not be used and %d directories of killed "
+        "builds removed",
         store.root,
         len(removed),
         freed,
+        corrupt,
         swept,
     )
