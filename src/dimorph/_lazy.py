@@ -60,7 +60,7 @@ _thread = local()
 
 
 def keep_records(kept: list[Callable[[], None]]) -> None:
-    """Let this thread keep its debug and info records in a list, for the thread that waits for it to write.
+    """Let this thread keep its records, but for those of errors, in a list, for the thread that waits for it to write.
 
     A handler of the program may hold its lock while it loads a kernel, and a thread of that load would wait for it.
     """
@@ -76,6 +76,6 @@ class _Logger:
     def __getattr__(self, method: str) -> Any:
         real = getattr(import_module("logging").getLogger(self._name), method)
         kept = getattr(_thread, "kept", None)
-        if kept is None or method not in ("debug", "info"):
+        if kept is None or method not in ("debug", "info", "warning"):
             return real
         return lambda *args: kept.append(partial(real, *args))

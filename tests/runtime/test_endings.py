@@ -195,8 +195,7 @@ class Handler(logging.Handler):
 logging.getLogger("dimorph").addHandler(Handler())
 logging.getLogger("dimorph").setLevel(logging.INFO)
 """,
-    # It comes while the caller waits for the compiler. Elsewhere Python itself may hold a lock, e.g. one of `threading`
-    # while a thread starts, and no handler may start a thread then.
+    # It comes while the caller waits for the compiler.
     "signal": """
 compiler = os.environ["DIMORPH_STORE"] + "-compiler"
 with open(compiler, "w") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import subprocess
 import sys
@@ -17,10 +18,10 @@ from dimorph.toolchain.workers import Later, side_by_side
 
 
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(_: threading.Thread) -> None:
+    def refused(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refused)
+    monkeypatch.setattr(_thread, "start_new_thread", refused)
 
 
 @pytest.mark.parametrize("threads", [True, False])
@@ -93,7 +94,7 @@ def test_a_later_result_is_made_once(monkeypatch: pytest.MonkeyPatch, threads: b
 
 
 BUILD = """
-import atexit, sys, threading, time
+import _thread, atexit, sys, threading, time
 sys.path.insert(0, {tests!r})
 from support.kernels import PICK
 import numpy, tvm_ffi  # torch, which these may import, cannot be imported so late
@@ -109,9 +110,9 @@ if {late!r} == "thread":
 elif {late!r} == "atexit":
     atexit.register(build)
 else:
-    def refused(_):
+    def refused(*_):
         raise RuntimeError("can't start new thread")
-    threading.Thread.start = refused
+    threading._start_new_thread = _thread.start_new_thread = refused
     build()
 """
 
@@ -124,7 +125,44 @@ def test_a_kernel_is_built_where_no_thread_can_be_started(late: str) -> None:
     assert (done.stdout, done.returncode) == ("1001\n", 0), done.stderr
 
 
-@pytest.mark.parametrize("level", ["debug", "info"])
+INTERRUPTED = """
+import faulthandler, signal, sys
+from dimorph.toolchain.workers import Later, side_by_side
+
+faulthandler.dump_traceback_later(60, exit=True)
+events = made = 0
+
+def run():
+    return side_by_side([lambda: 1, lambda: 2], 2), Later(lambda: 3).result()
+
+def handle(number, frame):
+    global made
+    sys.setprofile(None)
+    made += run() == ([1, 2], 3)
+
+def profile(frame, event, argument):
+    global events
+    events += 1
+    if events == moment:
+        signal.raise_signal(signal.SIGALRM)
+
+signal.signal(signal.SIGALRM, handle)
+moment = 0
+while events >= moment:
+    events, moment = 0, moment + 1
+    sys.setprofile(profile)
+    assert run() == ([1, 2], 3)
+    sys.setprofile(None)
+assert made == moment - 1 > 20, (made, moment)
+"""
+
+
+def test_a_signal_handler_may_start_threads_whenever_it_comes() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
 def test_tasks_may_log_while_the_caller_holds_the_lock_of_a_handler(level: str) -> None:
     name = f"dimorph.test_workers.{level}"
     said = []

@@ -6,6 +6,7 @@ and neither has one whose main thread has ended, while another thread or an atex
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -53,7 +54,7 @@ def side_by_side(
                 if not isinstance(error, Exception):
                     raise
 
-    threads: list[threading.Thread] = []
+    threads: list[_Thread] = []
     try:
         while len(threads) < min(workers, len(tasks)) - 1 and (thread := _started(work_beside)):
             threads.append(thread)
@@ -118,12 +119,37 @@ def _write(records: list[Callable[[], None]]) -> None:
         write()
 
 
-def _started(function: Callable[[], None]) -> threading.Thread | None:
-    """Start a function in a thread; return None at a limit of threads and while the interpreter ends."""
-    # A daemon, so that an interpreter that ends waits for none; the compilers that it runs end with the process.
-    thread = threading.Thread(target=function, name="dimorph-build", daemon=True)
+class _Thread:
+    """A thread that runs a function; an interpreter that ends does not wait for it.
+
+    `threading.Thread` takes a lock of its module to start. A signal handler that runs meanwhile, and loads a kernel,
+    would wait for that lock for ever.
+
+    Raises:
+        RuntimeError: no thread can be started, at a limit of threads or while the interpreter ends.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._running = threading.Lock()
+        self._running.acquire()  # released at the end of the function
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        finally:
+            self._running.release()
+
+    def join(self) -> None:
+        """Wait until the function has ended."""
+        with self._running:
+            pass
+
+
+def _started(function: Callable[[], None]) -> _Thread | None:
+    """Start a function in a thread; return None where no thread can be started."""
     try:
-        thread.start()
+        return _Thread(function)
     except RuntimeError:
         return None
-    return thread
