@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dimorph.runtime.tvm import tvm_ffi
@@ -18,45 +20,53 @@ _pointer.restype = ctypes.c_void_p
 _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
-def exported(args: tuple[Any, ...], function: str, names: str, read_only_mask: int) -> list[Any]:
+def exported(args: tuple[Any, ...], described: Callable[[int], str], read_only_mask: int) -> list[Any]:
     """Return the arguments of a call with every array as a tensor of tvm-ffi over the same memory.
 
     Args:
         args: the arguments of the call.
-        function: the name of the called function, for messages.
-        names: the names of its parameters, separated by commas.
+        described: returns the function and an argument, given by its index, as words for messages.
         read_only_mask: bit i is set if the function only reads argument i.
 
     Raises:
         ValueError: an argument that the function writes to is a read-only array.
-        TypeError: DLPack cannot export an array, e.g. because of its dtype.
+        TypeError: DLPack cannot export an array, e.g. because of its dtype or its device.
     """
-    known = [name.strip() for name in names.split(",")]
-
-    def described(index: int) -> str:
-        name = f"'{known[index]}'" if index < len(known) and known[index] else str(index)
-        return f"{function}: argument {name}"
-
     return [
-        _tensor(arg, described(i), bool(read_only_mask >> i & 1)) if hasattr(arg, "__dlpack__") else arg
+        _tensor(arg, bool(read_only_mask >> i & 1), partial(described, i)) if hasattr(arg, "__dlpack__") else arg
         for i, arg in enumerate(args)
     ]
 
 
-def _tensor(array: Any, argument: str, read_only: bool) -> Any:
+def refuse_unexportable(args: tuple[Any, ...], described: Callable[[int], str]) -> None:
+    """Refuse the first argument that DLPack cannot export, after a call failed; return if there is none.
+
+    Libraries raise any exception there: torch raises a RuntimeError, as a function may do that was called.
+
+    Raises:
+        TypeError: names the argument; see `exported`.
+    """
+    exported(args, described, -1)
+
+
+def _tensor(array: Any, read_only: bool, described: Callable[[], str]) -> Any:
     is_numpy = hasattr(array, "__array_interface__")
     writable = array.flags.writeable if is_numpy else True
     is_bfloat16 = is_numpy and array.dtype.name == "bfloat16"
     if not writable and not read_only:
-        raise ValueError(f"{argument}: expected a writable array, got a read-only one")
+        raise ValueError(f"{described()}: expected a writable array, got a read-only one")
     try:
         if writable and not is_bfloat16:
             return tvm_ffi().from_dlpack(array)
         plain = array.view("uint16") if is_bfloat16 else array
         capsule = plain.__dlpack__(max_version=(1, 0))
-    except (BufferError, TypeError) as error:
-        dtype = getattr(array, "dtype", "?")
-        raise TypeError(f"{argument}: expected an array that DLPack can export, got dtype {dtype}: {error}") from error
+    except (BufferError, TypeError, RuntimeError) as error:
+        dtype, device = getattr(array, "dtype", "?"), getattr(array, "device", "cpu")
+        where = "" if str(device) == "cpu" else f" on {device}"
+        reason = str(error).partition("\n")[0]  # torch appends a trace of its C++ code
+        raise TypeError(
+            f"{described()}: expected an array that DLPack can export, got dtype {dtype}{where}: {reason}"
+        ) from error
     if is_bfloat16:
         address = _pointer(capsule, b"dltensor_versioned") + _TENSOR_IN_VERSIONED + _DTYPE_IN_TENSOR
         ctypes.c_uint8.from_address(address).value = _KDLBFLOAT

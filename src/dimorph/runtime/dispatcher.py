@@ -13,6 +13,7 @@ from dimorph._fork import ForkSafeLock
 from dimorph._lazy import logger
 from dimorph.declare.axis import Axis
 from dimorph.declare.instantiations import InstantiationSet, Specialization
+from dimorph.declare.variant import Param, Variant
 from dimorph.errors import DeclarationError, Gone, MissingSpecialization, SpecializationMismatch
 from dimorph.plan.load_plan import case_plan, load_plan
 from dimorph.plan.pool import POOL
@@ -23,7 +24,7 @@ from dimorph.resolve.resolver import resolve
 from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
 from dimorph.runtime import ffi, library, streams
-from dimorph.runtime.arrays import exported
+from dimorph.runtime.arrays import exported, refuse_unexportable
 from dimorph.settings import Settings
 
 _log = logger("dimorph")
@@ -114,7 +115,13 @@ class Dispatcher:
         function = instance.function(name)
 
         def again(args: tuple[Any, ...]) -> Any:
-            return function(*exported(args, name, parameters, mask))
+            return function(*exported(args, described(args), mask))
+
+        def refuse(args: tuple[Any, ...]) -> None:
+            refuse_unexportable(args, described(args))
+
+        def described(args: tuple[Any, ...]) -> Callable[[int], str]:
+            return lambda index: f"{name}: argument {self._argument(parameters, mask, args, index)}"
 
         # Runs in every call, so it reads as few variables as possible.
         def call(*args: Any) -> Any:
@@ -122,6 +129,9 @@ class Dispatcher:
                 return function(*args)
             except BufferError:
                 return again(args)
+            except RuntimeError:
+                refuse(args)
+                raise
 
         def rebind(wider: library.Instance) -> None:
             nonlocal function
@@ -134,6 +144,9 @@ class Dispatcher:
                 return function(*args)
             except BufferError:
                 return again(args)
+            except RuntimeError:
+                refuse(args)
+                raise
 
         made: Any = call_on_stream if self.unit.kernel.device else call
         made.rebind = rebind
@@ -143,6 +156,21 @@ class Dispatcher:
         made.__name__ = made.__qualname__ = name
         made.__doc__ = f"{name}({parameters})"
         return made  # type: ignore[no-any-return]
+
+    def _argument(self, parameters: str, mask: int, args: tuple[Any, ...], index: int) -> str:
+        """Return the name of an argument, given by its index, as its caller knows it; else the index."""
+        names = [one.strip() for one in parameters.split(",")]
+        if mask >> 63:  # the last parameter stands for those of a variant, see `read_only` in entry.h
+            names[-1:] = [param.name for param in self._variant_params(args)]
+        return f"'{names[index]}'" if index < len(names) and names[index] else str(index)
+
+    def _variant_params(self, args: tuple[Any, ...]) -> tuple[Param, ...]:
+        """Return the parameters of the variant that a call selects; of several, it passes the name."""
+        newest = (self.shared.widest and self.shared.widest[0]()) or self
+        variants = [one for values in newest.instantiations.values for one in values if isinstance(one, Variant)]
+        names = [arg for arg in args if isinstance(arg, str)]
+        selected = variants if len(variants) == 1 else [one for one in variants if one.name in names]
+        return selected[0].params if selected else ()
 
     def _wider_address(self, function: str, axis_name: str, text: str) -> int:
         """Return the address of an `ffi.Wider` for an entry that has one more value of an axis."""
