@@ -7,13 +7,14 @@ another one is one more class here, named in `_PACKAGES`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Iterable
 from sys import modules
 from typing import Any
 
 _DLPACK_CUDA = 2  # kDLCUDA
 # What Python reads of an argument; the kernel's entry reads the rest from the DLPack export.
-_READ = {"q": ("shape", "dtype"), "k": (), "v": ("shape",)}
+_READ = {"q": ("shape", "dtype", "__dlpack__"), "k": (), "v": ("shape",)}
 
 
 class Library:
@@ -41,8 +42,12 @@ class Library:
         Raises:
             TypeError: it is no array, or says more than its export does.
         """
+        if isinstance(array, type):
+            raise TypeError(f"attention: argument '{name}': expected an array, got {array!r}")
         if lacking := [needed for needed in _READ[name] if not hasattr(array, needed)]:
-            raise TypeError(f"attention: argument '{name}': expected an array with a {lacking[0]}, got {array!r}")
+            raise TypeError(
+                f"attention: argument '{name}': expected an array with a {lacking[0]}, got {describe(array)}"
+            )
 
     def gpu(self, array: Any) -> int | None:
         """Return the ordinal of the GPU that an array lies on, or None if it lies elsewhere."""
@@ -249,7 +254,9 @@ def requires_grad(array: Any) -> bool:
     return bool(getattr(array, "requires_grad", False))
 
 
-def describe(array: object) -> str:
-    """Return the type, and for an array the shape, as words for messages."""
-    shape = getattr(array, "shape", None)
-    return f"{type(array).__name__} of shape {tuple(shape)}" if shape is not None else type(array).__name__
+def describe(value: object) -> str:
+    """Return a value as words for messages: the type and shape of an array, without its elements."""
+    shape = getattr(value, "shape", None)
+    if isinstance(value, type) or not isinstance(shape, Iterable):
+        return reprlib.repr(value)
+    return f"{type(value).__name__} of shape {tuple(shape)}"

@@ -10,7 +10,7 @@ from typing import Any
 import dimorph as dm
 from dimorph import SpecializationMismatch
 from dimorph.attention.arrays import Library, libraries
-from dimorph.attention.request import check_stream, few_queries, request_of, shape_of, validate
+from dimorph.attention.request import check_others, check_stream, few_queries, request_of, shape_of, validate
 from dimorph.attention.select import Choice, Functions
 from dimorph.attention.variants import Plain
 
@@ -115,6 +115,10 @@ class Attention:
         gpu = library.gpu(q)
         if stream is not None:
             check_stream(gpu, out, return_lse, lse)
+        if type(return_lse) is not bool or (
+            gpu is None and (workspace is not None or max_seqlen_q is not None or max_seqlen_k is not None)
+        ):
+            return_lse = check_others(return_lse, workspace, max_seqlen_q, max_seqlen_k)
 
         # Choose the function that the last call of this variant used, or ask for one. Written out, because a call of a
         # Python function takes a hundredth of the whole call.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import dimorph as dm
@@ -69,11 +70,17 @@ def validate(
     # Written out for three tensors, because the function takes as long as the rest of this one.
     if records and (args or not alike or q.requires_grad or k.requires_grad or v.requires_grad):
         check_no_grad(q, k, v, variant, args)
-    if cu_seqlens_q is not None and len(getattr(cu_seqlens_q, "shape", ())) != 1:
+    if cu_seqlens_q is not None and dimensions(cu_seqlens_q) != 1:
         raise TypeError(
-            f"attention: argument 'cu_seqlens_q': expected an int32 array [batch + 1], got {cu_seqlens_q!r}"
+            f"attention: argument 'cu_seqlens_q': expected an int32 array [batch + 1], got {describe(cu_seqlens_q)}"
         )
     return variant, args
+
+
+def dimensions(array: Any) -> int:
+    """Return the number of dimensions of an array; 0 for what is none."""
+    shape = getattr(array, "shape", ())
+    return 0 if isinstance(array, type) else len(shape)
 
 
 def bind(variant: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
@@ -86,7 +93,7 @@ def bind(variant: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
         return variant
     if isinstance(variant, _Variant):
         return variant()
-    raise TypeError(f"attention: argument 'variant': expected a dimorph.Variant, got {variant!r}")
+    raise TypeError(f"attention: argument 'variant': expected a dimorph.Variant, got {describe(variant)}")
 
 
 def check_stream(gpu: int | None, out: Any, return_lse: bool, lse: Any) -> None:
@@ -100,6 +107,25 @@ def check_stream(gpu: int | None, out: Any, return_lse: bool, lse: Any) -> None:
     if out is None or (return_lse and lse is None):
         name = "out" if out is None else "lse"
         raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
+
+
+def check_others(return_lse: Any, workspace: Any, max_seqlen_q: Any, max_seqlen_k: Any) -> bool:
+    """Check arguments that the kernel's entry does not get, or not on a CPU; return `return_lse` as a bool.
+
+    The CPU has no use for some, but a call that is wrong on a GPU is to fail here too.
+
+    Raises:
+        TypeError: one of them is of another kind than a GPU takes.
+    """
+    if workspace is not None and (isinstance(workspace, type) or not hasattr(workspace, "__dlpack__")):
+        raise TypeError(f"attention: argument 'workspace': expected a float32 array, got {describe(workspace)}")
+    for name, length in (("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)):
+        if length is not None and not isinstance(length, Integral):
+            raise TypeError(f"attention: argument '{name}': expected a whole number, got {describe(length)}")
+    # The truth of an array would be that of its elements. NumPy's bool has another name before 2.0.
+    if not isinstance(return_lse, int) and type(return_lse).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"attention: argument 'return_lse': expected True or False, got {describe(return_lse)}")
+    return bool(return_lse)
 
 
 def check_libraries(q: Any, k: Any, v: Any) -> bool:

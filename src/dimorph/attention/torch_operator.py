@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import dimorph as dm
+from dimorph.attention.arrays import describe
 from dimorph.attention.request import bind, check_no_grad
 from dimorph.attention.variants.compose import COMPOSE, composition
 from dimorph.attention.variants.registry import known, register_variant
@@ -114,7 +115,7 @@ def call(
         others: as for `attention`.
 
     Raises:
-        TypeError, ValueError: `variant` or `stream` does not fit.
+        TypeError, ValueError: `k`, `v`, `variant` or `stream` does not fit.
         NotImplementedError: the caller is traced by torch.jit.trace.
     """
     if stream is not None:
@@ -123,6 +124,9 @@ def call(
         raise NotImplementedError(
             "attention: not supported by torch.jit.trace, which cannot record its operator; use torch.export"
         )
+    for argument, array in (("k", k), ("v", v)):
+        if not isinstance(array, Tensor):
+            raise TypeError(f"attention: argument '{argument}': expected a torch tensor as 'q', got {describe(array)}")
     name, tensors, integers, floats = _packed(bind(variant))
     if not torch.compiler.is_compiling():
         # The dispatcher resolves q, k and v, but no tensor in a list of optional ones.

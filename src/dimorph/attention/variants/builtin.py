@@ -6,6 +6,7 @@ of your own is declared in the same way, with `dimorph.Variant`.
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,7 @@ def additive_bias(bias: Any) -> dm.BoundVariant:
             heads.
 
     Raises:
+        TypeError: it is no array.
         ValueError: the array does not have 4 dimensions.
     """
     return Bias(bias, *_strides("additive_bias", "bias", bias))
@@ -163,6 +165,7 @@ def broadcast_mask(mask: Any) -> dm.BoundVariant:
             shared by all sequences or heads.
 
     Raises:
+        TypeError: it is no array.
         ValueError: the array does not have 4 dimensions.
     """
     return BroadcastMask(mask, *_strides("broadcast_mask", "mask", mask))
@@ -170,6 +173,8 @@ def broadcast_mask(mask: Any) -> dm.BoundVariant:
 
 def _strides(function: str, name: str, array: Any) -> tuple[int, int]:
     """Return the strides of batch and heads in elements; 0 for a dimension of size 1."""
+    if not hasattr(array, "shape") or isinstance(array, type):
+        raise TypeError(f"{function}: argument '{name}': expected an array with a shape, got {reprlib.repr(array)}")
     if len(array.shape) != 4:
         raise ValueError(f"{function}: argument '{name}': expected 4 dimensions, got shape {tuple(array.shape)}")
     batch, heads, queries, keys = array.shape
