@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -26,6 +27,9 @@ _OURS = ("PATH", "LC_ALL", "TMPDIR")
 # Units of sizes and ages, in small letters.
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+# More than this is a slip of the pen: no calendar holds such an age, no file system such a size, no machine such a
+# number of processes or threads.
+_LONGEST, _LARGEST, _MOST = 36525 * 86400, 2**63 - 1, 65536
 
 
 @dataclass(frozen=True)
@@ -166,18 +170,18 @@ def size(text: str) -> float:
     """Return the number of bytes that a text such as `500MB` or `10GiB` states; without a unit, bytes.
 
     Raises:
-        ValueError: the text is not a number with a known unit.
+        ValueError: the text is not a number with a known unit, or the number is too large.
     """
-    return _with_unit(text, _BYTES, "a size such as 500MB or 1GB")
+    return _with_unit(text, _BYTES, _LARGEST, "a size such as 500MB or 1GB")
 
 
 def age(text: str) -> float:
     """Return the seconds that a text such as `12h`, `30d` or `8w` states.
 
     Raises:
-        ValueError: the text is not a number with a known unit.
+        ValueError: the text is not a number with a known unit, or the number is too large.
     """
-    return _with_unit(text, _SECONDS, "an age such as 12h, 30d or 8w")
+    return _with_unit(text, _SECONDS, _LONGEST, "an age such as 12h, 30d or 8w")
 
 
 def variable(name: str) -> str:
@@ -211,11 +215,15 @@ def unknown() -> list[str]:
     return sorted(name for name in os.environ if name.startswith("DIMORPH_") and name not in names)
 
 
-def _with_unit(text: str, units: Mapping[str, int], expected: str) -> float:
+def _with_unit(text: str, units: Mapping[str, int], most: int, expected: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
-    if match is None or match[2].lower() not in units:
-        raise ValueError(f"expected {expected}, got {text!r}")
-    return float(match[1]) * units[match[2].lower()]
+    unit = units.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError(f"expected {expected}, got {reprlib.repr(text)}")
+    amount = float(match[1]) * unit
+    if amount > most:
+        raise ValueError(f"expected {expected}, got {reprlib.repr(text)}, which is too much")
+    return amount
 
 
 def _amount(env: Mapping[str, str], name: str, read: Callable[[str], float], default: float) -> float:
@@ -327,15 +335,22 @@ def _positive(env: Mapping[str, str], name: str) -> int | None:
     text = env.get(name)
     if not text:
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {text!r}")
-    return int(text)
+    number = _count(text)
+    if number is None:
+        raise ValueError(f"{name}: expected a whole number from 1 to {_MOST}, got {reprlib.repr(text)}")
+    return number
+
+
+def _count(text: str) -> int | None:
+    """Return a number of processes or threads; None for a text that is none."""
+    # By its length first: Python reads no number of thousands of digits.
+    return int(text) if len(text) <= 20 and text.isdecimal() and 1 <= int(text) <= _MOST else None
 
 
 def _omp_threads(env: Mapping[str, str]) -> int | None:
     """Return the number of threads that OpenMP would start; None for what OpenMP would ignore."""
     first = env.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else None
+    return _count(first)
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

@@ -65,6 +65,10 @@ def _is_file(source: str) -> bool:
 
 
 def _import_module(name: str) -> ModuleType:
+    if not all(name.split(".")):
+        raise DeclarationError(
+            f"{name!r}: expected a module that can be imported, such as mypkg.kernels, or the path of a Python file"
+        )
     try:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             return importlib.import_module(name)
@@ -83,7 +87,8 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(given: Path) -> ModuleType:
     path = given.resolve()
     if not path.is_file():
-        raise DeclarationError(f"{given}: there is no such file")
+        actual = "is a directory, expected a Python file" if path.is_dir() else "there is no such file"
+        raise DeclarationError(f"{given}: {actual}")
     root, parts = path.parent, [] if path.name == "__init__.py" else [path.stem]
     while (root / "__init__.py").is_file():
         parts.insert(0, root.name)

@@ -61,6 +61,19 @@ def _amount(read: Callable[[str], float]) -> Callable[[str], float]:
     return checked
 
 
+def _directory(text: str) -> Path:
+    """Read the path of a directory, which need not exist; `~` is replaced, as no shell does it after `--out=`."""
+    if not text:
+        raise click.BadParameter("expected a directory, got ''")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise click.BadParameter(f"no user has the name in {text!r}; if it is a directory, write ./{text}") from error
+    if path.exists() and not path.is_dir():
+        raise click.BadParameter(f"expected a directory, {text!r} is a file")
+    return path
+
+
 def _selection(command: _Wrapped) -> _Wrapped:
     """Add the arguments that name a kernel and values of its axes."""
     command = click.argument("values", metavar="[AXIS=VALUE[,VALUE...]]...", nargs=-1)(command)
@@ -121,9 +134,7 @@ def dimorph() -> None:
 
 @dimorph.command("verify")
 @click.argument("spec", metavar="PACKAGE_OR_FILE[:KERNEL]")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The directory that was built into."
-)
+@click.option("--out", type=_directory, metavar="DIRECTORY", required=True, help="The directory that was built into.")
 def prove(spec: str, out: Path) -> None:
     """Prove what a directory built ahead of time covers.
 
@@ -138,9 +149,7 @@ def prove(spec: str, out: Path) -> None:
 
 @dimorph.command()
 @_selection
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The directory to build into."
-)
+@click.option("--out", type=_directory, metavar="DIRECTORY", required=True, help="The directory to build into.")
 @click.option(
     "--target", "targets", multiple=True, metavar="LEVEL", help="A target level to build for; may be repeated."
 )
@@ -316,7 +325,8 @@ def doctor_command() -> None:
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_directory,
+    metavar="DIRECTORY",
     help="Where compile_commands.json goes. Default: the project that the kernel is in.",
 )
 def ide_command(spec: str, values: tuple[str, ...], directory: Path | None) -> None:
