@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import copy
 import gc
 import os
-import pickle
 import signal
 import threading
 import time
@@ -311,13 +309,6 @@ def test_a_module_prints_itself_and_lists_what_it_has(warm_store: Path) -> None:
         AttributeError, match=r"kernel pick exports no function 'peck'; it has: pick, marked, pick_twice"
     ):
         module.peck()
-
-
-def test_a_module_that_is_copied_or_pickled_fails_in_the_usual_way(warm_store: Path) -> None:
-    module = PICK.load()
-    assert copy.copy(module).pick(1, 1) == 1001
-    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
-        pickle.dumps(module)
 
 
 def test_a_function_called_like_an_attribute_is_not_lost(copy_of: Callable[..., dm.Kernel]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +35,16 @@ class Attention:
     ) -> None:
         self._functions = Functions(policy, settings, family)
         self._recent = self._functions.recent
+        self._made_of = policy, settings, family
+
+    def __reduce__(self) -> str | tuple[Any, tuple[Any, ...]]:
+        return "_shared" if self is _shared else (_attention, self._made_of)
+
+    def __copy__(self) -> Attention:
+        return self  # its only state is what it has loaded
+
+    def __deepcopy__(self, memo: object) -> Attention:
+        return self
 
     def __call__(
         self,
@@ -170,7 +179,13 @@ _shared = Attention()
 # The bound method: calling the object takes up to half a microsecond more.
 attention = _shared.__call__
 # What the operator calls, where the caller's modes and transforms have had their turn.
-_direct = copy.copy(_shared)
+_direct = Attention()
+_direct.__dict__.update(_shared.__dict__)
+
+
+def _attention(policy: str | None, settings: dm.Settings | None, family: str | None) -> Attention:
+    """Make the `Attention` that another process has sent."""
+    return Attention(policy=policy, settings=settings, family=family)
 
 
 def workspace_size(shape: Sequence[int], head_dim_vo: int, keys: int | None = None) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dimorph.declare import sent
 from dimorph.declare.axis import IDENTIFIER, Axis, Value
 from dimorph.declare.variant import declaring_file
 from dimorph.errors import DeclarationError
@@ -68,6 +69,15 @@ class Declaration:
         self._check_names()
         if self.only is not None:
             object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
+        return sent.reference(self, f"kernel {self.name}", self.origin)
+
+    def __copy__(self) -> Declaration:
+        return self  # it is immutable
+
+    def __deepcopy__(self, memo: object) -> Declaration:
+        return self
 
     def position(self, axis_name: str) -> int:
         """Return the position of an axis in `axes`, from 0.

@@ -12,6 +12,9 @@ from dimorph.resolve.wider import serving_set
 from dimorph.runtime.dispatcher import Dispatcher, Shared
 from dimorph.runtime.library import Instance
 
+# The arguments of `load`.
+_Arguments = tuple[InstantiationSet, "str | None", "settings.Settings | None"]
+
 
 class Module:
     """The functions of a loaded kernel, as attributes: `module.affine(x, y)`.
@@ -25,15 +28,27 @@ class Module:
     conversions in Python. It runs on the current stream of torch or tvm-ffi, and for CuPy arrays on the default stream.
     A read-only NumPy array, or one of bfloat16, raises BufferError. Read the attribute anew before each call, because
     a call that adds a value to the module replaces it.
+
+    A module can be sent to another process, which loads it again with the same arguments; a function cannot.
     """
 
-    def __init__(self, dispatcher: Dispatcher, instance: Instance) -> None:
+    def __init__(self, dispatcher: Dispatcher, instance: Instance, loaded_by: _Arguments) -> None:
         functions = dispatcher.functions(instance)
         if hidden := [name for name in functions if hasattr(type(self), name)]:
             raise DeclarationError(f"kernel {dispatcher.instantiations.kernel.name}: {hidden[0]!r} is a name of Module")
         self._dispatcher = dispatcher
         self.__dict__.update(functions)
         self._functions = tuple(functions)
+        self._loaded_by = loaded_by
+
+    def __reduce__(self) -> tuple[Any, _Arguments]:
+        return load, self._loaded_by
+
+    def __copy__(self) -> Module:
+        return self  # what is loaded is shared
+
+    def __deepcopy__(self, memo: object) -> Module:
+        return self
 
     @property
     def instantiations(self) -> InstantiationSet:
@@ -64,9 +79,10 @@ class Module:
 
 def load(instantiations: InstantiationSet, policy: str | None, config: settings.Settings | None) -> Module:
     """Load an instantiation set; see `Kernel.load`."""
+    arguments = instantiations, policy, config
     config = config or settings.current()
     policy = policy or config.policy
     if policy not in settings.POLICIES:
         raise ValueError(f"load: policy: expected one of {', '.join(settings.POLICIES)}, got {policy!r}")
     dispatcher = Dispatcher(serving_set(instantiations, config, policy), Shared(config, policy), instantiations)
-    return Module(dispatcher, dispatcher.instance())
+    return Module(dispatcher, dispatcher.instance(), arguments)
