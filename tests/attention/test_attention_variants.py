@@ -39,6 +39,14 @@ VARIANTS: dict[str, dm.BoundVariant] = {
     "soft cap, alibi": at.compose(at.SoftCap(2.0), at.ALiBi(_slopes)),
     "alibi, soft cap": at.compose(at.ALiBi(_slopes), at.SoftCap(2.0)),
     "causal sigmoid": at.compose(at.Causal, at.FlashSigmoid(0.2, -1.0)),
+    "sigmoid, bias": at.compose(
+        at.FlashSigmoid(0.2, -1.0), at.additive_bias(_rng.standard_normal((1, HEADS, QUERIES, KEYS), dtype=np.float32))
+    ),
+    "soft caps, alibi": at.compose(at.SoftCap(2.0), at.ALiBi(_slopes), at.SoftCap(0.5), at.Causal),
+    "two masks": at.compose(at.CustomMask(_mask), at.PackedMask(np.packbits(_mask[::-1], bitorder="little"))),
+    "two biases": at.compose(
+        *(at.additive_bias(_rng.standard_normal((1, 1, QUERIES, KEYS), dtype=np.float32)) for _ in range(2))
+    ),
     "causal, sinks": at.compose(at.Causal, at.Sinks(_rng.standard_normal(HEADS).astype(np.float32))),
 }
 
@@ -75,8 +83,48 @@ def test_order_counts(attend: at.Attention) -> None:
     assert np.abs(first - second).max() > 1e-3
 
 
-def test_two_parameters_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="two parameters have one name"):
-        at.compose(at.SoftCap(1.0), at.SoftCap(2.0))
+def test_parameters_of_one_name_get_the_name_of_their_part() -> None:
+    bias = np.zeros((1, 1, QUERIES, KEYS), np.float32)
+    parts = (at.FlashSigmoid(0.2, -1.0), at.additive_bias(bias), at.Causal)
+    assert [param.name for param in at.compose(*parts).variant.params] == [
+        *("scale", "FlashSigmoid_bias", "Bias_bias", "bias_batch_stride", "bias_head_stride")
+    ]
+    twice = at.compose(at.SoftCap(1.0), at.SoftCap(2.0), at.SoftCap(3.0)).variant
+    assert [param.name for param in twice.params] == ["SoftCap_soft_cap", "SoftCap2_soft_cap", "SoftCap3_soft_cap"]
+    masks = at.compose(at.CustomMask(_mask), at.PackedMask(bias)).variant
+    assert [param.name for param in masks.params if param.optional] == [
+        *("maybe_CustomMask_mask_starts", "maybe_PackedMask_mask_starts")
+    ]
+    assert at.compose(at.Causal, at.SoftCap(1.0)).variant.params[0].name == "soft_cap"
     with pytest.raises(ValueError, match="expected at least one variant"):
         at.compose()
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        (at.compose(at.SoftCap(5.0), at.SoftCap(0.0)), "argument 'SoftCap2_soft_cap': expected"),
+        (
+            at.compose(at.FlashSigmoid(0.2, -1.0), at.Bias(np.zeros((1, 1, QUERIES, KEYS), np.float32), 0, 10**9)),
+            "'bias_head_stride': expected all of sequence 0 inside the 10500 elements of 'Bias_bias'",
+        ),
+        (
+            at.compose(at.CustomMask(_mask), at.PackedMask(np.ones(3, np.uint8), np.zeros(2, np.int64))),
+            "'maybe_PackedMask_mask_starts': .* inside the 3 elements of 'PackedMask_mask'",
+        ),
+        (
+            at.compose(at.FlashSigmoid(None, -1.0), at.additive_bias(np.zeros((1, 1, QUERIES, KEYS + 1), np.float32))),
+            "argument 'scale': expected a number",
+        ),
+        (
+            at.compose(at.FlashSigmoid(1.0, "x"), at.additive_bias(np.zeros((1, 1, QUERIES, KEYS), np.float32))),
+            "argument 'FlashSigmoid_bias': expected a number, got a str",
+        ),
+    ],
+)
+def test_an_error_in_a_renamed_parameter_has_its_new_name(
+    attend: at.Attention, variant: dm.BoundVariant, message: str
+) -> None:
+    q, k = (np.zeros((BATCH, length, HEADS, 64), np.float32) for length in (QUERIES, KEYS))
+    with pytest.raises((ValueError, TypeError), match=message):
+        attend(q, k, k, variant=variant)

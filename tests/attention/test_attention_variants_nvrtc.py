@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import dimorph as dm
 import dimorph.attention
+from dimorph import attention as at
 from support.nvrtc import Nvrtc
 
 ATTENTION = Path(dimorph.attention.__file__).parent
@@ -130,6 +132,16 @@ def test_compositions_compile(nvrtc: Nvrtc, arch: str) -> None:
     params = "ParamsOfComposed"
     parts = ", ".join(f"dm::{name}<{params}>" for name in ("Causal", "Window", "SoftCap", "Sinks"))
     check(nvrtc, source + probe("Composed", f"dm::Compose<{params}, {parts}>"), arch, "Composed")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_composition_of_renamed_parameters_compiles(nvrtc: Nvrtc, arch: str) -> None:
+    variant = at.compose(at.FlashSigmoid(1.0, 0.0), at.Bias(None, 0, 0)).variant
+    axis = dm.variant_axis("variant", "COMPOSED", default=variant)
+    fields = " ".join(param.field() for param in variant.params if param.name.endswith("_bias"))
+    struct = f"struct ParamsOfRenamed : Params {{ {fields} }};"
+    tested = probe("Renamed", "COMPOSED<ParamsOfRenamed>").partition("\n")[2].partition("\n")[2]
+    check(nvrtc, "\n".join([PARAMS, *axis.constant(variant), struct, tested]), arch, "Renamed")
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

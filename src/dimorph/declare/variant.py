@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ class Param:
     def optional(self) -> bool:
         """True for a tensor named `maybe_...`, which may be left out or None."""
         return self.is_tensor and self.name.startswith("maybe_")
+
+    def field(self) -> str:
+        """Return the C++ declaration of its field in the params struct."""
+        return f"const {TENSORS[self.dtype]}* {self.name};" if self.is_tensor else f"{SCALARS[self.dtype]} {self.name};"
 
 
 def scalar(name: str, dtype: str = "float32") -> Param:
@@ -69,9 +73,12 @@ class Variant:
         name: the name by which modules select it and messages show it.
         header: the header that defines the struct, relative to `root`.
         struct: the C++ struct (or template) that the axis's macro stands for; default: `name`.
-        params: the additional parameters, in the order in which calls pass them; of a composition, those of its parts.
+        params: the additional parameters, in the order in which calls pass them; of a composition, those of its parts,
+            where names that several parts use get the part's name: `bias` of Bias becomes `Bias_bias`.
         root: the directory of the header; default: that of the file that declares the variant.
-        parts: the variants of a composition: `struct` is then a template over the params type and the parts' structs.
+        parts: the variants of a composition: `struct` is then a template over the params type and the parts' structs. A
+            part of renamed parameters is given as `<struct>Part<ParamsT, its struct over a view, view>`; the view is a
+            params type that has them under their own names.
 
     Raises:
         DeclarationError: a name is invalid or given twice, or the header is no header file.
@@ -87,7 +94,7 @@ class Variant:
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
         if self.parts:
-            object.__setattr__(self, "params", tuple(param for part in self.parts for param in part.params))
+            object.__setattr__(self, "params", _composed(self.parts))
         object.__setattr__(self, "struct", self.struct or self.name)
         object.__setattr__(self, "params", tuple(self.params))
         object.__setattr__(self, "root", Path(self.root).resolve())
@@ -99,6 +106,13 @@ class Variant:
             raise DeclarationError(f"variant {self.name!r}: two parameters have one name: {names}")
         if not self.header.endswith((".h", ".hpp", ".cuh")):
             raise DeclarationError(f"variant {self.name!r}: expected a header file, got {self.header!r}")
+
+    def renamed(self, index: int) -> list[tuple[Param, str]]:
+        """Return the parameters of a part that have other names in the composition, with those names."""
+        start = sum(len(part.params) for part in self.parts[:index])
+        here = self.params[start : start + len(self.parts[index].params)]
+        own = zip(self.parts[index].params, here, strict=True)
+        return [(param, other.name) for param, other in own if param.name != other.name]
 
     def structs(self) -> tuple[Variant, ...]:
         """Return the variants whose headers are needed: itself and, recursively, its parts."""
@@ -130,6 +144,20 @@ class BoundVariant:
 
     variant: Variant
     args: tuple[Any, ...] = ()
+
+
+def _composed(parts: Sequence[Variant]) -> tuple[Param, ...]:
+    """Return the parameters of all parts; those of one name get the name of their part, numbered if it stands twice."""
+    names = [param.name for part in parts for param in part.params]
+    made = []
+    for index, part in enumerate(parts):
+        earlier = sum(other.name == part.name for other in parts[:index])
+        prefix = f"{part.name}{earlier + 1}" if earlier else part.name
+        for param in part.params:
+            maybe = "maybe_" * param.optional  # such a tensor may be left out, because of its name
+            name = f"{maybe}{prefix}_{param.name.removeprefix(maybe)}" if names.count(param.name) > 1 else param.name
+            made.append(replace(param, name=name))
+    return tuple(made)
 
 
 def parameter_names(params: Sequence[Param]) -> str:

@@ -144,10 +144,7 @@ def _variant_params(values: Sequence[Value]) -> tuple[Param, ...]:
 
 def _additional(values: Sequence[Value]) -> list[str]:
     """Return the macro that declares a variant's parameters as fields of the params struct, for host and device."""
-    fields = [
-        f"const {TENSORS[p.dtype]}* {p.name};" if p.is_tensor else f"{SCALARS[p.dtype]} {p.name};"
-        for p in _variant_params(values)
-    ]
+    fields = [param.field() for param in _variant_params(values)]
     return [f"#define ADDITIONAL_PARAMS_DECL {' '.join(fields)}".rstrip()]
 
 

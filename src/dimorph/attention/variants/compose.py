@@ -17,8 +17,11 @@ def compose(*variants: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
     Transforms run in the given order, each on the result of the one before. A query sees a key if every mask allows it;
     a tile of keys is skipped if one variant skips it. The composition has no softmax if one of the variants has none.
 
+    A parameter of a name that several variants use gets the name of its variant: the `bias` of `FlashSigmoid` beside
+    that of `additive_bias` is `FlashSigmoid_bias`, and in a second `SoftCap` soft_cap is `SoftCap2_soft_cap`.
+
     Raises:
-        ValueError: there are no variants, or two of them have a parameter of the same name.
+        ValueError: there are no variants.
     """
     bound = [variant if isinstance(variant, dm.BoundVariant) else variant() for variant in variants]
     parts = tuple(inner for one in bound for inner in (one.variant.parts or (one.variant,)))

@@ -85,6 +85,62 @@ struct Compose {
   }
 };
 
+namespace detail {
+
+// The checks of a part, which knows its parameters by other names than the caller does.
+template <typename Checks, typename View>
+struct RenamedChecks {
+  Checks& checks;
+  const bool on_host, knows_lengths;
+
+  DM_HD explicit RenamedChecks(Checks& given)
+      : checks(given), on_host(given.on_host), knows_lengths(given.knows_lengths) {}
+
+  DM_HD void expect(bool holds, const char* name, const char* expected, double got) {
+    checks.expect(holds, callers(name), expected, got);
+  }
+  template <typename... Rest>
+  DM_HD void expect_inside(const char* tensor, const char* cause, Rest... rest) {
+    checks.expect_inside(callers(tensor), callers(cause), rest...);
+  }
+  DM_HD void expect_flat_if_ragged(const char* name) { checks.expect_flat_if_ragged(callers(name)); }
+
+ private:
+  DM_HD static bool same(const char* a, const char* b) {
+    for (; *a && *a == *b; ++a) ++b;
+    return *a == *b;
+  }
+  DM_HD static const char* callers(const char* name) {
+    for (const auto& pair : View::renamed)
+      if (same(pair[0], name)) return pair[1];
+    return name;
+  }
+};
+
+template <typename View>
+struct Held {
+  View view;
+};
+
+}  // namespace detail
+
+// A part whose parameters have other names in the composition, because another part has parameters of its names. `View`
+// is the params type that it was made for; every hook is given one, made of the composition's params. The one that its
+// constructor saw is kept, as the part may refer to it.
+template <typename ParamsT, typename Part, typename View>
+struct ComposePart : detail::Held<View>, Part {
+  DM_HD ComposePart(const ParamsT& params, int batch_idx)
+      : detail::Held<View>{View(params)}, Part(hooks::make<Part>(detail::Held<View>::view, batch_idx)) {}
+  template <typename Checks>
+  DM_HD static void CheckParams(const ParamsT& params, Checks& checks) {
+    detail::RenamedChecks<Checks, View> renamed(checks);
+    hooks::check_params<Part>(View(params), renamed);
+  }
+};
+
+template <typename ParamsT, typename Part, typename View>
+struct Traits<ComposePart<ParamsT, Part, View>> : Traits<Part> {};
+
 template <typename ParamsT, typename Only>
 struct Compose<ParamsT, Only> : Only {
   DM_HD Compose(const ParamsT& params, int batch_idx) : Only(hooks::make<Only>(params, batch_idx)) {}
