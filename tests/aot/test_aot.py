@@ -384,6 +384,7 @@ def test_the_manifest_is_rebuilt_from_what_is_there_and_names_no_place_or_time(p
 def test_a_manifest_that_cannot_be_read_is_an_error(damage: str, project: Path) -> None:
     kernel = kernel_of(project, "row_dot")
     (project / PACKAGED).mkdir()
+    (project / PACKAGED / mark.NAME).write_bytes(mark.TEXT)
     (project / PACKAGED / manifest.NAME).write_text(damage)
     with pytest.raises(dm.ArtifactCorrupt, match=manifest.NAME):
         kernel.build()

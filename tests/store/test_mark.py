@@ -50,6 +50,16 @@ FOREIGN = [
     ("ab/notes.txt",),
     ("swept/file",),
     (".git/config",),
+    ("tmp/",),
+    ("locks/",),
+    ("toolchains/",),
+    ("manifest.json",),
+    ("swept",),
+    (f"{key_of(1)[:2]}/{key_of(1)}/",),
+    (f"{key_of(1)[:2]}/{key_of(1)}",),
+    (f"{key_of(1)[:2]}/{key_of(1)}/blob",),
+    (f"{key_of(1)[:2]}/{key_of(1)}/{1:016x}/",),
+    (f"{key_of(1)[:2]}/{key_of(1)}/{1:016x}/blob", "tmp/"),
 ]
 
 
@@ -104,6 +114,16 @@ def test_a_store_without_a_mark_is_taken_over(store: Store, sources: Path) -> No
     publish(again, sources, key=2)
     assert again.find(key_of(1)) == artifact
     assert mark.is_marked(store.root)
+
+
+def test_a_store_without_a_mark_holds_nothing_else(store: Store, sources: Path) -> None:
+    publish(store, sources)
+    (store.root / mark.NAME).unlink()
+    other = key_of(1)[:2], "a" * 64
+    make(store.root, "/".join([*other, "blob"]))
+    with pytest.raises(StoreRefused, match=rf"holds other things \({'/'.join([*other, 'blob'])}\)"):
+        Store(store.root).prune(0, None)
+    assert (store.root / "/".join([*other, "blob"])).is_file()
 
 
 def test_things_put_into_a_store_later_stay(store: Store, sources: Path) -> None:
@@ -186,6 +206,15 @@ def test_build_into_the_working_directory(project: Path, monkeypatch: pytest.Mon
     assert done.exit_code == 1
     assert "is no store of Dimorph and holds other things" in done.output
     assert {name: text for name, text in contents(project).items() if "__pycache__" not in name} == before
+
+
+@pytest.mark.parametrize("name", ["tmp", "locks"])
+def test_an_empty_directory_beside_what_is_built_stays(tmp_path: Path, name: str, project: Path) -> None:
+    out = make(tmp_path / "out", f"{name}/")
+    done = CliRunner().invoke(dimorph, ["build", str(project / "declared.py"), "--out", str(out)])
+    assert done.exit_code == 1
+    assert f"is no store of Dimorph and holds other things ({name})" in done.output
+    assert contents(out) == {name: None}
 
 
 @pytest.mark.parametrize("arguments", [["--max-size", "0"], ["--max-age", "0d"]])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dimorph.store.artifact import is_hex
+from dimorph.store.artifact import META_NAME, is_hex
 
 NAME = "dimorph-store"
 TEXT = b"This directory is a store of Dimorph. It holds compiled kernels, which can be built again.\n"
@@ -43,16 +43,34 @@ def is_marked(root: Path) -> bool:
 
 
 def stranger(root: Path) -> str | None:
-    """Return the path, inside a directory, of something that no store contains; None if there is nothing of the kind.
+    """Return the path, inside a directory without a mark, of something that no store contains; None if it may be one.
 
-    An empty directory can become a store, and so can one that an older version made without a mark.
+    An empty directory may become a store. Any other is one that an older version made without a mark, if it holds an
+    artifact and nothing that a store does not make: empty directories called `tmp` or `locks` are anybody's.
     """
-    for child in sorted(root.iterdir()):
-        known = None if child.is_symlink() else _INSIDE.get("shard" if is_hex(child.name, 2) else child.name)
+    children = sorted(root.iterdir())
+    if any(child.name == NAME for child in children):  # another process has just marked it
+        return None
+    holds_artifact = False
+    for child in children:
+        is_shard = is_hex(child.name, 2)
+        known = None if child.is_symlink() else _INSIDE.get("shard" if is_shard else child.name)
         if known is None or known.directory != child.is_dir():
             return child.name
-        if other := _first_unknown(child, known):
+        if other := _first_unknown(child, known) or (_no_artifact(child) if is_shard else None):
             return other
+        holds_artifact |= is_shard and any(child.iterdir())
+    return children[0].name if children and not holds_artifact else None
+
+
+def _no_artifact(shard: Path) -> str | None:
+    """Return the path of something in a shard that is no artifact; other tools name directories by hashes, too."""
+    for key in sorted(shard.iterdir()):
+        for entry in sorted(key.iterdir()) if key.is_dir() else [key]:
+            if not is_hex(entry.name, 16) or not (entry / META_NAME).is_file():
+                return str(entry.relative_to(shard.parent))
+        if key.is_dir() and not any(key.iterdir()):
+            return str(key.relative_to(shard.parent))
     return None
 
 
