@@ -52,8 +52,12 @@ DM_HD inline float rcp(float x) {
 DM_HD inline float exp(float x) { return exp2(x * log2e); }
 DM_HD inline float log(float x) { return log2(x) * ln2; }
 DM_HD inline float abs(float x) { return fabsf(x); }
-// Not tanh.approx: its error of 2^-11 is too large for soft caps, and for sigmoid weights near 1 / keys.
-DM_HD inline float tanh(float x) { return 1.f - 2.f * rcp(exp2(x * (2 * log2e)) + 1.f); }
+// Not tanh.approx: its error of 2^-11 is too large for soft caps, and for sigmoid weights near 1 / keys. Near 0, where
+// the difference has an absolute error, two terms of the series: a large soft cap multiplies the result.
+DM_HD inline float tanh(float x) {
+  const float big = 1.f - 2.f * rcp(exp2(x * (2 * log2e)) + 1.f);
+  return abs(x) < 0.0625f ? x * (1.f - x * x * (1.f / 3.f)) : big;
+}
 
 #else
 
