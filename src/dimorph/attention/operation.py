@@ -80,8 +80,8 @@ class Attention:
             v: values, as k with head_dim_vo in place of head_dim_qk.
             variant: a built-in variant such as `Plain`, `Causal` or `FlashSigmoid(scale=..., bias=...)`, a composition,
                 or one of your own. Masks are aligned bottom-right: the last query sees the last key.
-            scale: factor of the logits, from -1e30 to 1e30; default: 1/sqrt(head_dim_qk). Variants without softmax
-                ignore it.
+            scale: factor of the logits, from -1e30 to 1e30, or on a GPU, unless the variant transforms logits, from
+                -2^20 to 2^20; default: 1/sqrt(head_dim_qk). Variants without softmax ignore it.
             cu_seqlens_q: for ragged arrays, int32 [batch + 1]: the first query token of each sequence, from 0, and the
                 end of the last one. Rows of q behind it see no key; the rows of a given `out` and `lse` there are
                 left as they are.

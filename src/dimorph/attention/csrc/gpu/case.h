@@ -37,6 +37,20 @@ inline void set_partition(Params& params, const dimorph::attention::Problem& pro
   params.partial_state = launch.workspace + plan.partial_out_size;
 }
 
+// Logits that no hook sees are multiplied by scale and log2(e) in the instruction that subtracts the row max, which is
+// rounded: all weights of a row have the same factor, which is near 1 for logits up to 2^26. With q.k of 64 that is a
+// scale of 2^20; far beyond, weights would be infinite.
+constexpr float kMostScale = 1 << 20;
+
+inline bool check_scale(float scale, dimorph::ErrorSink* sink) {
+  if (!Traits::use_softmax || Traits::has_logits_transform || (scale >= -kMostScale && scale <= kMostScale))
+    return true;
+  dimorph::detail::fail(sink, dimorph::ErrorKind::value,
+                        "attention: argument 'scale': expected a number from %.0f to %.0f on a GPU, got %g",
+                        static_cast<double>(-kMostScale), static_cast<double>(kMostScale), static_cast<double>(scale));
+  return false;
+}
+
 // Fills in the variant's parameters, whose tensors must lie on the launch's device, and launches the kernels. An error
 // is left in the call's sink.
 inline void launch_kernels(Params& params, const dimorph::attention::Launch& launch, const gpu::Plan& plan,
@@ -44,7 +58,7 @@ inline void launch_kernels(Params& params, const dimorph::attention::Launch& lau
   extra.device = launch.device;
   Receiver receiver{
       params, dimorph::attention::ParamChecks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink)};
-  if (!extra.apply(set_extra, receiver)) return;
+  if (!extra.apply(set_extra, receiver) || !check_scale(params.sm_scale, extra.sink)) return;
   constexpr int64_t kMostBlocks = 0x7fffffff;
   if (grid > kMostBlocks || plan.merge_grid > kMostBlocks) {
     dimorph::detail::fail(dimorph::cuda::detail::case_sink(), dimorph::ErrorKind::value,
