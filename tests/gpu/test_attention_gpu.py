@@ -20,6 +20,7 @@ from dimorph import settings
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import failures
 from support.attention_configs import DTYPES, ROUND, Array, config_of
+from support.attention_range import KEYS, MANY_KEYS, VARIANTS, check
 
 pytestmark = pytest.mark.gpu
 
@@ -85,6 +86,17 @@ def test_25_random_problems(chunk: int, family: str, shared_store: Path) -> None
     attend = OnGpu(at.Attention(policy="jit", settings=config, family=family))
     failed = failures(attend, problems)  # type: ignore[arg-type]
     assert not failed, f"{len(failed)} of {size} failed:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("queries", "keys"), [(8, KEYS), (70, KEYS), (8, MANY_KEYS)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_logits_up_to_the_largest_float(
+    name: str, dtype: str, queries: int, keys: int, family: str, shared_store: Path
+) -> None:
+    config = replace(settings.current(), store=shared_store)
+    check(OnGpu(at.Attention(policy="jit", settings=config, family=family)), name, dtype, queries, keys)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -262,6 +274,19 @@ def test_what_does_not_fit_is_named(attend: at.Attention) -> None:
     shifted = torch.zeros(q.numel() + 1, device="cuda", dtype=q.dtype)[1:].view(q.shape)
     with pytest.raises(ValueError, match="argument 'q': expected an address that is a multiple of 16"):
         attend(shifted, k, v)
+
+
+def test_large_scales(attend: at.Attention) -> None:
+    """The largest logit takes all weight; beyond what can be right, the scale is refused."""
+    q, k, v = inputs()
+    logits = torch.einsum("bqhd,bkhd->bhqk", q.double(), k.double().repeat_interleave(4, 2))
+    best = v.repeat_interleave(4, 2).transpose(1, 2).gather(2, logits.argmax(-1, keepdim=True).expand(-1, -1, -1, 64))
+    for variant, scale in ((at.Plain(), 1e6), (at.SoftCap(3e38), 1e29)):
+        out = attend(q, k, v, variant=variant, scale=scale).transpose(1, 2)
+        near = (out - best).abs() <= 0.02 * best.abs()
+        assert near.all(-1).double().mean() > 0.99  # float32 leaves a few ties
+    with pytest.raises(ValueError, match="argument 'scale': expected a number from -1048576 to 1048576 on a GPU, got"):
+        attend(q, k, v, scale=2e6)
 
 
 def test_cupy_arrays(attend: at.Attention) -> None:

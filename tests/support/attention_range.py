@@ -15,12 +15,13 @@ from support.attention_configs import DECAY, DTYPES, RULES
 
 LOWEST = float(np.finfo(np.float32).min)
 KEYS = 70  # more than a tile of few queries
+MANY_KEYS = 700  # enough that GPUs split them among thread blocks
 HEADS = 2
 
 
-def _biases(queries: int) -> dm.BoundVariant:
+def _biases(queries: int, keys: int) -> dm.BoundVariant:
     """Rows whose keys are all far below 0: at the lowest float, elsewhere, at several places, and truly masked."""
-    bias = np.zeros((1, 1, queries, KEYS), np.float32)
+    bias = np.zeros((1, 1, queries, keys), np.float32)
     rows = bias[0, 0]
     rows[0] = LOWEST
     rows[1] = float(ml_dtypes.finfo(ml_dtypes.bfloat16).min)
@@ -36,26 +37,29 @@ def _first_keys() -> dm.BoundVariant:
     return at.KeyPadding(np.array([5], np.int32))
 
 
-# Each takes the number of queries.
-VARIANTS: dict[str, Callable[[int], dm.BoundVariant]] = {
+# Each takes the numbers of queries and keys.
+VARIANTS: dict[str, Callable[[int, int], dm.BoundVariant]] = {
     "bias": _biases,
     # The last queries see distant keys only.
-    "slopes": lambda queries: at.compose(_first_keys(), at.ALiBi(np.array([4e36, 4.5e36], np.float32))),
-    "own": lambda queries: at.compose(_first_keys(), DECAY(4e36)),
-    "bias and sinks": lambda queries: at.compose(_biases(queries), at.Sinks(np.array([LOWEST, 0.0], np.float32))),
-    "large cap": lambda queries: at.SoftCap(3e38),
-    "small cap": lambda queries: at.SoftCap(1e-30),
-    "smallest cap": lambda queries: at.SoftCap(1.2e-38),
+    "slopes": lambda queries, keys: at.compose(_first_keys(), at.ALiBi(np.array([2.8e38, 3.1e38], np.float32) / keys)),
+    "own": lambda queries, keys: at.compose(_first_keys(), DECAY(2.8e38 / keys)),
+    "bias and sinks": lambda queries, keys: at.compose(
+        _biases(queries, keys), at.Sinks(np.array([LOWEST, 0.0], np.float32))
+    ),
+    "largest cap": lambda queries, keys: at.SoftCap(3e38),
+    "large cap": lambda queries, keys: at.SoftCap(1e5),
+    "small cap": lambda queries, keys: at.SoftCap(1e-30),
+    "smallest cap": lambda queries, keys: at.SoftCap(1.2e-38),
 }
 
 
-def check(attend: Callable[..., Any], name: str, dtype: str, queries: int) -> None:
+def check(attend: Callable[..., Any], name: str, dtype: str, queries: int, keys: int = KEYS) -> None:
     """Compare output and log-sum-exp of one of `VARIANTS` with the definition."""
     rng = np.random.default_rng(5)
-    q, k, v = (rng.standard_normal((1, n, HEADS, 32)).astype(DTYPES[dtype]) for n in (queries, KEYS, KEYS))
+    q, k, v = (rng.standard_normal((1, n, HEADS, 32)).astype(DTYPES[dtype]) for n in (queries, keys, keys))
     if "cap" in name:
         q[0, 0] = 0
-    bound = VARIANTS[name](queries)
+    bound = VARIANTS[name](queries, keys)
     expected, expected_lse = reference.attention(q, k, v, variant=bound, rules=RULES)
     out, lse = attend(q, k, v, variant=bound, return_lse=True)
     allowed = 4e-6 if dtype == "float32" else 2 * float(ml_dtypes.finfo(DTYPES[dtype]).eps)

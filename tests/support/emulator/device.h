@@ -133,5 +133,6 @@ inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<u
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
 inline float __fdividef(float a, float b) { return a / b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
 inline size_t __cvta_generic_to_shared(const void* pointer) { return emulator::shared_address(pointer); }

@@ -11,14 +11,16 @@
 
 namespace DIMORPH_CASE {
 
-// Factor that normalises a row's output, after RowFinalize; sets the row's log-sum-exp. `max`: in units of log2.
+// Factor that normalises a row's output, after RowFinalize; sets the row's log-sum-exp.
 __device__ __forceinline__ float normaliser(const Params& p, Variant& variant, int batch, Row at, float max, float sum,
                                             float& lse) {
   if constexpr (!Traits::use_softmax) {
     lse = __int_as_float(0x7fc00000);  // NaN: without softmax there is no log-sum-exp
     return 1.f;
   }
-  dm::RowState<float> row{max == kLowest ? -dm::math::infinity : max * dm::math::ln2, sum};
+  // In natural units a logit may be the lowest float, so a row without keys is known by its sum.
+  const bool no_key = max == kLowest && (!kNatural || sum == 0.f);
+  dm::RowState<float> row{no_key ? -dm::math::infinity : kNatural ? max : max * dm::math::ln2, sum};
   float factor = 1.f;
   if constexpr (Traits::has_row_finalize) {
     const float before = row.max;

@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(gpu::kMergeThreads)
 #pragma unroll 1
   for (int i = 0; i < params.splits; ++i) {
     const int64_t part = i * params.total_rows + place;
-    const float factor = Traits::use_softmax ? dm::math::exp2(params.partial_state[2 * part] - max) : 1.f;
+    const float factor = Traits::use_softmax ? weight_of(params.partial_state[2 * part], max, 1.f) : 1.f;
     const float part_sum = params.partial_state[2 * part + 1];
     // Nothing to add, unless the part's logits are NaN: then it has no row max, but the result must be NaN.
     if (factor == 0.f && part_sum == part_sum) continue;

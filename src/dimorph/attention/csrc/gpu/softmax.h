@@ -15,11 +15,16 @@
 
 namespace DIMORPH_CASE {
 
-// Factor that takes the logits in a fragment to units of log2, in which the softmax computes. If no hook sees a logit,
-// it contains the softmax scale, made positive because masked logits are -inf: the scale's sign is applied to the
-// queries. For scale 0 it is 1e-30, which makes every finite logit as good as 0.
-__device__ __forceinline__ float log2_scale(const Params& p) {
-  if constexpr (Traits::has_logits_transform) return dm::math::log2e;
+// The unit of the row max. A weight is a power of 2, so that of log2 saves instructions. But what LogitsTransform
+// returns may be as large as floats are, such as a bias that stands for a mask, and times log2(e) infinite: then it is
+// the natural one.
+constexpr bool kNatural = Traits::use_softmax && Traits::has_logits_transform;
+
+// Factor that takes the logits in a fragment to the unit of the row max. If no hook sees a logit, it contains the
+// softmax scale, made positive because masked logits are -inf: the scale's sign is applied to the queries. For scale 0
+// it is 1e-30, which makes every finite logit as good as 0.
+__device__ __forceinline__ float logit_scale(const Params& p) {
+  if constexpr (Traits::has_logits_transform) return 1.f;
   return dm::math::max(dm::math::abs(p.sm_scale), 1e-30f) * dm::math::log2e;
 }
 
@@ -28,10 +33,10 @@ __device__ __forceinline__ float transform_scale(const Params& p) { return Trait
 
 // Where a row max starts: finite, so that -inf minus it is -inf and not NaN.
 constexpr float kLowest = -3.402823466e38f;
-// In units of log2, how far a logit may exceed its row max before the max is raised. Weights then reach 2^8, which
-// loses no precision, and after the first keys output and row sum are hardly ever rescaled. RowFinalize sees the row
-// max, so with it the max is exact.
-constexpr float kRescaleThreshold = Traits::has_row_finalize ? 0.f : 8.f;
+// How far a logit may exceed its row max before the max is raised. Weights then reach 2^8, which loses no precision,
+// and after the first keys output and row sum are hardly ever rescaled. RowFinalize sees the row max, so with it the
+// max is exact.
+constexpr float kRescaleThreshold = Traits::has_row_finalize ? 0.f : kNatural ? 8 * dm::math::ln2 : 8.f;
 
 constexpr int kThreadRows = 2 * kRowTiles;  // rows of which a thread holds elements, 8 apart
 constexpr int kValueChunks = HEAD_DIM_VO / 8;
@@ -39,9 +44,17 @@ using LogitsFragment = float[kRowTiles][kTileKeys / 8][4];
 using OutputFragment = float[kRowTiles][HEAD_DIM_VO / 8][4];
 
 struct OnlineSoftmax {
-  float row_max[kThreadRows];  // units of log2
+  float row_max[kThreadRows];
   float row_sum[kThreadRows];  // over the thread's own columns, until reduce_row_sums
 };
+
+// The weight of a logit that is `scale` times x in the unit of the row max.
+__device__ __forceinline__ float weight_of(float x, float row_max, float scale) {
+  if constexpr (!kNatural) return dm::math::exp2(x * scale - row_max);
+  // Rounded as it stands: in one instruction with the product that LogitsTransform may end with, the difference would
+  // not be 0 where x is the row max.
+  return dm::math::exp2(__fsub_rn(x, row_max) * dm::math::log2e);
+}
 
 // The thread's row r, counted from the warp's first row.
 __device__ __forceinline__ int thread_row(int r) { return r * 8 + static_cast<int>(threadIdx.x % 32) / 4; }
@@ -75,7 +88,7 @@ __device__ __forceinline__ void init_softmax(const Params& p, const WorkTile& wo
       const Row at = row_at(p, work, warp_row + thread_row(r));
       if (work.split == 0) dm::hooks::row_init(variant, p, row, work.batch, at.q, at.head);
     }
-    softmax.row_max[r] = fmaxf(kLowest, row.max * dm::math::log2e);
+    softmax.row_max[r] = fmaxf(kLowest, kNatural ? row.max : row.max * dm::math::log2e);
     softmax.row_sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;
   }
 }
@@ -131,7 +144,7 @@ __device__ __forceinline__ bool may_fuse_transform(const Params& p, Variant& var
     most[r] *= fabsf(transform_scale(p));
     if constexpr (Traits::has_small_transform) may_fuse &= dm::hooks::small_logits(variant, p, most[r]);
     if constexpr (Traits::use_softmax) {
-      const float bound = dm::hooks::logits_bound(variant, p, most[r], rows[r].head) * dm::math::log2e;
+      const float bound = dm::hooks::logits_bound(variant, p, most[r], rows[r].head);
       may_fuse &= bound - softmax.row_max[r] <= kRescaleThreshold;
     }
   }
@@ -185,7 +198,7 @@ __device__ __forceinline__ void update_row_max(OnlineSoftmax& softmax, float (&f
   for (int r = 0; r < kThreadRows; ++r) {
     float top = fmaxf(max[r], shuffle_xor(max[r], 1));
     top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * scale, softmax.row_max[r]);
-    factors[r] = dm::math::exp2(softmax.row_max[r] - top);
+    factors[r] = weight_of(softmax.row_max[r], top, 1.f);
     softmax.row_max[r] = top;
     softmax.row_sum[r] *= factors[r];
   }
@@ -201,8 +214,18 @@ __device__ __forceinline__ void rescale(OutputFragment& out, const float (&facto
 }
 
 // The weight of logit x of row r.
-__device__ __forceinline__ float weight_of(const OnlineSoftmax& softmax, float x, int r, float scale) {
-  return Traits::use_softmax ? dm::math::exp2(x * scale - softmax.row_max[r]) : x;
+__device__ __forceinline__ float weight_in(const OnlineSoftmax& softmax, float x, int r, float scale) {
+  return Traits::use_softmax ? weight_of(x, softmax.row_max[r], scale) : x;
+}
+
+// The same for a result of fused_transform. Its bound holds before it is rounded, too.
+__device__ __forceinline__ float fused_weight_in(const OnlineSoftmax& softmax, float x, int r, float scale) {
+  if constexpr (!kNatural) return weight_in(softmax, x, r, scale);
+  return dm::math::exp2((x - softmax.row_max[r]) * dm::math::log2e);
+}
+
+__device__ __forceinline__ void add_to_sum(OnlineSoftmax& softmax, float weight, int r) {
+  if constexpr (Traits::use_softmax) softmax.row_sum[r] += weight;
 }
 
 // The weights of the tile's keys [16 * i, 16 * i + 16), as an operand of the product with the values.
@@ -213,12 +236,10 @@ __device__ __forceinline__ void compute_weights(OnlineSoftmax& softmax, const Lo
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int r = 2 * m + j % 2;
-      const float low = weight_of(softmax, s[m][2 * i + j / 2][j % 2 * 2], r, scale);
-      const float high = weight_of(softmax, s[m][2 * i + j / 2][j % 2 * 2 + 1], r, scale);
-      if constexpr (Traits::use_softmax) {
-        softmax.row_sum[r] += low;
-        softmax.row_sum[r] += high;
-      }
+      const float low = weight_in(softmax, s[m][2 * i + j / 2][j % 2 * 2], r, scale);
+      const float high = weight_in(softmax, s[m][2 * i + j / 2][j % 2 * 2 + 1], r, scale);
+      add_to_sum(softmax, low, r);
+      add_to_sum(softmax, high, r);
       weights[m][j] = pack(low, high);
     }
 }

@@ -19,7 +19,7 @@
 
 namespace DIMORPH_CASE {
 
-// Applies QueryTransform to the queries in shared memory and, if log2_scale leaves the scale's sign to them, the sign.
+// Applies QueryTransform to the queries in shared memory and, if logit_scale leaves the scale's sign to them, the sign.
 __device__ __forceinline__ void transform_queries(const Params& p, Variant& variant, unsigned char* queries) {
   const bool negate = Traits::use_softmax && !Traits::has_logits_transform && p.sm_scale < 0.f;
   if (!Traits::has_query_transform && !negate) return;
@@ -38,7 +38,7 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
                                          OnlineSoftmax& softmax, OutputFragment& out, unsigned char* shared,
                                          bool careful) {
   __shared__ bool removed[kTileKeys];
-  const float scale = log2_scale(p);
+  const float scale = logit_scale(p);
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   const int warp_row = work.first_row + warp * kConfig.warp_rows();
   const uint32_t base = shared_address(shared);
@@ -117,7 +117,7 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
         }
         if (careful)
           add_removed_keys(p, work, out, s, removed, k0,
-                           [&](float x, int r) { return weight_of(softmax, x, r, scale); });
+                           [&](float x, int r) { return weight_in(softmax, x, r, scale); });
       }
       if (fused) {
         for_each_logit([&](int m, int n, int e, int r, int step) {

@@ -26,7 +26,7 @@ class Consumer {
       : p_(p),
         shared_(shared),
         pipeline_(pipeline),
-        scale_(log2_scale(p)),
+        scale_(logit_scale(p)),
         warp_(__shfl_sync(0xffffffffu, threadIdx.x / 32, 0) - 4),
         group_(warp_ / 4) {
     if (group_ == kConfig.consumer_groups - 1) named_barrier_arrive(kMmaTurn, 256);  // the first turn is consumer 0's
@@ -110,7 +110,7 @@ class Consumer {
     for (int n = 0; n < kValueChunks; n += 2) *reinterpret_cast<uint2*>(to + n * 8) = uint2{pairs[n], pairs[n + 1]};
   }
 
-  // Applies QueryTransform to the warpgroup's queries in shared memory and, if log2_scale leaves the scale's sign to
+  // Applies QueryTransform to the warpgroup's queries in shared memory and, if logit_scale leaves the scale's sign to
   // them, the sign.
   __device__ __forceinline__ void transform_queries(Variant& variant) {
     const bool negate = Traits::use_softmax && !Traits::has_logits_transform && p_.sm_scale < 0.f;
@@ -190,11 +190,6 @@ class Consumer {
     return Traits::use_softmax;
   }
 
-  // Replaces a logit of row r by its weight.
-  __device__ __forceinline__ void weigh(OnlineSoftmax& softmax, float& x, int r) const {
-    x = weight_of(softmax, x, r, scale_);
-    if constexpr (Traits::use_softmax) softmax.row_sum[r] += x;
-  }
   __device__ __forceinline__ void pack_weights(WeightsFragment& weights, const LogitsFragment& s) const {
 #pragma unroll
     for (int i = 0; i < kValueSteps; ++i)
@@ -287,12 +282,16 @@ class Consumer {
         if constexpr (kCanFuseTransform) find_thread_rows(p_, work, rows, warp_row);
         if (!masked && !careful && may_fuse_transform(p_, variant, softmax, s, rows)) {
           for_each_logit([&](int m, int n, int e, int r, int step) {
-            s[m][n][e] = fused_transform(p_, work, variant, s[m][n][e], rows[r], k0, step);
-            weigh(softmax, s[m][n][e], r);
+            const float logit = fused_transform(p_, work, variant, s[m][n][e], rows[r], k0, step);
+            s[m][n][e] = fused_weight_in(softmax, logit, r, scale_);
+            add_to_sum(softmax, s[m][n][e], r);
           });
         } else {
           raised = prepare_logits(work, variant, softmax, s, factors, warp_row, k0, masked);
-          for_each_logit([&](int m, int n, int e, int r, int) { weigh(softmax, s[m][n][e], r); });
+          for_each_logit([&](int m, int n, int e, int r, int) {
+            s[m][n][e] = weight_in(softmax, s[m][n][e], r, scale_);
+            add_to_sum(softmax, s[m][n][e], r);
+          });
         }
         wgmma_wait<0>();
         if (pending) finish_pv(out, weights);
