@@ -22,7 +22,11 @@ inline void check_alignment(const ConstTensor& tensor, Strides strides, const ch
   if (tensor.size(row) <= 1) strides.row = 0;
   if (tensor.size(row + 1) <= 1) strides.head = 0;
   const char* missing = layout_error(tensor.data(), strides, tiled);
-  DIMORPH_CHECK(!missing, "attention: argument '%s': expected %s, as copies of 16 bytes need", name, missing);
+  DIMORPH_CHECK(!missing,
+                "attention: argument '%s': expected %s, as copies of 16 bytes need, got address %p and strides "
+                "of sequences, rows and heads of %lld, %lld and %lld elements",
+                name, missing, tensor.data(), static_cast<long long>(strides.batch),
+                static_cast<long long>(strides.row), static_cast<long long>(strides.head));
 }
 
 // The arguments of a case.
