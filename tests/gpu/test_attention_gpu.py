@@ -149,6 +149,24 @@ def test_strides(attend: at.Attention) -> None:
     assert wide[..., 64:].isnan().all()
 
 
+@pytest.mark.parametrize("dim", [8, 24, 40, 72, 88, 104, 136, 248])
+@pytest.mark.parametrize(("queries", "keys"), [(200, 300), (3, 5000)])  # the second: split and merged
+def test_head_dims_that_are_no_multiple_of_16(attend: at.Attention, dim: int, queries: int, keys: int) -> None:
+    """Dense, in rows that lie apart with NaN between them, and ragged."""
+    q, k, v = inputs(queries, keys, dim)
+    reference = expected(q, k, v, causal=True)
+    close(attend(q, k, v, variant=at.Causal), reference)
+    apart = [torch.full((*x.shape[:-1], dim + 8), float("nan"), device="cuda", dtype=x.dtype) for x in (q, k, v, q)]
+    for wide, array in zip(apart, (q, k, v), strict=False):
+        wide[..., :dim] = array
+    views = [wide[..., :dim] for wide in apart]
+    close(attend(*views[:3], variant=at.Causal, out=views[3]), reference)
+    assert apart[3][..., dim:].isnan().all()
+    ends = [torch.tensor([0, n, 2 * n], dtype=torch.int32, device="cuda") for n in (queries, keys)]
+    out = attend(*(x.flatten(0, 1) for x in (q, k, v)), variant=at.Causal, cu_seqlens_q=ends[0], cu_seqlens_k=ends[1])
+    close(out.view(q.shape), reference)
+
+
 def test_rows_heads_and_sequences_that_are_one(attend: at.Attention) -> None:
     """Broadcast keys and values: strides of 0."""
     q, k, v = inputs()
@@ -271,6 +289,10 @@ def test_what_does_not_fit_is_named(attend: at.Attention) -> None:
         attend(q, k.cpu(), v)
     with pytest.raises(TypeError, match=r"argument 'q': expected dtype bfloat16 or float16, got torch\.float32"):
         attend(q.float(), k.float(), v.float())
+    for dim in (12, 264):
+        odd = torch.zeros(1, 8, 2, dim, device="cuda", dtype=q.dtype)
+        with pytest.raises(ValueError, match=f"'q': expected a head dim that is a multiple of 8, .* got {dim}"):
+            attend(odd, odd, odd)
     shifted = torch.zeros(q.numel() + 1, device="cuda", dtype=q.dtype)[1:].view(q.shape)
     with pytest.raises(ValueError, match="argument 'q': expected an address that is a multiple of 16"):
         attend(shifted, k, v)

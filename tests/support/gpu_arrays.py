@@ -25,6 +25,8 @@ SPECIALIZATIONS = (
     Specialization("float16", (192, 128), ("ALiBi", "Sinks")),
     Specialization("bfloat16", (256, 256), ("FlashSigmoid",)),
     Specialization("float16", (80, 48), ("Decay",)),
+    Specialization("bfloat16", (72, 88), ("Causal",)),
+    Specialization("float16", (8, 24), ("Plain",)),
 )
 
 

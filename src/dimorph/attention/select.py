@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import GPU_FAMILIES, attention_cpu, head_dims_fit
+from dimorph.attention.kernels import GPU_FAMILIES, attention_cpu, gpu_head_dims_fit, head_dims_fit
 from dimorph.attention.request import Request
 
 
@@ -126,7 +126,12 @@ class Functions:
 def refusal(request: Request, error: dm.DeclarationError) -> Exception:
     """Return the exception for a request that no kernel is declared for, in terms of the arguments of `attention`."""
     for name, size in (("q", request.head_dim_qk), ("v", request.head_dim_vo)):
-        if not head_dims_fit((size,)):
+        if request.gpu is not None and not gpu_head_dims_fit((size,)):
+            return ValueError(
+                f"attention: argument '{name}': expected a head dim that is a multiple of 8, up to 256, on a GPU, "
+                f"got {size}"
+            )
+        if request.gpu is None and not head_dims_fit((size,)):
             return ValueError(
                 f"attention: argument '{name}': expected a head dim that is a multiple of 16, up to 256, got {size}"
             )

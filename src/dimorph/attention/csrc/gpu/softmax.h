@@ -10,6 +10,7 @@
 #include <dimorph/ints.h>
 
 #include "contract.h"
+#include "head_dims.h"
 #include "ptx.h"
 #include "work_tile.h"
 
@@ -40,8 +41,10 @@ constexpr float kRescaleThreshold = Traits::has_row_finalize ? 0.f : kNatural ? 
 
 constexpr int kThreadRows = 2 * kRowTiles;  // rows of which a thread holds elements, 8 apart
 constexpr int kValueChunks = HEAD_DIM_VO / 8;
+// Chunks of output in registers. That of the padding holds no result.
+constexpr int kOutputChunks = gpu::padded(HEAD_DIM_VO) / 8;
 using LogitsFragment = float[kRowTiles][kTileKeys / 8][4];
-using OutputFragment = float[kRowTiles][HEAD_DIM_VO / 8][4];
+using OutputFragment = float[kRowTiles][kOutputChunks][4];
 
 struct OnlineSoftmax {
   float row_max[kThreadRows];
@@ -97,7 +100,7 @@ __device__ __forceinline__ void clear(OutputFragment& out) {
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+    for (int n = 0; n < kOutputChunks; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e) out[m][n][e] = 0.f;
 }
@@ -208,7 +211,7 @@ __device__ __forceinline__ void rescale(OutputFragment& out, const float (&facto
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-    for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
+    for (int n = 0; n < kOutputChunks; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e) out[m][n][e] *= factors[2 * m + e / 2];
 }

@@ -2,6 +2,8 @@
 #pragma once
 #include <dimorph/attention/host_device.h>
 
+#include "../gpu/head_dims.h"
+
 namespace dimorph {
 namespace attention {
 namespace sm80 {
@@ -24,8 +26,9 @@ struct Config {
   DM_HD constexpr bool can_pack(int) const { return true; }
   // Bytes from one row to the next in shared memory. An odd number of 16-byte chunks puts any 8 consecutive rows into
   // different banks, so that ldmatrix has no conflicts, for every head dim and at constant offsets from one address.
-  DM_HD constexpr int pitch_qk() const { return 2 * dim_qk + 16; }
-  DM_HD constexpr int pitch_vo() const { return 2 * dim_vo + 16; }
+  DM_HD static constexpr int pitch(int dim) { return 2 * gpu::padded(dim) + 16; }
+  DM_HD constexpr int pitch_qk() const { return pitch(dim_qk); }
+  DM_HD constexpr int pitch_vo() const { return pitch(dim_vo); }
   // Rows that the thread block copies at a time, 16 bytes a thread.
   DM_HD constexpr int rows_per_copy(int dim) const { return threads() / (dim / 8); }
   // Offsets in shared memory, in bytes: two stages of keys, two of values, the queries. The output lies over all of
@@ -65,7 +68,7 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, int arch, bool tran
   if (!c.fits(shared)) c.tile_keys = 16;
   // As many as there are registers left for, after output and logits. Where that is none, registers are worth more for
   // loading keys and values ahead of their use.
-  c.resident_query_parts = smaller(dim_qk / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
+  c.resident_query_parts = smaller(gpu::padded(dim_qk) / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
   return c;
 }
 

@@ -16,7 +16,7 @@ template <int kDim>
 struct ThreadChunk {
   static constexpr int kChunks = kDim / 8;
   static constexpr int kRowsPerCopy = kConfig.rows_per_copy(kDim);
-  static constexpr int kPitch = 2 * kDim + 16;
+  static constexpr int kPitch = kConfig.pitch(kDim);
   int row, chunk;
   __device__ explicit ThreadChunk(unsigned thread = threadIdx.x) : row(thread / kChunks), chunk(thread % kChunks) {}
   // Whether the thread copies nothing, because the number of threads is no multiple of the chunks of a row.
@@ -96,6 +96,18 @@ __device__ __forceinline__ void for_each_row(const Params& p, const WorkTile& wo
     to += step;
     head += heads;
     if (head >= p.packed_heads) head -= p.packed_heads, to += wrap;
+  }
+}
+
+// Zeroes what queries and keys have in shared memory behind the head dim, once: loads leave it as it is. (Of values it
+// only reaches outputs that nobody reads.)
+__device__ __forceinline__ void clear_padding(unsigned char* shared) {
+  if constexpr (gpu::padded(HEAD_DIM_QK) == HEAD_DIM_QK) return;
+  for (int row = threadIdx.x; row < 2 * kTileKeys + kConfig.tile_rows(); row += kConfig.threads()) {
+    const int of_query = row - 2 * kTileKeys;
+    const int offset =
+        of_query < 0 ? kConfig.key_offset() + row * kPitchQK : kConfig.query_offset() + of_query * kPitchQK;
+    *reinterpret_cast<uint4*>(shared + offset + HEAD_DIM_QK * 2) = uint4{0, 0, 0, 0};
   }
 }
 

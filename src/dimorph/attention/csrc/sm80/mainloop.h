@@ -57,6 +57,7 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
   load_queries(p, work, warp_row, base + kConfig.query_offset() + warp * kConfig.warp_rows() * kPitchQK);
   key_loader.start(tile, stage, p.k_tile_bytes, p.k_step_bytes).issue(0, 1);
   value_loader.start(tile, stage, p.v_tile_bytes, p.v_step_bytes).issue(0, 1);
+  clear_padding(shared);
   init_softmax(p, work, variant, softmax, warp_row);
   clear(out);
   cp_async_wait();

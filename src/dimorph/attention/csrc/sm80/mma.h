@@ -3,12 +3,13 @@
 #include <dimorph/ints.h>
 
 #include "../gpu/contract.h"
+#include "../gpu/head_dims.h"
 #include "../gpu/softmax.h"
 #include "ptx.h"
 
 namespace DIMORPH_CASE {
 
-constexpr int kQueryParts = HEAD_DIM_QK / 16;
+constexpr int kQueryParts = gpu::padded(HEAD_DIM_QK) / 16;
 constexpr int kResidentParts = kConfig.resident_query_parts;
 using ResidentQueries = uint32_t[kResidentParts > 0 ? kResidentParts : 1][kRowTiles][4];
 
@@ -61,7 +62,7 @@ __device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries&
 // out += weights v for 16 keys. `values`: this lane's address in the row of the first of them.
 __device__ __forceinline__ void mma_pv(OutputFragment& out, const uint32_t (&weights)[kRowTiles][4], uint32_t values) {
 #pragma unroll
-  for (int n = 0; n < HEAD_DIM_VO / 8; n += 2) {
+  for (int n = 0; n < kOutputChunks; n += 2) {
     uint32_t b[4];
     ldmatrix_transposed(b, values + n * 16);
 #pragma unroll

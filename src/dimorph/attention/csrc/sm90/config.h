@@ -2,6 +2,8 @@
 #pragma once
 #include <dimorph/attention/host_device.h>
 
+#include "../gpu/head_dims.h"
+
 namespace dimorph {
 namespace attention {
 namespace sm90 {
@@ -50,7 +52,7 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool tr
   // As many keys as fit into the registers: per key a thread holds half a logit and a quarter of a register of weights,
   // and besides them half a row of output.
   const int registers = c.consumer_groups == 3 ? 128 : dim_vo > 128 ? 180 : 196;
-  c.tile_keys = (registers - dim_vo / 2) * 4 / 3 / 16 * 16;
+  c.tile_keys = (registers - gpu::padded(dim_vo) / 2) * 4 / 3 / 16 * 16;
   // Larger tiles compute more logits in vain at the edges of masks.
   const int most = masks && c.consumer_groups == 3 && dim_vo > 64 ? 80 : 128;
   if (c.tile_keys > most) c.tile_keys = most;

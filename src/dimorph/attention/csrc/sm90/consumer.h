@@ -95,19 +95,23 @@ class Consumer {
   }
 
   // Stores a row. Neighbouring lanes exchange elements, so that the lanes of a row write 32 bytes of it at a time, one
-  // sector. Shared memory would be slower: it has room only where the next queries are loaded.
+  // sector, and 16 bytes of an odd last chunk. Shared memory would be slower: it has room only where the next queries
+  // are loaded.
   __device__ __forceinline__ void store_row(const WorkTile& work, int row, Row at, uint32_t (&pairs)[kValueChunks]) {
     const bool odd = threadIdx.x % 2;
 #pragma unroll
-    for (int n = 0; n < kValueChunks; n += 2) {
+    for (int n = 0; n + 1 < kValueChunks; n += 2) {
       const uint32_t own = odd ? pairs[n + 1] : pairs[n], received = shuffle_xor(odd ? pairs[n] : pairs[n + 1], 1);
       pairs[n] = odd ? received : own;
       pairs[n + 1] = odd ? own : received;
     }
     if (row > work.last_row) return;
-    DType* to = output_pointer(p_, work, at) + odd * 8 + threadIdx.x % 4 / 2 * 4;
+    DType* first = output_pointer(p_, work, at);
+    DType* to = first + odd * 8 + threadIdx.x % 4 / 2 * 4;
 #pragma unroll
-    for (int n = 0; n < kValueChunks; n += 2) *reinterpret_cast<uint2*>(to + n * 8) = uint2{pairs[n], pairs[n + 1]};
+    for (int n = 0; n + 1 < kValueChunks; n += 2) *reinterpret_cast<uint2*>(to + n * 8) = uint2{pairs[n], pairs[n + 1]};
+    constexpr int kLast = kValueChunks - 1;
+    if constexpr (kLast % 2 == 0) *reinterpret_cast<uint32_t*>(first + kLast * 8 + thread_column()) = pairs[kLast];
   }
 
   // Applies QueryTransform to the warpgroup's queries in shared memory and, if logit_scale leaves the scale's sign to
@@ -118,6 +122,9 @@ class Consumer {
     const float sign = negate ? -1.f : 1.f;
 #pragma unroll 1
     for (int i = threadIdx.x % 128; i < kConfig.panels(HEAD_DIM_QK) * 64 * 64; i += 128) {
+      // The padding stays 0, in place i because of the swizzle: it takes part in the product.
+      const int chunk = i / 4096 * 8 + (i / 8 ^ i / 64) % 8;
+      if (gpu::padded(HEAD_DIM_QK) != HEAD_DIM_QK && chunk == HEAD_DIM_QK / 8) continue;
       DType& q = reinterpret_cast<DType*>(
           shared_ + query_stage())[i / 4096 * (kConfig.tile_rows() * 64) + group_ * 4096 + i % 4096];
       q = static_cast<DType>(dm::hooks::query_transform(variant, p_, static_cast<float>(q)) * sign);

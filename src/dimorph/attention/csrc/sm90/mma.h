@@ -3,6 +3,7 @@
 #include <dimorph/ints.h>
 
 #include "../gpu/contract.h"
+#include "../gpu/head_dims.h"
 #include "../gpu/softmax.h"
 #include "wgmma.h"
 
@@ -16,17 +17,18 @@ __device__ __forceinline__ void mma_qk(LogitsFragment& s, uint32_t queries, uint
   auto& c = reinterpret_cast<float (&)[kTileKeys / 2]>(s);
   const uint64_t a = matrix_descriptor(queries, 0), b = matrix_descriptor(keys, 0);
 #pragma unroll
-  for (int i = 0; i < HEAD_DIM_QK / 16; ++i)
+  for (int i = 0; i < gpu::padded(HEAD_DIM_QK) / 16; ++i)
     Wgmma<kTileKeys>::ss(c, advance_descriptor(a, i / 4 * kConfig.tile_rows() * 128 + i % 4 * 32),
                          advance_descriptor(b, i / 4 * kTileKeys * 128 + i % 4 * 32), i > 0);
 }
 
 // Issues out += weights v for a tile of values.
 __device__ __forceinline__ void mma_pv(OutputFragment& out, const WeightsFragment& weights, uint32_t values) {
-  auto& c = reinterpret_cast<float (&)[HEAD_DIM_VO / 2]>(out);
+  constexpr int kColumns = gpu::padded(HEAD_DIM_VO);
+  auto& c = reinterpret_cast<float (&)[kColumns / 2]>(out);
   const uint64_t b = matrix_descriptor(values, kTileKeys * 128);
 #pragma unroll
-  for (int i = 0; i < kValueSteps; ++i) Wgmma<HEAD_DIM_VO>::rs(c, weights[i], advance_descriptor(b, i * 16 * 128));
+  for (int i = 0; i < kValueSteps; ++i) Wgmma<kColumns>::rs(c, weights[i], advance_descriptor(b, i * 16 * 128));
 }
 
 }  // namespace DIMORPH_CASE
