@@ -168,12 +168,31 @@ def test_two_variants_of_one_name_cannot_be_told_apart_so_they_are_refused() -> 
             lambda: dm.enum_axis("m", "M", ["A-B"], cpp_type="Mode", header="m.h"),
             "axis m: expected the name of an enum",
         ),
+        (lambda: dm.int_axis("lambda", "D", [1]), "'lambda' is a keyword of Python: choose another name"),
+        (lambda: dm.int_axis("d", "co_await", [1]), r"'co_await' is a keyword of C\+\+: choose another name"),
+        (lambda: dm.dtype_axis("t", "half", ["float32"]), "'half' is a name of Dimorph's: choose another name"),
+        (lambda: dm.flag_axis("f", "__F"), "'__F' is reserved for the language"),
+        (lambda: dm.tuple_axis("s", ["A", "DISPATCH_s"], [(1, 2)]), "'DISPATCH_s' is reserved"),
+        (lambda: dm.int_axis("d", 3, [1]), "expected a name as a str, got 3"),
         (lambda: dm.Axis("bogus", "a", ("A",), (1,)), "bogus"),
     ],
 )
 def test_a_declaration_that_cannot_work_says_why(declare: Callable[[], object], said: str) -> None:
     with pytest.raises(dm.DeclarationError, match=said):
         declare()
+
+
+def test_an_error_of_a_declaration_begins_with_its_place() -> None:
+    here = rf"{re.escape(__file__)}:\d+: "
+    for declare in (
+        lambda: dm.int_axis("d", "int", [1]),
+        lambda: dm.scalar("a", "float"),
+        lambda: dm.Variant("No good", header="v.h"),
+        lambda: dm.Kernel(name="a-b", entry="k.cc"),
+    ):
+        with pytest.raises(dm.DeclarationError, match=here) as caught:
+            declare()
+        assert str(caught.value).count(__file__) == 1
 
 
 @pytest.mark.parametrize(
@@ -185,7 +204,18 @@ def test_a_declaration_that_cannot_work_says_why(declare: Callable[[], object], 
             lambda: dm.Variant("V", header="v.h", params=(dm.scalar("a"), dm.scalar("a"))),
             "two parameters have one name",
         ),
-        (lambda: dm.Variant("V", header="v.h", params=(dm.scalar("a b"),)), "'a b' is not an identifier"),
+        (lambda: dm.Variant("V", header="v.h", params=(dm.scalar("a b"),)), r"'a b' is not a C\+\+ identifier"),
+        (lambda: dm.Variant("V", header="v.h", params=(dm.scalar("new"),)), r"parameter 'new' is a keyword of C\+\+"),
+        (lambda: dm.Variant("V", header="v.h", params=(dm.scalar("lambda"),)), "parameter 'lambda' is a keyword of Py"),
+        (lambda: dm.Variant("V", header="v.h", params=(dm.scalar("params"),)), "'params' is the name of the struct"),
+        (
+            lambda: dm.Variant("V", header="v.h", params=dm.scalar("a")),
+            r"params: expected .* with its comma, got Param",
+        ),
+        (
+            lambda: dm.Variant("V", header="v.h", params=("a",)),
+            r"params: expected a tuple of dm\.scalar.*, got \('a',\)",
+        ),
         (lambda: dm.scalar("a", "float16"), "scalar 'a': expected a dtype of float32, .*, got 'float16'"),
         (lambda: dm.tensor("a", "floaty"), "tensor 'a': expected a dtype of .*, got 'floaty'"),
     ],

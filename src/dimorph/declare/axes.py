@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimorph.declare.axis import IDENTIFIER, Axis, Choose
+from dimorph.declare.axis import Axis, Choose
 from dimorph.declare.dtypes import TENSORS
+from dimorph.declare.names import IDENTIFIER, placed
 from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError
 
@@ -268,6 +269,7 @@ def _view(variant: Variant, index: int) -> list[str]:
     ]
 
 
+@placed
 def int_axis(
     name: str,
     bind: str,
@@ -291,6 +293,7 @@ def int_axis(
     return IntAxis(name, (bind,), _listed(name, values), accepts, choose)
 
 
+@placed
 def dtype_axis(name: str, bind: str, values: Sequence[object], *, choose: Choose | None = None) -> Axis:
     """Declare an axis of element types, bound as `using Bind = ...`.
 
@@ -306,6 +309,7 @@ def dtype_axis(name: str, bind: str, values: Sequence[object], *, choose: Choose
     return DtypeAxis(name, (bind,), _listed(name, values), None, choose)
 
 
+@placed
 def flag_axis(name: str, bind: str, values: Sequence[bool] = (False, True), *, choose: Choose | None = None) -> Axis:
     """Declare a boolean axis, bound as `constexpr bool BIND`.
 
@@ -321,6 +325,7 @@ def flag_axis(name: str, bind: str, values: Sequence[bool] = (False, True), *, c
     return FlagAxis(name, (bind,), _listed(name, values), None, choose)
 
 
+@placed
 def enum_axis(
     name: str, bind: str, values: Sequence[str], *, cpp_type: str, header: str, choose: Choose | None = None
 ) -> Axis:
@@ -340,6 +345,7 @@ def enum_axis(
     return EnumAxis(name, (bind,), _listed(name, values), None, choose, cpp_type, header)
 
 
+@placed
 def tuple_axis(
     name: str,
     binds: Sequence[str],
@@ -363,6 +369,7 @@ def tuple_axis(
     return TupleAxis(name, tuple(binds), _listed(name, values), accepts, choose)
 
 
+@placed
 def variant_axis(name: str, macro: str, *, default: Variant, values: Sequence[Variant] = ()) -> Axis:
     """Declare a variant axis; in a case, `macro` stands for the functor of the variant.
 
@@ -384,7 +391,7 @@ def variant_axis(name: str, macro: str, *, default: Variant, values: Sequence[Va
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise DeclarationError(f"axis {name!r}: values: expected a list, got {values!r}")
+        raise DeclarationError(f"axis {name!r}: values: expected a list, got {values!r}; write [{values!r}]")
     return tuple(values)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dimorph.declare.names import cpp_name_problem, python_name_problem
 from dimorph.errors import DeclarationError
-
-IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 # A value of an axis in its normal form: int, bool, str (dtype or enumerator), a tuple of ints, or a Variant.
 Value = Any
@@ -50,9 +48,9 @@ class Axis:
     def __post_init__(self) -> None:
         if type(self) is Axis:
             raise DeclarationError(f"axis {self.name!r}: expected an axis made by int_axis or one of its siblings")
-        for identifier in (self.name, *self.binds):
-            if not IDENTIFIER.match(identifier):
-                raise DeclarationError(f"axis {self.name!r}: {identifier!r} is not a C++ identifier")
+        for problem in (python_name_problem(self.name), *map(cpp_name_problem, self.binds)):
+            if problem:
+                raise DeclarationError(f"axis {self.name!r}: {problem}")
         if not self.values and self.choose is None:
             raise DeclarationError(f"axis {self.name!r}: it declares no values")
         normal = tuple(self._checked(value) for value in self.values)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dimorph.declare import sent
-from dimorph.declare.axis import IDENTIFIER, Axis, Value
+from dimorph.declare.axis import Axis, Value
+from dimorph.declare.names import IDENTIFIER, cpp_name_problem, declaring_place, placed
 from dimorph.declare.variant import declaring_file
 from dimorph.errors import DeclarationError
 
@@ -37,6 +38,7 @@ class Declaration:
         include_dirs: directories searched for headers after `root`, relative to it.
         root: the directory that the paths are relative to; default: that of `origin`.
         origin: the file that declares the kernel.
+        declared_at: that file and the line, for messages.
 
     Raises:
         DeclarationError: a field is invalid; the message names the kernel and the field.
@@ -54,14 +56,16 @@ class Declaration:
     include_dirs: tuple[str, ...] = ()
     root: Path = field(default=None, repr=False)  # type: ignore[assignment]  # set by __post_init__
     origin: Path = field(default_factory=lambda: declaring_file(3), repr=False)
+    declared_at: str = field(default_factory=declaring_place, repr=False)
 
+    @placed
     def __post_init__(self) -> None:
         for name in ("case", "device", "archs", "axes", "functions", "include_dirs", "only"):
             given = getattr(self, name)
             if (given is None and name == "only") or (callable(given) and name == "archs"):
                 continue
             if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
-                raise self._refused(f"{name}: expected a list, got {given!r}")
+                raise self._refused(f"{name}: expected a list, got {given!r}; write [{given!r}]")
             object.__setattr__(self, name, tuple(given))
         object.__setattr__(self, "functions", self.functions or ((self.name,) if self.case else ()))
         object.__setattr__(self, "root", Path(self.root or self.origin.parent).resolve())
@@ -99,9 +103,16 @@ class Declaration:
         return tuple(dict.fromkeys([*(v for v in axis.values if v in rows), *rows])) or axis.values
 
     def _check_sources(self) -> None:
-        for path in (self.entry, *self.case, *self.device, *self.include_dirs):
+        named = {name: getattr(self, name) for name in ("case", "device", "include_dirs")}
+        for field_name, path in [("entry", self.entry), *((name, path) for name in named for path in named[name])]:
+            if not isinstance(path, str):
+                raise self._refused(f"{field_name}: expected a str, relative to `root`, got {path!r}")
             if Path(path).is_absolute():
                 raise self._refused(f"{path}: expected a path relative to `root`")
+        if self.entry in self.case:
+            raise self._refused(
+                f"entry: {self.entry!r} is one of its case sources; expected the source that exports functions"
+            )
         for what, given in (("axes", self.axes), ("device sources", self.device)):
             if given and not self.case:
                 raise self._refused(f"it has {what} but no case sources to compile for them")
@@ -109,9 +120,11 @@ class Declaration:
             raise self._refused("it has device sources but no `archs` to compile them for")
 
     def _check_names(self) -> None:
-        for name in (self.name, *self.functions):
-            if not IDENTIFIER.match(name):
-                raise self._refused(f"{name!r} is not a C++ identifier")
+        if not isinstance(self.name, str) or not IDENTIFIER.match(self.name):
+            raise self._refused(f"{self.name!r} is not a C++ identifier: use letters, digits and _")
+        for name in self.functions:
+            if problem := cpp_name_problem(name):
+                raise self._refused(f"functions: {problem}")
         names = [axis.name for axis in self.axes]
         binds = [bind for axis in self.axes for bind in axis.binds]
         for what, given in (("axes", names), ("bound names", binds)):

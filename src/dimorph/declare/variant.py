@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dimorph.declare.dtypes import SCALARS, TENSORS
+from dimorph.declare.names import IDENTIFIER, cpp_name_problem, declaring_place, placed, python_name_problem
 from dimorph.errors import DeclarationError
 
 
@@ -31,6 +32,7 @@ class Param:
         return f"const {TENSORS[self.dtype]}* {self.name};" if self.is_tensor else f"{SCALARS[self.dtype]} {self.name};"
 
 
+@placed
 def scalar(name: str, dtype: str = "float32") -> Param:
     """Declare a scalar parameter of a variant; its value is copied into the params struct.
 
@@ -42,6 +44,7 @@ def scalar(name: str, dtype: str = "float32") -> Param:
     return Param(name, dtype, False)
 
 
+@placed
 def tensor(name: str, dtype: str, shape: str = "") -> Param:
     """Declare a row-major tensor parameter of a variant; the params struct gets a pointer to its elements.
 
@@ -79,6 +82,7 @@ class Variant:
         parts: the variants of a composition: `struct` is then a template over the params type and the parts' structs. A
             part of renamed parameters is given as `<struct>Part<ParamsT, its struct over a view, view>`; the view is a
             params type that has them under their own names.
+        declared_at: the file and line that declares it, for messages.
 
     Raises:
         DeclarationError: a name is invalid or given twice, or the header is no header file.
@@ -90,18 +94,30 @@ class Variant:
     params: tuple[Param, ...] = ()
     root: Path = field(default_factory=lambda: declaring_file(3).parent, repr=False)
     parts: tuple[Variant, ...] = ()
+    declared_at: str = field(default_factory=declaring_place, repr=False, compare=False)
 
+    @placed
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
         if self.parts:
             object.__setattr__(self, "params", _composed(self.parts))
         object.__setattr__(self, "struct", self.struct or self.name)
+        if not isinstance(self.params, Iterable) or not all(isinstance(param, Param) for param in self.params):
+            raise DeclarationError(
+                f"variant {self.name!r}: params: expected a tuple of dm.scalar(...) and dm.tensor(...), "
+                f"e.g. (dm.scalar('scale'),) with its comma, got {self.params!r}"
+            )
         object.__setattr__(self, "params", tuple(self.params))
         object.__setattr__(self, "root", Path(self.root).resolve())
         names = [param.name for param in self.params]
-        for name in (self.name, *names):
-            if not name.isidentifier():
-                raise DeclarationError(f"variant {self.name!r}: {name!r} is not an identifier")
+        if not isinstance(self.name, str) or not IDENTIFIER.match(self.name):
+            raise DeclarationError(f"variant {self.name!r}: {self.name!r} is not an identifier")
+        for name in names:
+            problem = cpp_name_problem(name) or python_name_problem(name)
+            if name == "params":
+                problem = "'params' is the name of the struct that holds the parameters: choose another name"
+            if problem:
+                raise DeclarationError(f"variant {self.name!r}: parameter {problem}")
         if len(set(names)) != len(names):
             raise DeclarationError(f"variant {self.name!r}: two parameters have one name: {names}")
         if not self.header.endswith((".h", ".hpp", ".cuh")):

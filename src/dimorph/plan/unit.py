@@ -44,6 +44,7 @@ class Unit:
         sources: every project file that the compile can include.
         exports: for an entry, function that Python can call -> the names of its parameters, comma separated.
         archs: for device code, the architectures that can serve the GPU; a load compiles for the first.
+        variants: the variant that it is compiled for, and the parts of a composition.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Unit:
     sources: tuple[SourceFile, ...] = field(repr=False)
     exports: Mapping[str, str] = field(default_factory=dict)
     archs: tuple[Arch, ...] = ()
+    variants: tuple[Variant, ...] = field(default=(), repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,7 +132,13 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
     try:
         entry = path.read_text("utf-8", "surrogateescape")
     except OSError as error:
-        raise DeclarationError(f"kernel {kernel.name}: entry {path}: {error.strerror}") from error
+        from difflib import get_close_matches  # here, because only an error needs it
+
+        others = get_close_matches(path.name, [found.name for found in path.parent.glob("*.c*")], 1)
+        there = f"; there is {others[0]}" if others else ""
+        raise DeclarationError(
+            f"{kernel.declared_at}: kernel {kernel.name}: entry {path}: {error.strerror}{there}"
+        ) from error
     exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}
     names = [f"#define DIMORPH_ARGUMENTS_{name} {parameters}".rstrip() for name, parameters in exports.items()]
     text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
@@ -206,7 +214,8 @@ def _unit(
     include_dirs = tuple(dict.fromkeys([*dirs, INCLUDE]))
     for variant in variants:
         _check_header(variant, include_dirs)
-    unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {})
+        _check_params(variant, kernel)
+    unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {}, variants=tuple(variants))
     return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
 
 
@@ -218,7 +227,9 @@ def _include_dir(kernel: Declaration, name: str) -> Path:
     """
     path = (kernel.root / name).resolve()
     if not path.is_dir():
-        raise DeclarationError(f"kernel {kernel.name}: include_dirs: {name!r}: there is no directory {path}")
+        raise DeclarationError(
+            f"{kernel.declared_at}: kernel {kernel.name}: include_dirs: {name!r}: there is no directory {path}"
+        )
     return path
 
 
@@ -237,4 +248,21 @@ def _check_header(variant: Variant, include_dirs: Sequence[Path]) -> None:
             raise DeclarationError(
                 f"variant {variant.name}: its header {own} is shadowed by {found}; give it another name"
             )
-    raise DeclarationError(f"variant {variant.name}: there is no header {own}")
+    others = ", ".join(sorted(found.name for found in variant.root.glob("*.h*"))) or "no headers"
+    raise DeclarationError(
+        f"{variant.declared_at}: variant {variant.name}: there is no header {own}; its directory has {others}"
+    )
+
+
+def _check_params(variant: Variant, kernel: Declaration) -> None:
+    """Refuse a variant with a parameter whose name a kernel binds to a value of an axis.
+
+    Raises:
+        DeclarationError: there is one; the message names it.
+    """
+    for axis in kernel.axes:
+        if clashes := [param.name for param in variant.params if param.name in axis.binds]:
+            raise DeclarationError(
+                f"{variant.declared_at}: variant {variant.name}: parameter {clashes[0]!r}: axis {axis.name} of kernel "
+                f"{kernel.name} binds this name; give the parameter another name"
+            )
