@@ -31,6 +31,9 @@ COMMON = (
     # Without it, the names that GCC generates are random or contain the output's path.
     "-frandom-seed=dimorph",
 )
+# Warnings that are errors, because what they are about is always a mistake, and what it does at run time is not what
+# stands in the source: a function that ends without its result, and a number put into a member that cannot hold it.
+ERRORS = ("-Werror=return-type", "-Werror=narrowing")
 # Unused functions and data are removed, except in a debug build, where a debugger may show them.
 RELEASE = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 DEBUG = ("-O0", "-g")
@@ -80,7 +83,7 @@ def host_id(*, target: Target, debug: bool, extra_flags: Sequence[str]) -> str:
     """Return a text of everything asked of the compiler that can change the output of a host compile, for its key."""
     return _lazy.json.dumps(
         {
-            "common": [COMMON, DEBUG if debug else RELEASE, LINK],
+            "common": [COMMON, ERRORS, DEBUG if debug else RELEASE, LINK],
             "families": [DIALECTS, ZIG_DEBUG if debug else ZIG_RELEASE, ZIG_LIBC],
             "target": [target.name, target.machine, target.flags, target.zig_flags],
             "extra": list(extra_flags),

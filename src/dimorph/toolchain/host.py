@@ -173,7 +173,15 @@ class HostCompiler(NamedTuple):
         if self.dialect == "zig":
             level = ("-target", f"{target.machine}-{flags.ZIG_LIBC}", *target.zig_flags)
             mode = (*mode, *(flags.ZIG_DEBUG if debug else flags.ZIG_RELEASE))
-        return [*self.command, *flags.COMMON, *mode, *level, *flags.DIALECTS[self.dialect], *flags.MESSAGES]
+        return [
+            *self.command,
+            *flags.COMMON,
+            *mode,
+            *level,
+            *flags.DIALECTS[self.dialect],
+            *flags.MESSAGES,
+            *flags.ERRORS,
+        ]
 
     @staticmethod
     def _prefix_flags(prefix_map: Mapping[Path, str]) -> list[str]:

@@ -79,7 +79,8 @@ constexpr bool starts_with(const char* text, const char* prefix) {
 // Hash of a class type: its name, which GCC and Clang spell alike, its size and its alignment.
 template <typename T>
 constexpr uint64_t type_tag(T*) {
-  static_assert(__is_trivially_copyable(T), "what is passed to a case must be trivially copyable");
+  static_assert(__is_trivially_copyable(T),
+                "what is passed to a case must be trivially copyable: pass a view, e.g. ConstTensor or a pointer");
   const char* name = __PRETTY_FUNCTION__;
   while (!starts_with(name, "T = ")) ++name;
   uint64_t tag = mix(mix(kTagSeed, sizeof(T)), alignof(T));

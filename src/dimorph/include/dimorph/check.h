@@ -2,6 +2,7 @@
 #pragma once
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <exception>
 #include <new>
@@ -28,6 +29,18 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
   return false;
 }
 
+// Ends the process for an error that leaves a noexcept function, with the message that would be lost.
+[[noreturn]] inline void end_with_message() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    fprintf(stderr, "dimorph: %s\n  raised in a function marked noexcept, which ends the process: remove noexcept\n",
+            error.text);
+  } catch (...) {
+  }
+  abort();
+}
+
 [[noreturn]] __attribute__((cold, noinline, format(printf, 2, 3))) inline void raise(ErrorKind kind, const char* format,
                                                                                      ...) {
   Error error;
@@ -36,6 +49,8 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
   va_start(args, format);
   vsnprintf(error.text, sizeof error.text, format, args);
   va_end(args);
+  // The handler of this shared object, whose C++ library is its own.
+  std::set_terminate(end_with_message);
   throw error;
 }
 

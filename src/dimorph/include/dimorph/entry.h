@@ -124,16 +124,42 @@ struct GilReleased {
   }
 };
 
-// A call of a function of the case at `slot`. `place`: index of the bound function in Instance::bound.
+// What a case gets for an argument: a view of a new tensor, which the entry keeps; a copy of anything else.
+template <typename T>
+inline T passed(T argument) {
+  return argument;
+}
+inline Tensor passed(const NewTensor& tensor) { return tensor; }
+
+// Raises the error for a call with other types than the case's function has. `call`: see CaseCall.
+[[noreturn]] __attribute__((cold, noinline)) inline void other_signature(const char* call, const char* entry,
+                                                                         const char* case_text) {
+  const char* file = call + strlen(call) + 1;
+  if (const char* slash = strrchr(file, '/')) file = slash + 1;
+  const char *ours = strstr(entry, "R = "), *theirs = strstr(case_text, "R = ");
+  raise(ErrorKind::type,
+        "%s: DIMORPH_CALL at %s has another signature than the case's function\n  entry: [%s\n  case:  [%s\n"
+        "  pass arguments of exactly the types of the case's parameters",
+        call, file, ours ? ours : entry, theirs ? theirs : case_text);
+}
+
+// A call of a function of the case at `slot`. `function`: its name and, behind the zero at its end, the file and line
+// of the call. `place`: index of the bound function in Instance::bound.
 template <typename R>
 struct CaseCall {
   const char* function;
   int64_t slot;
   int64_t place;
 
+  template <typename... Args>
+  R operator()(Args&&... args) const {
+    return call(passed(static_cast<Args&&>(args))...);
+  }
+
+ private:
   // Not inlined, because an entry with hundreds of combinations repeats the call.
   template <typename... Args>
-  __attribute__((noinline)) R operator()(Args... args) const {
+  __attribute__((noinline)) R call(Args... args) const {
     CallState& state = call_state();
     const CaseFunction* target =
         state.instance ? __atomic_load_n(state.instance->bound + place, __ATOMIC_ACQUIRE) : nullptr;
@@ -142,8 +168,7 @@ struct CaseCall {
       __atomic_store_n(state.instance->bound + place, target, __ATOMIC_RELEASE);
     }
     if (__builtin_expect(target->tag != signature_tag<R, Args...>(), 0))
-      raise(ErrorKind::type, "%s: the entry calls a case with another signature\n  entry: %s\n  case:  %s", function,
-            signature_text<R, Args...>(), target->signature);
+      other_signature(function, signature_text<R, Args...>(), target->signature);
     ++state.cases_run;
     auto invoke = reinterpret_cast<int32_t (*)(ErrorSink*, R*, Args...)>(target->invoke);
     ErrorSink sink;
@@ -209,14 +234,64 @@ constexpr bool is_read_only(T*) {
 constexpr bool is_read_only(ConstTensor*) { return true; }
 constexpr bool is_read_only(Optional<ConstTensor>*) { return true; }
 
+// Whether arguments of type T come from Python, and results go there.
+template <typename T, typename = bool>
+constexpr bool is_argument = false;
+template <typename T>
+constexpr bool
+    is_argument<T, decltype(from_any(*static_cast<const TVMFFIAny*>(nullptr), *static_cast<T*>(nullptr),
+                                     *static_cast<const ArgumentPlace*>(nullptr), static_cast<ErrorSink*>(nullptr)))> =
+        true;
+template <typename T>
+constexpr bool is_argument<Optional<T>, bool> = is_argument<T>;
+template <typename T, typename = void>
+constexpr bool is_result = __is_same(T, void);
+template <typename T>
+constexpr bool is_result<T, decltype(to_any(static_cast<T (*)()>(nullptr)(), static_cast<TVMFFIAny*>(nullptr)))> = true;
+
+template <typename T>
+constexpr bool is_written = false;
+template <typename T>
+constexpr bool is_written<T&> = !__is_base_of(ConstTensor, T);
+template <typename T>
+constexpr bool is_written<const T&> = false;
+
+// The checks of a signature. Their texts are "cause: cure"; compilers name the type of the parameter or result.
+template <typename T>
+struct Parameter {
+  static_assert(is_argument<value_t<T>>,
+                "an exported function has a parameter that no value from Python becomes: take ConstTensor, Tensor, "
+                "dimorph::Str, bool, a number, Optional<T> of these, or Extra at the end");
+  static_assert(!is_written<T>,
+                "what an exported function writes into a parameter T& is lost: take it by value, and "
+                "return the result");
+  static constexpr bool valid = true;
+};
+template <typename T>
+struct Result {
+  static_assert(is_result<T>,
+                "an exported function has a result that Python cannot get: return a number, bool, dimorph::Str, "
+                "NewTensor, Optional<T> or dimorph::Results<A, B>");
+  static constexpr bool valid = true;
+};
+
 template <auto function>
 struct Exported;
 
-template <typename R, typename... Params, R (*function)(Params...)>
+template <typename R, typename... Params, bool never_throws, R (*function)(Params...) noexcept(never_throws)>
 struct Exported<function> {
+  static_assert((Result<R>::valid && ... && Parameter<Params>::valid));
+  static_assert(!never_throws, "an exported function is noexcept: remove noexcept, because checks and DISPATCH_ throw");
   static constexpr int32_t extras = (0 + ... + is_extra(static_cast<value_t<Params>*>(nullptr)));
   static constexpr int32_t fixed = sizeof...(Params) - extras;
-  static_assert(extras <= 1, "Extra can stand once, as the last parameter");
+
+  static constexpr bool extra_is_last() {
+    const bool extra[] = {false, is_extra(static_cast<value_t<Params>*>(nullptr))...};
+    for (int32_t i = 0; i <= fixed; ++i)
+      if (extra[i]) return false;
+    return extras <= 1;
+  }
+  static_assert(extra_is_last(), "Extra stands twice, or before another parameter: make it the last parameter");
 
   // A bit for each parameter. A variant's tensors are never written, so the bits from an Extra on are all set.
   static constexpr uint64_t read_only() {
@@ -339,8 +414,10 @@ DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void
 #define DIMORPH_CALL(...) DIMORPH_CALL_PICK(__VA_ARGS__, DIMORPH_CALL_RESULT, DIMORPH_CALL_VOID, )(__VA_ARGS__)
 #define DIMORPH_CALL_PICK(_1, _2, chosen, ...) chosen
 #define DIMORPH_CALL_VOID(name) DIMORPH_CALL_RESULT(name, void)
-#define DIMORPH_CALL_RESULT(name, result) \
-  ::dimorph::detail::CaseCall<result> { #name, DIMORPH_SLOT, DIMORPH_PLACE_##name + DIMORPH_SLOT }
+#define DIMORPH_CALL_RESULT(name, result)                                                             \
+  ::dimorph::detail::CaseCall<result> {                                                               \
+    #name "\0" __FILE__ ":" DIMORPH_TEXT(__LINE__), DIMORPH_SLOT, DIMORPH_PLACE_##name + DIMORPH_SLOT \
+  }
 
 #define DIMORPH_TEXT(...) DIMORPH_TEXT_(__VA_ARGS__)
 #define DIMORPH_TEXT_(...) #__VA_ARGS__
