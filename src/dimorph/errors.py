@@ -118,3 +118,7 @@ class LoadError(DimorphError, RuntimeError):
 
 class Gone(LoadError):
     """The file of an artifact was removed between the search that found it and its load."""
+
+
+# The errors that tell an author of a mistake, whose message is complete without the frames inside of Dimorph.
+AUTHORS = (DeclarationError, BuildError)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
+from dimorph.errors import AUTHORS
 from dimorph.runtime.module import Module, load
 from dimorph.settings import Settings
 
@@ -51,7 +52,11 @@ class Kernel(Declaration):
             LoadError: an artifact could not be loaded.
             ValueError: `policy`, or an environment variable, has an invalid value.
         """
-        return load(self.instantiations(**values), policy, settings)
+        try:
+            return load(self.instantiations(**values), policy, settings)
+        except AUTHORS as error:
+            # The frames inside of Dimorph tell the author nothing.
+            raise error.with_traceback(None) from None
 
     def build(
         self,
@@ -74,4 +79,7 @@ class Kernel(Declaration):
         """
         from dimorph import aot  # few processes build ahead, and its imports would double the time of `import dimorph`
 
-        return aot.build(self.instantiations(**values), out, targets=targets, archs=archs, settings=settings)
+        try:
+            return aot.build(self.instantiations(**values), out, targets=targets, archs=archs, settings=settings)
+        except AUTHORS as error:
+            raise error.with_traceback(None) from None

@@ -210,7 +210,7 @@ def test_build_reports_a_mistake_once_with_its_place_first(run: Run, root: Path)
     line = replace(root / "affine_case.cc", "DType sum = 0;", "DType sum = nothing;")
     result = run("build", "SPEC", *VALUES, "--out", str(root / "out"), code=1)
     report = result.stderr[result.stderr.index(str(root)) :]
-    headline, context = report.splitlines()[:2]
+    headline, _, context = report.splitlines()[:3]
     assert re.fullmatch(rf"{re.escape(str(root / 'affine_case.cc'))}:{line}: error: .*'nothing'.*", headline)
     assert context.strip() == f"while compiling {CASE}"
     assert result.output.count(headline) == 1

@@ -41,15 +41,16 @@ def _refused(use: Use, root: Path, head_dim: int = HEAD_DIM) -> dm.BuildError:
 def _check(error: dm.BuildError, file: Path, line: int, complaint: str, context: str) -> None:
     """Check that the report of a C++ error is complete."""
     headline, *more = str(error).splitlines()
+    assert len(more) <= 5
     assert re.fullmatch(rf"{re.escape(str(file))}:{line}: error: .*{complaint}.*", headline)
     assert headline.count(file.name) == 1
-    assert more[0].strip() == f"while compiling {context}"
+    assert any(re.fullmatch(rf"while compiling {re.escape(context)}(, with \d more)?", text.strip()) for text in more)
     assert error.context == context
     assert Path(error.command[0]).is_absolute() and error.command[-1]
     assert error.exit_code == 1
-    # The attribute and the message have the full output, quoted source lines included.
+    # The message quotes the line; the attribute has the full output.
+    assert more[0].strip() == file.read_text().splitlines()[line - 1].strip()
     assert f"{file}:{line}:" in error.output and "^" in error.output
-    assert error.output.strip() in str(error)
 
 
 @MODES
@@ -95,8 +96,7 @@ def test_an_axis_that_is_not_dispatched_is_refused(use: Use, root: Path) -> None
         "DIMORPH_CALL(affine)(x, y, extra)",
     )
     error = _refused(use, root)
-    missing = "DISPATCH_head_dim_around_the_call" if use is _specialized else "HEAD_DIM"
-    assert f"'{missing}' was not declared" in str(error)
+    assert "DIMORPH_CALL stands outside of DISPATCH_head_dim, which binds HEAD_DIM" in str(error)
 
 
 @MODES
@@ -105,9 +105,8 @@ def test_several_mistakes_make_one_report(use: Use, root: Path) -> None:
     replace(root / "affine_case.cc", "DType* out = y", "DType* out = nowhere")
     error = _refused(use, root)
     headline = str(error).splitlines()[0]
-    assert re.fullmatch(
-        rf"{re.escape(str(root / 'affine_case.cc'))}:{line}: error: .*'nothing'.* \(and \d more\)", headline
-    )
+    assert re.fullmatch(rf"{re.escape(str(root / 'affine_case.cc'))}:{line}: error: .*'nothing'.*", headline)
+    assert re.search(rf"while compiling {re.escape(CASE)}, with \d more", str(error))
     assert "nowhere" in error.output
 
 

@@ -17,6 +17,7 @@ from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
+from dimorph.resolve import refused
 from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.notice import Notice
 from dimorph.resolve.read_list import Recorder, prepare, stamps_of
@@ -33,10 +34,8 @@ from dimorph.store.upkeep import sweep_daily
 from dimorph.store.waiting import Waiting
 from dimorph.toolchain import listing, process, products
 from dimorph.toolchain.compiler import Compiler, Level
-from dimorph.toolchain.diagnostics import Diagnostic, parse_diagnostics
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.jobs import parallel_jobs
-from dimorph.toolchain.missing_header import advice
 from dimorph.toolchain.workers import Later, side_by_side
 
 _log = logger("dimorph")
@@ -181,6 +180,7 @@ def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
 def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> tuple[dict[str, Path], str, Recorder]:
     """Compile in `work`; return the artifact's files by name, the compiler's output, and what it read."""
     unit, compiler, settings, memo = job.unit, shared.compiler, shared.settings, store.toolchain_dir()
+    refused.check(unit)
     generated, output = work / "generated", work / f"{unit.kind}{compiler.suffix(job.target)}"
     generated.mkdir()
     header = generated / header_name(unit.kernel)
@@ -210,7 +210,7 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
     listed, rest = listing.read(work, done.output)
     done = replace(done, output=rest)
     if done.exit_code != 0:
-        raise _refused(done, unit, compiler)
+        raise refused.error(done, unit, compiler)
     if fault := products.fault(output, job.target):
         raise BuildError(
             f"{unit.label}: {fault}\n  with {command[0]}, which reported success\n{done.output.rstrip()}",
@@ -233,29 +233,6 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
         (generated / name).write_text(text, "utf-8", "surrogateescape")
     made = {output.name: output, header.name: header, **{name: generated / name for name in texts}}
     return made, done.output, recorder
-
-
-def _refused(done: process.Completed, unit: Unit, compiler: Compiler) -> BuildError:
-    """Return the error for a source that the compiler rejected: its first error first, then the whole output."""
-    found = parse_diagnostics(done.output)
-    errors = [d for d in found if "error" in d.severity]
-    first = _located(errors[0]) if errors else "the compiler printed no error"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    message = f"{first}{more}\n  while compiling {unit.label}\n  with {done.command[0]}, exit code {done.exit_code}"
-    if how := advice(compiler.dialect, done.output):
-        message += f"\n  {how}"
-    return BuildError(
-        f"{message}\n{done.output.rstrip()}",
-        command=done.command,
-        exit_code=done.exit_code,
-        output=done.output,
-        context=unit.label,
-    )
-
-
-def _located(error: Diagnostic) -> str:
-    location = f"{error.file}:{error.line}: " if error.line else ""
-    return f"{location}{error.severity}: {error.message}"
 
 
 def _with_context(error: BuildError, unit: Unit) -> BuildError:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dimorph.errors import SpecializationMismatch
+from dimorph.errors import AUTHORS, SpecializationMismatch
 from dimorph.runtime.tvm import tvm_ffi
 
 
@@ -49,6 +49,8 @@ class Resolver:
                 text = [None if given is None else given.decode() for given in (axis, value)]
                 return resolve(function.decode(), slot, *text)
             except BaseException as error:
+                if isinstance(error, AUTHORS):
+                    error.with_traceback(None)
                 number = next(_numbers)
                 _waiting[str(number)] = error
                 return -number

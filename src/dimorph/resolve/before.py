@@ -1,0 +1,80 @@
+"""Mistakes that a compiler accepts, found in the text of the sources before it runs."""
+
+from __future__ import annotations
+
+import re
+from keyword import iskeyword
+
+from dimorph.resolve.author import Author
+from dimorph.resolve.mistakes import Lesson
+from dimorph.source.cpp_text import line_of
+from dimorph.toolchain.diagnostics import Place
+
+_EXPORT = re.compile(r"\bDIMORPH_EXPORT\s*\(([^()]*)\)")
+_RAISES = re.compile(r"\bDIMORPH_(?:CHECK|CHECK_TYPE|RAISE)\b|\btry\b")
+
+
+def mistake(author: Author) -> Lesson | None:
+    """Return the explanation of a mistake in the sources of a unit; None if there is none that is certain."""
+    if author.unit.kind == "entry" and author.unit.kernel.case:
+        return _exports(author)
+    return (_noexcept(author) or _unread(author)) if author.unit.kind == "case" else None
+
+
+def _exports(author: Author) -> Lesson | None:
+    """Explain an entry that exports nothing, or something that Python cannot name."""
+    code = author.code(author.main)
+    if not author.unit.exports and not author.find(r"\bDIMORPH_EXPORT\b"):
+        defined = [(function.name, place) for function, place in author.functions()]
+        name, place = defined[-1] if defined else ("name", author.top())
+        return Lesson(
+            f"the entry {author.unit.names[0]} exports no function, so Python has none to call",
+            f"write DIMORPH_EXPORT({name}) after the function",
+            place,
+        )
+    for match in _EXPORT.finditer(code):
+        name = match[1].strip()
+        place = Place(author.main, line_of(code, match.start()))
+        if not re.fullmatch(r"\w+", name):
+            cure = f"write its plain name, DIMORPH_EXPORT({name.rpartition('::')[2] or 'name'}), inside its namespace"
+            return Lesson(f"DIMORPH_EXPORT({name}): expected the name of a function", cure, place)
+        if iskeyword(name):
+            return Lesson(f"DIMORPH_EXPORT({name}): {name} is a keyword of Python", "give it another name", place)
+    return None
+
+
+def _noexcept(author: Author) -> Lesson | None:
+    """Explain a check in a function that lets no exception out, which would end the process without the message."""
+    if not any("DIMORPH_CHECK" in text or "DIMORPH_RAISE" in text for text in map(author.text, author.paths)):
+        return None
+    for function, place in author.functions():
+        code = author.code(place.file)
+        raising = _RAISES.search(code, function.body, function.end)
+        if raising is None or raising[0] == "try" or not re.search(r"\bnoexcept\b(?!\s*\()", function.after):
+            continue
+        return Lesson(
+            f"{raising[0]} raises in {function.name!r}, which is noexcept, so the process would end",
+            f"remove noexcept from {function.name!r}, or check in the entry",
+            Place(place.file, line_of(code, raising.start())),
+        )
+    return None
+
+
+def _unread(author: Author) -> Lesson | None:
+    """Explain a variant's parameter that no source reads: the struct would keep a value of its own."""
+    for variant in author.unit.variants:
+        if variant.parts:
+            continue
+        header = str(variant.root / variant.header)
+        for param in variant.params:
+            read = re.compile(rf"(?:\.|->)\s*{param.name}\b")
+            if any(read.search(author.text(path)) for path in (header, *author.paths)):
+                continue
+            there = author.find(rf"\bstruct\s+{variant.struct}\b") or Place(header, 1)
+            return Lesson(
+                f"variant {variant.name}: nothing reads its parameter {param.name!r} from the params struct",
+                f"read it, e.g. in a constructor: explicit {variant.struct}(const Params& params) : "
+                f"{param.name}(params.{param.name}) {{}}",
+                there,
+            )
+    return None

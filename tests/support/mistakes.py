@@ -1,0 +1,329 @@
+"""Mistakes of a kernel author, each an edit of the skeleton example, with what the message about it must say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from support.skeletons import replace
+
+ENTRY, CASE, SCALE, PYTHON = "affine.cc", "affine_case.cc", "scale.h", "skeleton.py"
+_CALL = "DIMORPH_CALL(affine)(x, y, extra)"
+_DISPATCH = f"DISPATCH_head_dim(x.size(1), HEAD_DIM, {_CALL})"
+_SIGNATURE = "void affine(ConstTensor x, Tensor y, Extra extra)"
+_CASE_SIGNATURE = f"{_SIGNATURE} noexcept"
+_EXPORT = "DIMORPH_EXPORT(affine)"
+_SETTER = "void set_additional(Params& params ADDITIONAL_FUNC_PARAMS){ADDITIONAL_PARAMS_SETTER}"
+_CONSTRUCTOR = "explicit Scale(const Params& params) : scale(static_cast<Element>(params.scale)) {}"
+_VARIANT = 'SCALE = dm.Variant("Scale", header="scale.h", params=(dm.scalar("scale"),))'
+_AXIS = 'dm.int_axis("head_dim", "HEAD_DIM", [64, 128, 256], accepts=lambda d: d % 8 == 0)'
+_KERNEL = "affine = dm.Kernel("
+_DTYPES = 'dm.dtype_axis("dtype", "DType", ["float32", "float64"])'
+
+
+class Mistake(NamedTuple):
+    """A mistake.
+
+    Attributes:
+        edits: (file, old, new), each a replacement of the only occurrence of `old`.
+        place: (file, text): the message names the file and the number of the only line with the text.
+        cause: pattern of the cause.
+        cure: pattern of the cure.
+        form: `specialized`, `dispatching` or `call` (the dispatching form, called once).
+    """
+
+    edits: tuple[tuple[str, str, str], ...]
+    place: tuple[str, str]
+    cause: str
+    cure: str
+    form: str = "specialized"
+
+    def make(self, root: Path) -> str:
+        """Make the mistake in a copy of the skeleton; return `path:line` of its place."""
+        for file, old, new in self.edits:
+            if file not in ("loop.h",):
+                replace(root / file, old, new)
+            else:
+                (root / file).write_text(new)
+        name, text = self.place
+        lines = (root / name).read_text().splitlines()
+        found = [number for number, line in enumerate(lines, 1) if text in line]
+        assert found, f"{name}: no line with {text!r}"
+        return f"{root / name}:{found[0]}"
+
+
+def _mistake(
+    file: str, old: str, new: str, cause: str, cure: str, *, at: object = None, form: str = "specialized"
+) -> Mistake:
+    """Return a mistake of one edit, at the first line of its new text unless `at` is (file, text)."""
+    place = at if isinstance(at, tuple) else (file, str(at or new.splitlines()[0]))
+    return Mistake(((file, old, new),), place, cause, cure, form)
+
+
+MISTAKES: dict[str, Mistake] = {
+    # --- the entry ---
+    "dispatch forgotten": _mistake(ENTRY, _DISPATCH, _CALL, "DISPATCH_head_dim", r"put .*DISPATCH_head_dim\(.*around"),
+    "dispatch forgotten, dispatching": _mistake(
+        ENTRY, _DISPATCH, _CALL, "HEAD_DIM", r"put .*DISPATCH_head_dim\(.*around", form="dispatching"
+    ),
+    "dispatch misspelt": _mistake(
+        ENTRY, "DISPATCH_head_dim", "DISPATCH_headdim", "no axis 'headdim'", "DISPATCH_head_dim", at=_DISPATCH[17:]
+    ),
+    "export missing": _mistake(ENTRY, _EXPORT, "", "exports no function", r"DIMORPH_EXPORT\(affine\)", at=_SIGNATURE),
+    "export misspelt": _mistake(ENTRY, _EXPORT, "DIMORPH_EXPORT(afine)", "afine", "affine"),
+    "export before the definition": Mistake(
+        ((ENTRY, _EXPORT, ""), (ENTRY, "// y[i, j]", "DIMORPH_EXPORT(affine)\n// y[i, j]")),
+        (ENTRY, "DIMORPH_EXPORT"),
+        "affine",
+        "after",
+    ),
+    "export of a qualified name": _mistake(
+        ENTRY, _EXPORT, "DIMORPH_EXPORT(::affine)", "::affine", r"plain name|unqualified"
+    ),
+    "export in a namespace": Mistake(
+        ((ENTRY, "// y[i, j]", "namespace mine {\n// y[i, j]"), (ENTRY, _EXPORT, f"}}\n{_EXPORT}")),
+        (ENTRY, _EXPORT),
+        "affine",
+        "namespace",
+    ),
+    "config header not included by the entry": _mistake(
+        ENTRY,
+        '#include "affine_config.h"\n',
+        "",
+        "does not include",
+        '#include "affine_config.h"',
+        at="#include <dimorph/entry.h>",
+    ),
+    "config header misspelt": _mistake(
+        ENTRY, "affine_config.h", "afine_config.h", "afine_config.h", 'affine_config.h"'
+    ),
+    "entry.h not included": _mistake(
+        ENTRY,
+        "#include <dimorph/entry.h>\n",
+        "",
+        "does not include",
+        "#include <dimorph/entry.h>",
+        at='#include "affine_config.h"',
+    ),
+    "call of a function that no case defines": _mistake(
+        ENTRY,
+        "DIMORPH_CALL(affine)",
+        "DIMORPH_CALL(afine)",
+        "afine",
+        r"functions=.*affine",
+        at="DIMORPH_CALL(afine)",
+    ),
+    "call with other types than the case's": _mistake(
+        ENTRY,
+        _CALL,
+        "DIMORPH_CALL(affine)(x, 2, extra)",
+        "another signature",
+        r"pass",
+        form="call",
+        at="DIMORPH_CALL(affine)",
+    ),
+    "call of a result without its type": Mistake(
+        ((ENTRY, _DISPATCH, _DISPATCH.replace("DIMORPH", "int n = DIMORPH")),),
+        (ENTRY, "int n = "),
+        "void",
+        r"DIMORPH_CALL\(affine, ",
+    ),
+    "std::string parameter": _mistake(
+        ENTRY, _SIGNATURE, _SIGNATURE.replace("(", "(const std::string& mode, "), "string", "Str"
+    ),
+    "std::vector parameter": _mistake(
+        ENTRY, _SIGNATURE, _SIGNATURE.replace("(", "(std::vector<int> sizes, "), "vector", "Tensor|tensor"
+    ),
+    "pointer parameter": _mistake(
+        ENTRY, _SIGNATURE, _SIGNATURE.replace("(", "(float* out, "), r"float ?\*", "Tensor|tensor"
+    ),
+    "result of a struct": _mistake(
+        ENTRY,
+        "// y[i, j]",
+        "struct Pair { int a, b; };\nPair pair() { return {1, 2}; }\nDIMORPH_EXPORT(pair)\n// y",
+        "Pair",
+        "Results",
+        at="Pair pair()",
+    ),
+    "exported function that is noexcept": _mistake(
+        ENTRY, _SIGNATURE, f"{_SIGNATURE} noexcept", "affine|exported function", "remove noexcept"
+    ),
+    "extra before another parameter": _mistake(
+        ENTRY, _SIGNATURE, "void affine(ConstTensor x, Extra extra, Tensor y)", "Extra", "last parameter"
+    ),
+    "parameter that is written": _mistake(
+        ENTRY, _SIGNATURE, "void affine(ConstTensor x, Tensor y, int& count, Extra extra)", "int", "by value"
+    ),
+    "missing return": _mistake(
+        ENTRY,
+        "// y[i, j]",
+        "int rows(int n) { if (n) return 1; }\n// y[i, j]",
+        "return",
+        "return a value|every path",
+    ),
+    "plain mistake": _mistake(ENTRY, 'x.ndim() == 2, "', 'x.dims() == 2, "', "dims", "ndim", at="x.dims()"),
+    "circular includes": Mistake(
+        (
+            (ENTRY, '#include "affine_config.h"', '#include "affine_config.h"\n#include "loop.h"'),
+            ("loop.h", "", '#include "loop.h"\n'),
+        ),
+        ("loop.h", "include"),
+        "includes itself",
+        "#pragma once",
+    ),
+    # --- the case ---
+    "case outside DIMORPH_CASE": Mistake(
+        ((CASE, "namespace DIMORPH_CASE {", "namespace {"),),
+        (CASE, _CASE_SIGNATURE),
+        "DIMORPH_CASE",
+        "namespace DIMORPH_CASE",
+    ),
+    "case function misspelt": _mistake(CASE, "void affine(", "void afine(", "affine", r"functions=", at=None),
+    "config header not included by the case": _mistake(
+        CASE,
+        '#include "affine_config.h"\n',
+        "",
+        "does not include",
+        '#include "affine_config.h"',
+        at="#include <dimorph/case.h>",
+    ),
+    "case.h not included": _mistake(
+        CASE,
+        "#include <dimorph/case.h>\n",
+        "",
+        "does not include",
+        "#include <dimorph/case.h>",
+        at='#include "affine_config.h"',
+    ),
+    "entry.h included by a case": _mistake(
+        CASE, "dimorph/case.h", "dimorph/entry.h", "entry.h", "#include <dimorph/case.h>"
+    ),
+    "check in a noexcept case": _mistake(
+        CASE,
+        "  Params params{};",
+        '  DIMORPH_CHECK(x.ndim() == 2, "x");\n  Params params{};',
+        "noexcept",
+        "remove .?noexcept",
+        at="DIMORPH_CHECK",
+    ),
+    "raise in a noexcept case": _mistake(
+        CASE,
+        "  Params params{};",
+        '  if (x.ndim() > 2) DIMORPH_RAISE(value, "x");\n  Params params{};',
+        "noexcept",
+        "remove .?noexcept",
+        at="DIMORPH_RAISE",
+    ),
+    "case function with overloads": _mistake(
+        CASE, "DType inverse_rms", "void affine(int) {}\nDType inverse_rms", "affine", "another name|rename"
+    ),
+    "case function as a template": _mistake(
+        CASE,
+        _CASE_SIGNATURE,
+        f"template <typename T>\n{_CASE_SIGNATURE}",
+        "template",
+        "plain function",
+        at=_CASE_SIGNATURE,
+    ),
+    "argument of a case that is no plain data": Mistake(
+        (
+            (CASE, "namespace DIMORPH_CASE {", "#include <string>\nnamespace DIMORPH_CASE {"),
+            (CASE, _CASE_SIGNATURE, _CASE_SIGNATURE.replace("(", "(std::string mode, ")),
+        ),
+        (CASE, "std::string mode"),
+        "string",
+        "trivially copyable",
+    ),
+    "bound name misspelt": _mistake(CASE, "sum / HEAD_DIM", "sum / HEADDIM", "HEADDIM", "HEAD_DIM", at="HEADDIM"),
+    "setter without params": _mistake(
+        CASE,
+        _SETTER,
+        "void set_additional(Params& p ADDITIONAL_FUNC_PARAMS){ADDITIONAL_PARAMS_SETTER}",
+        "params",
+        "call .*'params'|called .?params",
+    ),
+    "params without the variant's fields": _mistake(
+        CASE, "  ADDITIONAL_PARAMS_DECL\n", "", "scale", "ADDITIONAL_PARAMS_DECL", at=_SETTER
+    ),
+    "narrowing in a struct": _mistake(
+        CASE,
+        "DType inverse_rms",
+        "struct Sizes { int rows; };\nSizes sizes(double eps) { return Sizes{eps}; }\nDType inverse_rms",
+        "narrowing",
+        "static_cast|convert",
+        at="return Sizes{eps}",
+    ),
+    # --- variants ---
+    "struct of a variant missing": _mistake(
+        PYTHON,
+        'dm.Variant("Scale", header',
+        'dm.Variant("Scales", header',
+        "Scales",
+        "Scale, ScaleBias",
+        at=(SCALE, "struct Scale {"),
+    ),
+    "struct of a variant is no template": Mistake(
+        (
+            (
+                SCALE,
+                "template <typename Params>\nstruct Scale {\n  using Element = typename Params::Element;",
+                "struct Scale {\n  using Element = float;",
+            ),
+            (SCALE, f"  {_CONSTRUCTOR}\n", ""),
+        ),
+        (SCALE, "struct Scale {"),
+        "Scale",
+        "template <typename",
+    ),
+    "variant with parameters and no constructor": _mistake(
+        SCALE, f"  {_CONSTRUCTOR}\n", "", "constructor", r"Scale\(const Params", at="struct Scale {"
+    ),
+    "header of a variant missing": _mistake(
+        PYTHON,
+        'SCALE = dm.Variant("Scale", header="scale.h"',
+        'SCALE = dm.Variant("Scale", header="scales.h"',
+        "scales.h",
+        "scale.h|expected",
+    ),
+    "params without a comma": _mistake(PYTHON, _VARIANT, _VARIANT.replace("),)", "))"), "params", r"\(.*,\)"),
+    # --- the declaration ---
+    "axis named by a keyword": _mistake(PYTHON, '"head_dim", "HEAD_DIM"', '"class", "HEAD_DIM"', "class", "keyword"),
+    "bound name that is a keyword": _mistake(PYTHON, '"HEAD_DIM"', '"int"', "int", "keyword"),
+    "bound name that is a macro's": _mistake(PYTHON, '"HEAD_DIM"', '"DIMORPH_CASE"', "DIMORPH_CASE", "reserved"),
+    "kernel name that is no identifier": _mistake(
+        PYTHON, 'name="affine"', 'name="my-affine"', "my-affine", "letters", at=_KERNEL
+    ),
+    "functions named by a keyword": _mistake(
+        PYTHON, 'name="affine"', 'name="affine", functions=["delete"]', "delete", "another name", at=_KERNEL
+    ),
+    "functions as a str": _mistake(
+        PYTHON, 'name="affine"', 'name="affine", functions="affine"', "functions", r"\['affine'\]", at=_KERNEL
+    ),
+    "parameter that is a keyword": _mistake(
+        PYTHON,
+        'dm.scalar("scale"),))\n',
+        'dm.scalar("register"),))\n',
+        "register",
+        "keyword",
+    ),
+    "parameter that is a field of the kernel's": _mistake(
+        PYTHON,
+        _VARIANT,
+        _VARIANT.replace('dm.scalar("scale")', 'dm.scalar("DType")'),
+        "DType",
+        "another name|rename",
+    ),
+    "entry as a Path": _mistake(
+        PYTHON, 'entry="affine.cc"', 'entry=__import__("pathlib").Path("affine.cc")', "entry", "str", at=_KERNEL
+    ),
+    "case file as the entry": _mistake(
+        PYTHON, 'entry="affine.cc"', 'entry="affine_case.cc"', "case sources", "exports functions", at=_KERNEL
+    ),
+    "entry that is not there": _mistake(
+        PYTHON, 'entry="affine.cc"', 'entry="afine.cc"', r"afine\.cc", r"there is affine\.cc", at=_KERNEL
+    ),
+    "values that are no list": _mistake(
+        PYTHON, "[64, 128, 256]", "64", "values", r"\[64\]", at='"head_dim", "HEAD_DIM"'
+    ),
+    "dtype misspelt": _mistake(PYTHON, '["float32", "float64"]', '["float", "float64"]', "'float'", "float32"),
+}
