@@ -69,8 +69,9 @@ class Settings:
     """
 
     cxxflags: tuple[str, ...] = ()
-    """Flags added to every compile of host code; they are part of its key. Admitted are flags of optimisation, debug
-    information, code generation, warnings, macros and the language (`-O`, `-g`, `-f`, `-m`, `-W`, `-D`, `-U`, `-std=`),
+    """Flags added to every compile of host code; they are part of its key. `-Werror` makes errors of warnings, which
+    are only shown otherwise. Admitted are flags of optimisation, debug information, code generation, warnings, macros
+    and the language (`-O`, `-g`, `-f`, `-m`, `-W`, `-D`, `-U`, `-std=`),
     except those that name files or stop the compile early, and `native`, which means another thing on every machine.
     """
 
@@ -105,8 +106,9 @@ class Settings:
 
     log: str | None = None
     """The lowest level of log records that are shown on standard error, where the program does not handle log records
-    itself: `debug`, `info`, `warning`, `error` or `off`. Default: `warning`, which includes a line about every compile
-    that takes more than a second.
+    itself: `debug`, `info`, `warning`, `error` or `off`. Default: `warning`, which includes the compilers' warnings
+    about the kernel's sources, and a line about every compile that takes more than a second. `debug` includes all that
+    a compiler prints about a source that it refuses.
     """
 
     debug: bool = False

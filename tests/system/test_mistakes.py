@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import dimorph as dm
+from dimorph.plan.unit import INCLUDE, entry_unit
+from dimorph.resolve.warned import warnings
 from support.mistakes import MISTAKES, Mistake
-from support.skeletons import declared, replace
+from support.skeletons import declared, line_of, replace
 
 
 def _refused(mistake: Mistake, root: Path) -> Exception:
@@ -73,3 +75,51 @@ def test_a_mistake_in_a_case_is_told_where_the_call_is(root: Path) -> None:
     with pytest.raises(dm.BuildError) as caught:
         module.affine(x, np.empty_like(x), 2.0)
     assert not [f for f in traceback.extract_tb(caught.value.__traceback__) if "/dimorph/resolve/" in f.filename]
+
+
+# --- Warnings ---
+
+
+def _warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and ": warning: " in r.getMessage()]
+
+
+UNUSED = ("DType inverse_rms", "void never(int unused) {}\nDType inverse_rms")
+COMPARED = (
+    "  DType sum = 0;",
+    "  const unsigned most = HEAD_DIM;\n  DType sum = 0;\n  for (int i = 0; i < most; ++i) sum += 0;",
+)
+
+
+@pytest.mark.parametrize(("old", "new", "at", "said"), [(*UNUSED, "never", "unused"), (*COMPARED, "i < most", "sign")])
+def test_a_warning_is_shown_once_and_kept(
+    old: str, new: str, at: str, said: str, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace(root / "affine_case.cc", old, new)
+    place = f"{root / 'affine_case.cc'}:{line_of(root / 'affine_case.cc', at)}: warning: "
+    module = declared(root).load(dtype="float32", head_dim=64)
+    (line,) = _warned(caplog)
+    assert place in line and said in line
+    (case,) = (found.artifact for found in module.resolutions if found.artifact.meta.kind == "case")
+    assert [f"dimorph: {text}" for text in case.meta.warnings] == [line]
+    caplog.clear()
+    declared(root).load(dtype="float32", head_dim=64)  # from the store
+    declared(root).load(dtype="float64", head_dim=64)  # another case of the same source
+    assert not _warned(caplog)
+
+
+def test_warnings_about_other_files_are_not_the_authors(root: Path) -> None:
+    unit = entry_unit(declared(root).instantiations())
+    theirs = ["/usr/include/stdio.h:3:1: warning: theirs [-Wx]", f"{INCLUDE}/dimorph/entry.h:9:9: warning: ours [-Wx]"]
+    mine = [f"{root}/affine.cc:{n}:2: warning: mine [-Wx]" for n in range(1, 30)]
+    output = "\n".join([*theirs, *mine, *mine, f"{root}/affine.cc:40:2: note: no warning"])
+    assert warnings(output, unit) == tuple(f"{root}/affine.cc:{n}: warning: mine [-Wx]" for n in range(1, 21))
+
+
+def test_warnings_are_errors_under_the_setting(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace(root / "affine_case.cc", *UNUSED)
+    monkeypatch.setenv("DIMORPH_CXXFLAGS", "-Werror")
+    with pytest.raises(
+        dm.BuildError, match=rf"affine_case\.cc:{line_of(root / 'affine_case.cc', 'never')}: error: .*unused"
+    ):
+        declared(root).load(dtype="float32", head_dim=64)

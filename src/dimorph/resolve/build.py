@@ -17,7 +17,7 @@ from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
-from dimorph.resolve import refused
+from dimorph.resolve import refused, warned
 from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.notice import Notice
 from dimorph.resolve.read_list import Recorder, prepare, stamps_of
@@ -109,6 +109,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
                 identity.result()
         raise
     checksums.save()
+    warned.show(built)
     try:
         store.sweep()  # what killed builds left behind
     except OSError as error:
@@ -170,6 +171,7 @@ def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
             ffi_abi=FFI_ABI,
             created=timestamp(),
             device=DeviceRecord(*report) if report else None,
+            warnings=warned.warnings(output, job.unit),
         )
         artifact = store.publish(key, identity.id, files, meta)
         if artifact.meta.created == meta.created:  # otherwise another process was first, whose compile read its own

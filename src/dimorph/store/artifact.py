@@ -14,7 +14,7 @@ from dimorph import _lazy, records
 from dimorph.errors import ArtifactCorrupt
 from dimorph.records import Opener
 
-FORMAT = 2
+FORMAT = 3
 META_NAME = "meta.json"
 KINDS = ("entry", "case", "device")
 
@@ -97,6 +97,7 @@ class Meta:
         files: file name -> checksum and size. If empty, `Store.publish` fills it in.
         created: the time of the build, ISO 8601 with its offset from UTC (see `timestamp`).
         device: the requirements of device code; None for host code.
+        warnings: the compiler's warnings about the author's sources, each with its file and line.
 
     Raises:
         ValueError: a field is malformed; the message names it.
@@ -113,6 +114,7 @@ class Meta:
     created: str
     files: Mapping[str, FileRecord] = field(default_factory=dict, hash=False)
     device: DeviceRecord | None = None
+    warnings: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -134,6 +136,8 @@ class Meta:
         for name in self.files:
             check_file_name("Meta", name)
         _require("device", (self.device is not None) == (self.kind == "device"), "it of device code", self.device)
+        texts = isinstance(self.warnings, tuple) and all(isinstance(text, str) for text in self.warnings)
+        _require("warnings", texts, "a list of warnings", self.warnings)
         self.created_at()
 
     def created_at(self) -> _lazy.datetime.datetime:

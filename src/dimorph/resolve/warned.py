@@ -1,0 +1,40 @@
+"""The warnings of compilers about the author's sources: kept with the artifact, and shown once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dimorph._lazy import logger
+from dimorph.plan.unit import Unit
+from dimorph.resolve.author import Author
+from dimorph.store.artifact import Artifact
+from dimorph.toolchain.diagnostics import parse_diagnostics
+
+_log = logger("dimorph")
+# A description of an artifact is a small file, which every load reads.
+_MOST = 20
+_LENGTH = 300
+
+_shown: set[str] = set()
+
+
+def warnings(output: str, unit: Unit) -> tuple[str, ...]:
+    """Return the first warnings about the author's sources in a compiler's output, each with its file and line.
+
+    Warnings about other files, such as those of the system, are not the author's to mend.
+    """
+    if "warning" not in output:
+        return ()
+    author = Author(unit)
+    found = [one for one in parse_diagnostics(output) if one.severity == "warning" and author.owns(one.file)]
+    texts = [f"{one.file}:{one.line}: warning: {one.message}"[:_LENGTH] for one in found]
+    return tuple(dict.fromkeys(texts))[:_MOST]
+
+
+def show(built: Iterable[Artifact]) -> None:
+    """Log the warnings about the sources of new artifacts, each once in this process."""
+    for artifact in built:
+        for text in artifact.meta.warnings:
+            if text not in _shown:
+                _shown.add(text)
+                _log.warning("dimorph: %s", text)
