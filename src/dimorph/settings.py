@@ -71,8 +71,8 @@ class Settings:
     cxxflags: tuple[str, ...] = ()
     """Flags added to every compile of host code; they are part of its key. `-Werror` makes errors of warnings, which
     are only shown otherwise. Admitted are flags of optimisation, debug information, code generation, warnings, macros
-    and the language (`-O`, `-g`, `-f`, `-m`, `-W`, `-D`, `-U`, `-std=`),
-    except those that name files or stop the compile early, and `native`, which means another thing on every machine.
+    and the language (`-O`, `-g`, `-f`, `-m`, `-W`, `-D`, `-U`, `-std=`), except those that name files or stop
+    the compile early, and `native`, which means another thing on every machine.
     """
 
     nvcc: str | None = None

@@ -8,6 +8,7 @@ import resource
 import sys
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -18,6 +19,7 @@ import torch
 import dimorph as dm
 from support.forms import Form
 from support.kernels import ARGUMENTS, FAILURES, FUNCTOR, SCALE
+from support.skeletons import declared
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 
@@ -40,6 +42,17 @@ def test_scalars_tensors_and_optional_tensors_reach_the_variant(mode: Form, bias
     function("Shift", values, 10.0, 4, True, TABLE, *([] if bias is not None and bias is not BIAS else [bias]))
     expected = -(np.array([1.0, 2.0, 3.0]) * 4 + 10 + TABLE + (BIAS if bias is BIAS else 0))
     np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_scalar_has_the_precision_of_the_kernel(mode: Form, dtype: Any, root: Path) -> None:
+    """A scalar of float32 would make 0.10000000149 of 0.1 in a case of float64."""
+    function = mode.load(declared(root), dtype=dtype, head_dim=64).affine
+    x = np.random.default_rng(0).standard_normal((2, 64)).astype(dtype)
+    one, tenth = np.empty_like(x), np.empty_like(x)
+    function(x, one, 1.0)
+    function(x, tenth, 0.1)
+    np.testing.assert_array_equal(tenth, one * dtype(0.1))
 
 
 def test_additional_arrays_may_be_read_only(mode: Form) -> None:

@@ -254,3 +254,24 @@ def test_variants_that_are_not_in_a_dispatching_entry_are_not_included() -> None
     # The variant's header may not compile without the types of the case.
     header = _header(_kernel(dm.variant_axis("variant", "V", default=PLAIN, values=[PLAIN, SHIFT])))
     assert "variants.h" not in header
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        (["float64"], "double"),
+        (["float32"], "float"),
+        (["bfloat16"], "float"),
+        (["int64"], "float"),
+        (["float64", "float64"], "double"),
+        (["float64", "float32"], "float"),
+        ([], "float"),
+    ],
+)
+def test_a_scalar_without_a_dtype_follows_the_dtype_axes(dtypes: list[str], expected: str) -> None:
+    params = (dm.scalar("a"), dm.scalar("b", "float32"), dm.scalar("c", "float64"))
+    axes = [dm.dtype_axis(f"t{i}", f"T{i}", [dtype]) for i, dtype in enumerate(dtypes)]
+    axis = dm.variant_axis("v", "V", default=dm.Variant("S", header="s.h", params=params))
+    macros = _macros(_header(_kernel(*axes, axis)))
+    assert macros["ADDITIONAL_PARAMS_DECL"] == f"{expected} a; float b; double c;"
+    assert macros["ADDITIONAL_FUNC_PARAMS"] == f", {expected} a, float b, double c"

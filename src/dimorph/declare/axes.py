@@ -259,7 +259,7 @@ def _view(variant: Variant, index: int) -> list[str]:
     return [
         "template <typename ParamsT>",
         f"struct {name} : ParamsT {{",
-        *(param.field() for param, _ in renamed),
+        *(f"decltype(ParamsT::{other}) {param.name};" for param, other in renamed),
         f"static constexpr const char* renamed[][2] = {{{pairs}}};",
         "#if defined(__CUDACC__)",
         "__host__ __device__",

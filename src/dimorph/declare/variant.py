@@ -15,7 +15,7 @@ from dimorph.errors import DeclarationError
 
 @dataclass(frozen=True)
 class Param:
-    """An additional parameter of a variant, made by `scalar` or `tensor`."""
+    """An additional parameter of a variant, made by `scalar` or `tensor`; a scalar's dtype may be empty: see there."""
 
     name: str
     dtype: str
@@ -33,15 +33,20 @@ class Param:
 
 
 @placed
-def scalar(name: str, dtype: str = "float32") -> Param:
+def scalar(name: str, dtype: str | None = None) -> Param:
     """Declare a scalar parameter of a variant; its value is copied into the params struct.
+
+    Args:
+        name: the parameter's name.
+        dtype: float32, float64, int32, int64 or bool. Default: float64 in a case whose dtype axes have that value, and
+            float32 in any other, where 0.1 arrives as 0.10000000149.
 
     Raises:
         DeclarationError: the dtype cannot be that of a scalar.
     """
-    if dtype not in SCALARS:
+    if dtype is not None and dtype not in SCALARS:
         raise DeclarationError(f"scalar {name!r}: expected a dtype of {', '.join(SCALARS)}, got {dtype!r}")
-    return Param(name, dtype, False)
+    return Param(name, dtype or "", False)
 
 
 @placed

@@ -7,11 +7,12 @@ axis with several values becomes a table, and its DISPATCH_ macro is a switch ov
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dimorph.declare.axis import Axis, Value
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.dtypes import SCALARS, TENSORS
-from dimorph.declare.instantiations import InstantiationSet
+from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.declare.variant import Param, Variant, parameter_names
 from dimorph.source.cpp_text import macro
 
@@ -42,7 +43,7 @@ def config_header(instantiations: InstantiationSet) -> str:
             lines += axis.constant(value)
     if single:
         lines.append(f"#define DIMORPH_CASE {single.namespace}")
-        lines += _additional(single.values)
+        lines += _additional(single)
     lines += ["", "#if defined(DIMORPH_HOST)"]
     for (axis, values), value in zip(instantiations.pairs(), left, strict=True):
         if value is not None:
@@ -50,7 +51,7 @@ def config_header(instantiations: InstantiationSet) -> str:
         elif values:
             lines += _table(axis, values)
     if single:
-        lines += _additional_host(single.values)
+        lines += _additional_host(single)
     lines += _slots(instantiations)
     lines += ["#endif  // DIMORPH_HOST", ""]
     return "\n".join(lines)
@@ -138,19 +139,23 @@ def _slots(instantiations: InstantiationSet) -> list[str]:
     ]
 
 
-def _variant_params(values: Sequence[Value]) -> tuple[Param, ...]:
-    return next((value.params for value in values if isinstance(value, Variant)), ())
+def _variant_params(single: Specialization) -> tuple[Param, ...]:
+    """Return the parameters of the variant; scalars that name no dtype get that of the kernel's dtype axes."""
+    dtypes = {value for axis, value in single.pairs() if axis.kind == "dtype"}
+    following = "float64" if dtypes == {"float64"} else "float32"
+    params = next((value.params for value in single.values if isinstance(value, Variant)), ())
+    return tuple(param if param.dtype else replace(param, dtype=following) for param in params)
 
 
-def _additional(values: Sequence[Value]) -> list[str]:
+def _additional(single: Specialization) -> list[str]:
     """Return the macro that declares a variant's parameters as fields of the params struct, for host and device."""
-    fields = [param.field() for param in _variant_params(values)]
+    fields = [param.field() for param in _variant_params(single)]
     return [f"#define ADDITIONAL_PARAMS_DECL {' '.join(fields)}".rstrip()]
 
 
-def _additional_host(values: Sequence[Value]) -> list[str]:
+def _additional_host(single: Specialization) -> list[str]:
     """Return the host's macros for a variant's parameters: arguments, statements that copy them, and the tensors."""
-    params = _variant_params(values)
+    params = _variant_params(single)
     arguments, setters, tensors = [], [], []
     for p in params:
         if p.is_tensor:

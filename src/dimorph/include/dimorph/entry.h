@@ -234,20 +234,28 @@ constexpr bool is_read_only(T*) {
 constexpr bool is_read_only(ConstTensor*) { return true; }
 constexpr bool is_read_only(Optional<ConstTensor>*) { return true; }
 
-// Whether arguments of type T come from Python, and results go there.
+// Whether from_any, to_any take the type; and whether arguments and results of type T pass between Python and C++.
 template <typename T, typename = bool>
-constexpr bool is_argument = false;
+constexpr bool comes = false;
 template <typename T>
 constexpr bool
-    is_argument<T, decltype(from_any(*static_cast<const TVMFFIAny*>(nullptr), *static_cast<T*>(nullptr),
-                                     *static_cast<const ArgumentPlace*>(nullptr), static_cast<ErrorSink*>(nullptr)))> =
-        true;
-template <typename T>
-constexpr bool is_argument<Optional<T>, bool> = is_argument<T>;
+    comes<T, decltype(from_any(*static_cast<const TVMFFIAny*>(nullptr), *static_cast<T*>(nullptr),
+                               *static_cast<const ArgumentPlace*>(nullptr), static_cast<ErrorSink*>(nullptr)))> = true;
 template <typename T, typename = void>
-constexpr bool is_result = __is_same(T, void);
+constexpr bool goes = __is_same(T, void);
 template <typename T>
-constexpr bool is_result<T, decltype(to_any(static_cast<T (*)()>(nullptr)(), static_cast<TVMFFIAny*>(nullptr)))> = true;
+constexpr bool goes<T, decltype(to_any(static_cast<T (*)()>(nullptr)(), static_cast<TVMFFIAny*>(nullptr)))> = true;
+
+template <typename T>
+constexpr bool is_argument = comes<T>;
+template <typename T>
+constexpr bool is_argument<Optional<T>> = is_argument<T>;
+template <typename T>
+constexpr bool is_result = goes<T>;
+template <typename T>
+constexpr bool is_result<Optional<T>> = is_result<T>;
+template <typename... Ts>
+constexpr bool is_result<Results<Ts...>> = (... && is_result<Ts>);
 
 template <typename T>
 constexpr bool is_written = false;
