@@ -148,6 +148,14 @@ MISTAKES: dict[str, Mistake] = {
     "exported function that is noexcept": _mistake(
         ENTRY, _SIGNATURE, f"{_SIGNATURE} noexcept", "affine|exported function", "remove noexcept"
     ),
+    "optional parameter of no known type": _mistake(
+        ENTRY,
+        _SIGNATURE,
+        f"struct Pair {{ int a, b; }};\n{_SIGNATURE.replace('Extra', 'Optional<Pair> pair, Extra')}",
+        r"Optional<Pair>",
+        "Tensor",
+        at="Optional<Pair>",
+    ),
     "extra before another parameter": _mistake(
         ENTRY, _SIGNATURE, "void affine(ConstTensor x, Extra extra, Tensor y)", "Extra", "last parameter"
     ),

@@ -7,6 +7,9 @@ the three, 23 two; none had all three in six lines, because the output of the co
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import pytest
 import dimorph as dm
 from dimorph.plan.unit import INCLUDE, entry_unit
 from dimorph.resolve.warned import warnings
+from support.forms import Form
 from support.mistakes import MISTAKES, Mistake
 from support.skeletons import declared, line_of, replace
 
@@ -75,6 +79,50 @@ def test_a_mistake_in_a_case_is_told_where_the_call_is(root: Path) -> None:
     with pytest.raises(dm.BuildError) as caught:
         module.affine(x, np.empty_like(x), 2.0)
     assert not [f for f in traceback.extract_tb(caught.value.__traceback__) if "/dimorph/resolve/" in f.filename]
+
+
+# --- What works, or ends with its text ---
+
+
+@pytest.mark.parametrize("temporary", [False, True])
+def test_a_new_tensor_is_passed_to_a_case(mode: Form, temporary: bool, root: Path) -> None:
+    entry = root / "affine.cc"
+    replace(
+        entry,
+        "void affine(ConstTensor x, Tensor y, Extra extra) {",
+        "dimorph::NewTensor affine(ConstTensor x, Extra extra) {\n"
+        "  dimorph::NewTensor y({x.size(0), x.size(1)}, x.dtype());",
+    )
+    replace(entry, "DIMORPH_EXPORT", "  return y;\n}\nDIMORPH_EXPORT")
+    replace(entry, "extra)));\n}", "extra)));")
+    if temporary:
+        new = "dimorph::NewTensor({x.size(0), x.size(1)}, x.dtype())"
+        replace(
+            entry,
+            "DIMORPH_CALL(affine)(x, y, extra)",
+            f"DIMORPH_CALL(affine)(x, {new}, extra); DIMORPH_CALL(affine)(x, y, extra)",
+        )
+    x = np.random.default_rng(0).standard_normal((3, 64))
+    y = np.from_dlpack(mode.load(declared(root), dtype="float64", head_dim=64).affine(x, 2.0))
+    np.testing.assert_allclose((y**2).mean(axis=1), 4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "raising", ['DIMORPH_CHECK(n < 0, "lost text %d", n)', 'DIMORPH_RAISE(type, "lost text %d", n)']
+)
+def test_an_error_that_leaves_a_noexcept_case_is_printed(raising: str, root: Path) -> None:
+    """The text of a source does not show it: the check is in a function that the case calls."""
+    case = root / "affine_case.cc"
+    replace(case, "DType inverse_rms", f"void helper(int n) {{ {raising}; }}\nDType inverse_rms")
+    replace(case, "  Params params{};", "  helper(7);\n  Params params{};")
+    script = (
+        "import numpy as np, skeleton\n"
+        "x = np.ones((1, 64), np.float32)\n"
+        "skeleton.affine.load(dtype='float32', head_dim=64).affine(x, x.copy(), 2.0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT
+    assert "dimorph: lost text 7\n" in done.stderr and "remove noexcept" in done.stderr
 
 
 # --- Warnings ---
