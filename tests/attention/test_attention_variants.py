@@ -71,7 +71,7 @@ def test_a_hook_that_is_misspelt_is_noticed(tmp_path: Path, warm_store: Path) ->
     (tmp_path / "misspelt.h").write_text(text.replace("DM_HD Decay", "DM_HD Misspelt"))
     variant = dm.Variant("Misspelt", header="misspelt.h", params=(dm.scalar("rate"),), root=tmp_path)
     q = np.zeros((1, 40, 4, 64), np.float32)
-    with pytest.raises(dm.BuildError, match="none of the hooks and traits that attention knows: is one misspelt"):
+    with pytest.raises(dm.BuildError, match="none of the hooks and traits that attention knows; is one misspelt"):
         at.attention(q, q, q, variant=variant(0.1))
 
 

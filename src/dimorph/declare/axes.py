@@ -11,6 +11,7 @@ from typing import Any
 from dimorph.declare.axis import Axis, Choose
 from dimorph.declare.dtypes import TENSORS
 from dimorph.declare.names import IDENTIFIER, placed
+from dimorph.declare.parts import part, view
 from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError
 
@@ -215,8 +216,8 @@ class VariantAxis(Axis):
     def constant(self, value: Variant) -> list[str]:
         lines = [f'#include "{header}"' for header in dict.fromkeys(v.header for v in value.structs())]
         if value.parts:
-            lines += [line for index in range(len(value.parts)) for line in _view(value, index)]
-            parts = ", ".join(_part(value, index) for index in range(len(value.parts)))
+            lines += [line for index in range(len(value.parts)) for line in view(value, index)]
+            parts = ", ".join(part(value, index) for index in range(len(value.parts)))
             lines += ["template <typename ParamsT>", f"using {value.name} = {value.struct}<ParamsT, {parts}>;"]
         macro = value.name if value.parts else value.struct
         guarded = ["#if !defined(DIMORPH_ENTRY)  // only cases see the variant", *lines, "#endif"]
@@ -233,40 +234,6 @@ class VariantAxis(Axis):
 
     def index(self, values: Sequence[Variant]) -> str:
         return self.binds[0]
-
-
-def _part(variant: Variant, index: int) -> str:
-    """Return the type that stands for a part among the template arguments of a composition."""
-    part = variant.parts[index]
-    if not variant.renamed(index):
-        return f"{part.struct}<ParamsT>"
-    view = f"{_view_name(variant, index)}<ParamsT>"
-    return f"{variant.struct}Part<ParamsT, {part.struct}<{view}>, {view}>"
-
-
-def _view_name(variant: Variant, index: int) -> str:
-    return f"{variant.name}_Part{index + 1}"
-
-
-def _view(variant: Variant, index: int) -> list[str]:
-    """Return the params type of a part whose parameters have other names in the composition; empty if none has."""
-    renamed = variant.renamed(index)
-    if not renamed:
-        return []
-    name = _view_name(variant, index)
-    copied = ", ".join(f"{param.name}(params.{other})" for param, other in renamed)
-    pairs = ", ".join(f'{{"{param.name}", "{other}"}}' for param, other in renamed)
-    return [
-        "template <typename ParamsT>",
-        f"struct {name} : ParamsT {{",
-        *(f"decltype(ParamsT::{other}) {param.name};" for param, other in renamed),
-        f"static constexpr const char* renamed[][2] = {{{pairs}}};",
-        "#if defined(__CUDACC__)",
-        "__host__ __device__",
-        "#endif",
-        f"{name}(const ParamsT& params) : ParamsT(params), {copied} {{}}",
-        "};",
-    ]
 
 
 @placed

@@ -196,7 +196,7 @@ struct Traits {
   static_assert(has_query_transform || has_logits_transform || has_logits_mask || has_output_transform ||
                     has_row_init || has_row_finalize || detail::Hasclassify_tile<V>::value ||
                     detail::Hasuse_softmax<V>::value,
-                "the variant has none of the hooks and traits that attention knows: is one misspelt?");
+                "the variant has none of the hooks and traits that attention knows; is one misspelt?");
 };
 
 // How kernels call the hooks. A missing hook is the identity.
