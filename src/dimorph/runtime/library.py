@@ -211,11 +211,13 @@ def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L],
 
 def _open(path: Path, *, again: bool = False) -> ctypes.CDLL:
     mode = os.RTLD_LOCAL | os.RTLD_NOW  # RTLD_LOCAL keeps equal names of two objects apart
+    # The loader replaces $ORIGIN, $LIB and $PLATFORM in a path, and there is no way to quote them.
+    copied = again or "$" in str(path)
     try:
-        return ctypes.CDLL(_copied(path) if again else str(path), mode)
+        return ctypes.CDLL(_copied(path) if copied else str(path), mode)
     except OSError:
         # Where a store is mounted noexec, its files can be read, but not be mapped as code.
-        if again or not path.exists() or not os.statvfs(path).f_flag & os.ST_NOEXEC:
+        if copied or not path.exists() or not os.statvfs(path).f_flag & os.ST_NOEXEC:
             raise
         return ctypes.CDLL(_copied(path), mode)
 

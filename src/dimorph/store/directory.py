@@ -226,6 +226,11 @@ class Workspace:
         """Create the root and the directories `names` inside it where missing, check each, and return the last."""
         if not self.writable:
             raise OSError(errno.EROFS, "the store is used read-only", str(self.root))
+        if "\n" in str(self.root):
+            raise StoreRefused(
+                f"store refused: {str(self.root)!r} has a line break in its path, which compilers' lists of files "
+                "cannot express. To mend it: name another directory"
+            )
         for _ in range(_ATTEMPTS):
             if (trust := self._enter()) is not None:
                 break
