@@ -12,14 +12,33 @@ from dimorph.attention.variants import Causal, FlashSigmoid, Plain
 _HERE = Path(__file__).parent
 
 
-def head_dims_fit(dims: tuple[int, ...]) -> bool:
-    """Accept multiples of 16 up to 256: registers are laid out in units of 16, and hold no longer row of output."""
-    return all(dim % 16 == 0 and 16 <= dim <= 256 for dim in dims)
+class HeadDims(NamedTuple):
+    """Head dims that kernels for one kind of device take.
+
+    Attributes:
+        most: the largest.
+        multiple: what each is a multiple of.
+        device: the kind of device, as words for messages.
+    """
+
+    most: int
+    multiple: int
+    device: str
+
+    def fit(self, dims: tuple[int, ...]) -> bool:
+        """Tell whether all of some head dims are taken."""
+        return all(dim % self.multiple == 0 and 1 <= dim <= self.most for dim in dims)
+
+    def __str__(self) -> str:
+        """Return the head dims as words for messages."""
+        multiple = f" that is a multiple of {self.multiple}, up to" if self.multiple > 1 else " from 1 to"
+        return f"a head dim{multiple} {self.most}, {self.device}"
 
 
-def gpu_head_dims_fit(dims: tuple[int, ...]) -> bool:
-    """Accept multiples of 8 up to 256: copies are of 16 bytes, and registers hold no longer row of output."""
-    return all(dim % 8 == 0 and 8 <= dim <= 256 for dim in dims)
+# On a CPU, a block of queries and its output fit into the second-level cache.
+CPU_HEAD_DIMS = HeadDims(1024, 1, "on the CPU")
+# On a GPU, copies are of 16 bytes, and registers hold no longer row of output.
+GPU_HEAD_DIMS = HeadDims(256, 8, "on a GPU")
 
 
 def _tile_keys(values: Mapping[str, Any]) -> int:
@@ -43,7 +62,7 @@ attention_cpu = dm.Kernel(
     axes=(
         dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),
         dm.tuple_axis(
-            "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=head_dims_fit
+            "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=CPU_HEAD_DIMS.fit
         ),
         dm.flag_axis("few_queries", "FEW_QUERIES"),  # see `request.few_queries`
         dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
@@ -83,7 +102,7 @@ def _gpu_kernel(family: str, archs: Sequence[str], head_dims: Sequence[tuple[int
         functions=("attention",),
         axes=(
             dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
-            dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=gpu_head_dims_fit),
+            dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=GPU_HEAD_DIMS.fit),
             _variants(),
         ),
         root=_HERE / "csrc",

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import GPU_FAMILIES, attention_cpu, gpu_head_dims_fit, head_dims_fit
+from dimorph.attention.kernels import CPU_HEAD_DIMS, GPU_FAMILIES, GPU_HEAD_DIMS, attention_cpu
 from dimorph.attention.request import Request
 
 
@@ -125,16 +125,10 @@ class Functions:
 
 def refusal(request: Request, error: dm.DeclarationError) -> Exception:
     """Return the exception for a request that no kernel is declared for, in terms of the arguments of `attention`."""
+    head_dims = CPU_HEAD_DIMS if request.gpu is None else GPU_HEAD_DIMS
     for name, size in (("q", request.head_dim_qk), ("v", request.head_dim_vo)):
-        if request.gpu is not None and not gpu_head_dims_fit((size,)):
-            return ValueError(
-                f"attention: argument '{name}': expected a head dim that is a multiple of 8, up to 256, on a GPU, "
-                f"got {size}"
-            )
-        if request.gpu is None and not head_dims_fit((size,)):
-            return ValueError(
-                f"attention: argument '{name}': expected a head dim that is a multiple of 16, up to 256, got {size}"
-            )
+        if not head_dims.fit((size,)):
+            return ValueError(f"attention: argument '{name}': expected {head_dims}, got {size}")
     if "axis dtype" in str(error):
         dtypes = "bfloat16 or float16" if request.gpu is not None else "float32, bfloat16 or float16"
         return TypeError(f"attention: argument 'q': expected dtype {dtypes}, got {request.dtype}")

@@ -31,10 +31,13 @@ constexpr int kPairLanes = 2 * kLanes;
 constexpr bool kRowPairs =
     kPaired && !Traits::has_query_transform && HEAD_DIM_QK % kPairLanes == 0 && HEAD_DIM_VO % kPairLanes == 0;
 constexpr int kRowLanes = kRowPairs ? kPairLanes : kLanes;  // elements of a vector
+// Head dims of whole vectors; elements past those of the tensors are 0.
+constexpr int kRowDimQK = round_up(HEAD_DIM_QK, kRowLanes);
+constexpr int kRowDimVO = round_up(HEAD_DIM_VO, kRowLanes);
 
 // Vectors of an output row whose sums are in registers at the same time.
 constexpr int largest_divisor(int n, int most) { return n % most == 0 ? most : largest_divisor(n, most - 1); }
-constexpr int kValueVectors = largest_divisor(HEAD_DIM_VO / kRowLanes, kRows / 2 / (kRowPairs ? 2 : 1));
+constexpr int kValueVectors = largest_divisor(kRowDimVO / kRowLanes, kRows / 2 / (kRowPairs ? 2 : 1));
 
 // Rows [first, first + rows) of a sequence, for each of the KV heads [kv_head, kv_head + heads), over the keys [k0,
 // k1), which are share number `split`. Row r is query r / group of head r % group of those that share the KV head.
@@ -70,25 +73,29 @@ struct Prefetcher {
 // A row's output and state over the keys so far. If pairs are multiplied, the even elements of a vector of `out` lie
 // before its odd ones.
 struct PartialRow {
-  alignas(64) float out[HEAD_DIM_VO];
+  alignas(64) float out[kRowDimVO];
   float row_max, row_sum;
 };
 
 struct RowsScratch {
-  alignas(64) float q[kMaxRows][HEAD_DIM_QK];  // bfloat16 if pairs are multiplied
+  alignas(64) float q[kMaxRows][kRowDimQK];  // bfloat16 if pairs are multiplied
   PartialRow state[kMaxRows];
   float weights[kQueries][TILE_KEYS];  // first the logits
   bfloat16 rounded[kQueries][TILE_KEYS];
 };
 
-// Loads one vector of a row: floats, or pairs in the place of floats.
-template <typename Storage>
-DM_INLINE FloatV load_row(const Storage* from) {
+// Loads the vector of a row that begins at its element d: floats, or pairs in the place of floats.
+template <int kDim>
+DM_INLINE FloatV load_row(const DType* from, [[maybe_unused]] int d) {
   FloatV x;
-  if constexpr (kRowPairs)
+  if constexpr (kRowPairs) {
     __builtin_memcpy(&x, from, sizeof x);
-  else
+  } else if (kDim % kLanes == 0 || d + kLanes <= kDim) {
     convert<kLanes>(reinterpret_cast<float*>(&x), from);
+  } else {
+    x = 0.f;
+    convert<kDim % kLanes>(reinterpret_cast<float*>(&x), from);
+  }
   return x;
 }
 
@@ -114,10 +121,10 @@ inline void multiply_rows(RowsScratch& s, int r0, const DType* k, int64_t stride
     next.prefetch_lines(kAtOnce * HEAD_DIM_QK * static_cast<int>(sizeof(DType)) / 64);
     RawFloat sums[kQueries * kAtOnce] = {};
     DM_NO_UNROLL
-    for (int d = 0; d < HEAD_DIM_QK; d += kRowLanes) {
+    for (int d = 0; d < kRowDimQK; d += kRowLanes) {
       FloatV key[kAtOnce];
       DM_UNROLL
-      for (int i = 0; i < kAtOnce; ++i) key[i] = load_row(rows[i] + d);
+      for (int i = 0; i < kAtOnce; ++i) key[i] = load_row<HEAD_DIM_QK>(rows[i] + d, d);
       DM_UNROLL
       for (int r = 0; r < kQueries; ++r) {
         const FloatV query = FloatV::load(s.q[r0 + r] + d * kLanes / kRowLanes);
@@ -184,6 +191,7 @@ inline int dim_of(int i) {
 __attribute__((cold, noinline)) inline void add_nonfinite_values(RowsScratch& s, int r, float* out, const DType* v,
                                                                  int64_t stride, int keys, float rescale, int first,
                                                                  int last) {
+  if constexpr (kRowDimVO > HEAD_DIM_VO) last = dm::math::min(last, HEAD_DIM_VO);
   for (int i = first; i < last; ++i) {
     out[i] *= rescale;
     for (int c = 0; c < keys; ++c) {
@@ -197,7 +205,7 @@ __attribute__((cold, noinline)) inline void add_nonfinite_values(RowsScratch& s,
 inline void add_values(RowsScratch& s, PartialRow* states, const DType* v, int64_t stride, int keys,
                        const float* rescale, Prefetcher& next) {
   constexpr int kSums = kValueVectors * kRowLanes / kLanes;
-  for (int d = 0; d < HEAD_DIM_VO; d += kSums * kLanes) {
+  for (int d = 0; d < kRowDimVO; d += kSums * kLanes) {
     RawFloat sums[kQueries][kSums] = {};
     const DType* row = v + d;
     DM_NO_UNROLL
@@ -206,11 +214,13 @@ inline void add_values(RowsScratch& s, PartialRow* states, const DType* v, int64
       if (d == 0) next.prefetch_lines(kRowLanes / kLanes * HEAD_DIM_VO * static_cast<int>(sizeof(DType)) / 64);
       DM_UNROLL
       for (int j = 0; j < kValueVectors; ++j) {
-        const FloatV x = load_row(row + j * kRowLanes);
+        const FloatV x = load_row<HEAD_DIM_VO>(row + j * kRowLanes, d + j * kRowLanes);
         if constexpr (kRowPairs) {
           // Pairs of two keys. The last key may have no second one: its own row takes that place, with weight 0.
           typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
-          const Bits first = Bits(x.raw), second = Bits(load_row(row + (c + 1 < keys) * stride + j * kRowLanes).raw);
+          const Bits first = Bits(x.raw),
+                     second = Bits(
+                         load_row<HEAD_DIM_VO>(row + (c + 1 < keys) * stride + j * kRowLanes, d + j * kRowLanes).raw);
           value[2 * j] = FloatV(RawFloat((first & 0xffffu) | second << 16));
           value[2 * j + 1] = FloatV(RawFloat(first >> 16 | (second & 0xffff0000u)));
         } else {
@@ -262,6 +272,7 @@ inline void start_rows(Sequence& seq, RowsScratch& s, const RowsTask& task, int 
     if constexpr (kRowPairs) __builtin_memcpy(to, q, sizeof(DType) * HEAD_DIM_QK);
     for (int d = 0; !kRowPairs && d < HEAD_DIM_QK; ++d)
       to[d] = dm::hooks::query_transform(seq.variant, p, static_cast<float>(q[d]));
+    for (int d = HEAD_DIM_QK; d < kRowDimQK; ++d) to[d] = 0.f;
     dm::RowState<float> state{kLowest, 0.f};
     if (task.split == 0) state = initial_state<float>(seq, row.qo_idx, row.head);
     PartialRow& unfinished = s.state[base + r];

@@ -17,7 +17,7 @@ namespace DIMORPH_CASE {
 
 // logits[key][query] = sum over d of k[key][d] * q[d][query]
 inline void multiply_qk(Scratch& s, const QueryBlock& block) {
-  constexpr int kCells = HEAD_DIM_QK / kCellElements;
+  constexpr int kCells = kDimQK / kCellElements;
   for (int c = block.first; c < block.last; c += kRows) {
     RawFloat sums[kRows][kVectors] = {};
     for (int part = 0; part < kQueryParts; ++part)

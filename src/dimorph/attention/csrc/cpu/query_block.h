@@ -21,8 +21,8 @@ struct QueryBlock {
   // The keys [first, last) that the block needs of the current tile, and whether they must be masked.
   int first, last;
   bool masked;
-  float* q;        // cells [kQueryParts][HEAD_DIM_QK / kCellElements][kBlockQueries]
-  float* out;      // [HEAD_DIM_VO][kBlockQueries], not normalised
+  float* q;        // cells [kQueryParts][kDimQK / kCellElements][kBlockQueries]
+  float* out;      // [kDimVO][kBlockQueries], not normalised
   float* row_max;  // [kBlockQueries]
   float* row_sum;  // [kBlockQueries]
   // The same for tiles that were folded away.
@@ -33,16 +33,16 @@ struct QueryBlock {
 
 // The working memory of a thread.
 struct Scratch {
-  alignas(64) float q[kMaxBlocks][kQueryParts * HEAD_DIM_QK / kCellElements * kBlockQueries];
-  float out[kMaxBlocks][HEAD_DIM_VO * kBlockQueries];
+  alignas(64) float q[kMaxBlocks][kQueryParts * kDimQK / kCellElements * kBlockQueries];
+  float out[kMaxBlocks][kDimVO * kBlockQueries];
   float row_max[kMaxBlocks][kBlockQueries];
   float row_sum[kMaxBlocks][kBlockQueries];
-  float folded_out[kMaxBlocks][HEAD_DIM_VO * kBlockQueries];
+  float folded_out[kMaxBlocks][kDimVO * kBlockQueries];
   float folded_row_max[kMaxBlocks][kBlockQueries];
   float folded_row_sum[kMaxBlocks][kBlockQueries];
   float weights[TILE_KEYS * kBlockQueries];  // logits [key][query], then weights in cells [key / kCellElements][query]
-  float keys[TILE_KEYS * HEAD_DIM_QK / kCellElements];    // cells, [key][HEAD_DIM_QK / kCellElements]
-  float values[TILE_KEYS * HEAD_DIM_VO / kCellElements];  // cells, [HEAD_DIM_VO / kRows][key / kCellElements][kRows]
+  float keys[TILE_KEYS * kDimQK / kCellElements];    // cells, [key][kDimQK / kCellElements]
+  float values[TILE_KEYS * kDimVO / kCellElements];  // cells, [kDimVO / kRows][key / kCellElements][kRows]
   bool finite[TILE_KEYS];  // whether the values of each key are finite; set only if some are not
 };
 
@@ -64,11 +64,15 @@ inline void load_query(Sequence& seq, const QueryBlock& block, int lane, const D
   const auto element = [&](int i) {
     return dm::hooks::query_transform(seq.variant, p, static_cast<float>(q[i])) * scale;
   };
+  for (int part = 0; kDimQK > HEAD_DIM_QK && part < kQueryParts; ++part)
+    block.q[((part + 1) * kDimQK / kCellElements - 1) * kBlockQueries + lane] = 0.f;
   if constexpr (!kPaired) {
-    for (int d = 0; d < HEAD_DIM_QK; d += 16) {
+    constexpr int kWhole = HEAD_DIM_QK / 16 * 16;
+    for (int d = 0; d < kWhole; d += 16) {
       DM_UNROLL
       for (int i = d; i < d + 16; ++i) block.q[i * kBlockQueries + lane] = element(i);
     }
+    for (int i = kWhole; i < HEAD_DIM_QK; ++i) block.q[i * kBlockQueries + lane] = element(i);
   } else if constexpr (kQueryParts == 1) {
     const uint32_t flip = scale < 0.f ? 0x80008000u : 0u;
     for (int i = 0; i < HEAD_DIM_QK / 2; ++i) {
@@ -77,12 +81,18 @@ inline void load_query(Sequence& seq, const QueryBlock& block, int lane, const D
       pair ^= flip;
       __builtin_memcpy(block.q + i * kBlockQueries + lane, &pair, sizeof pair);
     }
+    if constexpr (HEAD_DIM_QK % 2) {
+      uint16_t last;
+      __builtin_memcpy(&last, q + HEAD_DIM_QK - 1, sizeof last);
+      last = static_cast<uint16_t>(last ^ flip);
+      __builtin_memcpy(block.q + HEAD_DIM_QK / 2 * kBlockQueries + lane, &last, sizeof last);
+    }
   } else {
     for (int i = 0; i < HEAD_DIM_QK; ++i) {
       float x = element(i);
       for (int part = 0; part < kQueryParts; ++part) {
         const bfloat16 rounded{x};
-        float* cells = block.q + (part * HEAD_DIM_QK / kCellElements + i / kCellElements) * kBlockQueries + lane;
+        float* cells = block.q + (part * kDimQK / kCellElements + i / kCellElements) * kBlockQueries + lane;
         reinterpret_cast<bfloat16*>(cells)[i % kCellElements] = rounded;
         x -= static_cast<float>(rounded);
       }
@@ -97,7 +107,7 @@ __attribute__((cold)) inline void init_block(Sequence& seq, const QueryBlock& bl
     load_query(seq, block, r, q);
     if (r < block.rows - 1) q += p.q_strides.row;  // lanes past the last query repeat it
   }
-  for (int i = 0; i < HEAD_DIM_VO * kBlockQueries; i += kLanes) FloatV(0.f).store(block.out + i);
+  for (int i = 0; i < kDimVO * kBlockQueries; i += kLanes) FloatV(0.f).store(block.out + i);
   for (int j = 0; j < kVectors; ++j) {
     const auto row = initial_state<FloatV>(seq, query_indices(block, j), block.head);
     row.max.store(block.row_max + j * kLanes);
@@ -126,6 +136,16 @@ __attribute__((cold)) inline void fold(const QueryBlock& block, float scale, boo
   }
 }
 
+// Stores the kCount elements from `i` on of row r.
+template <int kCount>
+DM_INLINE void store_cell(const QueryBlock& block, int r, DType* out, int i) {
+  const float* cell = block.out + i / kCellElements * kBlockQueries + r;
+  if constexpr (kPaired)
+    __builtin_memcpy(out + i, cell, kCount * sizeof(DType));  // the lower half first
+  else
+    out[i] = static_cast<DType>(*cell);
+}
+
 __attribute__((cold)) inline void finish_block(Sequence& seq, const QueryBlock& block) {
   const Params& p = seq.params;
   for (int j = 0; j < kVectors; ++j) {
@@ -143,22 +163,21 @@ __attribute__((cold)) inline void finish_block(Sequence& seq, const QueryBlock& 
   }
   DType* out = seq.out + block.q0 * p.out_strides.row + block.head * p.out_strides.head;
   if constexpr (kPaired) {
-    for (int i = 0; i < HEAD_DIM_VO / 2 * kBlockQueries; i += kLanes) {
+    for (int i = 0; i < kDimVO / 2 * kBlockQueries; i += kLanes) {
       const float* even = block.out + i / kBlockQueries * 2 * kBlockQueries + i % kBlockQueries;
       make_pairs(FloatV::load(even), FloatV::load(even + kBlockQueries)).store(block.out + i);
     }
   }
-  for (int r = 0; r < block.rows; ++r, out += p.out_strides.row)
-    for (int d = 0; d < HEAD_DIM_VO; d += 16) {
+  constexpr int kWhole = HEAD_DIM_VO / 16 * 16;
+  for (int r = 0; r < block.rows; ++r, out += p.out_strides.row) {
+    for (int d = 0; d < kWhole; d += 16) {
       DM_UNROLL
-      for (int i = d; i < d + 16; i += kCellElements) {
-        const float* cell = block.out + i / kCellElements * kBlockQueries + r;
-        if constexpr (kPaired)
-          __builtin_memcpy(out + i, cell, sizeof *cell);
-        else
-          out[i] = static_cast<DType>(*cell);
-      }
+      for (int i = d; i < d + 16; i += kCellElements) store_cell<kCellElements>(block, r, out, i);
     }
+    for (int i = kWhole; i + kCellElements <= HEAD_DIM_VO; i += kCellElements)
+      store_cell<kCellElements>(block, r, out, i);
+    if constexpr (HEAD_DIM_VO % kCellElements) store_cell<1>(block, r, out, HEAD_DIM_VO - 1);
+  }
 }
 
 }  // namespace DIMORPH_CASE

@@ -33,13 +33,19 @@ constexpr int kRows = 4;
 #endif
 constexpr int kVectors = 3;
 constexpr int kBlockQueries = kVectors * kLanes;  // queries that are computed together
+// Head dims in tiles and blocks: of whole cells, and of whole rows of the micro-kernel. What a tensor's row does not
+// have is 0 there; beyond a row nothing is read or written, as it may be another tensor's.
+constexpr int round_up(int n, int step) { return (n + step - 1) / step * step; }
+constexpr int kDimQK = round_up(HEAD_DIM_QK, kCellElements);
+constexpr int kDimVO = round_up(HEAD_DIM_VO, kRows);
 // Tiles of keys after which the sums of a block are folded away (fold in query_block.h). For 65,536 keys a result then
 // has 32 + 32 roundings and not 1024.
 constexpr int kFoldTiles = 2048 / TILE_KEYS;
 // Blocks of queries that share one copy of a tile of keys and values. A copy costs 1/24 of the work of one block, more
 // if it comes from the L3 cache, so up to 16 blocks share it. Their queries and outputs must fit the L2 cache.
-constexpr int kBlockBytes = 4 * kBlockQueries * (HEAD_DIM_QK + HEAD_DIM_VO);
+constexpr int kBlockBytes = 4 * kBlockQueries * (kDimQK + kDimVO);
 constexpr int kMaxBlocks = dm::math::min(16, 768 * 1024 / kBlockBytes);
+static_assert(kMaxBlocks > 0, "head dims for which one block fits the L2 cache");
 
 // sums[i][j] += sum over steps s of rows[i * kRowStride + s * kStepStride] * columns[s * kBlockQueries + j * kLanes +
 // lane], all in cells.
@@ -91,31 +97,46 @@ DM_INLINE void convert(float* to, const half* from) {
 // Copies `count` rows of keys to a contiguous tile, which the products read in one direction and at constant strides.
 // Read in place, rows that lie a power of two apart would fall into few cache sets.
 inline void load_keys(float* tile, const DType* rows, int64_t stride, int count) {
-  for (int r = 0; r < count; ++r, rows += stride, tile += HEAD_DIM_QK / kCellElements) {
+  constexpr int kTail = HEAD_DIM_QK % kLanes, kWhole = HEAD_DIM_QK - kTail;
+  for (int r = 0; r < count; ++r, rows += stride, tile += kDimQK / kCellElements) {
     if constexpr (kPaired) {
+      if constexpr (kDimQK > HEAD_DIM_QK) tile[kDimQK / kCellElements - 1] = 0.f;
       __builtin_memcpy(tile, rows, 2 * HEAD_DIM_QK);
     } else {
-      for (int d = 0; d < HEAD_DIM_QK; d += kLanes) convert<kLanes>(tile + d, rows + d);
+      for (int d = 0; d < kWhole; d += kLanes) convert<kLanes>(tile + d, rows + d);
+      convert<kTail>(tile + kWhole, rows + kWhole);
     }
   }
 }
 
-// Copies `count` rows of values to panels of cells [HEAD_DIM_VO / kRows][TILE_KEYS / kCellElements][kRows]. In a pair
-// with only one key, the other value is 0.
+// Copies `count` rows of values to panels of cells [kDimVO / kRows][TILE_KEYS / kCellElements][kRows]. In a pair with
+// only one key, the other value is 0.
 inline void load_values(float* tile, const DType* rows, int64_t stride, int count) {
+  constexpr int kTail = HEAD_DIM_VO % kRows;
   for (int r = 0; r < count; r += kCellElements, rows += kCellElements * stride, tile += kRows)
-    for (int d = 0; d < HEAD_DIM_VO; d += kRows) {
+    for (int d = 0; d < kDimVO; d += kRows) {
+      const bool whole = !kTail || d + kRows <= HEAD_DIM_VO;
       float* cells = tile + d / kRows * kRows * (TILE_KEYS / kCellElements);
       if constexpr (kPaired) {
         typedef uint16_t Row __attribute__((vector_size(2 * kRows)));
         typedef uint32_t Pairs __attribute__((vector_size(4 * kRows)));
+        const auto copy = [&](Row& to, const DType* from) {
+          if (whole)
+            __builtin_memcpy(&to, from, sizeof to);
+          else
+            __builtin_memcpy(&to, from, 2 * kTail);
+        };
         Row first, second = {};
-        __builtin_memcpy(&first, rows + d, sizeof first);
-        if (r + 1 < count) __builtin_memcpy(&second, rows + stride + d, sizeof second);
+        if (!whole) first = second;
+        copy(first, rows + d);
+        if (r + 1 < count) copy(second, rows + stride + d);
         const Pairs pairs = __builtin_convertvector(first, Pairs) | __builtin_convertvector(second, Pairs) << 16;
         __builtin_memcpy(cells, &pairs, sizeof pairs);
-      } else {
+      } else if (whole) {
         convert<kRows>(cells, rows + d);
+      } else {
+        for (int i = kTail; i < kRows; ++i) cells[i] = 0.f;
+        convert<kTail>(cells, rows + d);
       }
     }
 }
