@@ -131,6 +131,15 @@ MISTAKES: dict[str, Mistake] = {
     "std::string parameter": _mistake(
         ENTRY, _SIGNATURE, _SIGNATURE.replace("(", "(const std::string& mode, "), "string", "Str"
     ),
+    "std::string parameter whose header is included": Mistake(
+        (
+            (ENTRY, "#include <dimorph/entry.h>", "#include <dimorph/entry.h>\n#include <string>"),
+            (ENTRY, _SIGNATURE, _SIGNATURE.replace("(", "(std::string mode, ")),
+        ),
+        (ENTRY, "std::string mode"),
+        "got std::string",
+        "dimorph::Str",
+    ),
     "std::vector parameter": _mistake(
         ENTRY, _SIGNATURE, _SIGNATURE.replace("(", "(std::vector<int> sizes, "), "vector", "Tensor|tensor"
     ),
@@ -152,7 +161,7 @@ MISTAKES: dict[str, Mistake] = {
         ENTRY,
         _SIGNATURE,
         f"struct Pair {{ int a, b; }};\n{_SIGNATURE.replace('Extra', 'Optional<Pair> pair, Extra')}",
-        r"Optional<Pair>",
+        "got Pair",
         "Tensor",
         at="Optional<Pair>",
     ),

@@ -1,4 +1,4 @@
-"""The author's sources of a unit, for messages about them."""
+"""The author's sources of a unit, and messages about them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,30 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimorph.plan.unit import INCLUDE, Unit
-from dimorph.source.cpp_text import Function, blanked, functions, line_of
+from dimorph.source.cpp_text import blanked, line_of
 from dimorph.toolchain.diagnostics import Place
+
+if TYPE_CHECKING:
+    from dimorph.source.cpp_functions import Function
+
+_OURS = f"{INCLUDE}/"
+
+
+class Lesson(NamedTuple):
+    """An explanation of a mistake.
+
+    Attributes:
+        cause: what is wrong.
+        cure: how to mend it.
+        place: where it is; None: where the compiler found it.
+    """
+
+    cause: str
+    cure: str
+    place: Place | None = None
 
 
 class Author:
@@ -29,7 +49,7 @@ class Author:
     def paths(self) -> tuple[str, ...]:
         """The paths of the sources, the unit's own first."""
         own = [str(self.unit.kernel.root / name) for name in self.unit.names]
-        others = [source.path for source in self.unit.sources if not Path(source.path).is_relative_to(INCLUDE)]
+        others = [source.path for source in self.unit.sources if not source.path.startswith(_OURS)]
         return tuple(dict.fromkeys([*own, *others]))
 
     def text(self, path: str) -> str:
@@ -84,6 +104,20 @@ class Author:
 
     def functions(self) -> Iterator[tuple[Function, Place]]:
         """Yield the functions that the unit's own sources define, with their places."""
+        from dimorph.source.cpp_functions import functions  # here, because few builds need it
+
         for path in [str(self.unit.kernel.root / name) for name in self.unit.names]:
             for function in functions(self.code(path)):
                 yield function, Place(path, line_of(self.code(path), function.start))
+
+    def lines(self, place: Place, lesson: Lesson) -> list[str]:
+        """Return the lines of a message that explains a mistake at a place."""
+        told = [f"{place.file}:{place.line}: error: {lesson.cause}"]
+        if quoted := self.line(place):
+            told.append(f"  {quoted}")
+        return [*told, lesson.cure]
+
+
+def message(lines: Iterable[str]) -> str:
+    """Return the lines of a message as one text, which can be printed whatever bytes paths and sources hold."""
+    return "\n  ".join(lines).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

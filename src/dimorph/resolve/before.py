@@ -5,16 +5,30 @@ from __future__ import annotations
 import re
 from keyword import iskeyword
 
-from dimorph.resolve.author import Author
-from dimorph.resolve.mistakes import Lesson
+from dimorph.errors import BuildError
+from dimorph.plan.unit import Unit
+from dimorph.resolve.author import Author, Lesson, message
 from dimorph.source.cpp_text import line_of
 from dimorph.toolchain.diagnostics import Place
 
-_EXPORT = re.compile(r"\bDIMORPH_EXPORT\s*\(([^()]*)\)")
-_RAISES = re.compile(r"\bDIMORPH_(?:CHECK|CHECK_TYPE|RAISE)\b|\btry\b")
+# Every build asks this module, so expressions are compiled only for a text that gives reason to.
+_EXPORT = r"\bDIMORPH_EXPORT\s*\(([^()]*)\)"
+_RAISES = r"\bDIMORPH_(?:CHECK|CHECK_TYPE|RAISE)\b|\btry\b"
 
 
-def mistake(author: Author) -> Lesson | None:
+def check(unit: Unit) -> None:
+    """Refuse sources with a mistake that would compile.
+
+    Raises:
+        BuildError: there is one; the message names its place, the cause and the cure.
+    """
+    author = Author(unit)
+    if lesson := _mistake(author):
+        lines = author.lines(lesson.place or author.top(), lesson)
+        raise BuildError(message([*lines, f"before compiling {unit.label}"]), context=unit.label)
+
+
+def _mistake(author: Author) -> Lesson | None:
     """Return the explanation of a mistake in the sources of a unit; None if there is none that is certain."""
     if author.unit.kind == "entry" and author.unit.kernel.case:
         return _exports(author)
@@ -23,8 +37,12 @@ def mistake(author: Author) -> Lesson | None:
 
 def _exports(author: Author) -> Lesson | None:
     """Explain an entry that exports nothing, or something that Python cannot name."""
+    exports = author.unit.exports
+    mentions = author.text(author.main).count("DIMORPH_EXPORT")
+    if exports and len(exports) == mentions and not any(map(iskeyword, exports)):
+        return None
     code = author.code(author.main)
-    if not author.unit.exports and not author.find(r"\bDIMORPH_EXPORT\b"):
+    if not exports and not author.find(r"\bDIMORPH_EXPORT\b"):
         defined = [(function.name, place) for function, place in author.functions()]
         name, place = defined[-1] if defined else ("name", author.top())
         return Lesson(
@@ -32,7 +50,7 @@ def _exports(author: Author) -> Lesson | None:
             f"write DIMORPH_EXPORT({name}) after the function",
             place,
         )
-    for match in _EXPORT.finditer(code):
+    for match in re.finditer(_EXPORT, code):
         name = match[1].strip()
         place = Place(author.main, line_of(code, match.start()))
         if not re.fullmatch(r"\w+", name):
@@ -49,13 +67,13 @@ def _noexcept(author: Author) -> Lesson | None:
         return None
     for function, place in author.functions():
         code = author.code(place.file)
-        raising = _RAISES.search(code, function.body, function.end)
+        raising = re.search(_RAISES, code[function.body : function.end])
         if raising is None or raising[0] == "try" or not re.search(r"\bnoexcept\b(?!\s*\()", function.after):
             continue
         return Lesson(
             f"{raising[0]} raises in {function.name!r}, which is noexcept, so the process would end",
             f"remove noexcept from {function.name!r}, or check in the entry",
-            Place(place.file, line_of(code, raising.start())),
+            Place(place.file, line_of(code, function.body + raising.start())),
         )
     return None
 
@@ -67,8 +85,8 @@ def _unread(author: Author) -> Lesson | None:
             continue
         header = str(variant.root / variant.header)
         for param in variant.params:
-            read = re.compile(rf"(?:\.|->)\s*{param.name}\b")
-            if any(read.search(author.text(path)) for path in (header, *author.paths)):
+            texts = [author.text(path) for path in (header, *author.paths)]
+            if any(f".{param.name}" in text or f"->{param.name}" in text for text in texts):
                 continue
             there = author.find(rf"\bstruct\s+{variant.struct}\b") or Place(header, 1)
             return Lesson(

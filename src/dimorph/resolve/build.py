@@ -17,7 +17,8 @@ from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
-from dimorph.resolve import refused, warned
+from dimorph.resolve import warned
+from dimorph.resolve.before import check
 from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.notice import Notice
 from dimorph.resolve.read_list import Recorder, prepare, stamps_of
@@ -182,7 +183,7 @@ def _build_in(store: Store, job: Job, key: str, shared: _Shared) -> Artifact:
 def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> tuple[dict[str, Path], str, Recorder]:
     """Compile in `work`; return the artifact's files by name, the compiler's output, and what it read."""
     unit, compiler, settings, memo = job.unit, shared.compiler, shared.settings, store.toolchain_dir()
-    refused.check(unit)
+    check(unit)
     generated, output = work / "generated", work / f"{unit.kind}{compiler.suffix(job.target)}"
     generated.mkdir()
     header = generated / header_name(unit.kernel)
@@ -212,7 +213,9 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
     listed, rest = listing.read(work, done.output)
     done = replace(done, output=rest)
     if done.exit_code != 0:
-        raise refused.error(done, unit, compiler)
+        from dimorph.resolve.refused import refusal  # here, because few builds need it and what it imports
+
+        raise refusal(done, unit, compiler)
     if fault := products.fault(output, job.target):
         raise BuildError(
             f"{unit.label}: {fault}\n  with {command[0]}, which reported success\n{done.output.rstrip()}",

@@ -8,26 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
-from dimorph.resolve.author import Author
+from dimorph.resolve.author import Author, Lesson
 from dimorph.source.config_header import header_name
-from dimorph.toolchain.diagnostics import Finding, Place
-
-
-class Lesson(NamedTuple):
-    """An explanation of a mistake.
-
-    Attributes:
-        cause: what is wrong.
-        cure: how to mend it.
-        place: where it is; None: where the compiler found it.
-    """
-
-    cause: str
-    cure: str
-    place: Place | None = None
-
+from dimorph.toolchain.diagnostics import Place
+from dimorph.toolchain.findings import Finding
 
 # A name that a compiler does not know, in the words of GCC, clang and NVIDIA's compilers.
 _UNKNOWN = re.compile(
@@ -108,9 +93,8 @@ def _static_assertion(finding: Finding, author: Author) -> Lesson | None:
     # GCC names no line of a case but that of its include of case.h.
     names = [exported[1]] if exported else author.unit.kernel.functions if line.startswith("#include") else []
     place = next((at for one, at in author.functions() if one.name in names), None)
-    given = re.search(
-        r"(?:Parameter|Result|type_tag)\w*(?:<\d+, ?|<|\(.*with T = )(.*?)(?:>'|\]|, class>)", finding.text
-    )
+    # The type is an argument of a template of Dimorph's, in GCC's words or in clang's.
+    given = re.search(r"(?:Parameter|Result|type_tag|from_any)(?:<|\(.*with T = )(.*?)(?:>'|[\];])", finding.text)
     if given is None:
         return Lesson(cause, cure, place)
     return Lesson(f"{cause}, got {_short(given[1])}", _cure_of(given[1], cure), place)

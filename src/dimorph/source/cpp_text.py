@@ -1,10 +1,9 @@
-"""Functions on C++ text: remove comments, find functions and their parameters, write macros of several lines."""
+"""Functions on C++ text: remove comments, read parameter lists, write macros of several lines."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 # Literals are matched first, so that a comment mark inside one is left alone; numbers too, because the quotes between
 # their digits begin no character, and raw strings, because a quote does not end them.
@@ -72,65 +71,14 @@ def parameter_list(text: str, function: str) -> str | None:
     return ",".join(names)
 
 
-class Function(NamedTuple):
-    """A function that a text defines.
-
-    Attributes:
-        name: its name.
-        start: the position of its name in the text.
-        after: what stands between its parameters and its body, e.g. `noexcept`.
-        body: the position of its body's first brace.
-        end: the position behind its body's last brace.
-    """
-
-    name: str
-    start: int
-    after: str
-    body: int
-    end: int
-
-
-_DEFINES = re.compile(r"(?<=[\s&*>])([A-Za-z_]\w*)\s*\(")
-_NO_FUNCTIONS = frozenset(("if", "for", "while", "switch", "catch"))
-_BEFORE_BODY = re.compile(r"(?:\s|const|override|final|noexcept(?:\s*\([^()]*\))?|->[\w\s:<>&*]+)*")
-
-
 def blanked(text: str) -> str:
     """Return C++ text of the same length whose comments and literals are blanks, so that positions stay."""
     return _TOKENS.sub(lambda m: m[0] if m[0][0].isdigit() else re.sub(r"[^\n]", " ", m[0]), text)
 
 
-def functions(code: str) -> Iterator[Function]:
-    """Yield the functions that a text from `blanked` defines; those in the bodies of others are left out.
-
-    It is for messages and for advice: unusual definitions may be missed.
-    """
-    at = 0
-    while match := _DEFINES.search(code, at):
-        at = match.end()
-        closing = _closing(code, match.end() - 1, "()")
-        opening = code.find("{", closing)
-        after = code[closing:opening]
-        if match[1] in _NO_FUNCTIONS or opening < 0 or not _BEFORE_BODY.fullmatch(after):
-            continue
-        end = _closing(code, opening, "{}")
-        yield Function(match[1], match.start(), after, opening, end)
-        at = end
-
-
 def line_of(text: str, position: int) -> int:
     """Return the number of the line that a position is in, from 1."""
     return text.count("\n", 0, position) + 1
-
-
-def _closing(code: str, opening: int, pair: str) -> int:
-    """Return the position behind the bracket that closes the one at `opening`; the end of the text if none does."""
-    depth = 0
-    for match in re.compile(f"[{re.escape(pair)}]").finditer(code, opening):
-        depth += 1 if match[0] == pair[0] else -1
-        if depth == 0:
-            return match.end()
-    return len(code)
 
 
 def macro(head: str, body: Sequence[str]) -> list[str]:

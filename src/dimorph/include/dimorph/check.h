@@ -29,6 +29,7 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
   return false;
 }
 
+#if !defined(DIMORPH_ENTRY)  // no exported function is noexcept, so entries need not compile it
 // Ends the process for an error that leaves a noexcept function, with the message that would be lost.
 [[noreturn]] inline void end_with_message() {
   try {
@@ -40,17 +41,20 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
   }
   abort();
 }
+#endif
 
-[[noreturn]] __attribute__((cold, noinline, format(printf, 2, 3))) inline void raise(ErrorKind kind, const char* format,
-                                                                                     ...) {
+[[noreturn]]
+__attribute__((cold, noinline, format(printf, 2, 3))) inline void raise(ErrorKind kind, const char* format, ...) {
   Error error;
   error.kind = kind;
   va_list args;
   va_start(args, format);
   vsnprintf(error.text, sizeof error.text, format, args);
   va_end(args);
+#if !defined(DIMORPH_ENTRY)
   // The handler of this shared object, whose C++ library is its own.
   std::set_terminate(end_with_message);
+#endif
   throw error;
 }
 

@@ -143,6 +143,15 @@ inline bool lies_on(const Optional<Elements<T>>& elements, Device device, const 
   return !elements || lies_on(*elements, device, place, sink);
 }
 
+// Any type that has no function of its own.
+template <typename T>
+inline bool from_any(const TVMFFIAny&, T&, const ArgumentPlace&, ErrorSink*) {
+  static_assert(__is_same(T, void),
+                "an exported function has a parameter that no value from Python becomes: take ConstTensor, Tensor, "
+                "dimorph::Str, bool, a number, Optional<T> of these, or Extra at the end");
+  return false;
+}
+
 inline bool from_any(const TVMFFIAny& any, bool& out, const ArgumentPlace& place, ErrorSink* sink) {
   if (any.type_index != kTVMFFIBool) return wrong_type(any, place, "a bool", sink);
   out = any.v_int64 != 0;

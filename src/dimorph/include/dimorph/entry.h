@@ -1,5 +1,8 @@
 // The header for entries: conversion of arguments, dispatch to cases, and the line that exports a function.
 #pragma once
+#define DIMORPH_HOST 1
+#define DIMORPH_ENTRY 1
+
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -9,9 +12,6 @@
 #include "dispatch.h"
 #include "result.h"
 #include "tensor.h"
-
-#define DIMORPH_HOST 1
-#define DIMORPH_ENTRY 1
 
 namespace dimorph {
 namespace detail {
@@ -234,24 +234,15 @@ constexpr bool is_read_only(T*) {
 constexpr bool is_read_only(ConstTensor*) { return true; }
 constexpr bool is_read_only(Optional<ConstTensor>*) { return true; }
 
-// Whether from_any, to_any take the type; and whether arguments and results of type T pass between Python and C++.
-template <typename T, typename = bool>
-constexpr bool comes = false;
-template <typename T>
-constexpr bool
-    comes<T, decltype(from_any(*static_cast<const TVMFFIAny*>(nullptr), *static_cast<T*>(nullptr),
-                               *static_cast<const ArgumentPlace*>(nullptr), static_cast<ErrorSink*>(nullptr)))> = true;
+// Whether results of type T go to Python.
 template <typename T, typename = void>
-constexpr bool goes = __is_same(T, void);
+constexpr bool goes = false;
 template <typename T>
 constexpr bool goes<T, decltype(to_any(static_cast<T (*)()>(nullptr)(), static_cast<TVMFFIAny*>(nullptr)))> = true;
-
-template <typename T>
-constexpr bool is_argument = comes<T>;
-template <typename T>
-constexpr bool is_argument<Optional<T>> = is_argument<T>;
 template <typename T>
 constexpr bool is_result = goes<T>;
+template <>
+constexpr bool is_result<void> = true;
 template <typename T>
 constexpr bool is_result<Optional<T>> = is_result<T>;
 template <typename... Ts>
@@ -267,9 +258,6 @@ constexpr bool is_written<const T&> = false;
 // The checks of a signature. Their texts are "cause: cure"; compilers name the type of the parameter or result.
 template <typename T>
 struct Parameter {
-  static_assert(is_argument<value_t<T>>,
-                "an exported function has a parameter that no value from Python becomes: take ConstTensor, Tensor, "
-                "dimorph::Str, bool, a number, Optional<T> of these, or Extra at the end");
   static_assert(!is_written<T>,
                 "what an exported function writes into a parameter T& is lost: take it by value, and "
                 "return the result");
