@@ -63,9 +63,10 @@ class ToolchainError(DimorphError, RuntimeError):
 
 
 class BuildError(DimorphError, RuntimeError):
-    """A compile that failed, or whose sources changed while it ran.
+    """A compile that failed, sources that would compile to a mistake, or sources that changed meanwhile.
 
-    The message of a rejected source begins with the compiler's first error, at its file and line: correct the source.
+    The message about a refused source begins with its file and line, says what is wrong and where known how to mend it,
+    and has at most six lines; `output` has all that the compiler printed.
 
     Attributes:
         command: the compiler's command line, as a list of arguments.
