@@ -322,3 +322,19 @@ def test_a_mask_of_other_dimensions_is_refused(mask: torch.Tensor) -> None:
     q = torch.zeros((8, 2, 8, 32))
     with pytest.raises(ValueError, match="argument 'attention_mask': expected 4 dimensions"):
         interface.attention_forward(Layer(), q, q, q, mask)
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype"), [(llama, torch.bfloat16), (llama, torch.float16), (gpt_oss, torch.bfloat16)]
+)
+def test_autocast(make: Any, dtype: torch.dtype) -> None:
+    """Rotary embeddings leave queries and keys in float32 there, and values in 16 bit."""
+    torch.manual_seed(10)
+    model = make().eval()
+    exact = forward(model, "eager", **padded("left"))
+    with torch.autocast("cpu", dtype):
+        expected, actual = (forward(model, name, **padded("left")) for name in ("eager", "dimorph"))
+    keep = padded("left")["attention_mask"].bool()
+    assert actual.dtype == expected.dtype == dtype
+    error, bound = ((x - exact)[keep].abs().max() for x in (actual, expected))
+    assert error <= 1.5 * bound

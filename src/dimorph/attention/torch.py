@@ -7,6 +7,7 @@ built-in variants by name, and your own after `register_variant`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,15 +33,19 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """Compute `torch.nn.functional.scaled_dot_product_attention` with `dimorph.attention.attention`.
 
-    Copies only tensors whose last dimension is not contiguous, and masks that are not row-major in float32 or bool. A
-    mask that sequences or heads share is not expanded, nor is a bool mask that queries share.
+    Tensors have 2 dimensions or more, of which those before the last two are broadcast: heads, and before them batches.
+    Under autocast, tensors are cast as torch casts them.
+
+    Copies only tensors whose last dimension is not contiguous, several batch dimensions that no view can join, and
+    masks that are not row-major in float32 or bool. Tensors and masks that sequences or heads share are not expanded,
+    nor is a bool mask that queries share.
 
     Args:
-        query: [batch, heads, queries, head_dim_qk]; float32, bfloat16 or float16, head dims as for `attention`.
-        key: [batch, heads, keys, head_dim_qk].
-        value: [batch, heads, keys, head_dim_vo].
-        attn_mask: broadcastable to [batch, heads, queries, keys]; bool, True where the query sees the key, or floating
-            point, added to the logits.
+        query: [..., heads, queries, head_dim_qk]; dtypes and head dims as for `attention`.
+        key: [..., heads, keys, head_dim_qk].
+        value: [..., heads, keys, head_dim_vo].
+        attn_mask: broadcastable to [..., heads, queries, keys]; bool, True where the query sees the key, or floating
+            point, added to the logits in float32.
         dropout_p: must be 0.
         is_causal: query i sees the keys j <= i. This mask is aligned top-left, as torch defines it; `Causal` is aligned
             bottom-right.
@@ -48,51 +53,112 @@ def scaled_dot_product_attention(
         enable_gqa: allow key and value to have fewer heads than query, whose number is a multiple of theirs.
 
     Returns:
-        [batch, heads, queries, head_dim_vo], the transposed view of a contiguous [batch, queries, heads, head_dim_vo].
-        A query that sees no key has output 0.
+        [..., heads, queries, head_dim_vo], a view of a contiguous [batch, queries, heads, head_dim_vo]. A query that
+        sees no key has output 0.
 
     Raises:
         TypeError, ValueError: an argument does not fit; see `attention` too.
         NotImplementedError: dropout_p is not 0.
     """
     function = "scaled_dot_product_attention"
-    for name, shape in (("query", query.shape), ("key", key.shape), ("value", value.shape)):
-        if len(shape) != 4:
-            raise ValueError(
-                f"{function}: argument '{name}': expected [batch, heads, seq, head_dim], got shape {tuple(shape)}"
-            )
     if dropout_p != 0.0:
         raise NotImplementedError(f"{function}: argument 'dropout_p': expected 0, got {dropout_p}")
     if is_causal and attn_mask is not None:
         raise ValueError(f"{function}: arguments 'attn_mask' and 'is_causal': expected one of them, got both")
-    if not enable_gqa and query.shape[1] != key.shape[1]:
-        raise ValueError(
-            f"{function}: argument 'key': expected the {query.shape[1]} heads of 'query', as 'enable_gqa' is False, "
-            f"got {key.shape[1]}"
-        )
+    outer: Sequence[int] = query.shape[:-2]
+    if len(outer) != 2 or outer != key.shape[:-2] or outer != value.shape[:-2]:
+        query, key, value, outer = _four_dimensions(function, (query, key, value), enable_gqa)
     queries, keys = query.shape[2], key.shape[2]
     variant: dm.Variant | dm.BoundVariant = library.Plain
     if attn_mask is not None:
-        variant = mask_variant(attn_mask, (query.shape[0], query.shape[1], queries, keys))
+        variant = mask_variant(_autocast(attn_mask)[0], (*outer, queries, keys))
     elif is_causal and queries > keys:
         variant = library.Window(-1, queries - keys)
     elif is_causal:
         # No query sees the keys after the last query; without them, both alignments are the same.
         key, value, variant = key[:, :, :queries], value[:, :, :queries], library.Causal
-    return attend(query, key, value, variant, scale).transpose(1, 2)
+    if query.shape[1] == 0 or value.shape[-1] == 0:  # no kernel has such a loop
+        out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    else:
+        out = attend(query, key, value, variant, scale).transpose(1, 2)
+    return out if len(outer) == 2 else out.reshape(*outer, *out.shape[2:])
 
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, variant: dm.Variant | dm.BoundVariant, scale: float | None
 ) -> Tensor:
-    """Compute `attention` of tensors [batch, heads, seq, head_dim].
+    """Compute `attention` of tensors [batch, heads, seq, head_dim], which are cast under autocast.
 
     Returns:
         [batch, queries, heads, head_dim_vo], contiguous.
     """
-    q, k, v = (x.transpose(1, 2) if x.stride(-1) == 1 else x.transpose(1, 2).contiguous() for x in (query, key, value))
+    q, k, v = (
+        x.transpose(1, 2) if x.stride(-1) == 1 else x.transpose(1, 2).contiguous() for x in _autocast(query, key, value)
+    )
     result: Tensor = library.attention(q, k, v, variant=variant, scale=scale)
     return result
+
+
+def _autocast(*tensors: Tensor) -> Sequence[Tensor]:
+    """Cast the arguments of an operation that autocast runs in its dtype, as torch does: not float64, not bool."""
+    if not torch._C._is_any_autocast_enabled():
+        return tensors
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors]
+
+
+def _four_dimensions(
+    function: str, tensors: Sequence[Tensor], enable_gqa: bool
+) -> tuple[Tensor, Tensor, Tensor, Sequence[int]]:
+    """Return query, key and value as [batch, heads, seq, head_dim], and the result's dimensions before its last two.
+
+    Raises:
+        ValueError: a tensor has less than 2 dimensions, or others that are not broadcastable.
+    """
+    names = ("query", "key", "value")
+    for name, x in zip(names, tensors, strict=True):
+        if x.dim() < 2:
+            raise ValueError(
+                f"{function}: argument '{name}': expected [..., seq, head_dim], got shape {tuple(x.shape)}"
+            )
+    dims = max(x.dim() for x in tensors)
+    most = max(3, dims)
+    query, key, value = tensors = [x[(None,) * (most - x.dim())] for x in tensors]
+    # A single head of key and value stays one where it can: the kernels share it.
+    if enable_gqa:
+        heads = query.shape[-3]
+        for name, x in (("key", key), ("value", value)):
+            given = x.shape[-3]
+            if given != heads and (given == 0 or heads % given):
+                raise ValueError(
+                    f"{function}: argument '{name}': expected a number of heads that divides the {heads} of 'query', "
+                    f"got {given}"
+                )
+        if key.shape[-3] != value.shape[-3]:
+            key, value = (x.repeat_interleave(heads // x.shape[-3], -3) for x in (key, value))
+    else:
+        heads = next((x.shape[-3] for x in tensors if x.shape[-3] != 1), 1)
+        for name, x in zip(names, tensors, strict=True):
+            if x.shape[-3] not in (1, heads):
+                raise ValueError(
+                    f"{function}: argument '{name}': expected {heads} heads or 1, as 'enable_gqa' is False, "
+                    f"got {x.shape[-3]}"
+                )
+        query = query.expand(*query.shape[:-3], heads, -1, -1)
+        if key.shape[-3] != value.shape[-3]:
+            key, value = (x.expand(*x.shape[:-3], heads, -1, -1) for x in (key, value))
+    try:
+        batch: Sequence[int] = torch.broadcast_shapes(*(x.shape[:-3] for x in tensors))  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        shapes = ", ".join(str(tuple(x.shape[:-3])) for x in tensors)
+        raise ValueError(
+            f"{function}: arguments 'query', 'key' and 'value': expected broadcastable batches, got {shapes}"
+        ) from error
+    query, key, value = (x.expand(*batch, -1, -1, -1).flatten(0, -4) if batch else x[None] for x in (query, key, value))
+    return query, key, value, (*batch, query.shape[1]) if dims > 2 else ()
 
 
 def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.BoundVariant:
@@ -100,27 +166,32 @@ def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.BoundVariant:
 
     Args:
         mask: broadcastable to `shape`; bool, True where the query sees the key, or floating point, added to the logits.
-        shape: batch, heads, queries, keys.
+        shape: [queries, keys], [heads, queries, keys] or [..., heads, queries, keys].
 
     Raises:
         TypeError, ValueError: the mask has another dtype or does not fit the shape.
     """
     given = tuple(mask.shape)
-    if mask.dim() > 4 or any(
+    if mask.dim() > len(shape) or any(
         size not in (1, full) for size, full in zip(given[::-1], tuple(shape)[::-1], strict=False)
     ):
         raise ValueError(f"attention mask: expected a shape broadcastable to {tuple(shape)}, got {given}")
-    mask = mask[(None,) * (4 - mask.dim())]
-    for dim in range(3):
-        if mask.stride(dim) == 0:
+    *batch, queries, keys = *shape[:-3], *shape[-2:]
+    mask = mask[(None,) * (max(4, len(shape)) - mask.dim())]
+    for dim in range(mask.dim() - 1):
+        if mask.stride(dim) == 0 and mask.shape[dim] > 1:
             mask = mask.narrow(dim, 0, 1)
+    if mask.dim() > 4:
+        if any(size != 1 for size in mask.shape[:-3]):
+            mask = mask.expand(*batch, -1, -1, -1)
+        mask = mask.flatten(0, -4)
     if mask.dtype == torch.bool:
         if mask.shape[1] == mask.shape[2] == 1:
-            return library.KeyMask(mask[:, 0, 0].expand(shape[0], shape[3]).contiguous())
-        return library.broadcast_mask(mask.expand(-1, -1, shape[2], shape[3]).contiguous())
+            return library.KeyMask(mask[:, 0, 0].expand(math.prod(batch), keys).contiguous())
+        return library.broadcast_mask(mask.expand(-1, -1, queries, keys).contiguous())
     if not mask.dtype.is_floating_point:
         raise TypeError(f"attention mask: expected dtype bool or a floating one, got {mask.dtype}")
-    return library.additive_bias(mask.expand(-1, -1, shape[2], shape[3]).float().contiguous().resolve_neg())
+    return library.additive_bias(mask.expand(-1, -1, queries, keys).float().contiguous().resolve_neg())
 
 
 define_operator()
