@@ -2,6 +2,7 @@
 #pragma once
 #include <dimorph/entry.h>
 
+#include "overlap.h"
 #include "problem.h"
 
 namespace dimorph {
@@ -61,13 +62,6 @@ inline void check_most(const ConstTensor& tensor, const char* name, int dim, int
   DIMORPH_CHECK(tensor.size(dim) <= most,
                 "attention: argument '%s': expected size %lld or less in dimension %d (%s), got %lld", name,
                 static_cast<long long>(most), dim, meaning, static_cast<long long>(tensor.size(dim)));
-}
-
-// A tensor that is written must not be an input, because inputs are still read after the first outputs are written.
-// Tensors that overlap in other ways are not found.
-inline void check_apart(const Tensor& out, const char* out_name, const ConstTensor& tensor, const char* name) {
-  DIMORPH_CHECK(out.data() != tensor.data() || out.numel() == 0,
-                "attention: argument '%s': expected memory of its own, got that of '%s'", out_name, name);
 }
 
 // Refuses a tensor to write to in which two elements may share memory: from the smallest stride to the largest, each
@@ -172,9 +166,8 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   DIMORPH_CHECK(sm_scale >= -1e30f && sm_scale <= 1e30f,
                 "attention: argument 'scale': expected a number from -1e30 to 1e30, got %g",
                 static_cast<double>(sm_scale));
-  check_apart(out, "out", q, "q");
-  check_apart(out, "out", k, "k");
-  check_apart(out, "out", v, "v");
+  const Named arrays[] = {{"q", q}, {"k", k}, {"v", v}, {"out", out}};
+  for (int i = 0; i < 3; ++i) check_apart(arrays[3], arrays[i]);
 
   Problem problem{};
   problem.q = q.data();
@@ -222,10 +215,7 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
                   lse->ndim());
     for (int dim = 0; dim <= head; ++dim) check_size(*lse, "lse", dim, q.size(dim), "as in 'q'");
     check_no_overlap(*lse, "lse");
-    check_apart(*lse, "lse", q, "q");
-    check_apart(*lse, "lse", k, "k");
-    check_apart(*lse, "lse", v, "v");
-    check_apart(*lse, "lse", out, "out");
+    for (const Named& other : arrays) check_apart({"lse", *lse}, other);
     problem.lse = lse->data<float>();
     problem.lse_strides = strides_of(*lse, ragged);
   }
