@@ -214,10 +214,17 @@ def test_shapes_that_torch_refuses(change: dict[str, tuple[int, ...]], message: 
     assert_refused(lambda function: function(**{n: torch.zeros(s) for n, s in shapes.items()}), message, error)
 
 
-@pytest.mark.parametrize("kv", [((2, 3, 9, 16), (2, 3, 9, 16)), ((2, 4, 9, 16), (2, 8, 9, 16))])
-def test_groups_that_torch_refuses(kv: Any) -> None:
-    tensors = made(QKV[0], *kv)
-    assert_refused(lambda function: function(*tensors, enable_gqa=True), "heads that divides the 4 of 'query'")
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ((3, 3), "'q': expected a number of heads that is a multiple of the 3 of 'k', got 4"),
+        ((8, 8), "'key': expected a number of heads that divides the 4 of 'query', got 8"),
+        ((2, 3), "'value': expected a number of heads that divides the 4 of 'query', got 3"),
+    ],
+)
+def test_groups_that_torch_refuses(heads: tuple[int, int], message: str) -> None:
+    tensors = made(QKV[0], *((2, number, 9, 16) for number in heads))
+    assert_refused(lambda function: function(*tensors, enable_gqa=True), message)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +255,15 @@ def test_what_is_refused_here_alone(call: Any, message: str, error: type[Excepti
     call(peer, *tensors)
     with pytest.raises(error, match=message):
         call(scaled_dot_product_attention, *tensors)
+
+
+@pytest.mark.parametrize("shapes", [((7, 16), (2, 1, 9, 16)), ((7, 16), (9, 16))])
+def test_groups_are_taken_without_heads(shapes: tuple[tuple[int, ...], ...]) -> None:
+    tensors = made(*shapes)
+    with pytest.raises(IndexError):
+        peer(*tensors, enable_gqa=True)
+    expected = peer(*tensors)
+    assert (scaled_dot_product_attention(*tensors, enable_gqa=True) - expected).abs().max() <= 4e-6
 
 
 # Torch refuses it, though its documents allow masks of any broadcastable shape.

@@ -22,19 +22,23 @@ class Library:
 
     Attributes:
         native: True if tvm-ffi knows the library's current stream.
-        is_indirect: with q, k and v, returns True if a call must not just read their memory: the caller's operations
-            are recorded or changed, or memory does not hold the values as they are.
+        is_indirect: with q, k, v and out (or None), returns True if a call must not just use their memory: the caller's
+            operations are recorded or changed, or memory does not hold the values as they are.
+        is_lazy: with other arguments, returns True if the memory of one does not hold its values as they are.
         records_gradients: returns True while operations are recorded for a backward pass.
         checks: True if `check` has to look at each array.
     """
 
     native = False
     checks = False
-    is_indirect: Callable[[Any, Any, Any], bool]
+    is_indirect: Callable[[Any, Any, Any, Any], bool]
+    is_lazy: Callable[..., bool]
     records_gradients: Callable[[], bool]
 
     def __init__(self) -> None:
-        self.is_indirect = self.records_gradients = _never
+        self.records_gradients = _never
+        self.is_indirect = _is_beside_indirect
+        self.is_lazy = _is_lazy
 
     def check(self, array: Any, name: str) -> None:
         """Refuse an array that cannot be an argument of attention; `name`: the argument.
@@ -152,6 +156,7 @@ class Torch(Library):
         self._float32 = torch.float32
         self._contiguous = torch.contiguous_format
         self.is_indirect = _indirect(torch)
+        self.is_lazy = _lazy(torch.Tensor)
         self.records_gradients = torch.is_grad_enabled
 
     def gpu(self, array: Any) -> int | None:
@@ -220,7 +225,21 @@ def _computes(kind: Any) -> bool:
     return bool(kind.__torch_dispatch__ is not modules["torch"].Tensor.__torch_dispatch__)
 
 
-def _indirect(torch: Any) -> Callable[[Any, Any, Any], bool]:
+def _is_beside_indirect(q: Any, k: Any, v: Any, out: Any) -> bool:
+    """Be `is_indirect` of any library but torch, whose tensors may be beside its arrays."""
+    kind = type(q)
+    return (
+        (type(k) is not kind and _refers(k))
+        or (type(v) is not kind and _refers(v))
+        or (type(out) is not kind and out is not None and _refers(out))
+    )
+
+
+def _is_lazy(*arrays: Any) -> bool:
+    return any(map(_refers, arrays))
+
+
+def _indirect(torch: Any) -> Callable[[Any, Any, Any, Any], bool]:
     """Return `Torch.is_indirect`: a closure, because attributes of an object would take as long as the checks."""
     tensor, is_compiling, forward_mode = torch.Tensor, torch.compiler.is_dynamo_compiling, torch.autograd.forward_ad
     # Modes such as those of make_fx and FakeTensorMode, transforms such as vmap, and torch.jit.trace. There are no
@@ -228,7 +247,7 @@ def _indirect(torch: Any) -> Callable[[Any, Any, Any], bool]:
     modes, transforms = torch._C._len_torch_dispatch_stack, torch._C._functorch.peek_interpreter_stack
     jit_trace = torch._C._get_tracing_state
 
-    def is_indirect(q: Any, k: Any, v: Any) -> bool:
+    def is_indirect(q: Any, k: Any, v: Any, out: Any) -> bool:
         return (
             is_compiling()
             or modes() > 0
@@ -239,14 +258,32 @@ def _indirect(torch: Any) -> Callable[[Any, Any, Any], bool]:
             or q.is_neg()
             or (k.is_neg() if type(k) is tensor else _refers(k))
             or (v.is_neg() if type(v) is tensor else _refers(v))
+            or (out is not None and (out.is_neg() if type(out) is tensor else _refers(out)))
         )
 
     return is_indirect
 
 
+def _lazy(tensor: type) -> Callable[..., bool]:
+    """Return `Torch.is_lazy`, which is quick for plain tensors and numbers."""
+
+    def is_lazy(*arrays: Any) -> bool:
+        for array in arrays:
+            kind = type(array)
+            if kind is tensor:
+                if array.is_neg():
+                    return True
+            elif kind is not int and kind is not float and _refers(array):
+                return True
+        return False
+
+    return is_lazy
+
+
 def _refers(array: Any) -> bool:
-    """Return True for a tensor whose memory does not hold its values as they are; any array may be given."""
-    return isinstance(array, modules["torch"].Tensor) and (_computes(type(array)) or bool(array.is_neg()))
+    """Return True for a tensor whose memory does not hold its values as they are; anything may be given."""
+    library = libraries[type(array)]
+    return isinstance(library, Torch) and (isinstance(library, TorchSubclass) or bool(array.is_neg()))
 
 
 def requires_grad(array: Any) -> bool:

@@ -13,6 +13,7 @@ from dimorph.attention.request import check_others, check_stream, few_queries, r
 from dimorph.attention.select import Choice, Functions
 from dimorph.attention.variants import Plain
 
+_BoundVariant = dm.BoundVariant
 _DENSE = None, None, None, None  # cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
 # How GPU kernels split keys (csrc/gpu/plan.h): parts of at least 128 keys, at most 64 of them, and no more than fit on
 # the multiprocessors at once. On a GPU with more multiprocessors than these, a split may not fit into the workspace.
@@ -87,7 +88,8 @@ class Attention:
                 left as they are.
             cu_seqlens_k: the same for key tokens.
             out: array to write to, [batch, queries, heads, head_dim_vo] or [tokens, heads, head_dim_vo], of q's dtype;
-                it overlaps no input. Default: a new array of q's library.
+                it shares no memory with q, k and v, but may lie between their rows. Default: a new array of q's
+                library.
             max_seqlen_q, max_seqlen_k: for ragged arrays on a GPU, which does not read the offsets before the launch:
                 upper bounds of the lengths of sequences. Default: the number of tokens, with which more thread blocks
                 start than find work.
@@ -110,7 +112,12 @@ class Attention:
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
         library = libraries[type(q)]
-        if library.is_indirect(q, k, v) and self is not _direct:
+        if (
+            library.is_indirect(q, k, v, out)
+            or (type(variant) is _BoundVariant and library.is_lazy(*variant.args))
+            or (lse is not None and library.is_lazy(lse))
+            or (cu_seqlens_q is not None and library.is_lazy(cu_seqlens_q, cu_seqlens_k))
+        ) and self is not _direct:
             define_operator()
             from dimorph.attention.torch_operator import call, refuse_own
 

@@ -66,7 +66,10 @@ def scaled_dot_product_attention(
     if is_causal and attn_mask is not None:
         raise ValueError(f"{function}: arguments 'attn_mask' and 'is_causal': expected one of them, got both")
     outer: Sequence[int] = query.shape[:-2]
-    if len(outer) != 2 or outer != key.shape[:-2] or outer != value.shape[:-2]:
+    shared = key.shape[:-2]
+    # The kernel checks the number of heads in a group.
+    groups = enable_gqa and len(outer) == len(shared) == 2 and outer[0] == shared[0] and shared[1] < outer[1]
+    if len(outer) != 2 or shared != value.shape[:-2] or not (outer == shared or groups):
         query, key, value, outer = _four_dimensions(function, (query, key, value), enable_gqa)
     queries, keys = query.shape[2], key.shape[2]
     variant: dm.Variant | dm.BoundVariant = library.Plain

@@ -56,6 +56,8 @@ def define(attention: Callable[..., Any]) -> None:
         max_seqlen_k: int | None = None,
         return_lse: bool = False,
     ) -> tuple[Tensor, Tensor]:
+        # The dispatcher resolves all tensors but those in a list of optional ones.
+        tensors = [None if tensor is None else tensor.resolve_neg() for tensor in tensors]
         results = attention(
             q,
             k,
@@ -115,7 +117,7 @@ def call(
         others: as for `attention`.
 
     Raises:
-        TypeError, ValueError: `k`, `v`, `variant` or `stream` does not fit.
+        TypeError, ValueError: `variant` or `stream` does not fit, or there are arrays of other libraries.
         NotImplementedError: the caller is traced by torch.jit.trace.
     """
     if stream is not None:
@@ -124,13 +126,15 @@ def call(
         raise NotImplementedError(
             "attention: not supported by torch.jit.trace, which cannot record its operator; use torch.export"
         )
-    for argument, array in (("k", k), ("v", v)):
-        if not isinstance(array, Tensor):
-            raise TypeError(f"attention: argument '{argument}': expected a torch tensor as 'q', got {describe(array)}")
-    name, tensors, integers, floats = _packed(bind(variant))
-    if not torch.compiler.is_compiling():
-        # The dispatcher resolves q, k and v, but no tensor in a list of optional ones.
-        tensors = [tensor.resolve_neg() if isinstance(tensor, Tensor) else tensor for tensor in tensors]
+    bound = bind(variant)
+    names = ("q", "k", "v", *(param.name if param.is_tensor else "" for param in bound.variant.params))
+    for argument, array in zip(names, (q, k, v, *bound.args), strict=True):
+        if argument and array is not None and not isinstance(array, Tensor):
+            raise TypeError(
+                f"attention: argument '{argument}': expected a torch tensor, as torch has to compute or resolve values "
+                f"of others first, got {describe(array)}"
+            )
+    name, tensors, integers, floats = _packed(bound)
     results = torch.ops.dimorph.attention.default(
         q, k, v, name, tensors, integers, floats, scale, *lengths, return_lse or lse is not None
     )
