@@ -6,10 +6,12 @@
 namespace DIMORPH_CASE {
 
 void row_sum(ConstTensor x, Tensor sums) noexcept {
-  for (int64_t row = 0; row < x.size(0); ++row) {
+  const auto in = x.view<DType, 2>();
+  const auto out = sums.view<DType, 1>();
+  for (int64_t row = 0; row < in.size(0); ++row) {
     DType sum = 0;
-    for (int i = 0; i < WIDTH; ++i) sum += x.data<DType>()[row * WIDTH + i];
-    sums.data<DType>()[row] = sum;
+    for (int i = 0; i < WIDTH; ++i) sum += in(row, i);
+    out(row) = sum;
   }
 }
 

@@ -5,12 +5,9 @@
 
 // y[i, j] = transform(x[i, j] / rms(x[i, :])); x and y: [rows, head_dim], row-major, of one dtype.
 void affine(ConstTensor x, Tensor y, Extra extra) {
-  DIMORPH_CHECK(x.ndim() == 2, "affine: argument 'x': expected 2 dimensions, got %d", x.ndim());
-  DIMORPH_CHECK(y.ndim() == 2 && y.size(0) == x.size(0) && y.size(1) == x.size(1),
-                "affine: argument 'y': expected the shape of 'x', [%lld, %lld]", (long long)x.size(0),
-                (long long)x.size(1));
-  DIMORPH_CHECK(x.contiguous() && y.contiguous(), "affine: arguments 'x' and 'y': expected row-major tensors");
-  DIMORPH_CHECK_TYPE(y.dtype() == x.dtype(), "affine: argument 'y': expected the dtype of 'x'");
-  DISPATCH_dtype(x.dtype(), DType, DISPATCH_head_dim(x.size(1), HEAD_DIM, DIMORPH_CALL(affine)(x, y, extra)));
+  dimorph::Size rows("rows"), head_dim("head_dim");
+  x.expect({rows, head_dim});
+  y.expect({rows, head_dim}, x.dtype());
+  DISPATCH_dtype(x.dtype(), DType, DISPATCH_head_dim(head_dim, HEAD_DIM, DIMORPH_CALL(affine)(x, y, extra)));
 }
 DIMORPH_EXPORT(affine)

@@ -291,7 +291,7 @@ def test_one_of_two_kinds_of_gpus_suffices(monkeypatch: pytest.MonkeyPatch, stor
 
 def test_arrays_of_the_host_are_refused(warm_store: Path) -> None:
     x = np.zeros((2, 1024), np.float16)
-    with pytest.raises(ValueError, match="expected arrays on one GPU"):
+    with pytest.raises(ValueError, match="argument 'x': expected an array on a GPU"):
         RMS.load(settings=for_arch("sm_80"), **VALUES).rms(x, x, 1e-6)
 
 
@@ -301,7 +301,6 @@ def test_a_launch_without_a_driver_says_so(copy_of: Callable[..., dm.Kernel], st
     kernel = copy_of(RMS)
     for file, old, new in (
         ("rms.cc", "x.device().device_type == kDLCUDA", "x.device().device_type == kDLCPU"),
-        ("rms.cc", "y.device().device_type == kDLCUDA", "true"),
         ("rms_case.cc", "x.device(),", "dimorph::Device{kDLCUDA, 0},"),
     ):
         path = kernel.root / file

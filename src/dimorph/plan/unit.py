@@ -141,7 +141,7 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
         ) from error
     exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}
     names = [f"#define DIMORPH_ARGUMENTS_{name} {parameters}".rstrip() for name, parameters in exports.items()]
-    text = "\n".join([*names, f'#include "{kernel.entry}"', ""])
+    text = "\n".join([*_device_macro(kernel), *names, f'#include "{kernel.entry}"', ""])
     if instantiations.specialized:
         values = next(iter(instantiations)).texts()
     else:
@@ -161,10 +161,14 @@ def case_unit(specialization: Specialization, files: Files | None = None) -> Uni
         DeclarationError: as for `entry_unit`.
     """
     kernel = specialization.kernel
-    lines = ["#define DIMORPH_DEVICE_CASE 1"] if kernel.device else []
-    lines += [f'#include "{name}"' for name in kernel.case]
+    lines = [*_device_macro(kernel), *(f'#include "{name}"' for name in kernel.case)]
     lines += [f"DIMORPH_EXPORT_CASE({name})" for name in kernel.functions]
     return _unit("case", specialization.texts(), "\n".join([*lines, ""]), specialization.alone(), files)
+
+
+def _device_macro(kernel: Declaration) -> list[str]:
+    """Return the line that tells the headers of a kernel with device code."""
+    return ["#define DIMORPH_HAS_DEVICE 1"] if kernel.device else []
 
 
 def device_unit(specialization: Specialization, levels: tuple[Arch, ...], files: Files | None = None) -> Unit:

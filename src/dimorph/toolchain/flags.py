@@ -36,7 +36,8 @@ COMMON = (
 ERRORS = ("-Werror=return-type", "-Werror=narrowing")
 # Unused functions and data are removed, except in a debug build, where a debugger may show them.
 RELEASE = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
-DEBUG = ("-O0", "-g")
+# The macro makes views of tensors check their indices.
+DEBUG = ("-O0", "-g", "-DDIMORPH_DEBUG")
 LINK = (
     # The standard library's inline functions stay visible; without this, a copy in another library, built with other
     # flags, could be called instead of the one compiled here.

@@ -84,6 +84,15 @@ FUNCTOR = dm.Kernel(
 # Exports one function for each kind of argument and result.
 ARGUMENTS = dm.Kernel(name="arguments", entry="arguments.cc")
 
+# Checks its arrays in its entry, and in its case on every thread.
+ARRAYS = dm.Kernel(
+    name="arrays",
+    entry="arrays.cc",
+    case=["arrays_case.cc"],
+    functions=["quiet", "throwing"],
+    axes=[dm.int_axis("width", "WIDTH", [1, 2])],
+)
+
 # Fails in every possible way in its entry or its case.
 FAILURES = dm.Kernel(
     name="failures",

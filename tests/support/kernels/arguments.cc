@@ -138,7 +138,7 @@ void strict(ConstTensor x, Tensor y) {
 DIMORPH_EXPORT(strict)
 
 // Returns true if two tensors begin at the same address.
-int64_t same_memory(ConstTensor x, Tensor y) { return static_cast<const char*>(x.data()) == y.data<char>(); }
+int64_t same_memory(ConstTensor x, Tensor y) { return x.data() == y.data(); }
 DIMORPH_EXPORT(same_memory)
 
 dimorph::NewTensor doubled(ConstTensor x) {

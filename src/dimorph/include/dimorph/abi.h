@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DIMORPH_ABI_VERSION 2
+#define DIMORPH_ABI_VERSION 3
 #define DIMORPH_VISIBLE __attribute__((visibility("default")))
 
 namespace dimorph {
@@ -24,10 +24,23 @@ enum class ErrorKind : int32_t {
   interrupted
 };
 
+// The place in a running case to which a check that fails returns (case.h).
+struct Exit;
+
+// The running call of an exported function, as messages describe it. Views of its tensors refer to it.
+struct Call {
+  const char* function;
+  const char* names;  // of the parameters, comma separated
+  const void* args;   // as tvm-ffi passes them
+  int32_t count;
+  Exit* exit;  // while a case runs
+};
+
 // Where a called function leaves its error. Errors travel as data, never as C++ exceptions.
 struct ErrorSink {
   ErrorKind kind = ErrorKind::none;
   char text[1020];
+  Call* call = nullptr;  // given to a case
 };
 
 // Services of the process that a case may ask for (parallel.h).
@@ -131,6 +144,15 @@ template <typename T>
 struct Value<T&> : Value<T> {};
 template <typename T>
 struct Value<T&&> : Value<T> {};
+
+template <typename T>
+struct RemoveReference {
+  using type = T;
+};
+template <typename T>
+struct RemoveReference<T&> : RemoveReference<T> {};
+template <typename T>
+struct RemoveReference<T&&> : RemoveReference<T> {};
 
 // The type in which an argument is passed by value.
 template <typename T>

@@ -1,9 +1,12 @@
 // The header for cases. It is light on purpose: a case is compiled once for each specialization.
 #pragma once
+#include <setjmp.h>
+
 #include "abi.h"
 #include "check.h"
 #include "convert.h"
 #include "dispatch.h"
+#include "expect.h"
 #include "tensor.h"
 
 #define DIMORPH_HOST 1
@@ -16,7 +19,12 @@ inline const HostServices*& host_services() {
   return services;
 }
 
-#if defined(DIMORPH_DEVICE_CASE)  // defined by the build for a case with device code
+struct Exit {
+  ErrorSink* sink;
+  jmp_buf place;
+};
+
+#if defined(DIMORPH_HAS_DEVICE)  // defined by the build for a kernel with device code
 namespace cuda {
 namespace detail {
 // Where a launch leaves its error. Launches do not throw, so that a case carries no exception machinery.
@@ -43,6 +51,26 @@ inline void adopt(Extra& extra, const char* names, ErrorSink* sink) {
   extra.sink = sink;
 }
 
+// The parallel work that a thread does. In a case without any, it stays empty.
+struct ThreadState {
+  Exit* exit = nullptr;               // of the body that runs
+  const char* function = "a kernel";  // for messages
+};
+inline ThreadState& thread_state() {
+  static thread_local ThreadState state;
+  return state;
+}
+
+inline void refuse(const Call* call, ErrorKind kind, const char* format, ...) {
+  Exit* exit = thread_state().exit ? thread_state().exit : call->exit;
+  va_list args;
+  va_start(args, format);
+  vsnprintf(exit->sink->text, sizeof exit->sink->text, format, args);
+  va_end(args);
+  exit->sink->kind = kind;
+  _longjmp(exit->place, 1);
+}
+
 // True in a case that includes parallel.h.
 template <int>
 constexpr bool uses_pool = false;
@@ -58,20 +86,28 @@ struct CaseThunk<function> {
   template <const char* const* name, const char* const* names>
   static int32_t invoke(ErrorSink* sink, value_t<R>* result, value_t<Params>... args) {
     (adopt(args, *names, sink), ...);
-#if defined(DIMORPH_DEVICE_CASE)
+#if defined(DIMORPH_HAS_DEVICE)
     const cuda::detail::SinkOfCall of_call(sink);
 #endif
-    // Without exception machinery, which a noexcept function does not need, the shared object stays small.
-    if constexpr (never_throws)
-      call(result, args...);
-    else
-      guard(*name, sink, [&] { call(result, args...); });
-    if constexpr (uses_pool<static_cast<int>(sizeof...(Params) * 0)>) host_services()->take_error(sink);
+    Exit exit{sink, {}};
+    sink->call->exit = &exit;
+    constexpr bool parallel = uses_pool<static_cast<int>(sizeof...(Params) * 0)>;
+    if constexpr (parallel) thread_state().function = *name;
+    if (_setjmp(exit.place) == 0) {
+      // Without exception machinery, which a noexcept function does not need, the shared object stays small.
+      if constexpr (never_throws)
+        call(result, args...);
+      else
+        guard(*name, sink, [&] { call(result, args...); });
+    }
+    sink->call->exit = nullptr;
+    if constexpr (parallel) host_services()->take_error(sink);
     return static_cast<int32_t>(sink->kind);
   }
 
  private:
-  static void call(value_t<R>* result, value_t<Params>&... args) noexcept(never_throws) {
+  // Not inlined, because a function that calls setjmp keeps its variables in memory.
+  __attribute__((noinline)) static void call(value_t<R>* result, value_t<Params>&... args) noexcept(never_throws) {
     if constexpr (__is_same(R, void))
       (void)result, function(args...);
     else

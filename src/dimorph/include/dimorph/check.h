@@ -58,6 +58,12 @@ __attribute__((cold, noinline, format(printf, 2, 3))) inline void raise(ErrorKin
   throw error;
 }
 
+// Ends the call with an error. In an entry it throws. In a case, which may be noexcept, it returns to the caller of the
+// case at once, without destructors; in the body of a parallel_for, to the caller of the body. Defined by entry.h and
+// case.h.
+[[noreturn]] __attribute__((cold, format(printf, 3, 4))) void refuse(const Call* call, ErrorKind kind,
+                                                                     const char* format, ...);
+
 // Runs `body` and leaves whatever it throws in `sink`, in a message that begins with `function`.
 template <typename Body>
 inline void guard(const char* function, ErrorSink* sink, Body&& body) {

@@ -18,6 +18,7 @@ struct ArgumentPlace {
   const char* function;
   const char* names;
   int32_t index;
+  Call* call;
 };
 
 inline const char* type_name(const TVMFFIAny& any) {
@@ -100,7 +101,7 @@ template <typename T>
 inline bool tensor_from_any(const TVMFFIAny& any, T& out, const ArgumentPlace& place, ErrorSink* sink) {
   const DLTensor* tensor = tensor_of(any);
   if (!tensor) return wrong_type(any, place, "a tensor (any array that speaks DLPack)", sink);
-  out = T(tensor);
+  out = T(tensor, place.call);
   return !__builtin_expect(out.without_memory(), 0) || no_memory(place, sink);
 }
 inline bool from_any(const TVMFFIAny& any, ConstTensor& out, const ArgumentPlace& place, ErrorSink* sink) {
@@ -287,9 +288,10 @@ struct Slots;
 template <int... I, typename... Params>
 struct Slots<Indices<I...>, Params...> : Slot<I, Params>... {
   // Fills the slots in order. Stops at the first argument that cannot be converted.
-  bool fill(const TVMFFIAny* args, int32_t count, const char* function, const char* names, ErrorSink* sink) {
-    return ((I >= count ||
-             from_any(args[I], static_cast<Slot<I, Params>*>(this)->value, ArgumentPlace{function, names, I}, sink)) &&
+  bool fill(const TVMFFIAny* args, int32_t count, const char* function, const char* names, Call* call,
+            ErrorSink* sink) {
+    return ((I >= count || from_any(args[I], static_cast<Slot<I, Params>*>(this)->value,
+                                    ArgumentPlace{function, names, I, call}, sink)) &&
             ...);
   }
 };
@@ -397,6 +399,7 @@ struct Extra {
   const char* function = "";
   const char* names = "";
   ErrorSink* sink = nullptr;
+  Call* call = nullptr;
   Device device{kDLCPU, 0};  // where tensors among them must be
 
   // Calls set(first, converted additional arguments...). False if an argument cannot be converted: the case must return
@@ -412,9 +415,9 @@ struct Extra {
     constexpr int32_t most = sizeof...(Params), least = detail::required_count<detail::value_t<Params>...>();
     if (count < least || count > most) return detail::wrong_count(function, names, least, most, count, sink);
     detail::Slots<decltype(indices), detail::value_t<Params>...> slots;
-    if (!slots.fill(args, count, function, names, sink)) return false;
+    if (!slots.fill(args, count, function, names, call, sink)) return false;
     if (!(detail::lies_on(static_cast<detail::Slot<I, detail::value_t<Params>>&>(slots).value, device,
-                          detail::ArgumentPlace{function, names, I}, sink) &&
+                          detail::ArgumentPlace{function, names, I, call}, sink) &&
           ...))
       return false;
     set(first, static_cast<detail::Slot<I, detail::value_t<Params>>&>(slots).value...);

@@ -8,7 +8,7 @@
 #include "case.h"
 #include "device.h"
 
-#if !defined(DIMORPH_DEVICE_CASE)
+#if !defined(DIMORPH_HAS_DEVICE)
 #error "dimorph/cuda.h: the kernel declares no device sources (`device=` of dimorph.Kernel)"
 #endif
 

@@ -12,11 +12,6 @@ struct Missing {
   char value[64];
 };
 
-// A dtype as a number that a switch accepts.
-constexpr uint32_t dtype_key(DataType type) {
-  return uint32_t{type.code} << 24 | uint32_t{type.bits} << 16 | type.lanes;
-}
-
 // Values as text, for messages.
 using ValueText = char[64];
 inline void print_value(long long value, ValueText& out) { snprintf(out, sizeof out, "%lld", value); }

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include "abi.h"
+#include "call.h"
 #include "check.h"
 #include "convert.h"
 #include "dispatch.h"
+#include "expect.h"
 #include "result.h"
 #include "tensor.h"
 
@@ -50,13 +52,6 @@ struct Wider {
   void* instance;
 };
 
-// The call that this thread is running.
-struct CallState {
-  Instance* instance;
-  int cases_run;
-  bool brief;
-};
-
 // Releasing Python's lock takes as long as a few hundred additions, so like NumPy we keep it for so few elements. A
 // call without tensors does not tell how long it takes, and releases it.
 constexpr int64_t kBriefElements = 500;
@@ -65,9 +60,14 @@ inline void count_elements(const ConstTensor* tensor, int64_t* count) {
 }
 inline void count_elements(const void*, int64_t*) {}
 
-inline CallState& call_state() {
-  static thread_local CallState state{};
-  return state;
+inline void refuse(const Call*, ErrorKind kind, const char* format, ...) {
+  Error error;
+  error.kind = kind;
+  va_list args;
+  va_start(args, format);
+  vsnprintf(error.text, sizeof error.text, format, args);
+  va_end(args);
+  throw error;
 }
 
 // Calls `function` such that a thread which Python ends meanwhile sleeps until the process ends, as it does from Python
@@ -172,6 +172,7 @@ struct CaseCall {
     ++state.cases_run;
     auto invoke = reinterpret_cast<int32_t (*)(ErrorSink*, R*, Args...)>(target->invoke);
     ErrorSink sink;
+    sink.call = state.call;
     if constexpr (__is_same(R, void)) {
       {
         GilReleased released(!state.brief);
@@ -213,11 +214,12 @@ inline void set_error(const char* function, ErrorKind kind, const char* text) {
 inline bool from_any(const TVMFFIAny&, Extra&, const ArgumentPlace&, ErrorSink*) { return true; }
 
 template <typename T>
-inline void receive(T&, const TVMFFIAny*, int32_t, const char*) {}
-inline void receive(Extra& extra, const TVMFFIAny* args, int32_t count, const char* function) {
+inline void receive(T&, const TVMFFIAny*, int32_t, Call*) {}
+inline void receive(Extra& extra, const TVMFFIAny* args, int32_t count, Call* call) {
   extra.args = args;
   extra.count = count > 0 ? count : 0;
-  extra.function = function;
+  extra.function = call->function;
+  extra.call = call;
 }
 
 template <typename T>
@@ -313,16 +315,17 @@ struct Exported<function> {
       return -1;
     }
     Slots<decltype(indices), value_t<Params>...> slots;
-    if (!slots.fill(args, count < fixed ? count : fixed, name, names, &sink)) {
+    Call running{name, names, args, count, nullptr};
+    if (!slots.fill(args, count < fixed ? count : fixed, name, names, &running, &sink)) {
       set_error(name, sink.kind, sink.text);
       return -1;
     }
-    (receive(static_cast<Slot<I, value_t<Params>>&>(slots).value, args + fixed, count - fixed, name), ...);
+    (receive(static_cast<Slot<I, value_t<Params>>&>(slots).value, args + fixed, count - fixed, &running), ...);
     CallState& state = call_state();
     const CallState outer = state;
     int64_t elements = -1;
     (count_elements(&static_cast<Slot<I, value_t<Params>>&>(slots).value, &elements), ...);
-    state = CallState{static_cast<Instance*>(handle), 0, elements >= 0 && elements < kBriefElements};
+    state = CallState{static_cast<Instance*>(handle), 0, elements >= 0 && elements < kBriefElements, &running};
     const int status = run(name, args, count, result, slots, indices);
     state = outer;
     return status;

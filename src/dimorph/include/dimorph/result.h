@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <initializer_list>
 
+#include "call.h"
 #include "convert.h"
 
 namespace dimorph {
@@ -39,7 +40,7 @@ class NewTensor : public Tensor {
     managed_->dl_tensor.dtype = DLDataType{dtype.code, dtype.bits, dtype.lanes};
     managed_->dl_tensor.shape = sizes;
     managed_->deleter = [](DLManagedTensor* self) { free(self->dl_tensor.data); };
-    tensor_ = &managed_->dl_tensor;
+    static_cast<Tensor&>(*this) = Tensor(&managed_->dl_tensor, detail::call_state().call);
   }
   NewTensor(NewTensor&& other) : Tensor(other), managed_(other.managed_) { other.managed_ = nullptr; }
   NewTensor& operator=(NewTensor&&) = delete;

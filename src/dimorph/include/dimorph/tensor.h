@@ -3,6 +3,7 @@
 #pragma once
 #include <dlpack/dlpack.h>
 #include <string.h>
+#include <initializer_list>
 
 #include "abi.h"
 #include "dtype.h"
@@ -19,10 +20,19 @@ struct DataType {
 };
 constexpr bool operator==(DataType a, DataType b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }
 constexpr bool operator!=(DataType a, DataType b) { return !(a == b); }
+namespace detail {
+// A dtype as a number that a switch accepts.
+constexpr uint32_t dtype_key(DataType type) {
+  return uint32_t{type.code} << 24 | uint32_t{type.bits} << 16 | type.lanes;
+}
+}  // namespace detail
 
 // The DLPack type of a C++ element type, e.g. data_type<float>().
 template <typename T>
-constexpr DataType data_type();
+constexpr DataType data_type() {
+  static_assert(sizeof(T) == 0, "not an element type of tensors; data() without a type gives a pointer to cast");
+  return {};
+}
 #define DIMORPH_DATA_TYPE(type, code)           \
   template <>                                   \
   constexpr DataType data_type<type>() {        \
@@ -41,18 +51,123 @@ DIMORPH_DATA_TYPE(uint8_t, kDLUInt)
 DIMORPH_DATA_TYPE(uint16_t, kDLUInt)
 DIMORPH_DATA_TYPE(uint32_t, kDLUInt)
 DIMORPH_DATA_TYPE(uint64_t, kDLUInt)
+DIMORPH_DATA_TYPE(long long, kDLInt)
+DIMORPH_DATA_TYPE(unsigned long long, kDLUInt)
 #undef DIMORPH_DATA_TYPE
+
+// A size that several arrays of a call share. The first `expect` that names it sets it.
+class Size {
+ public:
+  explicit Size(const char* name) : name_(name) {}
+  operator int64_t() const { return value_; }
+
+ private:
+  friend struct Dim;
+  const char* name_;
+  int64_t value_ = -1;
+};
+
+// A dimension that `expect` asks for: a shared size, or a number.
+struct Dim {
+  Dim(Size& size) : name(size.name_), value(&size.value_) {}
+  Dim(int64_t number) : name(nullptr), value(nullptr), number(number) {}
+
+  const char* name;
+  int64_t* value;
+  int64_t number = 0;
+};
+
+class ConstTensor;
+template <typename T, int N>
+class View;
+
+namespace detail {
+
+template <typename T>
+struct Plain {
+  using type = T;
+};
+template <typename T>
+struct Plain<const T> {
+  using type = T;
+};
+
+// Whether this code can follow a pointer into the memory of a device. Kernels with device code pass pointers on.
+inline bool reachable([[maybe_unused]] Device device) {
+#if defined(DIMORPH_HAS_DEVICE)  // defined by the build
+  return true;
+#else
+  return device.device_type == kDLCPU || device.device_type == kDLCUDAHost || device.device_type == kDLROCMHost ||
+         device.device_type == kDLCUDAManaged;
+#endif
+}
+
+// Each explains a check that has failed, and ends the call (expect.h). By value, because a tensor whose address is
+// passed on would stay in memory, where the stores of a loop might change it.
+[[noreturn]] void wrong_elements(ConstTensor tensor, DataType expected);
+[[noreturn]] void wrong_shape(ConstTensor tensor, const Dim* dims, int32_t count);
+[[noreturn]] void wrong_layout(ConstTensor tensor);
+[[noreturn]] void wrong_device(ConstTensor tensor, Device expected);
+[[noreturn]] void wrong_index(ConstTensor tensor, int32_t dim, int64_t index);
+
+}  // namespace detail
 
 // A tensor that is only read. Arrays that their owner marks as read-only are accepted.
 class ConstTensor {
  public:
   ConstTensor() = default;
-  explicit ConstTensor(const DLTensor* tensor) : tensor_(tensor) {}
+  ConstTensor(const DLTensor* tensor, Call* call)
+      : tensor_(tensor),
+        data_(static_cast<char*>(tensor->data) + tensor->byte_offset),
+        call_(call),
+        checked_(detail::reachable(tensor->device) ? detail::dtype_key(dtype()) : 0) {}
 
+  // The elements, once their type is found to be T; in a kernel without device code also that they are in host memory.
+  // data() without a type checks nothing.
   template <typename T = void>
   const T* data() const {
-    return reinterpret_cast<const T*>(static_cast<const char*>(tensor_->data) + tensor_->byte_offset);
+    if constexpr (!__is_same(typename detail::Plain<T>::type, void)) {
+      constexpr DataType expected = data_type<typename detail::Plain<T>::type>();
+      if (__builtin_expect(checked_ != detail::dtype_key(expected), 0)) detail::wrong_elements(*this, expected);
+    }
+    return static_cast<const T*>(data_);
   }
+  // The elements of a row-major tensor of N dimensions and type T, by index: view(i, j). Debug builds check indices.
+  template <typename T, int N>
+  View<const T, N> view() const;
+
+  // Refuse the call unless the tensor has this shape and, where one is named, this dtype, and is row-major. In a kernel
+  // without device code it must be in host memory.
+  void expect(std::initializer_list<Dim> shape) const { expect(shape, dtype()); }
+  void expect(std::initializer_list<Dim> shape, DataType dtype) const {
+    expect_strided(shape, dtype);
+    if (__builtin_expect(!contiguous(), 0)) detail::wrong_layout(*this);
+  }
+  template <typename T>
+  void expect(std::initializer_list<Dim> shape) const {
+    expect(shape, data_type<T>());
+  }
+  // The same with any strides.
+  void expect_strided(std::initializer_list<Dim> shape) const { expect_strided(shape, dtype()); }
+  void expect_strided(std::initializer_list<Dim> shape, DataType dtype) const {
+    if (__builtin_expect(checked_ != detail::dtype_key(dtype), 0)) detail::wrong_elements(*this, dtype);
+    const auto count = static_cast<int32_t>(shape.size());
+    bool fits = ndim() == count;
+    for (int32_t i = 0; i < count && fits; ++i) {
+      const Dim& dim = shape.begin()[i];
+      const int64_t given = tensor_->shape[i];
+      if (dim.value && *dim.value < 0) *dim.value = given;
+      fits = given == (dim.value ? *dim.value : dim.number);
+    }
+    if (__builtin_expect(!fits, 0)) detail::wrong_shape(*this, shape.begin(), count);
+  }
+  // Refuses the call unless the tensor is on this device.
+  void expect_on(Device device) const {
+    const Device given = tensor_->device;
+    if (__builtin_expect(given.device_type != device.device_type || given.device_id != device.device_id, 0))
+      detail::wrong_device(*this, device);
+  }
+
   int32_t ndim() const { return tensor_->ndim; }
   // A negative `dim` counts from the end, as in Python.
   int64_t size(int32_t dim) const { return tensor_->shape[dim < 0 ? dim + ndim() : dim]; }
@@ -91,9 +206,15 @@ class ConstTensor {
   DataType dtype() const { return DataType{tensor_->dtype.code, tensor_->dtype.bits, tensor_->dtype.lanes}; }
   Device device() const { return tensor_->device; }
   const DLTensor* dl() const { return tensor_; }
+  const Call* call() const { return call_; }
 
  protected:
   const DLTensor* tensor_ = nullptr;
+  // Copies, because a compiler must suppose that what the kernel writes changes the DLTensor: then the checks of `data`
+  // would not move out of loops, and these would not be vectorised.
+  void* data_ = nullptr;
+  Call* call_ = nullptr;
+  uint32_t checked_ = 0;  // the dtype as a number; 0 of a tensor that is not reachable
 };
 
 // A tensor that may be written. Arrays that their owner marks as read-only are refused.
@@ -102,9 +223,51 @@ class Tensor : public ConstTensor {
   using ConstTensor::ConstTensor;
   template <typename T = void>
   T* data() const {
-    return reinterpret_cast<T*>(static_cast<char*>(tensor_->data) + tensor_->byte_offset);
+    return const_cast<T*>(ConstTensor::data<T>());
   }
+  template <typename T, int N>
+  View<T, N> view() const;
 };
+
+// The elements of a row-major tensor by index. Builds under DIMORPH_DEBUG=1 check each index.
+template <typename T, int N>
+class View {
+ public:
+  View(const ConstTensor& tensor, T* data) : data_(data), tensor_(tensor) {
+    if (__builtin_expect(tensor.ndim() != N, 0)) detail::wrong_shape(tensor, nullptr, N);
+    if (__builtin_expect(!tensor.contiguous(), 0)) detail::wrong_layout(tensor);
+    for (int32_t i = 0; i < N; ++i) sizes_[i] = tensor.size(i);
+  }
+  template <typename... Index>
+  T& operator()(Index... index) const {
+    static_assert(sizeof...(Index) == N, "a view takes as many indices as it has dimensions");
+    const int64_t indices[] = {static_cast<int64_t>(index)..., 0};
+    int64_t at = 0;
+    for (int32_t i = 0; i < N; ++i) {
+#if defined(DIMORPH_DEBUG)
+      if (indices[i] < 0 || indices[i] >= sizes_[i]) detail::wrong_index(tensor_, i, indices[i]);
+#endif
+      at = at * sizes_[i] + indices[i];
+    }
+    return data_[at];
+  }
+  int64_t size(int32_t dim) const { return sizes_[dim < 0 ? dim + N : dim]; }
+  T* data() const { return data_; }
+
+ private:
+  T* data_;
+  int64_t sizes_[N > 0 ? N : 1];
+  ConstTensor tensor_;
+};
+
+template <typename T, int N>
+View<const T, N> ConstTensor::view() const {
+  return View<const T, N>(*this, data<T>());
+}
+template <typename T, int N>
+View<T, N> Tensor::view() const {
+  return View<T, N>(*this, data<T>());
+}
 
 // The elements of a row-major tensor of one dtype: the argument of a variant's tensor parameter.
 template <typename T>

@@ -1,0 +1,91 @@
+// The messages of checks of tensors. They are apart from the checks, which are compiled into loops.
+#pragma once
+#include "check.h"
+#include "convert.h"
+#include "dispatch.h"
+#include "tensor.h"
+
+namespace dimorph {
+namespace detail {
+
+// The start of a message: the function and the argument that the tensor is.
+struct TensorText {
+  char text[192];
+
+  explicit TensorText(const ConstTensor& tensor) {
+    const Call* call = tensor.call();
+    const auto* args = call ? static_cast<const TVMFFIAny*>(call->args) : nullptr;
+    int32_t index = 0;
+    while (args && index < call->count && tensor_of(args[index]) != tensor.dl()) ++index;
+    const char* function = call ? call->function : "";
+    const char* colon = *function ? ": " : "";
+    if (args && index < call->count) {
+      char name[64];
+      argument_name(call->names, index, name);
+      snprintf(text, sizeof text, "%s%sargument %s", function, colon, name);
+    } else {
+      snprintf(text, sizeof text, "%s%sa tensor", function, colon);
+    }
+  }
+};
+
+// The sizes of a shape as text. A size that is not known yet is any.
+struct ShapeText {
+  char text[160] = "";
+
+  void add(const char* format, long long size, const char* name = "") {
+    const size_t at = strlen(text);
+    if (at) snprintf(text + at, sizeof text - at, ", ");
+    const size_t next = strlen(text);
+    if (*name)
+      snprintf(text + next, sizeof text - next, "%s", name);
+    else
+      snprintf(text + next, sizeof text - next, format, size);
+  }
+};
+
+__attribute__((cold, noinline)) inline void wrong_elements(ConstTensor tensor, DataType expected) {
+  const TensorText argument(tensor);
+  if (tensor.dtype() == expected) wrong_device(tensor, Device{kDLCPU, 0});
+  ValueText want, got;
+  print_value(expected, want);
+  print_value(tensor.dtype(), got);
+  refuse(tensor.call(), ErrorKind::type, "%s: expected dtype %s, got %s", argument.text, want, got);
+}
+
+__attribute__((cold, noinline)) inline void wrong_shape(ConstTensor tensor, const Dim* dims, int32_t count) {
+  const TensorText argument(tensor);
+  ShapeText names, sizes, got;
+  for (int32_t i = 0; i < tensor.ndim(); ++i) got.add("%lld", tensor.size(i));
+  if (!dims)
+    refuse(tensor.call(), ErrorKind::value, "%s: expected %d dimension%s, got %d", argument.text, count,
+           count == 1 ? "" : "s", tensor.ndim());
+  for (int32_t i = 0; i < count; ++i) {
+    const int64_t size = dims[i].value ? *dims[i].value : dims[i].number;
+    names.add("%lld", size, dims[i].name ? dims[i].name : "");
+    sizes.add("%lld", size, size < 0 ? "any" : "");
+  }
+  refuse(tensor.call(), ErrorKind::value, "%s: expected shape [%s], here (%s), got (%s)", argument.text, names.text,
+         sizes.text, got.text);
+}
+
+__attribute__((cold, noinline)) inline void wrong_layout(ConstTensor tensor) {
+  refuse(tensor.call(), ErrorKind::value, "%s: expected a row-major tensor, got one with other strides",
+         TensorText(tensor).text);
+}
+
+__attribute__((cold, noinline)) inline void wrong_device(ConstTensor tensor, Device expected) {
+  ValueText want, got;
+  print_value(expected, want);
+  print_value(tensor.device(), got);
+  refuse(tensor.call(), ErrorKind::value, "%s: expected a tensor on %s, got one on %s", TensorText(tensor).text, want,
+         got);
+}
+
+__attribute__((cold, noinline)) inline void wrong_index(ConstTensor tensor, int32_t dim, int64_t index) {
+  refuse(tensor.call(), ErrorKind::index, "%s: expected an index of dimension %d, of size %lld, got %lld",
+         TensorText(tensor).text, dim, static_cast<long long>(tensor.size(dim)), static_cast<long long>(index));
+}
+
+}  // namespace detail
+}  // namespace dimorph
