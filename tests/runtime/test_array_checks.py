@@ -83,9 +83,9 @@ def test_a_tensor_that_is_no_argument_is_called_one(arrays: dm.Module) -> None:
 
 
 @pytest.mark.parametrize("function", ["quiet", "throwing"])
-@pytest.mark.parametrize("where", [0], ids=["function"])
+@pytest.mark.parametrize("where", [0, 1, 2], ids=["function", "body", "nested_body"])
 def test_checks_in_a_case_raise_too(arrays: dm.Module, function: str, where: int) -> None:
-    """Also where the function is noexcept."""
+    """Also where the function is noexcept, and on threads of the pool."""
     call: Callable[..., float] = getattr(arrays, function)
     for _ in range(3):
         assert call(ones(3), ones(2), 1, where) == 2
@@ -114,7 +114,7 @@ def test_a_debug_build_checks_indices() -> None:
             arrays.corner(x, i, j)
         assert str(caught.value) == f"corner: argument 'x': expected an index of dimension {said}"
     with pytest.raises(IndexError, match=r"^quiet: argument 'x': expected an index of .* size 0, got 0$"):
-        arrays.quiet(ones(0), ones(1), 1, 0)
+        arrays.quiet(ones(0), ones(1), 1, 2)
 
 
 def test_memory_of_a_device_is_not_read_by_a_kernel_without_device_code(arrays: dm.Module) -> None:

@@ -53,3 +53,19 @@ gpu_sum = dm.Kernel(
     archs=("sm_80",),
     axes=(dm.dtype_axis("dtype", "DType", ["float32"]),),
 )
+
+each = dm.Kernel(
+    name="each",
+    entry="each.cc",
+    case=("each_case.cc",),
+    functions=("in_loop", "in_parallel"),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32"]),),
+)
+
+checked = dm.Kernel(
+    name="checked",
+    entry="checked.cc",
+    case=("checked_case.cc",),
+    functions=("nothing",),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32"]),),
+)

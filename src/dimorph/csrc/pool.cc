@@ -13,12 +13,16 @@
 namespace {
 
 using dimorph::ErrorKind;
+using dimorph::ErrorSink;
 
 constexpr int kMaxThreads = 1024;
+constexpr int kOpen = 2 * kMaxThreads;  // see Pool::members
 // About 20 us: longer than the gap between two kernels of one model layer, too short for other processes to notice.
 constexpr int kSpins = 500;
-// Milliseconds between two looks at signals. Each takes Python's lock, for which a busy program lets us wait 5 ms.
-constexpr int64_t kCheckEvery = 200;
+// Between two looks at signals. Each takes Python's lock, for which a busy program lets us wait 5 ms.
+constexpr int64_t kCheckEvery = 200'000'000;  // ns
+// What a thread takes at once should last as long, at least: to take it costs up to 0.1 us where many threads do.
+constexpr int64_t kShort = 4000;  // ns
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -60,19 +64,32 @@ class Event {
   pthread_cond_t condition_ = PTHREAD_COND_INITIALIZER;
 };
 
-struct Job {
-  void (*body)(void*, int64_t);
-  void* context;
-  int64_t count;
-  int64_t next;
-  ErrorKind error;
-  size_t wanted;  // bytes of scratch space that a thread did not get
+ErrorSink error_of(ErrorKind kind) {
+  ErrorSink error;
+  error.kind = kind;
+  error.text[0] = 0;
+  return error;
+}
 
-  void fail(ErrorKind kind) {
-    __atomic_store_n(&error, kind, __ATOMIC_RELAXED);
+struct Job {
+  Job(void (*body)(void*, int64_t, int64_t), void* context, int64_t count, int64_t grain, int64_t threads)
+      : body(body), context(context), count(count), grain(grain), threads(threads) {}
+
+  void (*const body)(void*, int64_t, int64_t);
+  void* const context;
+  const uint64_t count;
+  const uint64_t grain;
+  const uint64_t threads;
+  uint64_t next = 0;  // unsigned: it passes `count` by what each thread adds
+  int failures = 0;
+  ErrorSink error;
+
+  // Keeps the first error. The other threads find no more work.
+  void fail(const ErrorSink& cause) {
+    if (__atomic_fetch_add(&failures, 1, __ATOMIC_RELAXED) == 0) error = cause;
     __atomic_store_n(&next, count, __ATOMIC_RELAXED);
   }
-  bool failed() const { return __atomic_load_n(&error, __ATOMIC_RELAXED) != ErrorKind::none; }
+  bool failed() const { return __atomic_load_n(&failures, __ATOMIC_RELAXED) != 0; }
 };
 
 struct Pool {
@@ -84,8 +101,8 @@ struct Pool {
   pthread_mutex_t in_use = PTHREAD_MUTEX_INITIALIZER;
   Event done;
   int started = 0;     // workers that exist
-  int running = 0;     // workers that have not finished the job
-  Job* job = nullptr;  // written only while no worker runs
+  int members = 0;     // workers that are at the job; kOpen more while others may join them
+  Job* job = nullptr;  // written only while it has no members
   Worker workers[kMaxThreads];
 };
 
@@ -96,8 +113,7 @@ int (*check_signals)() = nullptr;
 // The state of a thread; one object, because each access of a thread_local variable is a function call.
 struct Thread {
   Job* job = nullptr;  // on which it works
-  ErrorKind error = ErrorKind::none;
-  size_t wanted = 0;
+  ErrorSink error;     // until the case returns
   void* scratch = nullptr;
   size_t scratch_size = 0;
   enum { unknown, no, yes } is_main = unknown;
@@ -117,14 +133,10 @@ __attribute__((constructor)) void set_up() {
   pthread_key_create(&scratch_key, free);
 }
 
-int64_t milliseconds() {
+int64_t nanoseconds(clockid_t clock) {
   timespec now;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-void work(Job* job) {
-  for (int64_t i; (i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->count;) job->body(job->context, i);
+  clock_gettime(clock, &now);
+  return now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 // Python runs the handlers of signals in the main thread only.
@@ -133,18 +145,52 @@ bool is_main(Thread& thread) {
   return thread.is_main == Thread::yes;
 }
 
-// Works like `work`, and runs the handlers of signals meanwhile. They may call kernels, which are not part of this job.
-void work_and_watch(Thread& thread, Job* job) {
-  int64_t checked = milliseconds();
-  for (int64_t i; (i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->count;) {
-    job->body(job->context, i);
-    const int64_t now = milliseconds();
-    if (now - checked < kCheckEvery) continue;
-    thread.job = nullptr;
-    if (check_signals() != 0) job->fail(ErrorKind::interrupted);
-    thread.job = job;
-    checked = milliseconds();
+// How many indices a thread may take at once, so that the end comes for all threads alike.
+uint64_t share(const Job* job) {
+  const uint64_t done = __atomic_load_n(&job->next, __ATOMIC_RELAXED);
+  return done < job->count ? (job->count - done) / (4 * job->threads) : 0;
+}
+
+// How many indices a thread takes next, after `size` of them took some nanoseconds.
+uint64_t next_size(const Job* job, uint64_t size, int64_t took) {
+  if (took < kShort)
+    size *= 2;
+  else if (took > 8 * kShort)  // longer ones have come
+    size = 1;
+  const uint64_t most = share(job);
+  size = size < most ? size : most;
+  return size < job->grain ? job->grain : size;
+}
+
+// Works on a job until it has no more indices. `watch`: runs the handlers of signals meanwhile. They may call kernels,
+// which are not part of this job.
+void work(Thread& thread, Job* job, bool watch) {
+  const bool grows = share(job) > job->grain;
+  int64_t before = grows ? nanoseconds(CLOCK_MONOTONIC) : 0;
+  int64_t checked = watch ? nanoseconds(CLOCK_MONOTONIC_COARSE) : 0;
+  for (uint64_t size = job->grain, i; (i = __atomic_fetch_add(&job->next, size, __ATOMIC_RELAXED)) < job->count;) {
+    const uint64_t end = job->count - i < size ? job->count : i + size;
+    job->body(job->context, static_cast<int64_t>(i), static_cast<int64_t>(end));
+    if (watch && nanoseconds(CLOCK_MONOTONIC_COARSE) - checked >= kCheckEvery) {
+      thread.job = nullptr;
+      if (check_signals() != 0) job->fail(error_of(ErrorKind::interrupted));
+      thread.job = job;
+      checked = nanoseconds(CLOCK_MONOTONIC_COARSE);
+    }
+    if (!grows) continue;
+    const int64_t now = nanoseconds(CLOCK_MONOTONIC);
+    size = next_size(job, size, now - before);
+    before = now;
   }
+}
+
+// Makes a worker a member of the job. False if the caller has done all of it before the worker woke.
+bool join(Pool* pool) {
+  int members = __atomic_load_n(&pool->members, __ATOMIC_RELAXED);
+  while (members >= kOpen)
+    if (__atomic_compare_exchange_n(&pool->members, &members, members + 1, true, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+      return true;
+  return false;
 }
 
 void* worker_main(void* argument) {
@@ -152,9 +198,10 @@ void* worker_main(void* argument) {
   Pool* pool = worker->pool;
   for (;;) {
     worker->start.wait();
+    if (!join(pool)) continue;
     this_thread.job = pool->job;
-    work(pool->job);
-    if (__atomic_sub_fetch(&pool->running, 1, __ATOMIC_ACQ_REL) == 0) pool->done.raise();
+    work(this_thread, pool->job, false);
+    if (__atomic_sub_fetch(&pool->members, 1, __ATOMIC_ACQ_REL) == 0) pool->done.raise();
   }
 }
 
@@ -195,19 +242,21 @@ void run(Thread& thread, Job* job, int helpers) {
   const int started = pool ? start_workers(pool, helpers) : 0;
   if (started > 0) {
     pool->job = job;
-    pool->running = started;
+    __atomic_store_n(&pool->members, kOpen, __ATOMIC_RELEASE);
     for (int i = 0; i < started; ++i) pool->workers[i].start.raise();
   }
-  if (check_signals && is_main(thread))
-    work_and_watch(thread, job);
-  else
-    work(job);
+  work(thread, job, check_signals && is_main(thread));
   if (pool && pool != __atomic_load_n(&current_pool, __ATOMIC_RELAXED)) {
     // A signal handler has forked, and this is the child, without the workers and what they were doing.
-    if (started > 0) job->fail(ErrorKind::runtime);
+    if (started > 0) {
+      ErrorSink forked = error_of(ErrorKind::runtime);
+      snprintf(forked.text, sizeof forked.text, "a signal handler forked during the kernel, which ends in the child");
+      job->fail(forked);
+    }
     return;
   }
-  if (started > 0) pool->done.wait();
+  // A worker that has not woken by now would find nothing to do, so it is not waited for.
+  if (started > 0 && __atomic_sub_fetch(&pool->members, kOpen, __ATOMIC_ACQ_REL) > 0) pool->done.wait();
   if (pool) pthread_mutex_unlock(&pool->in_use);
 }
 
@@ -231,21 +280,23 @@ DIMORPH_VISIBLE void dimorph_pool_set_check_signals(int (*function)()) {
 }
 
 // See dimorph::parallel_for.
-DIMORPH_VISIBLE bool dimorph_pool_run(int64_t count, void (*body)(void*, int64_t), void* context) noexcept {
+DIMORPH_VISIBLE bool dimorph_pool_run(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t),
+                                      void* context) noexcept {
   Thread& thread = this_thread;
   Job* outer = thread.job;
-  if (thread.error != ErrorKind::none || (outer && outer->failed())) return false;
-  Job job{body, context, count, 0, ErrorKind::none, 0};
+  if (thread.error.kind != ErrorKind::none || (outer && outer->failed())) return false;
+  if (count <= 0) return true;
+  grain = grain < 1 ? 1 : grain < count ? grain : count;
+  const int64_t limit = outer ? 1 : dimorph_pool_threads(), most = (count - 1) / grain + 1;
+  const int64_t threads = limit < most ? limit : most;
+  Job job(body, context, count, grain, threads);
   thread.job = &job;
-  if (outer) {
-    work(&job);
-  } else {
-    const int64_t threads = dimorph_pool_threads();
-    run(thread, &job, static_cast<int>(threads < count ? threads : count) - 1);
-  }
+  if (outer)
+    work(thread, &job, false);
+  else
+    run(thread, &job, static_cast<int>(threads) - 1);
   thread.job = outer;
   if (!job.failed()) return true;
-  (outer ? outer->wanted : thread.wanted) = job.wanted;
   if (outer)
     outer->fail(job.error);
   else
@@ -262,30 +313,28 @@ DIMORPH_VISIBLE void* dimorph_thread_scratch(size_t bytes) noexcept {
   thread.scratch_size = thread.scratch ? size : 0;
   pthread_setspecific(scratch_key, thread.scratch);
   if (thread.scratch) return thread.scratch;
-  (thread.job ? thread.job->wanted : thread.wanted) = bytes;
+  ErrorSink error = error_of(ErrorKind::memory);
+  snprintf(error.text, sizeof error.text, "no memory for the %zu bytes that a thread of the kernel needs", bytes);
   if (thread.job)
-    thread.job->fail(ErrorKind::memory);
+    thread.job->fail(error);
   else
-    thread.error = ErrorKind::memory;
+    thread.error = error;
   return nullptr;
 }
 
-DIMORPH_VISIBLE void dimorph_take_error(dimorph::ErrorSink* sink) noexcept {
+DIMORPH_VISIBLE void dimorph_pool_fail(const ErrorSink* error) noexcept { this_thread.job->fail(*error); }
+
+DIMORPH_VISIBLE void dimorph_take_error(ErrorSink* sink) noexcept {
   Thread& thread = this_thread;
-  if (thread.error == ErrorKind::none) return;
-  sink->kind = thread.error;
-  sink->text[0] = 0;
-  if (thread.error == ErrorKind::memory)
-    snprintf(sink->text, sizeof sink->text, "no memory for the %zu bytes that a thread of the kernel needs",
-             thread.wanted);
-  else if (thread.error == ErrorKind::runtime)
-    snprintf(sink->text, sizeof sink->text, "a signal handler forked during the kernel, which ends in the child");
-  thread.error = ErrorKind::none;
+  if (thread.error.kind == ErrorKind::none) return;
+  sink->kind = thread.error.kind;
+  __builtin_memcpy(sink->text, thread.error.text, sizeof sink->text);
+  thread.error.kind = ErrorKind::none;
 }
 
 DIMORPH_VISIBLE const dimorph::HostServices* dimorph_host_services() {
   static constexpr dimorph::HostServices services = {dimorph_pool_threads, dimorph_pool_run, dimorph_thread_scratch,
-                                                     dimorph_take_error};
+                                                     dimorph_pool_fail, dimorph_take_error};
   return &services;
 }
 

@@ -135,7 +135,7 @@ TASKS = dm.Kernel(
     name="tasks",
     entry="tasks.cc",
     case=["tasks_case.cc"],
-    functions=["busy", "needy", "needy_alone"],
+    functions=["busy", "needy", "needy_alone", "failing", "failing_twice", "runs"],
     axes=[dm.int_axis("width", "WIDTH", [1, 2])],
 )
 

@@ -15,6 +15,21 @@ void needy(dimorph::Tensor ran, int64_t width, int64_t count, int64_t bytes) {
 }
 DIMORPH_EXPORT(needy)
 
+// Runs `count` tasks, of which number `at` fails in some way; adds 1 to ran[0] in each of the others.
+bool failing(dimorph::Tensor ran, int64_t width, int64_t count, int64_t at, int64_t kind) {
+  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(failing, bool)(ran, count, at, kind));
+}
+DIMORPH_EXPORT(failing)
+
+void failing_twice(int64_t width) { DISPATCH_width(width, WIDTH, DIMORPH_CALL(failing_twice)()); }
+DIMORPH_EXPORT(failing_twice)
+
+// Adds the number of the thread, from 1, to the mark of each index; each takes some nanoseconds.
+void runs(dimorph::Tensor marks, int64_t width, int64_t grain, int64_t nanoseconds) {
+  DISPATCH_width(width, WIDTH, DIMORPH_CALL(runs)(marks, grain, nanoseconds));
+}
+DIMORPH_EXPORT(runs)
+
 // Needs scratch space outside of a task.
 void needy_alone(dimorph::Tensor ran, int64_t width, int64_t bytes) {
   DISPATCH_width(width, WIDTH, DIMORPH_CALL(needy_alone)(ran, bytes));

@@ -47,8 +47,11 @@ struct ErrorSink {
 struct HostServices {
   // All noexcept: otherwise every case that uses them would carry the machinery of exceptions.
   int32_t (*num_threads)() noexcept;
-  bool (*parallel_for)(int64_t count, void (*body)(void* context, int64_t index), void* context) noexcept;
+  bool (*parallel_for)(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
+                       void* context) noexcept;
   void* (*thread_scratch)(size_t bytes) noexcept;
+  // Ends the work that the calling thread does, a body of parallel_for, with an error. The first error counts.
+  void (*fail)(const ErrorSink* error) noexcept;
   // Moves the error that work on the calling thread has left, if any, into `sink`.
   void (*take_error)(ErrorSink* sink) noexcept;
 };
