@@ -61,8 +61,8 @@ __attribute__((cold, noinline)) inline void wrong_shape(ConstTensor tensor, cons
     refuse(tensor.call(), ErrorKind::value, "%s: expected %d dimension%s, got %d", argument.text, count,
            count == 1 ? "" : "s", tensor.ndim());
   for (int32_t i = 0; i < count; ++i) {
-    const int64_t size = dims[i].value ? *dims[i].value : dims[i].number;
-    names.add("%lld", size, dims[i].name ? dims[i].name : "");
+    const int64_t size = dims[i].expected();
+    names.add("%lld", size, dims[i].name() ? dims[i].name() : "");
     sizes.add("%lld", size, size < 0 ? "any" : "");
   }
   refuse(tensor.call(), ErrorKind::value, "%s: expected shape [%s], here (%s), got (%s)", argument.text, names.text,

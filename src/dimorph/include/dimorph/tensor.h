@@ -21,9 +21,17 @@ struct DataType {
 constexpr bool operator==(DataType a, DataType b) { return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes; }
 constexpr bool operator!=(DataType a, DataType b) { return !(a == b); }
 namespace detail {
-// A dtype as a number that a switch accepts.
+// A dtype as a number that a switch accepts: its bytes, lowest first.
 constexpr uint32_t dtype_key(DataType type) {
-  return uint32_t{type.code} << 24 | uint32_t{type.bits} << 16 | type.lanes;
+  return type.code | uint32_t{type.bits} << 8 | uint32_t{type.lanes} << 16;
+}
+// The same for one that is known at run time; without optimisation, as entries are compiled, this takes one
+// instruction.
+inline uint32_t dtype_bits(DataType type) {
+  static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "dtype_key must agree");
+  uint32_t bits;
+  memcpy(&bits, &type, sizeof bits);
+  return bits;
 }
 }  // namespace detail
 
@@ -69,12 +77,18 @@ class Size {
 
 // A dimension that `expect` asks for: a shared size, or a number.
 struct Dim {
-  Dim(Size& size) : name(size.name_), value(&size.value_) {}
-  Dim(int64_t number) : name(nullptr), value(nullptr), number(number) {}
+  Dim(Size& size) : size(&size) {}
+  Dim(int64_t number) : number(number) {}
 
-  const char* name;
-  int64_t* value;
-  int64_t number = 0;
+  const char* name() const { return size ? size->name_ : nullptr; }
+  int64_t expected() const { return size ? size->value_ : number; }
+  bool admits(int64_t given) const {
+    if (size && size->value_ < 0) size->value_ = given;
+    return given == expected();
+  }
+
+  Size* size = nullptr;
+  int64_t number;
 };
 
 class ConstTensor;
@@ -120,7 +134,7 @@ class ConstTensor {
       : tensor_(tensor),
         data_(static_cast<char*>(tensor->data) + tensor->byte_offset),
         call_(call),
-        checked_(detail::reachable(tensor->device) ? detail::dtype_key(dtype()) : 0) {}
+        checked_(detail::reachable(tensor->device) ? detail::dtype_bits(dtype()) : 0) {}
 
   // The elements, once their type is found to be T; in a kernel without device code also that they are in host memory.
   // data() without a type checks nothing.
@@ -139,28 +153,14 @@ class ConstTensor {
   // Refuse the call unless the tensor has this shape and, where one is named, this dtype, and is row-major. In a kernel
   // without device code it must be in host memory.
   void expect(std::initializer_list<Dim> shape) const { expect(shape, dtype()); }
-  void expect(std::initializer_list<Dim> shape, DataType dtype) const {
-    expect_strided(shape, dtype);
-    if (__builtin_expect(!contiguous(), 0)) detail::wrong_layout(*this);
-  }
+  void expect(std::initializer_list<Dim> shape, DataType dtype) const { check<true>(shape, dtype); }
   template <typename T>
   void expect(std::initializer_list<Dim> shape) const {
     expect(shape, data_type<T>());
   }
   // The same with any strides.
   void expect_strided(std::initializer_list<Dim> shape) const { expect_strided(shape, dtype()); }
-  void expect_strided(std::initializer_list<Dim> shape, DataType dtype) const {
-    if (__builtin_expect(checked_ != detail::dtype_key(dtype), 0)) detail::wrong_elements(*this, dtype);
-    const auto count = static_cast<int32_t>(shape.size());
-    bool fits = ndim() == count;
-    for (int32_t i = 0; i < count && fits; ++i) {
-      const Dim& dim = shape.begin()[i];
-      const int64_t given = tensor_->shape[i];
-      if (dim.value && *dim.value < 0) *dim.value = given;
-      fits = given == (dim.value ? *dim.value : dim.number);
-    }
-    if (__builtin_expect(!fits, 0)) detail::wrong_shape(*this, shape.begin(), count);
-  }
+  void expect_strided(std::initializer_list<Dim> shape, DataType dtype) const { check<false>(shape, dtype); }
   // Refuses the call unless the tensor is on this device.
   void expect_on(Device device) const {
     const Device given = tensor_->device;
@@ -203,7 +203,14 @@ class ConstTensor {
   // Whether elements lie where no memory can be: their owner has freed it, and what is left is a null pointer plus an
   // offset. On Linux, programs and what they allocate lie above the first 4 MiB.
   bool without_memory() const { return reinterpret_cast<uintptr_t>(data()) < 0x400000 && numel() != 0; }
-  DataType dtype() const { return DataType{tensor_->dtype.code, tensor_->dtype.bits, tensor_->dtype.lanes}; }
+  DataType dtype() const {
+    // Field by field: a processor waits when it reads as a whole what was just written in parts.
+    const DLDataType& from = tensor_->dtype;
+    const uint32_t bits = from.code | uint32_t{from.bits} << 8 | uint32_t{from.lanes} << 16;
+    DataType type;
+    memcpy(&type, &bits, sizeof type);
+    return type;
+  }
   Device device() const { return tensor_->device; }
   const DLTensor* dl() const { return tensor_; }
   const Call* call() const { return call_; }
@@ -215,6 +222,26 @@ class ConstTensor {
   void* data_ = nullptr;
   Call* call_ = nullptr;
   uint32_t checked_ = 0;  // the dtype as a number; 0 of a tensor that is not reachable
+
+ private:
+  template <bool row_major>
+  void check(std::initializer_list<Dim> shape, DataType dtype) const {
+    if (__builtin_expect(checked_ != detail::dtype_bits(dtype), 0)) detail::wrong_elements(*this, dtype);
+    const auto count = static_cast<int32_t>(shape.size());
+    const int64_t* strides = row_major ? tensor_->strides : nullptr;
+    bool fits = ndim() == count, dense = true;
+    int64_t expected = 1;
+    for (int32_t i = fits ? count - 1 : -1; i >= 0; --i) {
+      const int64_t given = tensor_->shape[i];
+      fits &= shape.begin()[i].admits(given);
+      if (!strides) continue;
+      if (strides[i] != expected && given != 1) dense = false;
+      if (__builtin_mul_overflow(expected, given, &expected)) dense = false;
+    }
+    if (__builtin_expect(!fits, 0)) detail::wrong_shape(*this, shape.begin(), count);
+    // Where there are no elements, or more than can be counted, the loop may be wrong.
+    if (__builtin_expect(!dense && !contiguous(), 0)) detail::wrong_layout(*this);
+  }
 };
 
 // A tensor that may be written. Arrays that their owner marks as read-only are refused.
