@@ -4,6 +4,7 @@
 #include <dimorph/ints.h>
 
 #include "../gpu/contract.h"
+#include "../gpu/head_dims.h"
 #include "../gpu/key_tiles.h"
 #include "../gpu/work_tile.h"
 #include "../problem.h"
@@ -102,12 +103,12 @@ __device__ __forceinline__ void for_each_row(const Params& p, const WorkTile& wo
 // Zeroes what queries and keys have in shared memory behind the head dim, once: loads leave it as it is. (Of values it
 // only reaches outputs that nobody reads.)
 __device__ __forceinline__ void clear_padding(unsigned char* shared) {
-  if constexpr (gpu::padded(HEAD_DIM_QK) == HEAD_DIM_QK) return;
-  for (int row = threadIdx.x; row < 2 * kTileKeys + kConfig.tile_rows(); row += kConfig.threads()) {
-    const int of_query = row - 2 * kTileKeys;
-    const int offset =
-        of_query < 0 ? kConfig.key_offset() + row * kPitchQK : kConfig.query_offset() + of_query * kPitchQK;
-    *reinterpret_cast<uint4*>(shared + offset + HEAD_DIM_QK * 2) = uint4{0, 0, 0, 0};
+  if constexpr (gpu::padded(HEAD_DIM_QK) != HEAD_DIM_QK) {
+    for (int row = threadIdx.x; row < 2 * kTileKeys + kConfig.tile_rows(); row += kConfig.threads()) {
+      const int query = row - 2 * kTileKeys;
+      const int at = query < 0 ? kConfig.key_offset() + row * kPitchQK : kConfig.query_offset() + query * kPitchQK;
+      *reinterpret_cast<uint4*>(shared + at + HEAD_DIM_QK * 2) = uint4{0, 0, 0, 0};
+    }
   }
 }
 

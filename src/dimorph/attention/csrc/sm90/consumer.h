@@ -8,6 +8,7 @@
 
 #include "../gpu/contract.h"
 #include "../gpu/epilogue.h"
+#include "../gpu/head_dims.h"
 #include "../gpu/key_tiles.h"
 #include "../gpu/nonfinite.h"
 #include "../gpu/ptx.h"
