@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
+
+
+def no_descriptors(error: BaseException) -> bool:
+    """Return True if the process or the system has no file descriptor left, so that nothing is wrong with the file.
+
+    Such an OSError is raised as it is: it is no fault of a declaration, compiler or store, and may pass.
+    """
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 class DimorphError(Exception):

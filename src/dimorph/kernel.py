@@ -50,6 +50,7 @@ class Kernel(Declaration):
             BuildError: an artifact could not be compiled.
             ToolchainError: a setting names an unknown target level or architecture.
             LoadError: an artifact could not be loaded.
+            OSError: no file descriptor is left.
             ValueError: `policy`, or an environment variable, has an invalid value.
         """
         try:

@@ -22,7 +22,7 @@ from dimorph._lazy import logger
 from dimorph.aot.needs import needs
 from dimorph.aot.verifier import brackets, outdated
 from dimorph.declare.instantiations import InstantiationSet
-from dimorph.errors import LoadError
+from dimorph.errors import LoadError, no_descriptors
 from dimorph.plan.key import digest
 from dimorph.resolve.build import Job, Progress
 from dimorph.resolve.build import build as build_jobs
@@ -171,6 +171,8 @@ def _provide(
             if artifact := _current(own, key, identities[key], job, memo_dir(own)):
                 found[key] = artifact
         except OSError as error:  # a store that cannot be read counts as empty
+            if no_descriptors(error):
+                raise
             _log.info("%s is not used: %s", own.root, error)
             break
     missing = {key: job for key, job in lacking.items() if key not in found}

@@ -12,7 +12,7 @@ from pathlib import Path
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.declare.variant import Variant
-from dimorph.errors import DeclarationError
+from dimorph.errors import DeclarationError, no_descriptors
 from dimorph.plan.key import content_key
 from dimorph.settings import Settings
 from dimorph.source.config_header import config_header, header_name
@@ -132,6 +132,8 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
     try:
         entry = path.read_text("utf-8", "surrogateescape")
     except OSError as error:
+        if no_descriptors(error):
+            raise
         from difflib import get_close_matches  # here, because only an error needs it
 
         others = get_close_matches(path.name, [found.name for found in path.parent.glob("*.c*")], 1)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from dimorph._lazy import logger, show_log
-from dimorph.errors import BuildError, ToolchainError
+from dimorph.errors import BuildError, ToolchainError, no_descriptors
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
@@ -147,6 +147,8 @@ def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
         try:
             return _build_in(store, job, key, shared)
         except OSError as error:
+            if no_descriptors(error):
+                raise
             reason: Exception = error
         except BuildError as error:
             if "No space left on device" not in error.output:
@@ -260,6 +262,8 @@ def _find(store: Store, key: str, toolchain_id: str | None, job: Job) -> Artifac
             if found:
                 return found
         except OSError as error:  # a store that cannot be read counts as empty, so the artifact is built
+            if no_descriptors(error):
+                raise
             _log.debug("%s: %s", one.root, error)
     return None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dimorph._lazy import logger
-from dimorph.errors import StoreRefused, ToolchainError
+from dimorph.errors import StoreRefused, ToolchainError, no_descriptors
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import Unit
 from dimorph.resolve.levels import compiler, levels
@@ -143,14 +143,19 @@ def _search_layer(
                 return artifact, ""
             elif artifact:
                 why = f"made for {artifact.meta.ffi_abi}, this process has {FFI_ABI}"
-        except StoreRefused as error:
-            why = f"refused: {error}"
         except OSError as error:
-            why = f"cannot be read: {error}"
+            why = _unreadable(error)
     if why == "not there" and layer.any_compiler:
         # The directory exists, so it was built for other sources or values.
         why = "nothing in it has the key of these sources and values"
     return None, why
+
+
+def _unreadable(error: OSError) -> str:
+    """Return why a store does not serve; raise the error again if the store has no part in it."""
+    if no_descriptors(error):
+        raise error
+    return f"refused: {error}" if isinstance(error, StoreRefused) else f"cannot be read: {error}"
 
 
 def _driver_too_old(artifact: Artifact) -> str | None:

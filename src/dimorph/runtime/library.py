@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import errno
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dimorph._fork import ForkSafeLock
-from dimorph.errors import Gone, LoadError
+from dimorph.errors import Gone, LoadError, no_descriptors
 from dimorph.plan.pool import POOL
 from dimorph.plan.unit import Unit
 from dimorph.runtime import ffi, threads
@@ -38,6 +39,8 @@ class Library:
         try:
             self._handle = _open(self.path, again=again)
         except OSError as error:
+            if no_descriptors(error):
+                raise
             kind = LoadError if self.path.exists() else Gone
             raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {error}") from error
 
@@ -215,7 +218,10 @@ def _open(path: Path, *, again: bool = False) -> ctypes.CDLL:
     copied = again or "$" in str(path)
     try:
         return ctypes.CDLL(_copied(path) if copied else str(path), mode)
-    except OSError:
+    except OSError as error:
+        for number in (errno.ENFILE, errno.EMFILE):  # the longer text first
+            if os.strerror(number) in str(error):  # the loader gives its reason as a text
+                raise OSError(number, os.strerror(number), str(path)) from error
         # Where a store is mounted noexec, its files can be read, but not be mapped as code.
         if copied or not path.exists() or not os.statvfs(path).f_flag & os.ST_NOEXEC:
             raise
@@ -246,8 +252,9 @@ def _memory_file(name: str) -> int:
         made = int(ctypes.CDLL(None).syscall(_MEMFD_CREATE[os.uname().machine], name.encode(), 1))
         if made >= 0:
             return made
-    except (OSError, KeyError):
-        pass
+    except (OSError, KeyError) as error:
+        if no_descriptors(error):
+            raise
     import tempfile  # here, because few processes ever need it
 
     descriptor, path = tempfile.mkstemp(".so")

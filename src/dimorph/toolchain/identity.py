@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from dimorph import _lazy, records
 from dimorph._lazy import logger
-from dimorph.errors import ToolchainError
+from dimorph.errors import ToolchainError, no_descriptors
 
 _log = logger("dimorph")
 _FORMAT = 2
@@ -95,6 +95,8 @@ def identify(
         stamps += [stamp for file, there in named if there and (stamp := _stamp(file))[3] < began]
         digest = _hash(dialect, files, [one for one in variables if not _HARMLESS.fullmatch(one[0])])
     except OSError as error:
+        if no_descriptors(error):
+            raise
         raise ToolchainError(
             f"{command[0]} cannot be identified, because a file of it cannot be read: {error}"
         ) from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dimorph._fork import no_fork
-from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError
+from dimorph.errors import BuildTimeout, CompilerCrashed, ToolchainError, no_descriptors
 from dimorph.toolchain.crashes import SIGNALS, crash
 from dimorph.toolchain.process_tree import kill_group, kill_tree
 
@@ -148,6 +148,7 @@ def run(
 
     Raises:
         ToolchainError: the command could not be started, or a program that it started lacks a shared library.
+        OSError: no file descriptor is left.
         BuildTimeout: it did not end within `timeout` seconds.
         CompilerCrashed: the command, or a program that it started according to its output, was ended by a signal, ran
             out of memory or reported an internal error, and the message says which; or its exit status is unknown.
@@ -168,6 +169,8 @@ def run(
             output.seek(0)
             text = output.read().decode("utf-8", errors)
     except OSError as error:
+        if no_descriptors(error):
+            raise
         raise ToolchainError(f"{where}: {error}") from error
     if expired:
         raise BuildTimeout(
@@ -351,7 +354,9 @@ def _file_in_memory() -> BinaryIO:
     """Return a new file for output; on the disk where the system or Python has no files in memory."""
     try:
         return os.fdopen(os.memfd_create("output"), "w+b")
-    except (AttributeError, OSError):
+    except (AttributeError, OSError) as error:
+        if no_descriptors(error):
+            raise
         import tempfile
 
         return tempfile.TemporaryFile()
