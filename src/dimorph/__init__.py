@@ -24,9 +24,10 @@ from dimorph.kernel import Kernel
 from dimorph.resolve.search import Resolution
 from dimorph.runtime.module import Module
 from dimorph.settings import Settings
+from dimorph.store.artifact import VERSION
 from dimorph.toolchain.nvidia_driver import gpus
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ArtifactCorrupt",

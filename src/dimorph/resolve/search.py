@@ -18,6 +18,7 @@ from dimorph.resolve.reads import changed
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
 from dimorph.store.layers import Layer, fallback_stores, layers, memo_dir
+from dimorph.store.store import Store
 from dimorph.toolchain import archs, cuda, nvidia_driver
 from dimorph.toolchain.compiler import Compiler, Level
 
@@ -147,8 +148,14 @@ def _search_layer(
             why = _unreadable(error)
     if why == "not there" and layer.any_compiler:
         # The directory exists, so it was built for other sources or values.
-        why = "nothing in it has the key of these sources and values"
+        why = _other_version(layer.store) or "nothing in it has the key of these sources and values"
     return None, why
+
+
+def _other_version(store: Store) -> str | None:
+    from dimorph.store import manifest  # imported late, because few loads read a manifest
+
+    return manifest.other_version(store)
 
 
 def _unreadable(error: OSError) -> str:

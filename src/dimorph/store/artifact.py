@@ -14,6 +14,9 @@ from dimorph import _lazy, records
 from dimorph.errors import ArtifactCorrupt
 from dimorph.records import Opener
 
+VERSION = "0.1.0"
+"""The version of Dimorph, which manifests record."""
+
 FORMAT = 3
 META_NAME = "meta.json"
 KINDS = ("entry", "case", "device")

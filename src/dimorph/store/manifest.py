@@ -18,9 +18,9 @@ from pathlib import Path
 from dimorph import _lazy, records
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
-from dimorph.errors import DeclarationError
+from dimorph.errors import ArtifactCorrupt, DeclarationError
 from dimorph.store import mark
-from dimorph.store.artifact import Artifact, is_hex
+from dimorph.store.artifact import VERSION, Artifact, is_hex
 from dimorph.store.store import Store
 from dimorph.toolchain import elf
 
@@ -188,6 +188,7 @@ class Manifest:
         every = self.rows().values()
         body = {
             "format": FORMAT,
+            "dimorph": VERSION,
             "about": "Built ahead of time by Dimorph. Derived from the kernels' declarations; not to be edited.",
             "targets": sorted({row.target for row in every}),
             "compilers": sorted({row.compiler for row in every}),
@@ -210,8 +211,27 @@ class Manifest:
         with records.errors_in(f"{where}: not a manifest"):
             if not isinstance(raw, dict) or raw.get("format") != FORMAT:
                 given = raw.get("format") if isinstance(raw, dict) else raw
-                raise ValueError(f"format: expected {FORMAT}, got {reprlib.repr(given)}")
+                other = f"; {_other(raw)}" if isinstance(raw, dict) and raw.get("dimorph", VERSION) != VERSION else ""
+                raise ValueError(f"format: expected {FORMAT}, got {reprlib.repr(given)}{other}")
             return records.parse(cls, {"kernels": raw.get("kernels")}, "manifest")
+
+
+def other_version(store: Store) -> str | None:
+    """Return what is to be said of a directory that another version of Dimorph built; None: this version built it.
+
+    Its keys are other ones, because they cover the headers and the formats of Dimorph, so nothing in it is found.
+    """
+    try:
+        opener = store.opener()
+        raw = records.decode(records.read(store.root / NAME, opener), NAME) if opener else None
+    except (OSError, ArtifactCorrupt):
+        return None  # whoever needs the manifest reports that
+    return _other(raw) if isinstance(raw, dict) and raw.get("dimorph", VERSION) != VERSION else None
+
+
+def _other(raw: Mapping[str, object]) -> str:
+    made = str(raw["dimorph"])[:40]
+    return f"built by Dimorph {made}, and this is {VERSION}: install {made}, or build it again with {VERSION}"
 
 
 def rows(record: Record) -> dict[tuple[str, str], Row]:
