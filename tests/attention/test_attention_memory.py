@@ -80,7 +80,7 @@ def test_reads_outside_an_array_are_refused(warm_store: object, name: str, nativ
     if native:
         module = attention_cpu.load(dtype="float32", head_dims=(32, 32), few_queries=False, variant=bound.variant)
         call = lambda: module.attention(  # noqa: E731
-            q, k, v, out, 1.0, bound.variant.name, None, offsets, offsets, False, *bound.args
+            q, k, v, out, 1.0, bound.variant.name, None, offsets, offsets, False, True, *bound.args
         )
     else:
         call = lambda: at.attention(q, k, v, variant=bound, cu_seqlens_q=offsets, cu_seqlens_k=offsets)  # noqa: E731

@@ -109,7 +109,7 @@ def call(seed: int, module: dict[str, Any]) -> str:
                 module[name] = attention_cpu.load(dtype="float32", head_dims=(DIM, DIM), variant=bound.variant)
             positional = [arrays[x] for x in ("q", "k", "v", "out")]
             others = [arrays[x] for x in ("lse", "cu_seqlens_q", "cu_seqlens_k")]
-            module[name].attention(*positional, 0.2, name, *others, bool(rng.random() < 0.5), *bound.args)
+            module[name].attention(*positional, 0.2, name, *others, bool(rng.random() < 0.5), True, *bound.args)
     except (ValueError, TypeError) as error:
         return "refused" if _NAMED.search(str(error)) else f"{type(error).__name__}: {error}"
     if ragged or bent or bound.variant.name in ("CustomMask", "PackedMask", "Bias"):

@@ -9,7 +9,15 @@ from typing import Any
 import dimorph as dm
 from dimorph import SpecializationMismatch
 from dimorph.attention.arrays import Library, libraries
-from dimorph.attention.request import check_others, check_stream, few_queries, request_of, shape_of, validate
+from dimorph.attention.request import (
+    Request,
+    check_others,
+    check_stream,
+    few_queries,
+    request_of,
+    shape_of,
+    validate,
+)
 from dimorph.attention.select import Choice, Functions
 from dimorph.attention.variants import Plain
 
@@ -167,14 +175,19 @@ class Attention:
         try:
             if gpu is None:  # written out, as above
                 scaled = choice.scale if scale is None else scale
-                choice.function(q, k, v, out, scaled, variant.name, lse, cu_seqlens_q, cu_seqlens_k, few, *args)
+                left = choice.function(
+                    q, k, v, out, scaled, variant.name, lse, cu_seqlens_q, cu_seqlens_k, few, False, *args
+                )
             else:
-                _launch(choice, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
+                left = _launch(choice, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
         except SpecializationMismatch:
             exact = self._functions.find_instead(request_of(variant, q, v, gpu, few), variant)
             if exact is choice:
                 raise
-            _launch(exact, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
+            left = _launch(exact, q, k, v, out, scale, lse, workspace, lengths, args, native, stream)
+        if left:
+            kinds = [request_of(variant, q, v, gpu, kind) for kind in (few, not few)]
+            _launch_all(self._functions, kinds, variant, q, k, v, out, scale, lse, lengths, args)
         return (out, lse) if return_lse else out
 
     def resolutions(self) -> list[dm.Resolution]:
@@ -244,14 +257,19 @@ def _launch(
     args: tuple[Any, ...],
     native: bool,
     stream: Any,
-) -> None:
+    others: bool = False,
+) -> bool:
     """Call a chosen function: on a GPU it launches kernels, on the CPU it computes.
 
     Args:
         lengths: cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, or `_DENSE`.
         args: the variant's parameters.
         native: try the function without Python's help, see `dimorph.Module`.
-        others: as for `attention`.
+        others: on the CPU, compute the sequences of the function's kind though there are others.
+        all others: as for `attention`.
+
+    Returns:
+        True if nothing has been computed because there are sequences of the other kind, see csrc/cpu/attention.cc.
 
     Raises:
         dimorph.SpecializationMismatch: the function was compiled for other values; nothing has been done.
@@ -261,8 +279,9 @@ def _launch(
         scale = choice.scale
     if choice.gpu is None:
         cu_seqlens_q, cu_seqlens_k, _, _ = lengths
-        function(q, k, v, out, scale, name, lse, cu_seqlens_q, cu_seqlens_k, choice.few_queries, *args)
-    elif not native:
+        few = choice.few_queries
+        return bool(function(q, k, v, out, scale, name, lse, cu_seqlens_q, cu_seqlens_k, few, others, *args))
+    if not native:
         function(q, k, v, out, scale, name, lse, workspace, *lengths, *args, stream=stream)
     else:
         try:
@@ -272,6 +291,28 @@ def _launch(
                 function.native(q, k, v, out, scale, name, lse, workspace, *lengths, *args)
         except BufferError:
             function(q, k, v, out, scale, name, lse, workspace, *lengths, *args)
+    return False
+
+
+def _launch_all(
+    functions: Functions,
+    kinds: Sequence[Request],
+    variant: dm.Variant,
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    scale: float | None,
+    lse: Any,
+    lengths: tuple[Any, Any, int | None, int | None],
+    args: tuple[Any, ...],
+) -> None:
+    """Compute ragged sequences of which some have few queries and some have many, each kind by its own kernel.
+
+    All kernels are found before the first one writes, because one may be missing.
+    """
+    for choice in [functions.find(request, variant) for request in kinds]:
+        _launch(choice, q, k, v, out, scale, lse, None, lengths, args, False, None, others=True)
 
 
 def define_operator() -> None:

@@ -10,7 +10,7 @@ import dimorph as dm
 from dimorph.attention.arrays import Library, describe, libraries, requires_grad
 
 _BoundVariant, _Variant = dm.BoundVariant, dm.Variant
-_FEW_QUERIES = 32  # a sequence, on average
+_FEW_QUERIES = 32  # of a sequence: csrc/cpu/kinds.h
 
 
 class Request(NamedTuple):
@@ -160,7 +160,7 @@ def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[An
 def few_queries(q: Any, cu_seqlens_q: Any) -> bool:
     """Tell whether a CPU computes these queries faster one by one than in blocks.
 
-    Measured with vectors of 16 lanes: it does up to about 40 queries a sequence.
+    Of ragged sequences it is a guess by their mean length: the kernel says if it does not fit all of them.
     """
     shape = shape_of(q, "q")
     if cu_seqlens_q is None:

@@ -5,6 +5,7 @@
 #include "../describe.h"
 #include "../problem.h"
 #include "attention_config.h"
+#include "kinds.h"
 
 using dimorph::ConstTensor;
 using dimorph::Extra;
@@ -22,16 +23,23 @@ using dimorph::attention::tokens_of;
 //   lse       receives the natural log-sum-exp of the logits, if given
 //   cu_seqlens_q, cu_seqlens_k  int32 [batch + 1], if tensors are ragged: where each sequence begins, then the number
 //   of tokens
-//   few_queries  single rows or blocks of queries, which differ in speed alone; the caller chooses
-void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float scale, Str variant, Optional<Tensor> lse,
-               Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, bool few_queries, Extra extra) {
+//   few_queries  single rows or blocks of queries; the caller chooses
+//   others    the caller computes the other sequences, too, by another call
+//
+// Returns true, and does nothing, if ragged sequences are left for the other value of few_queries (kinds.h) and not
+// `others`: so that the caller may find the kernels for both before anything is written.
+bool attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float scale, Str variant, Optional<Tensor> lse,
+               Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, bool few_queries, bool others,
+               Extra extra) {
   DIMORPH_CHECK(q.device().device_type == kDLCPU, "attention: argument 'q': expected a tensor on the CPU");
   const Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, {}, {});
+  if (!others && dimorph::attention::leaves_queries(problem, few_queries)) return true;
   DISPATCH_dtype(q.dtype(), DType,
                  DISPATCH_head_dims(
                      q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
                      DISPATCH_few_queries(few_queries, FEW_QUERIES,
                                           DISPATCH_variant(variant, ATTENTION_VARIANT,
                                                            DIMORPH_CALL(attention)(problem, tokens_of(q, k), extra)))));
+  return false;
 }
 DIMORPH_EXPORT(attention)

@@ -1,6 +1,7 @@
 // The CPU family's forward pass for few queries: the head dim lies in SIMD lanes, keys and values are read once, in
-// place, and the keys are split among threads if there are too few heads for all threads (flash decoding, Dao et al.
-// 2023, https://pytorch.org/blog/flash-decoding/). A task's rows are the queries of all heads that share a KV head.
+// place, in shares that are merged, and split among threads if there are too few heads for all threads (flash decoding,
+// Dao et al. 2023, https://pytorch.org/blog/flash-decoding/). A task's rows are the queries of all heads that share a
+// KV head.
 #pragma once
 #include <dimorph/attention/math.h>
 #include <dimorph/attention/simd.h>
@@ -10,17 +11,21 @@
 
 #include "../problem.h"
 #include "bf16_pairs.h"
+#include "kinds.h"
 #include "params.h"
 #include "sequence.h"
 #include "tiles.h"
 
 namespace DIMORPH_CASE {
 
-constexpr int kQueries = 4;                   // rows computed together: each load serves four multiply-adds
-constexpr int kAtOnce = kRows / 2;            // keys computed together: 4 x 4 sums and 8 operands fill 32 registers
-constexpr int kMaxRows = 32;                  // rows of a task, over all of its KV heads
-constexpr int kMinSplitKeys = 4 * TILE_KEYS;  // fewer keys are not worth a merge
-constexpr int kMaxSplitKeys = 16 * 1024;      // sums over more keys would lose a digit
+constexpr int kQueries = 4;         // rows computed together: each load serves four multiply-adds
+constexpr int kAtOnce = kRows / 2;  // keys computed together: 4 x 4 sums and 8 operands fill 32 registers
+constexpr int kMaxRows = 32;        // rows of a task, over all of its KV heads
+// The keys of a sequence are computed in shares, which are merged in order. They depend on the number of keys alone, so
+// that a result depends neither on the number of threads nor on the sequences beside it.
+constexpr int kShares = 64;                   // of up to a million keys; more of them cost more merges
+constexpr int kMinShareKeys = 4 * TILE_KEYS;  // fewer keys are not worth a merge
+constexpr int kMaxShareKeys = 16 * 1024;      // sums over more keys would lose a digit
 // Bytes of a tile of all KV heads of a task: together with what is prefetched meanwhile it fills an L2 cache.
 constexpr int kTileBytes = 512 * 1024;
 constexpr int kHeadTileBytes = TILE_KEYS * (HEAD_DIM_QK + HEAD_DIM_VO) * static_cast<int>(sizeof(DType));
@@ -39,10 +44,20 @@ constexpr int kRowDimVO = round_up(HEAD_DIM_VO, kRowLanes);
 constexpr int largest_divisor(int n, int most) { return n % most == 0 ? most : largest_divisor(n, most - 1); }
 constexpr int kValueVectors = largest_divisor(kRowDimVO / kRowLanes, kRows / 2 / (kRowPairs ? 2 : 1));
 
+struct Shares {
+  int keys, count;
+};
+inline Shares shares_of(int kv_len) {
+  const int even = round_up((kv_len + kShares - 1) / kShares, TILE_KEYS);
+  const int keys = dm::math::min(dm::math::max(even, kMinShareKeys), kMaxShareKeys);
+  return {keys, dm::math::max(1, (kv_len + keys - 1) / keys)};  // one without keys, if there are none
+}
+
 // Rows [first, first + rows) of a sequence, for each of the KV heads [kv_head, kv_head + heads), over the keys [k0,
-// k1), which are share number `split`. Row r is query r / group of head r % group of those that share the KV head.
+// k1) of a share. The thread goes on to the key `end`. Row r is query r / group of head r % group of those that share
+// the KV head.
 struct RowsTask {
-  int kv_head, heads, first, rows, split, k0, k1;
+  int kv_head, heads, first, rows, k0, k1, end;
   int padded() const { return (rows + kQueries - 1) / kQueries * kQueries; }
 };
 
@@ -79,8 +94,8 @@ struct PartialRow {
 
 struct RowsScratch {
   alignas(64) float q[kMaxRows][kRowDimQK];  // bfloat16 if pairs are multiplied
-  PartialRow state[kMaxRows];
-  float weights[kQueries][TILE_KEYS];  // first the logits
+  PartialRow states[2][kMaxRows];            // of the shares so far, and of the current one
+  float weights[kQueries][TILE_KEYS];        // first the logits
   bfloat16 rounded[kQueries][TILE_KEYS];
 };
 
@@ -263,7 +278,7 @@ inline RowIndex row_index(const Sequence& seq, const RowsTask& task, int r) {
   return {row / group, seq.kv_head * group + row % group};
 }
 
-inline void start_rows(Sequence& seq, RowsScratch& s, const RowsTask& task, int base) {
+inline void start_rows(Sequence& seq, RowsScratch& s, PartialRow* states, const RowsTask& task, int base) {
   const Params& p = seq.params;
   for (int r = 0; r < task.padded(); ++r) {
     const RowIndex row = row_index(seq, task, r);
@@ -274,8 +289,8 @@ inline void start_rows(Sequence& seq, RowsScratch& s, const RowsTask& task, int 
       to[d] = dm::hooks::query_transform(seq.variant, p, static_cast<float>(q[d]));
     for (int d = HEAD_DIM_QK; d < kRowDimQK; ++d) to[d] = 0.f;
     dm::RowState<float> state{kLowest, 0.f};
-    if (task.split == 0) state = initial_state<float>(seq, row.qo_idx, row.head);
-    PartialRow& unfinished = s.state[base + r];
+    if (task.k0 == 0) state = initial_state<float>(seq, row.qo_idx, row.head);
+    PartialRow& unfinished = states[base + r];
     unfinished.row_max = state.max;
     unfinished.row_sum = state.sum;
     for (float& x : unfinished.out) x = 0.f;
@@ -283,8 +298,8 @@ inline void start_rows(Sequence& seq, RowsScratch& s, const RowsTask& task, int 
 }
 
 // Computes one tile of keys for the rows of one KV head.
-inline void run_tile(Sequence& seq, RowsScratch& s, const RowsTask& task, int base, int k0, int keys,
-                     Prefetcher& next_keys, Prefetcher& next_values) {
+inline void run_tile(Sequence& seq, RowsScratch& s, PartialRow* all_states, const RowsTask& task, int base, int k0,
+                     int keys, Prefetcher& next_keys, Prefetcher& next_values) {
   const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
   for (int r0 = 0; r0 < task.rows; r0 += kQueries) {
     const int q0 = row_index(seq, task, r0).qo_idx, q1 = row_index(seq, task, r0 + kQueries - 1).qo_idx + 1;
@@ -292,7 +307,7 @@ inline void run_tile(Sequence& seq, RowsScratch& s, const RowsTask& task, int ba
     if (tile == TileClass::kSkip) continue;
     multiply_rows(s, base + r0, seq.k + k0 * k_stride, k_stride, keys, next_keys);
     float rescale[kQueries];
-    PartialRow* states = s.state + base + r0;
+    PartialRow* states = all_states + base + r0;
     for (int r = 0; r < kQueries; ++r) {
       const RowIndex row = row_index(seq, task, r0 + r);
       rescale[r] =
@@ -302,21 +317,21 @@ inline void run_tile(Sequence& seq, RowsScratch& s, const RowsTask& task, int ba
   }
 }
 
-inline void run_rows(Sequence& seq, RowsScratch& s, const RowsTask& task) {
+inline void run_share(Sequence& seq, RowsScratch& s, PartialRow* states, const RowsTask& task) {
   const Params& p = seq.params;
   for (int h = 0; h < task.heads; ++h) {
     seq.select(task.kv_head + h);
-    start_rows(seq, s, task, h * task.padded());
+    start_rows(seq, s, states, task, h * task.padded());
   }
   for (int k0 = task.k0; k0 < task.k1; k0 += TILE_KEYS) {
     const int keys = dm::math::min(TILE_KEYS, task.k1 - k0), next = k0 + keys;
-    const int asked = dm::math::min(TILE_KEYS, task.k1 - next);
+    const int asked = dm::math::min(TILE_KEYS, task.end - next);
     seq.select(task.kv_head);
     Prefetcher next_keys(seq.k + next * p.k_strides.row, p.k_strides.row, task.heads * HEAD_DIM_QK, asked);
     Prefetcher next_values(seq.v + next * p.v_strides.row, p.v_strides.row, task.heads * HEAD_DIM_VO, asked);
     for (int h = 0; h < task.heads; ++h) {
       seq.select(task.kv_head + h);
-      run_tile(seq, s, task, h * task.padded(), k0, keys, next_keys, next_values);
+      run_tile(seq, s, states, task, h * task.padded(), k0, keys, next_keys, next_values);
     }
   }
 }
@@ -340,7 +355,7 @@ inline void finish_rows(Sequence& seq, const RowsTask& task, const PartialRow* s
   }
 }
 
-// Merges `others`, partial rows over other keys, into `states`.
+// Merges `others`, partial rows over the keys that follow, into `states`.
 inline void merge_rows(PartialRow* states, const PartialRow* others, int rows) {
   for (int r = 0; r < rows; ++r) {
     const float max = dm::math::max(states[r].row_max, others[r].row_max);
@@ -366,54 +381,73 @@ inline int heads_at_once(const Params& params, int rows) {
 }
 
 inline void forward_few_queries(const Params& params) {
-  const int group = params.num_qo_heads / params.num_kv_heads, rows = group * params.max_qo_len;
-  if (rows == 0 || params.batch_size == 0) return;
+  using dimorph::attention::computes;
+  const int most_queries =
+      params.cu_seqlens_q ? dm::math::min(params.max_qo_len, dimorph::attention::kFewQueries) : params.max_qo_len;
+  const int group = params.num_qo_heads / params.num_kv_heads, rows = group * most_queries;
+  int64_t sequences = 0;  // that are computed here
+  int most_shares = 1;
+  for (int b = 0; b < params.batch_size; ++b) {
+    const int qo_len = params.get_qo_len(b);
+    if (qo_len == 0 || !computes(params, true, qo_len)) continue;
+    ++sequences;
+    most_shares = dm::math::max(most_shares, shares_of(params.get_kv_len(b)).count);
+  }
+  if (rows == 0 || sequences == 0) return;
   const int64_t row_tasks = (rows + kMaxRows - 1) / kMaxRows;
   const int heads = heads_at_once(params, dm::math::min(rows, kMaxRows));
   const int64_t head_tasks = (params.num_kv_heads + heads - 1) / heads;
-  const int64_t whole = row_tasks * head_tasks * params.batch_size;
   // With four tasks a thread, the threads finish at about the same time.
-  int splits = dm::math::min(static_cast<int>((4 * dimorph::num_threads() + whole - 1) / whole),
-                             params.max_kv_len / kMinSplitKeys);
-  splits = dm::math::max(splits, (params.max_kv_len + kMaxSplitKeys - 1) / kMaxSplitKeys);
-  PartialRow* partial = nullptr;  // [whole][splits][kMaxRows]
-  if (splits > 1) partial = static_cast<PartialRow*>(aligned_alloc(64, whole * splits * kMaxRows * sizeof(PartialRow)));
-  if (!partial) splits = 1;  // also if there is no memory: slower and less exact, but the same result
-  const int share = (params.max_kv_len / TILE_KEYS / splits + 1) * TILE_KEYS;
+  const int64_t whole = row_tasks * head_tasks * sequences, wanted = (4 * dimorph::num_threads() + whole - 1) / whole;
+  int at_once = wanted < most_shares ? (most_shares + static_cast<int>(wanted) - 1) / static_cast<int>(wanted) : 1;
+  int parts = (most_shares + at_once - 1) / at_once;
+  const int64_t places = row_tasks * head_tasks * params.batch_size;
+  const int most_rows = heads * RowsTask{0, 1, 0, dm::math::min(rows, kMaxRows), 0, 0, 0}.padded();
+  PartialRow* partial = nullptr;  // [places][most_shares][most_rows]
+  if (parts > 1)
+    partial = static_cast<PartialRow*>(aligned_alloc(64, places * most_shares * most_rows * sizeof(PartialRow)));
+  if (!partial) {  // also if there is no memory: slower, but the same result
+    at_once = most_shares;
+    parts = 1;
+  }
 
-  const auto task_of = [&](const Sequence& seq, int64_t i, int split) {
-    const int first = static_cast<int>(i % row_tasks) * kMaxRows;
-    const int kv_head = static_cast<int>(i / row_tasks % head_tasks) * heads;
-    return RowsTask{kv_head,
-                    dm::math::min(heads, params.num_kv_heads - kv_head),
-                    first,
-                    dm::math::min(kMaxRows, group * seq.qo_len - first),
-                    split,
-                    dm::math::min(seq.kv_len, split * share),
-                    dm::math::min(seq.kv_len, (split + 1) * share)};
+  const auto task_of = [&](const Sequence& seq, int64_t place) {
+    const int first = static_cast<int>(place % row_tasks) * kMaxRows;
+    const int kv_head = static_cast<int>(place / row_tasks % head_tasks) * heads;
+    const int left = computes(params, true, seq.qo_len) ? group * seq.qo_len - first : 0;
+    return RowsTask{
+        kv_head, dm::math::min(heads, params.num_kv_heads - kv_head), first, dm::math::min(kMaxRows, left), 0, 0, 0};
   };
-  const auto batch_of = [&](int64_t i) { return static_cast<int>(i / (row_tasks * head_tasks)); };
-  dimorph::parallel_for(whole * splits, [&](int64_t i) {
-    Sequence seq(params, batch_of(i / splits), 0);
-    const RowsTask task = task_of(seq, i / splits, static_cast<int>(i % splits));
-    if (task.rows <= 0) return;
+  const auto batch_of = [&](int64_t place) { return static_cast<int>(place / (row_tasks * head_tasks)); };
+  const auto partial_of = [&](int64_t place, int share) { return partial + (place * most_shares + share) * most_rows; };
+  dimorph::parallel_for(places * parts, [&](int64_t i) {
+    const int64_t place = i / parts;
+    Sequence seq(params, batch_of(place), 0);
+    RowsTask task = task_of(seq, place);
+    const Shares shares = shares_of(seq.kv_len);
+    const int first = static_cast<int>(i % parts) * at_once, last = dm::math::min(first + at_once, shares.count);
+    if (task.rows <= 0 || first >= last) return;
     auto* scratch = static_cast<RowsScratch*>(dimorph::thread_scratch(sizeof(RowsScratch)));
     if (!scratch) return;
     RowsScratch& s = *scratch;
-    run_rows(seq, s, task);
-    if (partial)
-      __builtin_memcpy(partial + i * kMaxRows, s.state, task.heads * task.padded() * sizeof(PartialRow));
-    else
-      finish_rows(seq, task, s.state);
+    task.end = dm::math::min(seq.kv_len, last * shares.keys);
+    for (int share = first; share < last; ++share) {
+      task.k0 = share * shares.keys;
+      task.k1 = dm::math::min(seq.kv_len, task.k0 + shares.keys);
+      run_share(seq, s, partial ? partial_of(place, share) : s.states[share > 0], task);
+      if (!partial && share > 0) merge_rows(s.states[0], s.states[1], task.heads * task.padded());
+    }
+    if (!partial) finish_rows(seq, task, s.states[0]);
   });
   if (!partial) return;
-  dimorph::parallel_for(whole, [&](int64_t i) {
-    Sequence seq(params, batch_of(i), 0);
-    const RowsTask task = task_of(seq, i, 0);
+  dimorph::parallel_for(places, [&](int64_t place) {
+    Sequence seq(params, batch_of(place), 0);
+    const RowsTask task = task_of(seq, place);
     if (task.rows <= 0) return;
-    PartialRow* states = partial + i * splits * kMaxRows;
-    for (int split = 1; split < splits; ++split)
-      merge_rows(states, states + split * kMaxRows, task.heads * task.padded());
+    PartialRow* states = partial_of(place, 0);
+    const int count = shares_of(seq.kv_len).count;
+    for (int share = 1; share < count; ++share)
+      merge_rows(states, partial_of(place, share), task.heads * task.padded());
     finish_rows(seq, task, states);
   });
   free(partial);

@@ -8,6 +8,7 @@
 #include <dimorph/parallel.h>
 
 #include "bf16_pairs.h"
+#include "kinds.h"
 #include "params.h"
 #include "query_block.h"
 #include "sequence.h"
@@ -196,9 +197,10 @@ __attribute__((cold, noinline)) inline void add_removed_keys(Sequence& seq, Scra
 inline void run_task(Sequence& seq, Scratch& s, QueryBlock* blocks, int count) {
   const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
   const int share = TILE_KEYS / count + 1;
-  int tiles = 0;
   for (int b = 0; b < count; ++b) init_block(seq, blocks[b]);
   for (int k0 = 0; k0 < seq.kv_len; k0 += TILE_KEYS) {
+    for (int b = 0; b < count && k0 / TILE_KEYS % kFoldTiles == 0; ++b)
+      if (blocks[b].recent) fold(blocks[b], seq.logit_scale, false);
     const int keys = dm::math::min(TILE_KEYS, seq.kv_len - k0);
     bool needed = false;
     for (int b = 0; b < count; ++b) needed |= classify(seq, blocks[b], k0, keys);
@@ -209,23 +211,22 @@ inline void run_task(Sequence& seq, Scratch& s, QueryBlock* blocks, int count) {
     const bool finite = all_finite(s, keys);
     if (!finite) remove_nonfinite_keys(s, keys);
     for (int b = 0; b < count; ++b) {
-      const QueryBlock& block = blocks[b];
+      QueryBlock& block = blocks[b];
       // Each block prefetches a share of the next tile, so that the copy finds it in the L2 cache.
       const int ahead = TILE_KEYS + b * share, rows = dm::math::min(share, seq.kv_len - k0 - ahead);
       prefetch<HEAD_DIM_QK>(k + ahead * k_stride, k_stride, rows);
       prefetch<HEAD_DIM_VO>(v + ahead * v_stride, v_stride, rows);
       if (block.last <= block.first) continue;
+      block.recent = true;
       FloatV rescale[kVectors];
       multiply_qk(s, block);
       online_softmax(seq, s, block, k0, rescale);
       multiply_pv(s, block, rescale);
       if (!finite) add_removed_keys(seq, s, block, v);
     }
-    if (++tiles % kFoldTiles == 0)
-      for (int b = 0; b < count; ++b) fold(blocks[b], seq.logit_scale, tiles == kFoldTiles, false);
   }
   for (int b = 0; b < count; ++b) {
-    if (tiles >= kFoldTiles) fold(blocks[b], seq.logit_scale, false, true);
+    if (blocks[b].folded) fold(blocks[b], seq.logit_scale, true);
     finish_block(seq, blocks[b]);
   }
 }
@@ -243,6 +244,7 @@ inline void forward(const Params& params) {
     const int64_t first = (tasks - 1 - i / kv_heads) * size;
     const int kv_head = static_cast<int>(i % kv_heads);
     Sequence seq(params, kv_head / params.num_kv_heads, kv_head % params.num_kv_heads);
+    if (!dimorph::attention::computes(params, false, seq.qo_len)) return;
     auto* scratch = static_cast<Scratch*>(dimorph::thread_scratch(sizeof(Scratch)));
     if (!scratch) return;
     Scratch& s = *scratch;
@@ -255,6 +257,8 @@ inline void forward(const Params& params) {
                                dm::math::min(kBlockQueries, seq.qo_len - q0),
                                0,
                                0,
+                               false,
+                               false,
                                false,
                                s.q[count],
                                s.out[count],

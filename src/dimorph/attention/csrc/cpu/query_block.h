@@ -21,6 +21,8 @@ struct QueryBlock {
   // The keys [first, last) that the block needs of the current tile, and whether they must be masked.
   int first, last;
   bool masked;
+  // Whether there are sums since the last fold, and whether there are folded ones.
+  bool recent, folded;
   float* q;        // cells [kQueryParts][kDimQK / kCellElements][kBlockQueries]
   float* out;      // [kDimVO][kBlockQueries], not normalised
   float* row_max;  // [kBlockQueries]
@@ -115,10 +117,10 @@ __attribute__((cold)) inline void init_block(Sequence& seq, const QueryBlock& bl
   }
 }
 
-// Adds the block's output and state to the folded ones and clears them; the `first` time there is nothing to add to,
-// and the `last` time the result returns to the block. Rounding errors grow with the root of the number of additions:
+// Adds the block's output and state to the folded ones and clears them; the first time there is nothing to add to, and
+// the `last` time the result returns to the block. Rounding errors grow with the root of the number of additions:
 // without folding, sums over a hundred thousand keys lose a digit.
-__attribute__((cold)) inline void fold(const QueryBlock& block, float scale, bool first, bool last) {
+__attribute__((cold)) inline void fold(QueryBlock& block, float scale, bool last) {
   for (int j = 0; j < kVectors; ++j) {
     const FloatV max = FloatV::load(block.row_max + j * kLanes);
     const FloatV difference = FloatV::load(block.folded_row_max + j * kLanes) - max;
@@ -126,7 +128,7 @@ __attribute__((cold)) inline void fold(const QueryBlock& block, float scale, boo
     max.store(block.folded_row_max + j * kLanes);
     const auto move = [&](float* recent, float* folded) {
       FloatV x = FloatV::load(recent);
-      if (!first) x += FloatV::load(folded) * factor;
+      if (block.folded) x += FloatV::load(folded) * factor;
       x.store(last ? recent : folded);
       if (!last) FloatV(0.f).store(recent);
     };
@@ -134,6 +136,8 @@ __attribute__((cold)) inline void fold(const QueryBlock& block, float scale, boo
     for (int i = j * kLanes; i < HEAD_DIM_VO * kBlockQueries; i += kBlockQueries)
       move(block.out + i, block.folded_out + i);
   }
+  block.folded = true;
+  block.recent = false;
 }
 
 // Stores the kCount elements from `i` on of row r.

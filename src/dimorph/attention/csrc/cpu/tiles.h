@@ -39,7 +39,8 @@ constexpr int round_up(int n, int step) { return (n + step - 1) / step * step; }
 constexpr int kDimQK = round_up(HEAD_DIM_QK, kCellElements);
 constexpr int kDimVO = round_up(HEAD_DIM_VO, kRows);
 // Tiles of keys after which the sums of a block are folded away (fold in query_block.h). For 65,536 keys a result then
-// has 32 + 32 roundings and not 1024.
+// has 32 + 32 roundings and not 1024. They are tiles of the sequence, of which a block may need few, so that its result
+// does not depend on the tiles that the blocks beside it need.
 constexpr int kFoldTiles = 2048 / TILE_KEYS;
 // Blocks of queries that share one copy of a tile of keys and values. A copy costs 1/24 of the work of one block, more
 // if it comes from the L3 cache, so up to 16 blocks share it. Their queries and outputs must fit the L2 cache.
