@@ -278,6 +278,20 @@ def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
         at.attention(**(good | change))
 
 
+@pytest.mark.parametrize("queries", [8, 40])  # single rows, blocks of queries
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("dtype", ["float64", "complex64", "int16"])
+def test_other_dtypes_are_refused_by_name(attend: at.Attention, dtype: str, library: str, queries: int) -> None:
+    q, k, v = inputs(np.random.default_rng(1), 1, queries, 9, (2, 2), (64, 64))
+    attend(q, k, v)  # its function is the one that is tried first
+    arrays = [x.astype(dtype) for x in (q, k, v)]
+    message = f"argument 'q': expected dtype float32, bfloat16 or float16, got (torch.)?{dtype}"
+    if dtype == "float64":
+        message += ", but logits and sums are float32: convert it"
+    with pytest.raises(TypeError, match=message):
+        attend(*(torch.from_numpy(x) for x in arrays) if library == "torch" else arrays)
+
+
 def test_gradients_are_refused_beside_arrays_of_another_library(warm_store: Path) -> None:
     q = np.zeros((1, 8, 2, 64), np.float32)
     grad = torch.zeros(1, 8, 2, 64, requires_grad=True)

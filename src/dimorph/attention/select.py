@@ -131,7 +131,8 @@ def refusal(request: Request, error: dm.DeclarationError) -> Exception:
             return ValueError(f"attention: argument '{name}': expected {head_dims}, got {size}")
     if "axis dtype" in str(error):
         dtypes = "bfloat16 or float16" if request.gpu is not None else "float32, bfloat16 or float16"
-        return TypeError(f"attention: argument 'q': expected dtype {dtypes}, got {request.dtype}")
+        wide = ", but logits and sums are float32: convert it" if str(request.dtype).endswith("float64") else ""
+        return TypeError(f"attention: argument 'q': expected dtype {dtypes}, got {request.dtype}{wide}")
     return error
 
 
