@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +78,26 @@ def test_sums_are_folded_at_keys_of_the_sequence(attend: at.Attention) -> None:
     variant = at.compose(at.Window(2100, 0), at.Sinks(np.array([0.5], np.float32)))
     many = attend(q, k, v, variant=variant)
     assert attend(q[:1], k[:1], v[:1], variant=variant).tobytes() == many[:1].tobytes()
+
+
+# The pool of a process keeps its number of threads.
+THREADS = """
+import hashlib, numpy as np
+from dimorph import attention as at
+rng = np.random.default_rng(2)
+for queries, keys in ((1, 9000), (3, 1030), (2600, 2600)):
+    q, k, v = (rng.standard_normal((1, n, h, 32), dtype=np.float32) for n, h in ((queries, 2), (keys, 1), (keys, 1)))
+    print(hashlib.sha256(at.attention(q, k, v, variant=at.Window(2100, 0)).tobytes()).hexdigest())
+"""
+
+
+def test_the_number_of_threads_changes_no_bit(warm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bits(threads: int) -> bytes:
+        monkeypatch.setenv("DIMORPH_NUM_THREADS", str(threads))
+        return subprocess.run([sys.executable, "-c", THREADS], check=True, stdout=subprocess.PIPE).stdout
+
+    alone = bits(1)
+    assert bits(2) == alone and bits(7) == alone
 
 
 @pytest.mark.parametrize("built", [False, True])  # few_queries
