@@ -115,9 +115,9 @@ class Settings:
     """`1`: compile without optimisation and with debug information, for a debugger."""
 
     num_threads: int | None = None
-    """The number of CPU threads that kernels of this process use. Default: `torch.get_num_threads()` if torch is
-    imported, else `OMP_NUM_THREADS`, but at most the number of CPUs that the process may use by its affinity and its
-    control groups. The first kernel that uses threads fixes it.
+    """The number of CPU threads that kernels of this process use; the first kernel that uses threads fixes it. Default:
+    `torch.get_num_threads()` at each call if torch is imported, else `OMP_NUM_THREADS`, but at most the number of CPUs
+    that the process may use by its affinity and its control groups.
     """
 
     omp_num_threads: int | None = None

@@ -70,6 +70,51 @@ def test_torch_that_another_thread_is_importing_decides_nothing(machine: Path, m
     assert threads.number(settings.current()) == 16
 
 
+FOLLOW = """
+import ctypes, os, sys
+import numpy as np
+from dimorph.runtime import library
+from support.kernels import TASKS
+
+def threads():
+    services = ctypes.c_void_p.from_address(library._services[0])
+    return ctypes.CFUNCTYPE(ctypes.c_int32)(services.value)()
+
+def workers(count):
+    torch.set_num_threads(count)
+    before = len(os.listdir("/proc/self/task"))
+    module.busy(np.zeros(3, np.int64), 2, 4, 1)
+    return len(os.listdir("/proc/self/task")) - before, threads()
+
+if "late" in sys.argv:
+    early = TASKS.load(width=1)
+import torch
+module = TASKS.load(width=2)
+print([workers(count) for count in (1, 2, 1, 64)])
+"""
+
+
+@pytest.mark.parametrize("order", ["early", "late"])
+def test_each_call_asks_torch(warm_store: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    for name in ("OMP_NUM_THREADS", "DIMORPH_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for width in (1, 2):
+        TASKS.load(width=width)
+    most = jobs.processors()
+    two = min(2, most)
+    expected = [(0, 1), (two - 1, two), (0, 1), (min(4, most) - two, most)]
+    assert run(FOLLOW, order) == str(expected)
+    assert run(FOLLOW, order, DIMORPH_NUM_THREADS="3") == str([(2, 3), (0, 3), (0, 3), (0, 3)])
+
+
+def test_torch_without_the_function_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: 3))
+    monkeypatch.delitem(sys.modules, "torch._C", raising=False)
+    assert threads.torch_function() is None
+    monkeypatch.setitem(sys.modules, "torch._C", SimpleNamespace(__file__=None))  # the program itself
+    assert threads.torch_function() is None
+
+
 PROGRAM = """
 import os, sys, threading
 import numpy as np

@@ -108,6 +108,7 @@ struct Pool {
 
 Pool* current_pool = nullptr;  // made at first use; null again in a forked child
 int thread_limit = 1;
+int (*wanted_threads)() = nullptr;
 int (*check_signals)() = nullptr;
 
 // The state of a thread; one object, because each access of a thread_local variable is a function call.
@@ -265,13 +266,22 @@ void run(Thread& thread, Job* job, int helpers) {
 extern "C" {
 
 DIMORPH_VISIBLE int32_t dimorph_pool_threads() noexcept {
-  const int threads = __atomic_load_n(&thread_limit, __ATOMIC_RELAXED);
+  int threads = __atomic_load_n(&thread_limit, __ATOMIC_RELAXED);
+  if (int (*const wanted)() = __atomic_load_n(&wanted_threads, __ATOMIC_RELAXED)) {
+    const int count = wanted();
+    if (count < threads) threads = count > 1 ? count : 1;
+  }
   return threads < kMaxThreads ? threads : kMaxThreads;
 }
 
 // Sets how many threads a job may use, the caller's included.
 DIMORPH_VISIBLE void dimorph_pool_set_threads(int32_t count) {
   __atomic_store_n(&thread_limit, count, __ATOMIC_RELAXED);
+}
+
+// Sets a function that each job asks how many of these threads to use.
+DIMORPH_VISIBLE void dimorph_pool_follow(int (*wanted)()) {
+  __atomic_store_n(&wanted_threads, wanted, __ATOMIC_RELAXED);
 }
 
 // Sets the function that runs the handlers of signals that have come; not 0: one of them has raised an exception.

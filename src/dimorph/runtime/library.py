@@ -20,6 +20,7 @@ from dimorph.runtime.device_code import DeviceCode
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
 from dimorph.toolchain import targets
+from dimorph.toolchain.jobs import processors
 
 
 class Library:
@@ -131,6 +132,8 @@ _loaded: dict[tuple[tuple[str, str], ...], Library] = {}
 _lock = ForkSafeLock()
 # The address of the HostServices table of the thread pool; empty before the pool is loaded.
 _services: list[int] = []
+# The thread pool, while neither a setting nor torch says how many threads it uses.
+_free: list[Library] = []
 
 
 def load(artifact: Artifact, unit: Unit, settings: Settings, images: Sequence[Artifact] = ()) -> Library:
@@ -145,6 +148,8 @@ def load(artifact: Artifact, unit: Unit, settings: Settings, images: Sequence[Ar
     Raises:
         LoadError: the object cannot be loaded; `Gone` if its file is missing.
     """
+    if _free:
+        _ask_torch()
     if unit.kernel is POOL:
         return _start_pool(artifact, settings)
     if unit.kind == "entry":
@@ -185,15 +190,31 @@ def _start_pool(artifact: Artifact, settings: Settings) -> Library:
     """Start the thread pool of this process, unless it runs. The settings of the first load fix its threads."""
 
     def prepare(library: Library) -> None:
-        set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int32)(library.symbol("dimorph_pool_set_threads"))
-        set_threads(threads.number(settings))
+        _set_threads(library, threads.number(settings))
         library.call("dimorph_pool_set_check_signals", ffi.check_signals())
+        if settings.num_threads is None:
+            _free.append(library)
+            _ask_torch()
 
     with _lock():
         library = _once((artifact,), Library, prepare)
         if not _services:
             _services.append(ctypes.CFUNCTYPE(ctypes.c_void_p)(library.symbol("dimorph_host_services"))())
         return library
+
+
+def _set_threads(pool: Library, count: int) -> None:
+    ctypes.CFUNCTYPE(None, ctypes.c_int32)(pool.symbol("dimorph_pool_set_threads"))(count)
+
+
+def _ask_torch() -> None:
+    """Let each job ask torch for its number of threads, from the first load on that finds torch imported."""
+    address = threads.torch_function()
+    with _lock():
+        if _free and address is not None:
+            pool = _free.pop()
+            _set_threads(pool, processors())
+            pool.call("dimorph_pool_follow", address)
 
 
 def _once(artifacts: Sequence[Artifact], kind: type[_L], prepare: Callable[[_L], None] | None) -> _L:
