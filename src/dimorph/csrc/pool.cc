@@ -297,7 +297,8 @@ DIMORPH_VISIBLE bool dimorph_pool_run(int64_t count, int64_t grain, void (*body)
   if (thread.error.kind != ErrorKind::none || (outer && outer->failed())) return false;
   if (count <= 0) return true;
   grain = grain < 1 ? 1 : grain < count ? grain : count;
-  const int64_t limit = outer ? 1 : dimorph_pool_threads(), most = (count - 1) / grain + 1;
+  const int64_t most = outer ? 1 : (count - 1) / grain + 1;
+  const int64_t limit = most > 1 ? dimorph_pool_threads() : 1;
   const int64_t threads = limit < most ? limit : most;
   Job job(body, context, count, grain, threads);
   thread.job = &job;
