@@ -65,26 +65,29 @@ def scaled_dot_product_attention(
         raise NotImplementedError(f"{function}: argument 'dropout_p': expected 0, got {dropout_p}")
     if is_causal and attn_mask is not None:
         raise ValueError(f"{function}: arguments 'attn_mask' and 'is_causal': expected one of them, got both")
-    outer: Sequence[int] = query.shape[:-2]
-    shared = key.shape[:-2]
-    # The kernel checks the number of heads in a group.
-    groups = enable_gqa and len(outer) == len(shared) == 2 and outer[0] == shared[0] and shared[1] < outer[1]
-    if len(outer) != 2 or shared != value.shape[:-2] or not (outer == shared or groups):
+    outer: Sequence[int] | None = None  # the result's dimensions before its last two, if they are not those of `query`
+    q, k, v = query.shape, key.shape, value.shape
+    if not (
+        len(q) == len(k) == len(v) == 4
+        and q[0] == k[0] == v[0]
+        and k[1] == v[1]
+        and (q[1] == k[1] or (enable_gqa and k[1] < q[1]))  # the kernel checks that groups of heads have one size
+    ):
         query, key, value, outer = _four_dimensions(function, (query, key, value), enable_gqa)
-    queries, keys = query.shape[2], key.shape[2]
+        q, k, v = query.shape, key.shape, value.shape
     variant: dm.Variant | dm.BoundVariant = library.Plain
     if attn_mask is not None:
-        variant = mask_variant(_autocast(attn_mask)[0], (*outer, queries, keys))
-    elif is_causal and queries > keys:
-        variant = library.Window(-1, queries - keys)
+        variant = mask_variant(_autocast(attn_mask)[0], (*(q[:2] if outer is None else outer), q[2], k[2]))
+    elif is_causal and q[2] > k[2]:
+        variant = library.Window(-1, q[2] - k[2])
     elif is_causal:
         # No query sees the keys after the last query; without them, both alignments are the same.
-        key, value, variant = key[:, :, :queries], value[:, :, :queries], library.Causal
-    if query.shape[1] == 0 or value.shape[-1] == 0:  # no kernel has such a loop
-        out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        key, value, variant = key[:, :, : q[2]], value[:, :, : q[2]], library.Causal
+    if q[1] == 0 or v[3] == 0:  # no kernel has such a loop
+        out = query.new_empty((*q[:3], v[3]))
     else:
         out = attend(query, key, value, variant, scale).transpose(1, 2)
-    return out if len(outer) == 2 else out.reshape(*outer, *out.shape[2:])
+    return out if outer is None else out.reshape(*outer, q[2], v[3])
 
 
 def attend(
