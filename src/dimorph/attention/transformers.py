@@ -1,4 +1,4 @@
-"""Attention for transformers' models: `register()`, then `attn_implementation="dimorph"`."""
+"""Attention for transformers' models: `register()`, then `attn_implementation="dimorph"` or `"dimorph_or_eager"`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from transformers import AttentionInterface, AttentionMaskInterface
 import dimorph as dm
 from dimorph.attention import Causal, KeyMask, KeyPadding, Plain, Sinks, SoftCap, compose
 from dimorph.attention.torch import attend, mask_variant
+from dimorph.attention.transformers_eager import OR_EAGER, own_mask, warn_once
 from dimorph.attention.transformers_mask import Mask, attention_mask
-from dimorph.attention.transformers_models import NAME, check_layer, refuse_at_load
+from dimorph.attention.transformers_models import NAME, check_layer, own_attention, refuse_at_load
 
 
 def register() -> None:
-    """Register the attention implementation "dimorph" and its masks with transformers.
+    """Register the attention implementations "dimorph" and "dimorph_or_eager" and their masks with transformers.
 
-    A model whose layers do not use registered implementations raises ValueError when it is made with this one.
+    A model whose layers do not use registered implementations raises ValueError when it is made with "dimorph"; with
+    "dimorph_or_eager" it is made with "eager", and there is a warning.
     """
     AttentionInterface.register(NAME, attention_forward)
     AttentionMaskInterface.register(NAME, attention_mask)
+    AttentionInterface.register(OR_EAGER, attention_or_eager)
+    AttentionMaskInterface.register(OR_EAGER, attention_mask)
     refuse_at_load()
 
 
@@ -109,6 +113,30 @@ def attention_forward(
         parts.append(Sinks(s_aux.float()))
     variant = compose(*parts) if len(parts) > 1 else parts[0] if parts else Plain
     return attend(query, key, value, variant, scaling), None
+
+
+def attention_or_eager(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **others: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute `attention_forward`, or the layer's own attention if that refuses the layer or its arguments.
+
+    There is one warning for each class of layers and each reason. Kernels that cannot be built, tensors that require
+    grad, paged caches, and tensors that the layer's own attention would ignore raise as they do in `attention_forward`.
+    """
+    try:
+        return attention_forward(module, query, key, value, attention_mask, **others)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        eager = own_attention(type(module), others)
+        if eager is None or isinstance(error, dm.DimorphError) or others.get("cache") is not None:
+            raise
+        warn_once(type(module), str(error))
+    out, weights = eager(module, query, key, value, own_mask(attention_mask, query.dtype), **others)
+    return out, weights
 
 
 def mask_parts(mask: Mask, shape: Sequence[int]) -> list[dm.Variant | dm.BoundVariant]:

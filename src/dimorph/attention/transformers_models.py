@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from dimorph.attention.transformers_eager import OR_EAGER, warn_once
+
 NAME = "dimorph"
 
 _ATTENTION_CLASS = re.compile(r"^class \w*Attention\w*\(nn\.Module\):", re.MULTILINE)
@@ -44,8 +46,11 @@ def refuse_at_load() -> None:
 
     @functools.wraps(check)
     def checked(self: PreTrainedModel, requested_attention: str | None, *args: Any, **kwargs: Any) -> str:
-        if requested_attention == NAME and (reason := model_refusal(type(self))) is not None:
-            raise ValueError(_message(type(self), reason))
+        if requested_attention in (NAME, OR_EAGER) and (reason := model_refusal(type(self))) is not None:
+            if requested_attention == NAME:
+                raise ValueError(_message(type(self), reason))
+            warn_once(type(self), reason)
+            requested_attention = "eager"
         return check(self, requested_attention, *args, **kwargs)
 
     PreTrainedModel.get_correct_attn_implementation = checked  # type: ignore[method-assign]
@@ -125,6 +130,28 @@ def _reads(function: FunctionType) -> tuple[set[str], set[str]]:
         loaded = instruction.argval if instruction.opname.startswith("LOAD_FAST") else None
         last = loaded[-1] if isinstance(loaded, tuple) else loaded
     return set(names[4:]), attributes
+
+
+def own_attention(layer: type, given: Mapping[str, Any]) -> FunctionType | None:
+    """Return the function that a class of layers calls under "eager".
+
+    None: there are several, or it has no parameter for a tensor that the layer passes, which may then stand for a mask
+    that the layer makes for "eager" alone.
+
+    Args:
+        given: the arguments besides query, key, value and the mask.
+    """
+    for base in layer.__mro__[: layer.__mro__.index(torch.nn.Module)]:
+        found = [
+            value
+            for name, value in vars(sys.modules[base.__module__]).items()
+            if name.endswith("eager_attention_forward") and isinstance(value, FunctionType)
+        ]
+        if found:
+            tensors = {name for name, value in given.items() if isinstance(value, torch.Tensor)}
+            known = {"s_aux", *_TENSORS, *inspect.signature(found[0]).parameters}  # sinks are the layer's, too
+            return found[0] if len(found) == 1 and tensors <= known else None
+    return None
 
 
 def _message(where: type, reason: str) -> str:
