@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ def scaled_dot_product_attention(
     """Compute `torch.nn.functional.scaled_dot_product_attention` with `dimorph.attention.attention`.
 
     Tensors have 2 dimensions or more, of which those before the last two are broadcast: heads, and before them batches.
-    Under autocast, tensors are cast as torch casts them.
+    Under autocast, tensors are cast as torch casts them. Nested tensors of the jagged layout, [batch, heads, seq,
+    head_dim] with a seq for each sequence, are taken as they are, and the result is one.
 
     Copies only tensors whose last dimension is not contiguous, several batch dimensions that no view can join, and
     masks that are not row-major in float32 or bool. Tensors and masks that sequences or heads share are not expanded,
@@ -58,13 +60,15 @@ def scaled_dot_product_attention(
 
     Raises:
         TypeError, ValueError: an argument does not fit; see `attention` too.
-        NotImplementedError: dropout_p is not 0.
+        NotImplementedError: dropout_p is not 0, or nested tensors have a mask or are causal with other lengths.
     """
     function = "scaled_dot_product_attention"
     if dropout_p != 0.0:
         raise NotImplementedError(f"{function}: argument 'dropout_p': expected 0, got {dropout_p}")
     if is_causal and attn_mask is not None:
         raise ValueError(f"{function}: arguments 'attn_mask' and 'is_causal': expected one of them, got both")
+    if query.is_nested or key.is_nested or value.is_nested:
+        return _nested(function, (query, key, value), attn_mask, is_causal, scale, enable_gqa)
     outer: Sequence[int] | None = None  # the result's dimensions before its last two, if they are not those of `query`
     q, k, v = query.shape, key.shape, value.shape
     if not (
@@ -103,6 +107,54 @@ def attend(
     )
     result: Tensor = library.attention(q, k, v, variant=variant, scale=scale)
     return result
+
+
+def _nested(
+    function: str,
+    tensors: Sequence[Tensor],
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
+    """Compute `scaled_dot_product_attention` of nested tensors, as ragged ones."""
+    if attn_mask is not None:
+        raise NotImplementedError(f"{function}: argument 'attn_mask': expected none, as the tensors are nested")
+    for name, x in zip(("query", "key", "value"), tensors, strict=True):
+        jagged: Any = x  # torch declares none of a nested tensor's methods
+        if not x.is_nested or x.layout != torch.jagged or x.dim() != 4 or not isinstance(x.shape[2], torch.SymInt):
+            raise ValueError(
+                f"{function}: argument '{name}': expected a nested tensor [batch, heads, seq, head_dim] of the jagged "
+                f"layout, with a seq for each sequence, as another argument is one"
+            )
+        if jagged.lengths() is not None:
+            raise ValueError(f"{function}: argument '{name}': expected a nested tensor without holes; copy it")
+    query, key, value = tensors
+    for name, x, dim, fits in (
+        ("key", key, 0, key.shape[0] == query.shape[0]),
+        ("key", key, 1, enable_gqa or key.shape[1] == query.shape[1]),
+        ("value", value, 2, value.shape[2] == key.shape[2]),
+    ):
+        if not fits:
+            other = query if dim < 2 else key
+            raise ValueError(
+                f"{function}: argument '{name}': expected size {other.shape[dim]} in dimension {dim}, "
+                f"got {x.shape[dim]}"
+            )
+    if is_causal and query.shape[2] != key.shape[2]:
+        raise NotImplementedError(f"{function}: argument 'is_causal': expected False, as 'key' has other lengths")
+    rows: list[Any] = [x.transpose(1, 2) for x in (query, key)]
+    q, k, v = _autocast(*(x.transpose(1, 2).values() for x in (query, key, value)))
+    cu_seqlens_q, cu_seqlens_k = (x.offsets().to(torch.int32) for x in rows)
+    out = library.attention(
+        *(x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)),
+        variant=library.Causal if is_causal else library.Plain,
+        scale=scale,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k,
+    )
+    # The same offsets, so that the result has the lengths of `query` to torch.
+    return torch.nested.nested_tensor_from_jagged(out, rows[0].offsets()).transpose(1, 2)
 
 
 def _autocast(*tensors: Tensor) -> Sequence[Tensor]:

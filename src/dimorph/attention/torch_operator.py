@@ -129,6 +129,11 @@ def call(
     bound = bind(variant)
     names = ("q", "k", "v", *(param.name if param.is_tensor else "" for param in bound.variant.params))
     for argument, array in zip(names, (q, k, v, *bound.args), strict=True):
+        if isinstance(array, Tensor) and array.is_nested:
+            raise ValueError(
+                f"attention: argument '{argument}': expected a dense tensor, got a nested one; give its values() and, "
+                "as cu_seqlens, its offsets()"
+            )
         if argument and array is not None and not isinstance(array, Tensor):
             raise TypeError(
                 f"attention: argument '{argument}': expected a torch tensor, as torch has to compute or resolve values "
