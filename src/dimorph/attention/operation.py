@@ -138,12 +138,13 @@ class Attention:
         # Validate what the kernel's entry does not.
         variant, args = validate(library, q, k, v, variant, cu_seqlens_q)
         gpu = library.gpu(q)
-        if stream is not None:
-            check_stream(gpu, out, return_lse, lse)
-        if type(return_lse) is not bool or (
-            gpu is None and (workspace is not None or max_seqlen_q is not None or max_seqlen_k is not None)
+        if (
+            stream is not None
+            or type(return_lse) is not bool
+            or (gpu is None and (workspace is not None or max_seqlen_q is not None or max_seqlen_k is not None))
         ):
             return_lse = check_others(return_lse, workspace, max_seqlen_q, max_seqlen_k)
+            check_stream(stream, gpu, out, lse if return_lse else out)
 
         # Choose the function that the last call of this variant used, or ask for one. Written out, because a call of a
         # Python function takes a hundredth of the whole call.

@@ -96,15 +96,17 @@ def bind(variant: dm.Variant | dm.BoundVariant) -> dm.BoundVariant:
     raise TypeError(f"attention: argument 'variant': expected a dimorph.Variant, got {describe(variant)}")
 
 
-def check_stream(gpu: int | None, out: Any, return_lse: bool, lse: Any) -> None:
-    """Refuse a given stream where it has no meaning, or where arrays would be made for another one.
+def check_stream(stream: Any, gpu: int | None, out: Any, lse: Any) -> None:
+    """Refuse a given stream where it has no meaning, or where a result (None) would be made for another one.
 
     Raises:
         ValueError: q is not on a GPU, or an array to write to is missing.
     """
+    if stream is None:
+        return
     if gpu is None:
         raise ValueError("attention: argument 'stream': expected none, as 'q' is not on a GPU")
-    if out is None or (return_lse and lse is None):
+    if out is None or lse is None:
         name = "out" if out is None else "lse"
         raise ValueError(f"attention: argument '{name}': expected an array to write to, as 'stream' is given")
 
