@@ -5,7 +5,8 @@ import numpy as np
 import dimorph as dm
 
 SCALE = dm.Variant("Scale", header="scale.h", params=(dm.scalar("scale"),))
-SCALE_BIAS = dm.Variant("ScaleBias", header="scale.h", params=(dm.scalar("scale"), dm.tensor("maybe_bias", "float32")))
+BIAS = dm.tensor("maybe_bias", "float32", shape="head_dim")  # may be None; an element for each column
+SCALE_BIAS = dm.Variant("ScaleBias", header="scale.h", params=(dm.scalar("scale"), BIAS))
 
 affine = dm.Kernel(
     name="affine",

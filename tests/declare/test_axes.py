@@ -217,7 +217,7 @@ def test_an_error_of_a_declaration_begins_with_its_place() -> None:
             r"params: expected a tuple of dm\.scalar.*, got \('a',\)",
         ),
         (lambda: dm.scalar("a", "float16"), "scalar 'a': expected a dtype of float32, .*, got 'float16'"),
-        (lambda: dm.tensor("a", "floaty"), "tensor 'a': expected a dtype of .*, got 'floaty'"),
+        (lambda: dm.tensor("a", "float-32"), "tensor 'a': expected a dtype of .*, got 'float-32'"),
     ],
 )
 def test_a_variant_that_cannot_work_says_why(declare: Callable[[], object], said: str) -> None:

@@ -52,7 +52,13 @@ def _tile_keys(values: Mapping[str, Any]) -> int:
 
 
 def _variants() -> dm.Axis:
-    return dm.variant_axis("variant", "ATTENTION_VARIANT", default=Plain, values=(Plain, Causal, FlashSigmoid))
+    return dm.variant_axis(
+        "variant",
+        "ATTENTION_VARIANT",
+        default=Plain,
+        values=(Plain, Causal, FlashSigmoid),
+        sizes=("batch", "heads", "kv_heads", "queries", "keys", "*queries", "*keys"),  # see param_checks.h
+    )
 
 
 attention_cpu = dm.Kernel(

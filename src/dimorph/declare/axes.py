@@ -40,6 +40,13 @@ class IntAxis(Axis):
     def normal(self, given: object) -> int | None:
         return _int(given)
 
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        return (self.name, *self.binds)
+
+    def sizes(self, value: int) -> tuple[int, ...]:
+        return (value, value)
+
     def constant(self, value: int) -> list[str]:
         return [f"constexpr int {self.binds[0]} = {value};"]
 
@@ -167,6 +174,13 @@ class TupleAxis(Axis):
     def is_single(self, given: object) -> bool:
         return isinstance(given, tuple)
 
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        return self.binds
+
+    def sizes(self, value: tuple[int, ...]) -> tuple[int, ...]:
+        return value
+
     def constant(self, value: tuple[int, ...]) -> list[str]:
         return [f"constexpr int {bind} = {part};" for bind, part in zip(self.binds, value, strict=True)]
 
@@ -184,8 +198,15 @@ class TupleAxis(Axis):
         return f"::dimorph::detail::index_of({', '.join(rows)})"
 
 
+@dataclass(frozen=True)
 class VariantAxis(Axis):
-    """An axis of variants, dispatched by name; only cases see a variant's struct and parameters."""
+    """An axis of variants, dispatched by name; only cases see a variant's struct and parameters.
+
+    Attributes:
+        own_sizes: the names in shapes of tensors that the case knows, and checks itself.
+    """
+
+    own_sizes: tuple[str, ...] = ()
 
     kind = "variant"
     expected = "a dimorph.Variant, or the name of a declared one"
@@ -337,7 +358,9 @@ def tuple_axis(
 
 
 @placed
-def variant_axis(name: str, macro: str, *, default: Variant, values: Sequence[Variant] = ()) -> Axis:
+def variant_axis(
+    name: str, macro: str, *, default: Variant, values: Sequence[Variant] = (), sizes: Sequence[str] = ()
+) -> Axis:
     """Declare a variant axis; in a case, `macro` stands for the functor of the variant.
 
     A dispatching module contains the declared variants and selects among them by name. Any other variant is built on
@@ -348,12 +371,14 @@ def variant_axis(name: str, macro: str, *, default: Variant, values: Sequence[Va
         macro: the C++ macro.
         default: the variant that is always declared.
         values: the declared variants, `default` added if it is missing.
+        sizes: names that shapes of the variants' tensors may hold in place of axes, if the case checks these shapes
+            itself, by ADDITIONAL_TENSORS.
 
     Raises:
         DeclarationError: a name is invalid, or two variants have the same name.
     """
     variants = tuple(values) if default in values else (default, *values)
-    return VariantAxis(name, (macro,), variants)
+    return VariantAxis(name, (macro,), variants, own_sizes=tuple(sizes))
 
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:

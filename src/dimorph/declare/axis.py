@@ -133,6 +133,15 @@ class Axis:
             DeclarationError: two of the values conflict.
         """
 
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        """The names under which the shape of a variant's tensor may ask for a value."""
+        return ()
+
+    def sizes(self, value: Value) -> tuple[int, ...]:
+        """Return the size that a value means under each of `size_names`."""
+        return ()
+
     def named(self, text: str, root: Path) -> Value:
         """Return a value for a text, to describe a set that was built before and of which only the texts are known.
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from dimorph.declare import sent
 from dimorph.declare.axis import Axis, Value
+from dimorph.declare.dtypes import TENSORS
 from dimorph.declare.names import IDENTIFIER, cpp_name_problem, declaring_place, placed
-from dimorph.declare.variant import declaring_file
+from dimorph.declare.variant import Variant, declaring_file
 from dimorph.errors import DeclarationError
 
 # The other arguments of `Kernel.load`, `Kernel.build` and `Kernel.instantiations`: no axis may have such a name.
@@ -71,6 +72,8 @@ class Declaration:
         object.__setattr__(self, "root", Path(self.root or self.origin.parent).resolve())
         self._check_sources()
         self._check_names()
+        for axis in self.axes:
+            self.check_values(axis, axis.values)
         if self.only is not None:
             object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))
 
@@ -101,6 +104,30 @@ class Declaration:
             return axis.values
         rows = [row[axis.name] for row in self.only if axis.name in row]
         return tuple(dict.fromkeys([*(v for v in axis.values if v in rows), *rows])) or axis.values
+
+    def check_values(self, axis: Axis, values: Sequence[Value]) -> None:
+        """Refuse variants whose tensors have a dtype or a size that the kernel does not know.
+
+        Raises:
+            DeclarationError: a variant is refused; the message names its tensor and what there is.
+        """
+        dtypes = {a.name for a in self.axes if a.kind == "dtype"}
+        own: tuple[str, ...] = getattr(axis, "own_sizes", ())
+        sizes = own or tuple(name for a in self.axes for name in a.size_names)
+        for variant in values:
+            for param in variant.params if isinstance(variant, Variant) else ():
+                place = f"variant {variant.name}: tensor {param.name!r}"
+                if param.is_tensor and param.dtype not in dtypes | TENSORS.keys():
+                    raise self._refused(
+                        f"{place}: expected a dtype, or the name of a dtype axis "
+                        f"({', '.join(sorted(dtypes)) or 'there is none'}), got {param.dtype!r}"
+                    )
+                for size in param.sizes:
+                    if not size.isdigit() and (size.removesuffix("|1") if own else size) not in sizes:
+                        raise self._refused(
+                            f"{place}: shape: expected numbers and names of {', '.join(sizes) or 'nothing else'}, "
+                            f"got {size!r}"
+                        )
 
     def _check_sources(self) -> None:
         named = {name: getattr(self, name) for name in ("case", "device", "include_dirs")}

@@ -167,6 +167,8 @@ def instantiate(kernel: Declaration, values: Mapping[str, object] | None = None)
         axis.several(given[axis.name]) if axis.name in given else () if axis.choose else kernel.listed_values(axis)
         for axis in kernel.axes
     )
+    for axis, now in zip(kernel.axes, left, strict=True):
+        kernel.check_values(axis, now)
     everything = InstantiationSet(kernel, left)
     if kernel.only is not None:
         fixed = {axis.name: now[0] for axis, now in everything.pairs() if axis.choose and now}

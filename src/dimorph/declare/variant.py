@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,9 @@ from dimorph.declare.dtypes import SCALARS, TENSORS
 from dimorph.declare.names import IDENTIFIER, cpp_name_problem, declaring_place, placed, python_name_problem
 from dimorph.errors import DeclarationError
 
+# A size of a tensor: a number, or a name. Operations with sizes of their own give the marks their meaning.
+_SIZE = re.compile(r"\d+|\*?[A-Za-z_]\w*(?:\|1)?")
+
 
 @dataclass(frozen=True)
 class Param:
@@ -21,6 +25,11 @@ class Param:
     dtype: str
     is_tensor: bool
     shape: str = ""
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The names or numbers of a tensor's sizes; none if they are not checked."""
+        return tuple(part.strip() for part in self.shape.split(",") if part.strip())
 
     @property
     def optional(self) -> bool:
@@ -50,21 +59,30 @@ def scalar(name: str, dtype: str | None = None) -> Param:
 
 
 @placed
-def tensor(name: str, dtype: str, shape: str = "") -> Param:
+def tensor(name: str, dtype: str, shape: str | Sequence[str | int] = "") -> Param:
     """Declare a row-major tensor parameter of a variant; the params struct gets a pointer to its elements.
+
+    Each call checks the tensor: its dtype, its layout, its device and, where `shape` is given, its sizes.
 
     Args:
         name: the parameter's name; one that starts with `maybe_` may be None, which makes the pointer null.
-        dtype: the element type.
-        shape: names of the tensor's sizes, e.g. "batch, heads", which the operation knows and checks in each call;
-            empty: the sizes are not checked.
+        dtype: the element type, or the name of a dtype axis of the kernel, whose type it then has.
+        shape: the tensor's sizes, as a list or separated by commas: numbers, names of integer axes of the kernel, and
+            names that a tuple axis binds, e.g. "head_dim, 2"; for a kernel whose operation knows sizes of its own,
+            such as attention, those names, e.g. "batch, heads". Empty: the sizes are not checked.
 
     Raises:
-        DeclarationError: the dtype cannot be that of a tensor.
+        DeclarationError: the dtype cannot be that of a tensor, or the shape cannot be read.
     """
-    if dtype not in TENSORS:
-        raise DeclarationError(f"tensor {name!r}: expected a dtype of {', '.join(TENSORS)}, got {dtype!r}")
-    return Param(name, dtype, True, shape)
+    if not isinstance(dtype, str) or not (dtype in TENSORS or dtype.isidentifier()):
+        raise DeclarationError(
+            f"tensor {name!r}: expected a dtype of {', '.join(TENSORS)}, or the name of a dtype axis, got {dtype!r}"
+        )
+    parts = shape.split(",") if isinstance(shape, str) else [str(part) for part in shape]
+    for part in parts if shape else ():
+        if not _SIZE.fullmatch(part.strip()):
+            raise DeclarationError(f"tensor {name!r}: shape: expected names and numbers, got {shape!r}")
+    return Param(name, dtype, True, ", ".join(part.strip() for part in parts))
 
 
 def declaring_file(depth: int) -> Path:

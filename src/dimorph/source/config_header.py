@@ -140,11 +140,18 @@ def _slots(instantiations: InstantiationSet) -> list[str]:
 
 
 def _variant_params(single: Specialization) -> tuple[Param, ...]:
-    """Return the parameters of the variant; scalars that name no dtype get that of the kernel's dtype axes."""
+    """Return the parameters of the variant, each with its dtype.
+
+    A tensor may name a dtype axis, whose value it gets; a scalar that names no dtype gets that of the dtype axes.
+    """
+    values = {axis.name: value for axis, value in single.pairs()}
     dtypes = {value for axis, value in single.pairs() if axis.kind == "dtype"}
-    following = "float64" if dtypes == {"float64"} else "float32"
+    scalar = "float64" if dtypes == {"float64"} else "float32"
     params = next((value.params for value in single.values if isinstance(value, Variant)), ())
-    return tuple(param if param.dtype else replace(param, dtype=following) for param in params)
+    return tuple(
+        replace(param, dtype=values.get(param.dtype, param.dtype) if param.is_tensor else param.dtype or scalar)
+        for param in params
+    )
 
 
 def _additional(single: Specialization) -> list[str]:
@@ -156,11 +163,15 @@ def _additional(single: Specialization) -> list[str]:
 def _additional_host(single: Specialization) -> list[str]:
     """Return the host's macros for a variant's parameters: arguments, statements that copy them, and the tensors."""
     params = _variant_params(single)
-    arguments, setters, tensors = [], [], []
+    own = any(getattr(axis, "own_sizes", ()) for axis in single.kernel.axes)
+    shapes, arguments, setters, tensors = [], [], [], []
     for p in params:
         if p.is_tensor:
             tensors.append(f'visit("{p.name}", "{p.shape}", {p.name});')
             elements = f"::dimorph::Elements<{TENSORS[p.dtype]}>"
+            if p.sizes and not own:
+                shapes += _shape(p, single)
+                elements = f"::dimorph::Sized<{TENSORS[p.dtype]}, ::dimorph_shapes::{p.name}>"
             arguments.append(f"::dimorph::Optional<{elements}> {p.name}" if p.optional else f"{elements} {p.name}")
             setters.append(
                 f"params.{p.name} = {p.name} ? {p.name}->data : nullptr;"
@@ -171,8 +182,25 @@ def _additional_host(single: Specialization) -> list[str]:
             arguments.append(f"{SCALARS[p.dtype]} {p.name}")
             setters.append(f"params.{p.name} = {p.name};")
     return [
+        *shapes,
         f"#define ADDITIONAL_FUNC_PARAMS {''.join(f', {a}' for a in arguments)}".rstrip(),
         f"#define ADDITIONAL_PARAMS_SETTER {' '.join(setters)}".rstrip(),
         f"#define ADDITIONAL_TENSORS(visit) {' '.join(tensors)}".rstrip(),
         f'#define DIMORPH_ADDITIONAL_NAMES "{parameter_names(params)}"',
+    ]
+
+
+def _shape(param: Param, single: Specialization) -> list[str]:
+    """Return the type that tells the headers the shape of a variant's tensor, as declared and in numbers."""
+    known = {
+        name: size
+        for axis, value in single.pairs()
+        for name, size in zip(axis.size_names, axis.sizes(value), strict=True)
+    }
+    sizes = ", ".join(size if size.isdigit() else str(known[size]) for size in param.sizes)
+    return [
+        f"namespace dimorph_shapes {{ struct {param.name} {{",
+        f'  static constexpr const char* text = "{param.shape}";',
+        f"  static constexpr int64_t sizes[] = {{{sizes}}};",
+        "}; }",
     ]

@@ -81,6 +81,28 @@ FUNCTOR = dm.Kernel(
     axes=[dm.variant_axis("variant", "FUNCTOR", default=PLAIN, values=[PLAIN, SHIFT])],
 )
 
+# A variant whose tensors have the dtype and the sizes of axes.
+WEIGHTS = dm.Variant(
+    "Weights",
+    header="weights.h",
+    params=(
+        dm.tensor("weights", "dtype", "width"),
+        dm.tensor("maybe_pairs", "int32", ("ROWS", 2)),
+        dm.tensor("maybe_free", "dtype"),
+    ),
+)
+WEIGHTED = dm.Kernel(
+    name="weighted",
+    entry="weighted.cc",
+    case=["weighted_case.cc"],
+    axes=[
+        dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
+        dm.int_axis("width", "WIDTH", [4, 8]),
+        dm.tuple_axis("shape", ["ROWS", "COLUMNS"], [(3, 2), (5, 1)]),
+        dm.variant_axis("variant", "WEIGHTED_VARIANT", default=WEIGHTS),
+    ],
+)
+
 # Exports one function for each kind of argument and result.
 ARGUMENTS = dm.Kernel(name="arguments", entry="arguments.cc")
 

@@ -83,6 +83,32 @@ __attribute__((cold, noinline)) inline bool wrong_elements(const ConstTensor& te
   return fail(sink, ErrorKind::type, "%s: argument %s: expected dtype %s, got %s", place.function, name, want, got);
 }
 
+// The sizes of a shape as text. A size below 0 is any.
+struct ShapeText {
+  char text[160] = "";
+
+  void add(int64_t size) {
+    const size_t at = strlen(text);
+    const char* comma = at ? ", " : "";
+    if (size < 0)
+      snprintf(text + at, sizeof text - at, "%sany", comma);
+    else
+      snprintf(text + at, sizeof text - at, "%s%lld", comma, static_cast<long long>(size));
+  }
+};
+
+__attribute__((cold, noinline)) inline bool wrong_sizes(const ConstTensor& tensor, const char* shape,
+                                                        const int64_t* sizes, int32_t count, const ArgumentPlace& place,
+                                                        ErrorSink* sink) {
+  char name[64];
+  argument_name(place.names, place.index, name);
+  ShapeText want, got;
+  for (int32_t i = 0; i < count; ++i) want.add(sizes[i]);
+  for (int32_t i = 0; i < tensor.ndim(); ++i) got.add(tensor.size(i));
+  return fail(sink, ErrorKind::value, "%s: argument %s: expected shape [%s], here (%s), got (%s)", place.function, name,
+              shape, want.text, got.text);
+}
+
 inline const DLTensor* tensor_of(const TVMFFIAny& any) {
   if (any.type_index == kTVMFFIDLTensorPtr) return static_cast<const DLTensor*>(any.v_ptr);
   if (any.type_index == kTVMFFITensor)
@@ -117,9 +143,18 @@ inline bool from_any(const TVMFFIAny& any, Elements<T>& out, const ArgumentPlace
   if (!from_any(any, tensor, place, sink)) return false;
   constexpr DataType expected = data_type<T>();
   if (tensor.dtype() != expected || !tensor.contiguous()) return wrong_elements(tensor, expected, place, sink);
-  out.data = tensor.data<T>();
+  out.data = static_cast<const T*>(tensor.data());
   out.tensor = tensor;
   return true;
+}
+
+template <typename T, typename Shape>
+inline bool from_any(const TVMFFIAny& any, Sized<T, Shape>& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (!from_any(any, static_cast<Elements<T>&>(out), place, sink)) return false;
+  constexpr int32_t count = sizeof(Shape::sizes) / sizeof(Shape::sizes[0]);
+  bool fits = out.tensor.ndim() == count;
+  for (int32_t i = 0; i < count && fits; ++i) fits = out.tensor.size(i) == Shape::sizes[i];
+  return __builtin_expect(fits, 1) || wrong_sizes(out.tensor, Shape::text, Shape::sizes, count, place, sink);
 }
 
 // Whether the elements of a variant's tensor are on the device on which the kernel runs.
@@ -139,9 +174,13 @@ inline bool lies_on(const Elements<T>& elements, Device device, const ArgumentPl
   return fail(sink, ErrorKind::value, "%s: argument %s: expected a tensor on %s, got one on %s", place.function, name,
               want, got);
 }
+template <typename T, typename Shape>
+inline bool lies_on(const Sized<T, Shape>& elements, Device device, const ArgumentPlace& place, ErrorSink* sink) {
+  return lies_on(static_cast<const Elements<T>&>(elements), device, place, sink);
+}
 template <typename T>
-inline bool lies_on(const Optional<Elements<T>>& elements, Device device, const ArgumentPlace& place, ErrorSink* sink) {
-  return !elements || lies_on(*elements, device, place, sink);
+inline bool lies_on(const Optional<T>& value, Device device, const ArgumentPlace& place, ErrorSink* sink) {
+  return !value || lies_on(*value, device, place, sink);
 }
 
 // Any type that has no function of its own.

@@ -29,21 +29,6 @@ struct TensorText {
   }
 };
 
-// The sizes of a shape as text. A size that is not known yet is any.
-struct ShapeText {
-  char text[160] = "";
-
-  void add(const char* format, long long size, const char* name = "") {
-    const size_t at = strlen(text);
-    if (at) snprintf(text + at, sizeof text - at, ", ");
-    const size_t next = strlen(text);
-    if (*name)
-      snprintf(text + next, sizeof text - next, "%s", name);
-    else
-      snprintf(text + next, sizeof text - next, format, size);
-  }
-};
-
 __attribute__((cold, noinline)) inline void wrong_elements(ConstTensor tensor, DataType expected) {
   const TensorText argument(tensor);
   if (tensor.dtype() == expected) wrong_device(tensor, Device{kDLCPU, 0});
@@ -55,17 +40,22 @@ __attribute__((cold, noinline)) inline void wrong_elements(ConstTensor tensor, D
 
 __attribute__((cold, noinline)) inline void wrong_shape(ConstTensor tensor, const Dim* dims, int32_t count) {
   const TensorText argument(tensor);
-  ShapeText names, sizes, got;
-  for (int32_t i = 0; i < tensor.ndim(); ++i) got.add("%lld", tensor.size(i));
   if (!dims)
     refuse(tensor.call(), ErrorKind::value, "%s: expected %d dimension%s, got %d", argument.text, count,
            count == 1 ? "" : "s", tensor.ndim());
+  char names[160] = "";
+  ShapeText sizes, got;
   for (int32_t i = 0; i < count; ++i) {
-    const int64_t size = dims[i].expected();
-    names.add("%lld", size, dims[i].name() ? dims[i].name() : "");
-    sizes.add("%lld", size, size < 0 ? "any" : "");
+    const size_t at = strlen(names);
+    const char* comma = at ? ", " : "";
+    if (dims[i].name())
+      snprintf(names + at, sizeof names - at, "%s%s", comma, dims[i].name());
+    else
+      snprintf(names + at, sizeof names - at, "%s%lld", comma, static_cast<long long>(dims[i].expected()));
+    sizes.add(dims[i].expected());
   }
-  refuse(tensor.call(), ErrorKind::value, "%s: expected shape [%s], here (%s), got (%s)", argument.text, names.text,
+  for (int32_t i = 0; i < tensor.ndim(); ++i) got.add(tensor.size(i));
+  refuse(tensor.call(), ErrorKind::value, "%s: expected shape [%s], here (%s), got (%s)", argument.text, names,
          sizes.text, got.text);
 }
 

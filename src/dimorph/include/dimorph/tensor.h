@@ -303,6 +303,10 @@ struct Elements {
   ConstTensor tensor;
 };
 
+// The same of a tensor whose sizes are known when the case is compiled. Shape: a type of the config header.
+template <typename T, typename Shape>
+struct Sized : Elements<T> {};
+
 // A string argument. It does not end with a zero.
 struct Str {
   const char* data = "";
