@@ -102,11 +102,14 @@ def test_a_failing_build_fails_in_every_thread_and_blocks_nobody(copy_of: Callab
     assert answers[1::2] == ["pick case (width=2, depth=1)"] * 4
 
 
-def test_python_goes_on_while_a_case_works(warm_store: Path, mode: Form) -> None:
-    # The lock is released from 500 elements on; shorter calls would not gain by it.
-    module, flag = mode.load(FAILURES, width=1), np.zeros(500, np.int64)
+@pytest.mark.parametrize(("function", "size", "says"), [("wait_in_case", 500, ()), ("wait_long", 1, (True,))])
+def test_python_goes_on_while_a_case_works(
+    warm_store: Path, mode: Form, function: str, size: int, says: tuple[bool, ...]
+) -> None:
+    # The lock is released from 500 elements on, and for calls that say that they are long.
+    module, flag = mode.load(FAILURES, width=1), np.zeros(size, np.int64)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(module.wait_in_case, 1, flag)
+        waiting = pool.submit(getattr(module, function), 1, flag, *says)
         time.sleep(0.05)
         # The case waits for a value that only a thread running at the same time can set.
         assert not waiting.done()

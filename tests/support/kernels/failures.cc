@@ -62,6 +62,13 @@ bool wait_in_case(int64_t width, dimorph::Tensor flag) {
 }
 DIMORPH_EXPORT(wait_in_case)
 
+// The same, as a call that says it takes long if `says` is set.
+bool wait_long(int64_t width, dimorph::Tensor flag, bool says) {
+  if (says) dimorph::long_call();
+  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(wait_in_case, bool)(flag));
+}
+DIMORPH_EXPORT(wait_long)
+
 // A case function that cannot throw.
 int64_t quiet(int64_t width) {
   int64_t answer = 0;
