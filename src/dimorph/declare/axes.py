@@ -222,6 +222,10 @@ class VariantAxis(Axis):
     def admits(self, value: Variant) -> bool:
         return True
 
+    @property
+    def is_open(self) -> bool:
+        return True
+
     def check_set(self, values: Sequence[Variant]) -> None:
         names = [variant.name for variant in values]
         if twice := [name for name in names if names.count(name) > 1]:

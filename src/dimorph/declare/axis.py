@@ -98,6 +98,11 @@ class Axis:
         return "{" + ", ".join(self.text(value) for value in values) + "}"
 
     @property
+    def is_open(self) -> bool:
+        """True if calls may come with values beyond the declared ones, which are then built."""
+        return self.accepts is not None and self.choose is None
+
+    @property
     def checks_calls(self) -> bool:
         """True if DIMORPH_CALL requires the `DISPATCH_` of this axis around it even when the axis has one value."""
         return self.choose is None and not self.for_cases_only

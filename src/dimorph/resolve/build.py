@@ -37,6 +37,7 @@ from dimorph.toolchain import listing, process, products
 from dimorph.toolchain.compiler import Compiler, Level
 from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.jobs import parallel_jobs
+from dimorph.toolchain.variables import variables
 from dimorph.toolchain.workers import Later, side_by_side
 
 _log = logger("dimorph")
@@ -226,6 +227,7 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
             output=done.output,
             context=unit.label,
         )
+    _check_variables(unit, output, source.name)
     files = Files()
     if unit.rescanned(files).key(job.target, settings) != key or stamps_of(unit) != before:
         raise BuildError(
@@ -240,6 +242,23 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
         (generated / name).write_text(text, "utf-8", "surrogateescape")
     made = {output.name: output, header.name: header, **{name: generated / name for name in texts}}
     return made, done.output, recorder
+
+
+def _check_variables(unit: Unit, output: Path, source: str) -> None:
+    """Refuse an entry with variables if a late build may replace it, with which they would begin anew.
+
+    Raises:
+        BuildError: the entry has variables; the message names them.
+    """
+    open_axes = [axis.name for axis in unit.kernel.axes if axis.is_open]
+    if unit.kind == "entry" and open_axes and (names := variables(output, source)):
+        raise BuildError(
+            f"{unit.label}: expected an entry without variables, got {', '.join(names)} in {unit.kernel.entry} or a "
+            f"header of it\n  a value of axis {' or '.join(open_axes)} that is built late brings a new entry, in which "
+            "they begin anew\n  keep them in the case, whose variables last as long as the process; make constants "
+            "constexpr",
+            context=unit.label,
+        )
 
 
 def _with_context(error: BuildError, unit: Unit) -> BuildError:
