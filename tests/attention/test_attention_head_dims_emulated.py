@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -121,7 +122,7 @@ def test_rows_that_copies_of_16_bytes_do_not_reach_are_refused(
 ) -> None:
     attend = Emulated(emulator, arch, shared_store)
     good, wide = np.zeros((1, 8, 2, 40), np.float16), np.zeros((1, 8, 2, 44), np.float16)
-    arrays = {name: OnGpu(good.copy(), attend._gpu) for name in ("q", "k", "v", "out")}
+    arrays: dict[str, Any] = {name: OnGpu(good.copy(), attend._gpu) for name in ("q", "k", "v", "out")}
     for name in arrays:
         odd = arrays | {name: OnGpu(wide[..., :40], attend._gpu)}
         said = f"argument '{name}': expected strides that are multiples of 16 bytes, .* of 0, 88 and 44 elements"
