@@ -52,6 +52,39 @@ def test_a_mistake_is_told_with_cause_place_and_cure(name: str, root: Path) -> N
     assert re.search(mistake.cure, message), message
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dispatch misspelt",
+        "dispatch forgotten",
+        "export misspelt",
+        "call of a result without its type",
+        "pointer parameter",
+        "std::string parameter whose header is included",
+    ],
+)
+def test_a_mistake_is_told_in_the_words_of_clang(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMORPH_CXX", "zig")
+    test_a_mistake_is_told_with_cause_place_and_cure(name, root)
+
+
+@pytest.mark.parametrize(
+    ("planted", "cause"),
+    [
+        ('static_assert(HEAD_DIM < 9, "mine: too wide");', "mine: too wide"),
+        ("int nothing = undeclared_name;", "'undeclared_name'"),
+    ],
+)
+def test_another_error_keeps_the_words_of_the_compiler(planted: str, cause: str, root: Path) -> None:
+    case = root / "affine_case.cc"
+    place = f"{case}:{replace(case, 'struct Params {', f'{planted} struct Params {{')}"
+    with pytest.raises(dm.BuildError) as caught:
+        declared(root).load(dtype="float32", head_dim=64)
+    first, quoted, *rest = str(caught.value).splitlines()
+    assert first.startswith(f"{place}: error: ") and cause in first
+    assert quoted.strip() == f"{planted} struct Params {{" and len(rest) <= 3
+
+
 def test_all_that_the_compiler_printed_is_kept(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "dimorph")
     MISTAKES["std::vector parameter"].make(root)

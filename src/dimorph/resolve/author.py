@@ -15,7 +15,8 @@ from dimorph.toolchain.diagnostics import Place
 if TYPE_CHECKING:
     from dimorph.source.cpp_functions import Function
 
-_OURS = f"{INCLUDE}/"
+# How the paths of headers of Dimorph begin.
+OURS = f"{INCLUDE}/"
 
 
 class Lesson(NamedTuple):
@@ -49,7 +50,7 @@ class Author:
     def paths(self) -> tuple[str, ...]:
         """The paths of the sources, the unit's own first."""
         own = [str(self.unit.kernel.root / name) for name in self.unit.names]
-        others = [source.path for source in self.unit.sources if not source.path.startswith(_OURS)]
+        others = [source.path for source in self.unit.sources if not source.path.startswith(OURS)]
         return tuple(dict.fromkeys([*own, *others]))
 
     def text(self, path: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from dimorph.resolve.author import Author, Lesson
+from dimorph.resolve.author import OURS, Author, Lesson
 from dimorph.source.config_header import header_name
+from dimorph.source.cpp_text import line_of
 from dimorph.toolchain.diagnostics import Place
 from dimorph.toolchain.findings import Finding
 
@@ -56,10 +57,9 @@ def _structure(author: Author) -> Lesson | None:
     kernel, kind = author.unit.kernel, author.unit.kind
     name, header = author.unit.names[0], header_name(kernel)
     own, other = ("dimorph/entry.h", "dimorph/case.h") if kind == "entry" else ("dimorph/case.h", "dimorph/entry.h")
-    if author.includes(other):
-        wrong = author.find_include(other)
-        return Lesson(f"{name} is the {kind} and includes <{other}>", f"write #include <{own}> instead", wrong)
     if not author.includes(own) and not author.includes("dimorph/cuda.h"):
+        if wrong := author.find_include(re.escape(other)):
+            return Lesson(f"{name} is the {kind} and includes <{other}>", f"write #include <{own}> instead", wrong)
         return Lesson(f"the {kind} {name} does not include <{own}>", f"write #include <{own}> first", author.top())
     uses = kind == "case" or author.find(r"\bDIMORPH_CALL\b|\bDISPATCH_\w")
     near = author.find_include(rf"\w+_config\.h(?<!{header})")
@@ -83,7 +83,7 @@ def _near(name: str, known: Iterable[str]) -> list[str]:
 
 def _static_assertion(finding: Finding, author: Author) -> Lesson | None:
     match = _STATIC.search(finding.head.message)
-    if match is None or ": " not in match[1]:
+    if match is None or not finding.head.file.startswith(OURS):  # the author's own assertions speak for themselves
         return None
     cause, _, cure = match[1].partition(": ")
     # The export stands behind the function whose signature it checks.
@@ -137,14 +137,18 @@ def _missing_header(finding: Finding, author: Author) -> Lesson | None:
 
 
 def _dispatch_unknown(finding: Finding, author: Author) -> Lesson | None:
-    name = _unknown(finding)
-    if not name.startswith("DISPATCH_") or name.endswith("_around_the_call"):
-        return None
+    """Explain a DISPATCH_ of no axis, of which a compiler may report only what stands inside it."""
     kernel = author.unit.kernel
     known = [f"DISPATCH_{axis.name}" for axis in kernel.axes]
-    near = _near(name, known)
-    cure = f"write {near[0]}" if near else f"there are: {', '.join(known) or 'none, because it has no axes'}"
-    return Lesson(f"kernel {kernel.name} has no axis {name[9:]!r}", cure, author.find(rf"\b{name}\b"))
+    code = author.code(author.main) if author.unit.kind == "entry" else ""
+    for match in re.finditer(r"\bDISPATCH_(\w+)", code):
+        if match[0] in known or author.find(rf"#\s*define\s+{match[0]}\b"):
+            continue
+        near = _near(match[0], known)
+        cure = f"write {near[0]}" if near else f"there are: {', '.join(known) or 'none, because it has no axes'}"
+        place = Place(author.main, line_of(code, match.start()))
+        return Lesson(f"kernel {kernel.name} has no axis {match[1]!r}", cure, place)
+    return None
 
 
 def _dispatch_forgotten(finding: Finding, author: Author) -> Lesson | None:
@@ -239,13 +243,17 @@ def _no_parameter(finding: Finding, author: Author) -> Lesson | None:
 
 def _variant(finding: Finding, author: Author) -> Lesson | None:
     """Explain a variant whose struct is missing, no template, or cannot be made from the params struct."""
+    place = author.first(finding.places)
+    line = author.line(place) if place else ""
+    macros = [axis.binds[0] for axis in author.unit.kernel.axes if axis.for_cases_only]
     for variant in author.unit.variants:
         struct = variant.struct
-        if not re.search(rf"\b{struct}\b", finding.head.message):
+        named = re.search(rf"\b{struct}\b", finding.head.message)
+        if not named and not any(macro in line for macro in macros):
             continue
+        path = str(variant.root / variant.header)
         there = author.find(rf"\b(?:struct|class)\s+{struct}\b")
         if there is None:
-            path = str(variant.root / variant.header)
             others = re.findall(r"\b(?:struct|class)\s+(\w+)", author.code(path))
             return Lesson(
                 f"variant {variant.name}: {variant.header} defines no struct {struct!r}; it defines "
@@ -253,11 +261,11 @@ def _variant(finding: Finding, author: Author) -> Lesson | None:
                 "name one of them in Variant(struct=...), or define it",
                 author.find(rf"\b(?:struct|class)\s+{(others or [struct])[0]}\b") or Place(path, 1),
             )
-        before = author.code(there.file).split("\n")[: there.line]
-        if not re.search(r"\btemplate\s*<[^;{}]*\Z", "\n".join(before).rpartition(struct)[0]):
+        before = "\n".join(author.code(there.file).split("\n")[: there.line]).rpartition(struct)[0]
+        if not re.search(r"\btemplate\s*<[^;{}]*\Z", before):
             cure = f"put `template <typename Params>` before struct {struct}"
             return Lesson(f"variant {variant.name}: struct {struct} is no template", cure, there)
-        if re.search("no matching|no instance of constructor|cannot convert", finding.head.message):
+        if named and re.search("no matching|no instance of constructor|cannot convert", finding.head.message):
             return Lesson(
                 f"variant {variant.name}: struct {struct} has no constructor that takes the params struct",
                 f"define explicit {struct}(const Params& params)",
@@ -281,6 +289,16 @@ def _no_return(finding: Finding, author: Author) -> Lesson | None:
     return Lesson("a function with a result ends without a return", "return a value on every path")
 
 
+def _bound_name(finding: Finding, author: Author) -> Lesson | None:
+    """Explain a name that is almost one that an axis binds, where the compiler does not propose it."""
+    name = _unknown(finding)
+    binds = {bind: axis for axis in author.unit.kernel.axes for bind in axis.binds}
+    near = _near(name, binds) if name and "did you mean" not in finding.head.message else []
+    if not near:
+        return None
+    return Lesson(f"the name {name!r} is not declared", f"write {near[0]}, which axis {binds[near[0]].name} binds")
+
+
 Rule = Callable[[Finding, Author], "Lesson | None"]
 # In the order in which mistakes cause the errors of others.
 _RULES: tuple[Rule, ...] = (
@@ -299,4 +317,5 @@ _RULES: tuple[Rule, ...] = (
     _call_result,
     _narrowing,
     _no_return,
+    _bound_name,
 )
