@@ -36,6 +36,7 @@ DENSE: dict[str, tuple[dm.BoundVariant, str]] = {
     "negative stride": (at.Bias(_bias, 0, -1), "bias_head_stride"),
     "mask's stride": (at.BroadcastMask(np.ones((1, 1, 40, 40), bool), 0, 1), "mask_head_stride"),
     "few slopes": (at.ALiBi(_slopes[:1]), "alibi_slopes"),
+    "slopes of one sequence": (at.SequenceALiBi(_slopes[None]), "alibi_slopes"),
     "few lengths": (at.KeyPadding(_i32[:1]), "kv_valid"),
     "in a composition": (at.compose(at.Causal, at.KeyMask(np.ones((2, 39), bool)), at.Sinks(_slopes)), "key_mask"),
 }

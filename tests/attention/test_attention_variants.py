@@ -30,6 +30,8 @@ VARIANTS: dict[str, dm.BoundVariant] = {
     "documents": at.DocumentMask(*_documents),
     "soft cap": at.SoftCap(3.0),
     "alibi": at.ALiBi(_slopes),
+    "alibi, a sequence": at.SequenceALiBi(np.stack([_slopes, 3 * _slopes[::-1]])),
+    "causal, alibi, a sequence": at.compose(at.Causal, at.SequenceALiBi(np.stack([-0.1 * _slopes, _slopes[::-1]]))),
     "sinks": at.Sinks(_rng.standard_normal(HEADS).astype(np.float32)),
     "mask": at.CustomMask(_mask),
     "packed mask": at.PackedMask(np.packbits(_mask, bitorder="little")),

@@ -66,6 +66,7 @@ def _variant(
         "CausalKeyPadding": lambda: (_index(rng, lengths),),
         "PrefixLM": lambda: (_index(rng, lengths),),
         "ALiBi": lambda: (rng.random(HEADS, np.float32),),
+        "SequenceALiBi": lambda: (rng.random((len(lengths), HEADS), np.float32),),
         "Window": lambda: tuple(int(x) for x in rng.choice([-(2**31), -1, 0, 5, 2**31 - 1, 2**40], 2)),
         "SoftCap": lambda: (float(rng.choice([0.0, 3.0, np.nan, 1e-40])),),
         "DocumentMask": lambda: tuple(rng.integers(0, 3, size).astype(np.int32) for size in (rows, columns)),

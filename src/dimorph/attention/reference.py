@@ -102,6 +102,7 @@ RULES: dict[str, Rule] = {
     "DocumentMask": _document_mask,
     "SoftCap": _soft_cap,
     "ALiBi": _alibi,
+    "SequenceALiBi": lambda x, b, i, j, slopes: _alibi(x, b, i, j, slopes[b]),
     "CustomMask": _custom_mask,
     "PackedMask": _packed_mask,
     "BroadcastMask": _broadcast_mask,

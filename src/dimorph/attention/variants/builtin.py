@@ -93,7 +93,13 @@ ALiBi = _variant("ALiBi", "alibi.h", dm.tensor("alibi_slopes", "float32", "heads
 """Linear bias by distance: the logit of key j falls by slope |j - p| (Press et al. 2022,
 https://arxiv.org/abs/2108.12409).
 
-Parameters: alibi_slopes, float32 [heads].
+Parameters: alibi_slopes, float32 [heads]. See `SequenceALiBi` for slopes [batch, heads].
+"""
+
+SequenceALiBi = _variant("SequenceALiBi", "sequence_alibi.h", dm.tensor("alibi_slopes", "float32", "batch, heads"))
+"""`ALiBi` with slopes of each sequence's own, as FlashAttention takes them.
+
+Parameters: alibi_slopes, float32 [batch, heads].
 """
 
 Sinks = _variant("Sinks", "sinks.h", dm.tensor("sinks", "float32", "heads"))
