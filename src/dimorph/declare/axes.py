@@ -8,27 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimorph.declare.axis import Axis, Choose
+from dimorph.declare.axis import Axis, Choose, index_switch
 from dimorph.declare.dtypes import TENSORS
 from dimorph.declare.names import IDENTIFIER, placed
 from dimorph.declare.parts import part, view
 from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError
-
-
-def index_switch(name: str, cpp_type: str, looked_at: str, literals: Iterable[str]) -> list[str]:
-    """Return the lines of a C++ function that maps each of `literals` to its position, any other value to -1.
-
-    The function is a `switch` because an axis may have hundreds of values, each of which is looked up once.
-    """
-    return [
-        f"constexpr long long dimorph_index_{name}({cpp_type} value) {{",
-        f"  switch ({looked_at}) {{",
-        *(f"    case {literal}: return {index};" for index, literal in enumerate(literals)),
-        "    default: return -1;",
-        "  }",
-        "}",
-    ]
 
 
 class IntAxis(Axis):

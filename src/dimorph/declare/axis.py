@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -198,3 +198,18 @@ class Axis:
     def index_function(self, values: Sequence[Value]) -> list[str]:
         """Return the lines of the C++ function that `index` calls; none if it calls none."""
         return []
+
+
+def index_switch(name: str, cpp_type: str, looked_at: str, literals: Iterable[str]) -> list[str]:
+    """Return the lines of a C++ function that maps each of `literals` to its position, any other value to -1.
+
+    The function is a `switch` because an axis may have hundreds of values, each of which is looked up once.
+    """
+    return [
+        f"constexpr long long dimorph_index_{name}({cpp_type} value) {{",
+        f"  switch ({looked_at}) {{",
+        *(f"    case {literal}: return {index};" for index, literal in enumerate(literals)),
+        "    default: return -1;",
+        "  }",
+        "}",
+    ]
