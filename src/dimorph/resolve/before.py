@@ -86,7 +86,7 @@ def _unread(author: Author) -> Lesson | None:
         header = str(variant.root / variant.header)
         for param in variant.params:
             texts = [author.text(path) for path in (header, *author.paths)]
-            if any(f".{param.name}" in text or f"->{param.name}" in text for text in texts):
+            if any(f"{mark}{param.name}" in text for text in texts for mark in (".", "->", "::")):
                 continue
             there = author.find(rf"\bstruct\s+{variant.struct}\b") or Place(header, 1)
             return Lesson(
