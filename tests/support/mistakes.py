@@ -25,7 +25,7 @@ class Mistake(NamedTuple):
     """A mistake.
 
     Attributes:
-        edits: (file, old, new), each a replacement of the only occurrence of `old`.
+        edits: (file, old, new), each a replacement of the only occurrence of `old`; of nothing, the text of a new file.
         place: (file, text): the message names the file and the number of the only line with the text.
         cause: pattern of the cause.
         cure: pattern of the cure.
@@ -41,7 +41,7 @@ class Mistake(NamedTuple):
     def make(self, root: Path) -> str:
         """Make the mistake in a copy of the skeleton; return `path:line` of its place."""
         for file, old, new in self.edits:
-            if file not in ("loop.h",):
+            if old:
                 replace(root / file, old, new)
             else:
                 (root / file).write_text(new)
@@ -70,6 +70,12 @@ MISTAKES: dict[str, Mistake] = {
         ENTRY, "DISPATCH_head_dim", "DISPATCH_headdim", "no axis 'headdim'", "DISPATCH_head_dim", at=_DISPATCH[17:]
     ),
     "export missing": _mistake(ENTRY, _EXPORT, "", "exports no function", r"DIMORPH_EXPORT\(affine\)", at=_SIGNATURE),
+    "export in a header": Mistake(
+        ((ENTRY, _EXPORT, '#include "loop.h"'), ("loop.h", "", f"{_EXPORT}\n")),
+        ("loop.h", _EXPORT),
+        "in a header",
+        r"move it to affine\.cc",
+    ),
     "export misspelt": _mistake(ENTRY, _EXPORT, "DIMORPH_EXPORT(afine)", "afine", "affine"),
     "export before the definition": Mistake(
         ((ENTRY, _EXPORT, ""), (ENTRY, "// y[i, j]", "DIMORPH_EXPORT(affine)\n// y[i, j]")),

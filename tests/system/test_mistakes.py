@@ -1,7 +1,7 @@
 """A mistake of a kernel author gives a message of at most six lines that names the cause, the place and the cure.
 
-Without messages of its own for mistakes, of these 58 Dimorph told 14 without cause, place or cure, or not at all; 19
-with one of the three and 25 with two. None had all three in six lines: the output of the compiler had 8 to 230.
+Without messages of its own for mistakes, Dimorph told 14 of the first 58 without cause, place or cure, or not at all;
+19 with one of the three, 25 with two, and none with three in six lines: the output of a compiler had 8 to 230 lines.
 """
 
 from __future__ import annotations
@@ -95,6 +95,13 @@ def test_another_error_keeps_the_words_of_the_compiler(planted: str, cause: str,
     first, quoted, *rest = str(caught.value).splitlines()
     assert first.startswith(f"{place}: error: ") and cause in first
     assert quoted.strip() == f"{planted} struct Params {{" and len(rest) <= 3
+
+
+def test_an_entry_without_cases_that_exports_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "one.cc").write_text("#include <dimorph/entry.h>\n\nint one() { return 1; }\n")
+    kernel = dm.Kernel(name="one", entry="one.cc", root=tmp_path)
+    with pytest.raises(dm.BuildError, match=r"one\.cc:3: error: .*exports no function(?s:.*)DIMORPH_EXPORT\(one\)"):
+        kernel.load()
 
 
 def test_all_that_the_compiler_printed_is_kept(root: Path, caplog: pytest.LogCaptureFixture) -> None:

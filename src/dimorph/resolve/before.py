@@ -30,8 +30,9 @@ def check(unit: Unit) -> None:
 
 def _mistake(author: Author) -> Lesson | None:
     """Return the explanation of a mistake in the sources of a unit; None if there is none that is certain."""
-    if author.unit.kind == "entry" and author.unit.kernel.case:
-        return _exports(author)
+    if author.unit.kind == "entry":
+        # An entry without either is no kernel of an author's: the thread pool has functions of another kind.
+        return _exports(author) if author.unit.kernel.case or author.includes("dimorph/entry.h") else None
     return (_noexcept(author) or _unread(author)) if author.unit.kind == "case" else None
 
 
@@ -42,7 +43,11 @@ def _exports(author: Author) -> Lesson | None:
     if exports and len(exports) == mentions and not any(map(iskeyword, exports)):
         return None
     code = author.code(author.main)
-    if not exports and not author.find(r"\bDIMORPH_EXPORT\b"):
+    elsewhere = author.find(r"\bDIMORPH_EXPORT\b") if not exports else None
+    if elsewhere and elsewhere.file != author.main:
+        cause = f"this DIMORPH_EXPORT is in a header, and Python gets only those of {author.unit.names[0]} itself"
+        return Lesson(cause, f"move it to {author.unit.names[0]}", elsewhere)
+    if not exports and not elsewhere:
         defined = [(function.name, place) for function, place in author.functions()]
         name, place = defined[-1] if defined else ("name", author.top())
         return Lesson(
