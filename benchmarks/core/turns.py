@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _environment(root: Path, store: Path) -> dict[str, str]:
-    paths = os.pathsep.join((str(root / "src"), str(root)))
+    paths = os.pathsep.join((str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")))
     return {**os.environ, "PYTHONPATH": paths, "DIMORPH_STORE": str(store)}
 
 
