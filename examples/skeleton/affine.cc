@@ -8,6 +8,6 @@ void affine(ConstTensor x, Tensor y, Extra extra) {
   dimorph::Size rows("rows"), head_dim("head_dim");
   x.expect({rows, head_dim});
   y.expect({rows, head_dim}, x.dtype());
-  DISPATCH_dtype(x.dtype(), DType, DISPATCH_head_dim(head_dim, HEAD_DIM, DIMORPH_CALL(affine)(x, y, extra)));
+  DISPATCH_dtype(x.dtype(), DType, DISPATCH_head_dim(x.size(1), HEAD_DIM, DIMORPH_CALL(affine)(x, y, extra)));
 }
 DIMORPH_EXPORT(affine)

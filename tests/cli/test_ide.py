@@ -58,7 +58,7 @@ def test_clangds_own_check_agrees(values: dict[str, Any], name: str, root: Path)
 @pytest.mark.parametrize(
     ("name", "old", "new", "complaint"),
     [
-        ("affine.cc", "DIMORPH_CHECK(x.ndim() == 2", "DIMORPH_CHECK(x.dimensions() == 2", "'dimensions'"),
+        ("affine.cc", "x.expect({rows", "x.expects({rows", "'expects'"),
         ("affine.cc", "DISPATCH_head_dim(x.size(1)", "DISPATCH_head_dim(x.length(1)", "'length'"),
         ("affine_case.cc", "DType sum = 0;", "DType sum = 0, never_used = 0;", "never_used"),
         ("affine_case.cc", "sum / HEAD_DIM", "sum / HEAD_DIMENSION", "'HEAD_DIMENSION'"),

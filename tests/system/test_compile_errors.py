@@ -72,7 +72,7 @@ def test_mistake_in_a_variants_header(use: Use, root: Path) -> None:
     ids=["jit", "aot"],
 )
 def test_mistake_in_an_entry(use: Use, context: str, inside_a_macro: bool, root: Path) -> None:
-    old = "DISPATCH_head_dim(x.size(1)" if inside_a_macro else "DIMORPH_CHECK(x.ndim() == 2"
+    old = "DISPATCH_head_dim(x.size(1)" if inside_a_macro else "x.expect({rows"
     line = replace(root / "affine.cc", old, old.replace("x.", "x.no_"))
     _check(_refused(use, root), root / "affine.cc", line, "has no member named 'no_", context)
 

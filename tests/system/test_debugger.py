@@ -99,7 +99,7 @@ def test_steps_into_a_helper_and_a_variant(values: str, tmp_path: Path) -> None:
 def test_stops_in_an_entry(values: str, tmp_path: Path) -> None:
     root = copy_skeleton(tmp_path)
     entry = root / "affine.cc"
-    checks = ["DIMORPH_CHECK(x.ndim() == 2", "DIMORPH_CHECK(y.ndim() == 2", "DIMORPH_CHECK(x.contiguous()"]
+    checks = ["x.expect({rows", "y.expect({rows", "DISPATCH_dtype("]
     lines = [line_of(entry, check) for check in checks]
     output = _gdb(root, values, f"break affine.cc:{lines[0]}", "run", "next", "next", "info args", "backtrace 1")
     text = "\n".join(output)
