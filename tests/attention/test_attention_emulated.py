@@ -276,6 +276,18 @@ def test_a_workspace_for_the_length_of_the_keys_is_large_enough(emulator: Emulat
         assert (outputs["none"] == outputs["most"]) == (keys < 256) == (sizes["enough"] == 0)
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("empty", ["batch", "queries", "keys"])
+def test_sizes_of_0(emulator: Emulator, shared_store: Path, arch: str, empty: str) -> None:
+    attend = Emulated(emulator, arch, shared_store)
+    sizes = {"batch": 2, "queries": 3, "keys": 5, "heads": 2, empty: 0}
+    q = np.ones((sizes["batch"], sizes["queries"], sizes["heads"], 32), np.float16)
+    k = np.ones((sizes["batch"], sizes["keys"], sizes["heads"], 32), np.float16)
+    out, lse = attend(q, k, k, variant=at.Plain(), return_lse=True)
+    assert out.shape == q.shape and (out == 0).all()
+    assert lse.shape == q.shape[:-1] and (lse == -np.inf).all()
+
+
 def test_long_problems(emulator: Emulator, shared_store: Path) -> None:
     attend = Emulated(emulator, "sm_90a", shared_store, split=False)
     failed = failures(attend, long_problems())  # type: ignore[arg-type]
