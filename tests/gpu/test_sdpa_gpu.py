@@ -1,4 +1,4 @@
-"""The function shaped like torch's on a GPU beside torch's own: shapes, masks, autocast, jagged tensors."""
+"""The function shaped like torch's on a GPU beside torch's own, and random calls of attention."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from dimorph.toolchain import nvidia_driver as driver
+from support.attention_fuzz import count_results
+from support.attention_fuzz_gpu import on_cuda
 from support.sdpa_shapes import SHAPES
 
 pytestmark = pytest.mark.gpu
@@ -14,6 +16,8 @@ pytestmark = pytest.mark.gpu
 torch: Any = pytest.importorskip("torch", reason="torch is not installed")
 if driver.find() is None or not torch.cuda.is_available():
     pytest.skip("no NVIDIA GPU with a driver, or a torch without CUDA", allow_module_level=True)
+
+FAMILIES = ["sm80", "sm90"] if torch.cuda.get_device_capability() == (9, 0) else ["sm80"]
 
 
 def assert_equal(*args: Any, dtype: Any = None, **options: Any) -> None:
@@ -83,3 +87,9 @@ def test_jagged_tensors(is_causal: bool) -> None:
             alone = row.transpose(0, 1)[None]
             expected = scaled_dot_product_attention(alone, alone, alone, is_causal=is_causal)
             assert torch.equal(one, expected[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_calls_are_right_or_refused_by_name(family: str) -> None:
+    found = count_results(range(3000), on_cuda(family).call)
+    assert set(found) == {"right", "refused"} and min(found.values()) > 1000

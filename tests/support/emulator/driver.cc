@@ -133,7 +133,7 @@ Result encode_tiled(void* encoded, int type, unsigned rank, void* base, const ui
               box[0] == 64 && reinterpret_cast<uintptr_t>(base) % 16 == 0;
   for (unsigned d = 0; good && d < rank; ++d) {
     good = sizes[d] >= 1 && sizes[d] <= uint64_t{1} << 32 && box[d] >= 1 && box[d] <= 256 &&
-           (d == 0 || (strides[d - 1] > 0 && strides[d - 1] % 16 == 0 && strides[d - 1] < uint64_t{1} << 40));
+           (d == 0 || (strides[d - 1] % 16 == 0 && strides[d - 1] < uint64_t{1} << 40));
     map.sizes[d] = static_cast<uint32_t>(sizes[d]);
     map.box[d] = static_cast<uint16_t>(box[d]);
     if (d > 0) map.strides[d - 1] = strides[d - 1];
