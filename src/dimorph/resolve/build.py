@@ -21,7 +21,7 @@ from dimorph.resolve import warned
 from dimorph.resolve.before import check
 from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.notice import Notice
-from dimorph.resolve.read_list import Recorder, prepare, stamps_of
+from dimorph.resolve.read_list import Recorder, prepare, stamps_of, stamps_of_named
 from dimorph.resolve.reads import NAME as READS
 from dimorph.resolve.reads import find_current, remember
 from dimorph.resolve.slots import slot
@@ -205,7 +205,7 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
         memo_dir=memo,
         listing=True,
     )
-    before, began = stamps_of(unit), source.stat().st_ctime_ns
+    before, began, named = stamps_of(unit), source.stat().st_ctime_ns, stamps_of_named(compiler)
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
     try:
         with slot(store, settings, shared.tick):
@@ -233,7 +233,7 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
         raise BuildError(
             f"{unit.label}: its sources changed while it was compiled; nothing was kept", context=unit.label
         )
-    recorder = Recorder(unit, compiler, listed, work_dir=work, began=began, checksums=shared.checksums)
+    recorder = Recorder(unit, compiler, listed, work_dir=work, began=began, named=named, checksums=shared.checksums)
     texts = {
         KEY_RECORD: KeyRecord.of(unit, job.target, settings).to_json(),
         READS: recorder.record(files).to_json(),

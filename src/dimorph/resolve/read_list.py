@@ -27,6 +27,7 @@ class Recorder:
         listing: the lists of the compiler.
         work_dir: the working directory of the compile.
         began: the time of a file that was written just before the compile began, in nanoseconds.
+        named: what `stamps_of_named` returned then.
         checksums: known checksums of files.
     """
 
@@ -38,10 +39,11 @@ class Recorder:
         *,
         work_dir: Path,
         began: int,
+        named: Mapping[str, digests.Stamp | None],
         checksums: digests.Digests,
     ) -> None:
         self._unit, self._compiler, self._listing = unit, compiler, listing
-        self._work, self._began, self._checksums = str(work_dir), began, checksums
+        self._work, self._began, self._named, self._checksums = str(work_dir), began, named, checksums
         self.places = Places(unit, compiler)
         self._stamps: dict[str, digests.Stamp | None] = {}
         self._project = [str(directory) for directory in unit.include_dirs]
@@ -223,7 +225,7 @@ class Recorder:
         for path, there in scripts.named(programs, self._compiler.environment(Path("/"))):
             if not there:
                 self._absent.missing(*posixpath.split(path))
-            elif (stamp := digests.stamp(path)) and stamp[2] <= self._began:  # not what the script itself writes
+            elif (stamp := digests.stamp(path)) == self._named.get(path, stamp):  # not what the script itself writes
                 self._file(path)
 
 
@@ -293,3 +295,10 @@ def _longest(directories: Iterable[str], path: str) -> int:
 def stamps_of(unit: Unit) -> Mapping[str, digests.Stamp | None]:
     """Return the stamps of the project's files that a unit's key covers."""
     return {source.path: digests.stamp(source.path) for source in unit.sources}
+
+
+def stamps_of_named(compiler: Compiler) -> Mapping[str, digests.Stamp | None]:
+    """Return the stamps of all that the scripts of a compiler's command line name; None for what is not there."""
+    programs = [word for word in compiler.command if word.startswith("/")]
+    named = scripts.named(programs, compiler.environment(Path("/")))
+    return {path: digests.stamp(path) if there else None for path, there in named}

@@ -27,10 +27,13 @@ def words(file: str, *, script: bool) -> tuple[str, ...]:
     """
     try:
         with Path(file).open("rb", buffering=0) as stream:
-            content = stream.read(_LONGEST + 1) or b""
+            content = stream.read(2) or b""
+            if script and content != b"#!":
+                return ()
+            content += stream.read(_LONGEST) or b""
     except OSError:
         return ()
-    if len(content) > _LONGEST or b"\0" in content or (script and not content.startswith(b"#!")):
+    if len(content) > _LONGEST or b"\0" in content:
         return ()
     return tuple(dict.fromkeys(_WORD.findall(_VARIABLE.sub(" ", os.fsdecode(content)))))
 
