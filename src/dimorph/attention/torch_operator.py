@@ -147,6 +147,11 @@ def call(
     return tuple(given) if return_lse else given[0]
 
 
+def _is_float(param: dm.Param) -> bool:
+    # No property of Param: torch.compile reads only fields of frozen dataclasses.
+    return not param.dtype or param.dtype.startswith("float")
+
+
 def _packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any]]:
     """Return the operator's arguments for a variant: names, tensors, integers, floats."""
     tensors: list[Any] = []
@@ -154,7 +159,7 @@ def _packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any
     floats: list[Any] = []
     variant = bound.variant
     for param, arg in zip(variant.params, bound.args, strict=True):
-        (tensors if param.is_tensor else floats if param.dtype.startswith("float") else integers).append(arg)
+        (tensors if param.is_tensor else floats if _is_float(param) else integers).append(arg)
     # The parts of a composition were registered when it was composed.
     composed = variant.header == COMPOSE
     name = "+".join([part.name for part in variant.parts]) if composed else register_variant(variant)
@@ -173,7 +178,7 @@ def _unpacked(
     variant = parts[0] if len(parts) == 1 else composition(*parts)
     kinds = iter(tensors), iter(integers), iter(floats)
     args = [
-        next(kinds[0] if param.is_tensor else kinds[2] if param.dtype.startswith("float") else kinds[1], None)
+        next(kinds[0] if param.is_tensor else kinds[2] if _is_float(param) else kinds[1], None)
         for param in variant.params
     ]
     if surplus := sum(len(list(kind)) for kind in kinds):
