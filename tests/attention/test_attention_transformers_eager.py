@@ -46,7 +46,7 @@ def outcome(model: Any, implementation: str, **given: Any) -> tuple[Any, list[st
 
 
 def test_a_head_dim_that_no_kernel_has() -> None:
-    model = LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=272)).eval()
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=1040)).eval()
     given = inputs()
     expected, _ = outcome(model, "eager", **given)
     actual, told = outcome(model, "dimorph_or_eager", **given)
@@ -92,7 +92,7 @@ def test_a_model_that_does_not_ask_for_an_implementation() -> None:
 
 
 def test_a_bool_mask_of_the_users_is_added_as_numbers() -> None:
-    model = LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=272)).eval()
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=1040)).eval()
     keep = (torch.rand(2, 1, 12, 12) < 0.7) | torch.eye(12, dtype=torch.bool)
     given = inputs() | {"attention_mask": keep}
     expected, _ = outcome(model, "sdpa", **given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,11 @@ def test_compositions_compile(nvrtc: Nvrtc, arch: str) -> None:
 def test_a_composition_of_renamed_parameters_compiles(nvrtc: Nvrtc, arch: str) -> None:
     variant = at.compose(at.FlashSigmoid(1.0, 0.0), at.Bias(None, 0, 0)).variant
     axis = dm.variant_axis("variant", "COMPOSED", default=variant)
-    fields = " ".join(param.field() for param in variant.params if param.name.endswith("_bias"))
+    fields = " ".join(
+        replace(param, dtype=param.dtype or "float32").field()
+        for param in variant.params
+        if param.name.endswith("_bias")
+    )
     struct = f"struct ParamsOfRenamed : Params {{ {fields} }};"
     tested = probe("Renamed", "COMPOSED<ParamsOfRenamed>").partition("\n")[2].partition("\n")[2]
     check(nvrtc, "\n".join([PARAMS, *axis.constant(variant), struct, tested]), arch, "Renamed")

@@ -60,7 +60,7 @@ def test_any_text_survives(axes: dict[str, str], kernel: str) -> None:
         (b"\xff\xfe\xfa", "decode"),
         ("[]", "the description"),
         ("null", "the description"),
-        (changed(format=1), "format: expected 2, got 1"),
+        (changed(format=1), "format: expected 3, got 1"),
         (changed(format="1"), "format"),
         (changed(surplus=1), "the description: expected the fields"),
         (changed(key=key_of(1)[:-1]), "key: expected 64 hex digits"),

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,7 +193,8 @@ def test_every_reason_why_a_store_cannot_be_written(
     monkeypatch.setattr(Path, "mkdir", fail)
     monkeypatch.setattr("dimorph.resolve.build._find", lambda *_: None)
     monkeypatch.setattr(
-        "dimorph.resolve.build._build_in", lambda where, job, *_: (where.toolchain_dir(), job.unit.label)
+        "dimorph.resolve.build._build_in",
+        lambda where, *_: SimpleNamespace(path=where.toolchain_dir(), meta=SimpleNamespace(warnings=())),
     )
     from dimorph.resolve.build import Job, build
     from dimorph.resolve.levels import compiler, target_levels
@@ -200,7 +202,7 @@ def test_every_reason_why_a_store_cannot_be_written(
     unit, config = entry_unit(instantiate(SCALE)), replace(settings.current(), store=store)
     with pytest.warns(RuntimeWarning, match="built for this process only"):
         (done,) = build([Job(unit, target_levels(config)[0], compiler(unit, config))], config, Store(store))
-    assert not done[0].is_relative_to(store)  # type: ignore[index]
+    assert not done.path.is_relative_to(store)
 
 
 @needs_root

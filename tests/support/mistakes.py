@@ -184,7 +184,7 @@ MISTAKES: dict[str, Mistake] = {
         "return",
         "return a value|every path",
     ),
-    "plain mistake": _mistake(ENTRY, 'x.ndim() == 2, "', 'x.dims() == 2, "', "dims", "ndim", at="x.dims()"),
+    "plain mistake": _mistake(ENTRY, "x.expect({", "x.expects({", "expects", "expect", at="x.expects("),
     "circular includes": Mistake(
         (
             (ENTRY, '#include "affine_config.h"', '#include "affine_config.h"\n#include "loop.h"'),

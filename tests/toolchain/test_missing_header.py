@@ -45,12 +45,14 @@ def test_zig_says_so_before_it_builds_its_library(
     )
     kernel = dm.Kernel(name="one", entry="one.cc", root=tmp_path)
     began = time.monotonic()
-    with pytest.raises(dm.BuildError, match=rf"{header}' file not found(?s:.*)sees no header of this machine") as error:
+    with pytest.raises(
+        dm.BuildError, match=rf"there is no header {header}(?s:.*)sees no header of this machine"
+    ) as error:
         kernel.load()
     # The library takes 60 seconds of a CPU; this about one, and the error says so again at the next try.
     assert time.monotonic() - began < 20
     assert not list(store.glob("**/libc++.a"))
-    assert str(error.value).index("include_dirs") < str(error.value).index("1 error generated")
+    assert "include_dirs" in str(error.value) and "1 error generated" in str(error.value.output)
     with pytest.raises(dm.BuildError, match="sees no header of this machine"):
         kernel.load()
     assert time.monotonic() - began < 40
