@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dimorph import attention as at
 from dimorph.attention import attention
 
 
@@ -89,3 +90,49 @@ def test_overlap_is_what_the_elements_say() -> None:
                 attention(q, k, v, out=out)
         else:
             attention(q, k, v, out=out)
+
+
+@pytest.mark.parametrize("result", ["out", "lse"])
+@pytest.mark.parametrize("argument", ["cu_seqlens_q", "cu_seqlens_k"])
+def test_offsets_in_a_result_are_refused(result: str, argument: str) -> None:
+    q, k, v = (torch.randn(400, 4, 20) for _ in range(3))
+    results = {"out": torch.zeros(400, 4, 20), "lse": torch.zeros(400, 4)}
+    offsets = {name: torch.arange(401, dtype=torch.int32) for name in ("cu_seqlens_q", "cu_seqlens_k")}
+    offsets[argument] = results[result].view(-1).view(torch.int32)[:401].copy_(offsets[argument])
+    with pytest.raises(ValueError, match=f"argument '{result}': expected memory of its own, got that of '{argument}'"):
+        attention(q, k, v, **results, **offsets)
+
+
+def variants(memory: Tensor) -> dict[str, Any]:
+    """Variants whose first tensor lies at the beginning of some memory."""
+
+    def inside(values: Tensor) -> Tensor:
+        return memory.view(-1).view(values.dtype)[: values.numel()].view(values.shape).copy_(values)
+
+    return {
+        "alibi_slopes": at.ALiBi(inside(torch.rand(2))),
+        "sinks": at.Sinks(inside(torch.rand(2))),
+        "mask": at.KeyMask(inside(torch.ones(2, 8, dtype=torch.bool))),
+        "qo_documents": at.DocumentMask(inside(torch.ones(2, 8, dtype=torch.int32)), torch.ones(2, 8).int()),
+        "bias": at.additive_bias(inside(torch.rand(2, 2, 8, 8))),
+    }
+
+
+@pytest.mark.parametrize("result", ["out", "lse"])
+@pytest.mark.parametrize("name", variants(torch.zeros(512)))
+def test_tensors_of_a_variant_in_a_result_are_refused(name: str, result: str) -> None:
+    q, k, v = rows()
+    whole = torch.zeros(2048)
+    results = {"out": whole[:512].view(2, 8, 2, 16), "lse": whole[1024 : 1024 + 32].view(2, 8, 2)}
+    variant = variants(whole[:512] if result == "out" else whole[1024:1536])[name]
+    with pytest.raises(ValueError, match=f"argument '{result}': expected memory of its own, got that of '{name}"):
+        attention(q, k, v, **results, variant=variant)
+
+
+def test_tensors_of_a_variant_beside_a_result_are_taken() -> None:
+    q, k, v = rows()
+    whole = torch.zeros(516)
+    slopes, out = whole[512:514].copy_(torch.rand(2)), whole[:512].view(2, 8, 2, 16)
+    assert torch.equal(
+        attention(q, k, v, variant=at.ALiBi(slopes), out=out), attention(q, k, v, variant=at.ALiBi(slopes.clone()))
+    )

@@ -167,7 +167,8 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
                 "attention: argument 'scale': expected a number from -1e30 to 1e30, got %g",
                 static_cast<double>(sm_scale));
   const Named arrays[] = {{"q", q}, {"k", k}, {"v", v}, {"out", out}};
-  for (int i = 0; i < 3; ++i) check_apart(arrays[3], arrays[i]);
+  const Named& result = arrays[3];
+  for (int i = 0; i < 3; ++i) check_apart(result, arrays[i]);
 
   Problem problem{};
   problem.q = q.data();
@@ -185,6 +186,10 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
     problem.cu_seqlens_q = check_offsets(*cu_seqlens_q, "cu_seqlens_q", device);
     problem.cu_seqlens_k = check_offsets(*cu_seqlens_k, "cu_seqlens_k", device);
     check_size(*cu_seqlens_k, "cu_seqlens_k", 0, cu_seqlens_q->size(0), "the size of 'cu_seqlens_q'");
+    for (const Named& offsets : {Named{"cu_seqlens_q", *cu_seqlens_q}, Named{"cu_seqlens_k", *cu_seqlens_k}}) {
+      check_apart(result, offsets);
+      if (lse) check_apart({"lse", *lse}, offsets);
+    }
     problem.batch_size = static_cast<int32_t>(cu_seqlens_q->size(0) - 1);
     if (device.device_type == kDLCPU) {
       problem.max_qo_len = longest_of(problem.cu_seqlens_q, "cu_seqlens_q", problem.batch_size, q.size(0));

@@ -34,8 +34,14 @@ class ParamChecks {
   }
 
   template <typename Variant, typename ParamsT>
-  void run(const ParamsT& params) {
-    for (int i = 0; i < count_ && good(); ++i) check_shape(tensors_[i]);
+  void run(const ParamsT& params, int head_dim_vo) {
+    const Memory out = rows(problem_.out, problem_.out_strides, sizeof(typename ParamsT::DTypeO), head_dim_vo);
+    const Memory lse = rows(problem_.lse, problem_.lse_strides, sizeof(float), 1);
+    for (int i = 0; i < count_ && good(); ++i) {
+      check_shape(tensors_[i]);
+      check_apart(tensors_[i], "out", out);
+      check_apart(tensors_[i], "lse", lse);
+    }
     if (good()) dm::hooks::check_params<Variant>(params, *this);
   }
 
@@ -88,6 +94,36 @@ class ParamChecks {
     bool allows(int64_t given) const { return size < 0 || given == size || (or_one && given == 1); }
   };
   using Text = char[160];
+  typedef __int128 Bytes;  // strides come from the caller
+  struct Memory {
+    Bytes begin, end;
+  };
+
+  // The memory of a result, from its first element to its last.
+  Memory rows(const void* data, const Strides& strides, int64_t element, int64_t row) const {
+    Memory all = {Bytes(reinterpret_cast<uintptr_t>(data)), Bytes(reinterpret_cast<uintptr_t>(data))};
+    const bool ragged = problem_.cu_seqlens_q != nullptr;
+    const int64_t counts[] = {ragged ? 1 : problem_.batch_size, ragged ? tokens_.queries : problem_.max_qo_len,
+                              problem_.num_qo_heads};
+    const int64_t steps[] = {strides.batch, strides.row, strides.head};
+    if (!data) return all;
+    for (int i = 0; i < 3; ++i) {
+      if (counts[i] == 0) return {0, 0};
+      const Bytes reach = Bytes(counts[i] - 1) * steps[i] * element;
+      (reach < 0 ? all.begin : all.end) += reach;
+    }
+    all.end += row * element;
+    return all;
+  }
+
+  // Refuses a tensor that lies among the memory of a result, which is written while the tensor is still read.
+  void check_apart(const Named& named, const char* result, Memory memory) {
+    const auto begin = Bytes(reinterpret_cast<uintptr_t>(named.tensor.data()));
+    const Bytes end = begin + Bytes(named.tensor.numel()) * (named.tensor.dtype().bits / 8);
+    if (good() && begin < end && memory.begin < end && begin < memory.end)
+      detail::fail(sink_, ErrorKind::value, "attention: argument '%s': expected memory of its own, got that of '%s'",
+                   result, named.name);
+  }
 
   bool good() const { return sink_->kind == ErrorKind::none; }
 

@@ -16,7 +16,7 @@ void set_extra([[maybe_unused]] Receiver& receiver ADDITIONAL_FUNC_PARAMS) {
   [[maybe_unused]] Params& params = receiver.params;
   ADDITIONAL_PARAMS_SETTER
   ADDITIONAL_TENSORS(receiver.checks.add)
-  receiver.checks.run<Variant>(params);
+  receiver.checks.run<Variant>(params, HEAD_DIM_VO);
 }
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Tokens tokens, dimorph::Extra extra) noexcept {

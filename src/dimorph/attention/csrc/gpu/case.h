@@ -17,7 +17,7 @@ inline void set_extra([[maybe_unused]] Receiver& receiver ADDITIONAL_FUNC_PARAMS
   [[maybe_unused]] Params& params = receiver.params;
   ADDITIONAL_PARAMS_SETTER
   ADDITIONAL_TENSORS(receiver.checks.add)
-  receiver.checks.run<Variant>(params);
+  receiver.checks.run<Variant>(params, HEAD_DIM_VO);
 }
 
 // The plan for the launch. It splits no keys if the workspace is too small for their partial results.
