@@ -86,6 +86,36 @@ WRAPPERS = {
     "beside_the_script": Wrapper(
         'exec GXX $(cat "$(dirname "$0")/flags") "$@"', {"/driver/flags": "-DVALUE=1"}, {"/driver/flags": "-DVALUE=2"}
     ),
+    "name_with_an_at_sign": Wrapper(
+        'exec GXX @ROOT/a@b.rsp "$@"', {"/a@b.rsp": "-DVALUE=1"}, {"/a@b.rsp": "-DVALUE=2"}
+    ),
+    "name_with_a_blank": Wrapper(
+        'exec GXX $(cat "ROOT/my flags") "$@"', {"/my flags": "-DVALUE=1"}, {"/my flags": "-DVALUE=2"}
+    ),
+    "name_with_signs": Wrapper(
+        'exec GXX $(cat ROOT/v1,2/x:f=g) "$@"', {"/v1,2/x:f=g": "-DVALUE=1"}, {"/v1,2/x:f=g": "-DVALUE=2"}
+    ),
+    "beneath_a_directory_in_a_variable": Wrapper(
+        'CONF=ROOT/conf\nexec GXX $(cat $CONF/flags) "$@"', {"/conf/flags": "-DVALUE=1"}, {"/conf/flags": "-DVALUE=2"}
+    ),
+    "beneath_a_directory_of_another_text": Wrapper(
+        '. ROOT/setup\nexec GXX $(cat "$CONF/a/flags") "$@"',
+        {"/setup": "CONF=ROOT/conf\n", "/conf/a/flags": "-DVALUE=1"},
+        {"/conf/a/flags": "-DVALUE=2"},
+    ),
+    "pattern": Wrapper(
+        'exec GXX $(cat ROOT/conf.d/*.flags) "$@"', {"/conf.d/a.flags": "-DVALUE=1"}, {"/conf.d/a.flags": "-DVALUE=2"}
+    ),
+    "after_cd": Wrapper(
+        'here=$PWD; cd ROOT/etc && more=$(cat flags); cd "$here" && exec GXX $more "$@"',
+        {"/etc/flags": "-DVALUE=1"},
+        {"/etc/flags": "-DVALUE=2"},
+    ),
+    "on_a_path_of_its_own": Wrapper(
+        'PATH=ROOT/own:$PATH\nexec inner "$@"',
+        {"/own/inner": '#!/bin/sh\nexec GXX "$@"\n'},
+        {"/own/inner": '#!/bin/sh\nexec GXX -DVALUE=2 "$@"\n'},
+    ),
     "in_the_home_directory": Wrapper(
         'exec GXX $(cat ~/flags) "$@"', {"/home/flags": "-DVALUE=1"}, {"/home/flags": "-DVALUE=2"}
     ),

@@ -1,21 +1,31 @@
 """Files and programs that a wrapper script of a compiler names: it may read them, or start them.
 
-A script is not understood, only its words are looked at. So a file that it never opens counts too, which costs a
-compile when that file changes; a name that the script puts together while it runs is not seen.
+A script is not understood, only its words are looked at, each in every place where the script may mean it. So a file
+that it never opens counts too, which costs a compile when that file changes. A name that it computes from other words
+is not seen, nor what lies behind the first thousands of places.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from posixpath import dirname
 
-# What is neither white space nor a sign that shells and response files put around a name.
-_WORD = re.compile(r"[^\s\"'`$;&|<>(){}\[\]=,:@\\]+")
+# Words, as shells and response files part them: in quotes, between blanks, and what no sign of a shell's is part of.
+_WORDS = (
+    re.compile(r"\"([^\"\n]+)\"|'([^'\n]+)'"),
+    re.compile(r"@?([^\s\"'`;&|<>(){}]+)"),
+    re.compile(r"([^\s\"'`$;&|<>(){}\[\]=,:@\\]+)"),
+)
 _VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\})")
 _LONGEST = 1 << 16  # bytes of a script, and of a file of text that it names
+_MOST = 16  # directories beneath which words are tried
+_PLACES = 5000  # that are looked at, those of the first script first: 10 ms
+_SYSTEM = ("/usr/", "/bin/", "/lib", "/etc/", "/proc/", "/dev/")  # whose texts name nothing of the caller's
 
 
 def words(file: str, *, script: bool) -> tuple[str, ...]:
@@ -35,25 +45,26 @@ def words(file: str, *, script: bool) -> tuple[str, ...]:
         return ()
     if len(content) > _LONGEST or b"\0" in content:
         return ()
-    return tuple(dict.fromkeys(_WORD.findall(_VARIABLE.sub(" ", os.fsdecode(content)))))
+    text = _VARIABLE.sub("", os.fsdecode(content))
+    found = (match for pattern in _WORDS for match in pattern.finditer(text))
+    return tuple(dict.fromkeys(next(filter(None, match.groups())) for match in found))
 
 
-def places(word: str, file: str, path: Sequence[str], home: str | None) -> Iterator[str]:
+def places(word: str, file: str, directories: Sequence[str]) -> Iterator[str]:
     """Yield the paths that a word in a file can stand for, in the order in which they would be tried.
 
     Args:
-        word: the word.
-        file: the file in which it stands; what is left of `$(dirname "$0")/name` is searched beside it, and what is
-            left of `$HOME/name` in the home directory.
-        path: the directories of PATH, in which a word without a slash is searched.
-        home: the home directory that the script knows, if any.
+        word: the word; the rest of `$(dirname "$0")/name` begins with a slash, and may lie beneath any directory.
+        file: the file in which it stands.
+        directories: those of PATH, and those that the script names.
     """
     if word.startswith("/"):
         yield word
-    elif "/" not in word:
-        yield from (f"{directory}/{word}" for directory in path)
-    for directory in dict.fromkeys((dirname(file), dirname(os.path.realpath(file)), *([home] if home else ()))):
-        yield f"{directory}/{word.lstrip('~/')}"
+    beneath = word.lstrip("~/")
+    if beneath in ("", ".", ".."):
+        return
+    for directory in dict.fromkeys((*directories, dirname(file), dirname(os.path.realpath(file)))):
+        yield f"{directory}/{beneath}"
 
 
 def named(programs: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
@@ -63,16 +74,36 @@ def named(programs: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[str
         programs: paths of programs; those that are no scripts name nothing.
         env: the variables with which they run.
     """
-    path = [one for one in env["PATH"].split(os.pathsep) if one.startswith("/")]
-    left = [(file, word) for file in programs for word in words(file, script=True)]
-    seen = set(programs)
-    while left:
-        file, word = left.pop()
-        for place in places(word, file, path, env.get("HOME")):
-            if place in seen:
-                continue
-            seen.add(place)
-            there = os.path.isfile(place)  # noqa: PTH113 (a word that may be no path)
-            yield place, there
-            if there:
-                left += [(place, one) for one in words(place, script=False)]
+    texts = [(file, words(file, script=True)) for file in programs]
+    if not any(found for _, found in texts):
+        return
+    directories = [one for one in (*env["PATH"].split(os.pathsep), env.get("HOME", "")) if one.startswith("/")]
+    most, seen, before = len(directories) + _MOST, set(programs), -1
+    while before != len(seen) < _PLACES:  # again, because a directory may be named behind the words beneath it
+        before = len(seen)
+        for file, found in texts:
+            for place in _matching(place for word in found for place in places(word, file, directories)):
+                if place in seen:
+                    continue
+                if len(seen) >= _PLACES:
+                    return
+                seen.add(place)
+                mode = _mode(place)
+                if stat.S_ISDIR(mode):
+                    directories += [place] if len(directories) < most else []
+                    continue
+                yield place, stat.S_ISREG(mode)
+                if stat.S_ISREG(mode) and not place.startswith(_SYSTEM):
+                    texts.append((place, words(place, script=False)))
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116 (thousands of texts)
+    except (OSError, ValueError):
+        return 0
+
+
+def _matching(paths: Iterator[str]) -> Iterator[str]:
+    for path in paths:
+        yield from sorted(glob.glob(path)) if re.search(r"[*?\[]", path) else (path,)  # noqa: PTH207 (paths are text)
