@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -244,3 +245,22 @@ def test_masks_of_fewer_dimensions_are_taken(shape: tuple[int, ...]) -> None:
         peer(*tensors, mask)
     expected = peer(*tensors, mask.expand(7, 9))
     assert (scaled_dot_product_attention(*tensors, mask) - expected).abs().max() <= 4e-6
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong"),
+    [
+        ("query", None),
+        ("key", [[1.0]]),
+        ("value", np.zeros((2, 4, 7, 16), np.float32)),
+        ("attn_mask", [[1]]),
+        ("attn_mask", np.ones((7, 7), bool)),
+        ("is_causal", "False"),
+        ("is_causal", None),
+        ("is_causal", torch.tensor(True)),
+    ],
+)
+def test_arguments_of_another_kind_are_named(argument: str, wrong: Any) -> None:
+    given = dict(zip(("query", "key", "value"), made((2, 4, 7, 16)), strict=True)) | {argument: wrong}
+    with pytest.raises(TypeError, match=f"scaled_dot_product_attention: argument '{argument}': expected"):
+        scaled_dot_product_attention(**given)

@@ -8,7 +8,7 @@ built-in variants by name, and your own after `register_variant`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 import dimorph as dm
 from dimorph import attention as library
+from dimorph.attention.arrays import describe
 from dimorph.attention.operation import define_operator
 from dimorph.attention.variants import register_variant
 
@@ -67,6 +68,7 @@ def scaled_dot_product_attention(
         raise NotImplementedError(f"{function}: argument 'dropout_p': expected 0, got {dropout_p}")
     if is_causal and attn_mask is not None:
         raise ValueError(f"{function}: arguments 'attn_mask' and 'is_causal': expected one of them, got both")
+    _check_kinds(function, {"query": query, "key": key, "value": value, "attn_mask": attn_mask}, is_causal)
     if query.is_nested or key.is_nested or value.is_nested:
         return _nested(function, (query, key, value), attn_mask, is_causal, scale, enable_gqa)
     outer: Sequence[int] | None = None  # the result's dimensions before its last two, if they are not those of `query`
@@ -92,6 +94,19 @@ def scaled_dot_product_attention(
     else:
         out = attend(query, key, value, variant, scale).transpose(1, 2)
     return out if outer is None else out.reshape(*outer, q[2], v[3])
+
+
+def _check_kinds(function: str, tensors: Mapping[str, Any], is_causal: Any) -> None:
+    """Refuse arguments of another kind than torch takes.
+
+    Raises:
+        TypeError: names the argument.
+    """
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor) and not (name == "attn_mask" and x is None):
+            raise TypeError(f"{function}: argument '{name}': expected a tensor, got {describe(x)}")
+    if type(is_causal) is not bool:
+        raise TypeError(f"{function}: argument 'is_causal': expected True or False, got {is_causal!r}")
 
 
 def attend(
