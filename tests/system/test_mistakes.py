@@ -143,6 +143,11 @@ def test_a_mistake_in_a_case_is_told_where_the_call_is(root: Path) -> None:
             "noexcept {\n",
             'noexcept {\n  try { DIMORPH_CHECK(x.ndim(), ""); } catch (...) { return; }\n',
         ),
+        (
+            "affine_case.cc",
+            "noexcept {\n",
+            'noexcept {\n  const auto two = [&] { DIMORPH_CHECK(x.ndim() == 2, "two"); };\n  (void)two;\n',
+        ),
         ("affine.cc", "DIMORPH_EXPORT(affine)", "DIMORPH_EXPORT( affine )  // and no DIMORPH_EXPORT(in)"),
     ],
 )

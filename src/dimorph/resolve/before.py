@@ -14,6 +14,8 @@ from dimorph.toolchain.diagnostics import Place
 # Every build asks this module, so expressions are compiled only for a text that gives reason to.
 _EXPORT = r"\bDIMORPH_EXPORT\s*\(([^()]*)\)"
 _RAISES = r"\bDIMORPH_(?:CHECK|CHECK_TYPE|RAISE)\b|\btry\b"
+# What may begin a function inside of another.
+_INNER = r"\boperator\b|\]\s*(?:\([^()]*\)[^{};]*)?\{"
 
 
 def check(unit: Unit) -> None:
@@ -75,6 +77,8 @@ def _noexcept(author: Author) -> Lesson | None:
         raising = re.search(_RAISES, code[function.body : function.end])
         if raising is None or raising[0] == "try" or not re.search(r"\bnoexcept\b(?!\s*\()", function.after):
             continue
+        if re.search(_INNER, code[function.body : function.body + raising.start()]):
+            continue  # it may be in a body of parallel_for, whose errors reach the caller
         return Lesson(
             f"{raising[0]} raises in {function.name!r}, which is noexcept, so the process would end",
             f"remove noexcept from {function.name!r}, or check in the entry",
