@@ -112,7 +112,7 @@ def variants(memory: Tensor) -> dict[str, Any]:
     return {
         "alibi_slopes": at.ALiBi(inside(torch.rand(2))),
         "sinks": at.Sinks(inside(torch.rand(2))),
-        "mask": at.KeyMask(inside(torch.ones(2, 8, dtype=torch.bool))),
+        "key_mask": at.KeyMask(inside(torch.ones(2, 8, dtype=torch.bool))),
         "qo_documents": at.DocumentMask(inside(torch.ones(2, 8, dtype=torch.int32)), torch.ones(2, 8).int()),
         "bias": at.additive_bias(inside(torch.rand(2, 2, 8, 8))),
     }
