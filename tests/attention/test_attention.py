@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,12 @@ import pytest
 import torch
 
 import dimorph as dm
-from dimorph import aot, settings
 from dimorph import attention as at
+from dimorph import settings
 from dimorph.attention import reference
 from dimorph.attention.kernels import attention_cpu
 from dimorph.attention.request import Request
+from support.attention_forms import attention_in
 from support.paths import EXAMPLES
 from support.store import result_of, start_child
 
@@ -42,19 +42,11 @@ HEAD_DIMS = [(32, 32), (64, 64), (128, 128)]
 @pytest.fixture(scope="module", params=["jit", "aot"])
 def attend(
     request: pytest.FixtureRequest, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[at.Attention]:
-    """The operation with specialized modules, or served by what was built ahead of time and never compiling."""
-    config = replace(settings.current(), store=shared_store)
-    if request.param == "jit":
-        yield at.Attention(policy="jit", settings=config)
-        return
-    own, ahead = (tmp_path_factory.mktemp(name) for name in ("own", "ahead"))
+) -> at.Attention:
     values = [variant.variant for variant in VARIANTS.values()]
     wide = attention_cpu.instantiations(dtype="float32", head_dims=[*HEAD_DIMS, (48, 80)], variant=values)
     narrow = attention_cpu.instantiations(dtype=["bfloat16", "float16"], head_dims=(64, 64), variant=values)
-    for chosen in (wide, narrow):
-        aot.build(chosen, ahead, settings=config)
-    yield at.Attention(policy="aot", settings=replace(config, store=own, shared_stores=(ahead,)))
+    return attention_in(request.param, shared_store, tmp_path_factory, (wide, narrow))
 
 
 def inputs(

@@ -11,7 +11,6 @@ import faulthandler
 import mmap
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,12 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import dimorph as dm
-from dimorph import aot, settings
 from dimorph import attention as at
+from dimorph import settings
 from dimorph.attention import reference
 from dimorph.attention.kernels import attention_cpu
 from dimorph.toolchain import targets
+from support.attention_forms import attention_in
 from support.store import in_child
 
 # Multiples of 8 that are none of 16, others, and large ones; each is the head dim of queries once, and of values once.
@@ -55,16 +55,12 @@ def biased(bias: Any, batch_stride: int, head_stride: int) -> dm.BoundVariant:
 @pytest.fixture(scope="module", params=["jit", "aot"])
 def attend(
     request: pytest.FixtureRequest, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[at.Attention]:
-    config = replace(settings.current(), store=shared_store)
-    if request.param == "jit":
-        yield at.Attention(policy="jit", settings=config)
-        return
-    own, ahead = (tmp_path_factory.mktemp(name) for name in ("own", "ahead"))
+) -> at.Attention:
     variant = biased(np.zeros(1, np.float32), 0, 0).variant
-    for dtype, dims in BUILT.items():
-        aot.build(attention_cpu.instantiations(dtype=dtype, head_dims=dims, variant=variant), ahead, settings=config)
-    yield at.Attention(policy="aot", settings=replace(config, store=own, shared_stores=(ahead,)))
+    ahead = (
+        attention_cpu.instantiations(dtype=dtype, head_dims=dims, variant=variant) for dtype, dims in BUILT.items()
+    )
+    return attention_in(request.param, shared_store, tmp_path_factory, ahead)
 
 
 def poisoned(shape: tuple[int, ...], dtype: Any, gap: int) -> tuple[Any, Any]:

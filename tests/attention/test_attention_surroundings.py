@@ -17,6 +17,7 @@ import dimorph as dm
 from dimorph import aot, settings
 from dimorph import attention as at
 from dimorph.attention.kernels import attention_cpu
+from support.attention_forms import attention_in
 
 # Queries and keys of sequences: single rows, some, blocks; keys of one share, of several, none.
 MIXED = ((1, 200), (400, 400), (1, 2600), (33, 300), (32, 5300), (0, 9), (2, 0), (7, 1030))
@@ -29,14 +30,9 @@ SINKS = at.Sinks(np.array([0.5, 1.0, -1.0, 2.0], np.float32))
 def attend(
     request: pytest.FixtureRequest, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> at.Attention:
-    config = replace(settings.current(), store=shared_store)
-    if request.param == "jit":
-        return at.Attention(policy="jit", settings=config)
-    own, ahead = (tmp_path_factory.mktemp(name) for name in ("own", "ahead"))
     variants = [at.Causal, SINKS.variant, at.compose(at.Window(2100, 0), SINKS).variant]
     chosen = attention_cpu.instantiations(dtype=["float32", "bfloat16"], head_dims=(32, 32), variant=variants)
-    aot.build(chosen, ahead, settings=config)
-    return at.Attention(policy="aot", settings=replace(config, store=own, shared_stores=(ahead,)))
+    return attention_in(request.param, shared_store, tmp_path_factory, [chosen])
 
 
 def arrays(lengths: Sequence[tuple[int, int]], dtype: Any) -> list[tuple[Any, Any, Any]]:
