@@ -47,6 +47,8 @@ def _explained(errors: list[Finding], author: Author) -> list[str]:
     # The compiler's own words: the author's line, and the first note about another place of the author's.
     located = f"{place.file}:{place.line}: " if place.line else ""
     lines = [f"{located}{head.severity}: {head.message}"]
+    if not place.line:  # a linker's reason stands before the error of its driver
+        lines += [f"  {text}" for text in finding.text.split(head.message)[0].splitlines()[:-1][:2]]
     if quoted := author.line(place):
         lines.append(f"  {quoted}")
     notes = [note for note in finding.notes if author.owns(note.file) and Place(note.file, note.line) != place]

@@ -45,13 +45,14 @@ def _blocks(output: str) -> Iterator[list[str]]:
             if lines:
                 yield lines
             lines, before = [*before, text], []
-        elif _REQUIRED.match(text) or _INCLUDED.match(text) or ": In " in text:
+        # A linker says what is wrong before its driver's "error", so what stands before the first message is its too.
+        elif not lines or _REQUIRED.match(text) or _INCLUDED.match(text) or ": In " in text:
             before.append(text)
         else:
             # What came before a note belongs to the message that the note explains.
             lines += [*before, text]
             before = []
-    if any(map(diagnostic, lines)):
+    if lines:
         yield lines
 
 
