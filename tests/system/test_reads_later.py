@@ -12,7 +12,7 @@ import pytest
 import dimorph as dm
 from dimorph import settings
 from dimorph.plan.unit import device_unit
-from dimorph.resolve import reads
+from dimorph.resolve import digests, reads
 from dimorph.resolve.build import Job, build
 from dimorph.store.layers import memo_dir
 from dimorph.store.store import Store
@@ -51,6 +51,18 @@ def test_a_system_header_that_changes_during_a_compile_is_read_again_by_the_next
     change = f"sleep 0.02; echo '#define VALUE 2' > {tmp_path}/sys/s.h"
     set_driver(tmp_path, monkeypatch, "", change, f"-isystem {tmp_path}/sys")
     assert kernel.load().probe() == 1
+    assert kernel.load().probe() == 2
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_change_right_after_a_load_is_noticed(link: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "_SETTLED", 0)  # as if the compile had taken seconds
+    kernel = kernel_of(tmp_path, "#include <s.h>")
+    put(tmp_path, {"/sys-1/s.h": ONE, "/sys-2/s.h": TWO, "/sys": Path("sys-1")})
+    set_driver(tmp_path, monkeypatch, "", "", f"-isystem {tmp_path}/sys")
+    assert kernel.load().probe() == 1
+    assert kernel.load().probe() == 1
+    put(tmp_path, {"/sys": Path("sys-2")} if link else {"/sys-1/s.h": TWO})
     assert kernel.load().probe() == 2
 
 

@@ -36,11 +36,15 @@ def stamp(path: str) -> Stamp | None:
 
 
 class _Recent:
-    """Stamps taken within the last moment: the artifacts of one load share most of their files."""
+    """Stamps taken within the last moment of one load, whose artifacts share most of their files."""
 
     _LASTING = 0.05  # seconds
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a load: what changed before it, it notices."""
         self._since, self._stamps = 0.0, dict[str, "Stamp | None"]()
 
     def same(self, stamps: Mapping[str, Stamp | None]) -> bool:

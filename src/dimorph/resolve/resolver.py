@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dimorph._lazy import logger, show_log
 from dimorph.errors import BuildError, ToolchainError
 from dimorph.plan.unit import Unit
+from dimorph.resolve.digests import recent
 from dimorph.resolve.levels import compiler, levels
 from dimorph.resolve.missing import missing_unit
 from dimorph.resolve.search import Resolution, held_for_other_archs, search
@@ -42,6 +43,7 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
     show_log(settings.log)
     if policy == "aot":
         refusal = "the policy is aot, which never compiles"
+    recent.forget()
     # The thread pool is packaged beside the kernel that needs it, whose units come first.
     beside = [unit.kernel.root for unit in units[:1]]
     found = [search(unit, settings, policy, beside) for unit in units]
