@@ -1,6 +1,4 @@
 // The entry: checks the arguments, then calls the case for their dtype and width. Compiled once.
-#include <dimorph/entry.h>
-
 #include "rms_config.h"
 
 // y[i, :] = x[i, :] / sqrt(mean(x[i, :]^2) + epsilon), computed in float32; x and y: [rows, width], row-major, of one

@@ -1,6 +1,4 @@
 // The device code: one block a row, every axis a plain constant. NVRTC and nvcc compile it as it stands.
-#include <dimorph/device.h>
-
 #include "rms_config.h"
 #include "rms_params.h"
 

@@ -8,14 +8,12 @@ from dimorph import settings
 
 rms = dm.Kernel(
     name="rms",
-    entry="rms.cc",
-    case=("rms_case.cc",),  # on the host: launches
-    device=("rms.cu",),  # on the GPU
-    archs=("sm_80", "sm_90a"),  # what it is built for ahead of time; sm_80 stands for later GPUs too
-    axes=(
+    device=["rms.cu"],  # on the GPU; rms_case.cc, on the host, launches it
+    archs=["sm_80", "sm_90a"],  # what it is built for ahead of time; sm_80 stands for later GPUs too
+    axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float16", "bfloat16"]),
         dm.int_axis("width", "WIDTH", [1024, 4096], accepts=lambda width: width % 8 == 0),
-    ),
+    ],
 )
 
 

@@ -1,6 +1,4 @@
 // The entry: checks the arguments, then calls the case for their dtype and width. Compiled once.
-#include <dimorph/entry.h>
-
 #include "row_sum_config.h"
 
 // sums[i] = sum of x[i, :]; x: [rows, width], row-major; sums: [rows], of x's dtype.

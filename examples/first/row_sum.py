@@ -6,8 +6,6 @@ import dimorph as dm
 
 row_sum = dm.Kernel(
     name="row_sum",
-    entry="row_sum.cc",  # checks arguments and dispatches: compiled once
-    case=["row_sum_case.cc"],  # does the work: compiled once for each specialization
     axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
         dm.int_axis("width", "WIDTH", [64, 128], accepts=lambda width: width > 0),

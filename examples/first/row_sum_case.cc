@@ -1,6 +1,4 @@
 // The case: all the work, with every axis a plain constant. Compiled once for each dtype and width.
-#include <dimorph/case.h>
-
 #include "row_sum_config.h"
 
 namespace DIMORPH_CASE {

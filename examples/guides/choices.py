@@ -13,8 +13,6 @@ axes = [
 
 kernel = dm.Kernel(
     name="everything",
-    entry="everything.cc",
-    case=["everything_case.cc"],
     axes=axes,
     where=lambda v: v["dtype"] == "float32" or not v["causal"],
 )

@@ -1,6 +1,4 @@
 // The entry: checks the arguments, then calls the case for their dtype and width. Compiled once.
-#include <dimorph/entry.h>
-
 #include "affine_config.h"
 
 // y[i, j] = transform(x[i, j] / rms(x[i, :])); x and y: [rows, head_dim], row-major, of one dtype.

@@ -1,16 +1,11 @@
 // The case: all the work, with every axis a plain constant. Compiled once for each dtype, width and variant.
-#include <dimorph/case.h>
-
 #include "affine_config.h"
 
 namespace DIMORPH_CASE {
 
-struct Params {
+struct Params : AdditionalParams {
   using Element = DType;
-  ADDITIONAL_PARAMS_DECL
 };
-
-void set_additional(Params& params ADDITIONAL_FUNC_PARAMS){ADDITIONAL_PARAMS_SETTER}
 
 DType inverse_rms(const DType* row) {
   DType sum = 0;
@@ -20,7 +15,7 @@ DType inverse_rms(const DType* row) {
 
 void affine(ConstTensor x, Tensor y, Extra extra) noexcept {
   Params params{};
-  if (!extra.apply(set_additional, params)) return;
+  if (!extra.fill(params)) return;
   const AFFINE_VARIANT<Params> variant(params);
   for (int64_t row = 0; row < x.size(0); ++row) {
     const DType* in = x.data<DType>() + row * HEAD_DIM;

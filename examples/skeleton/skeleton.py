@@ -4,19 +4,17 @@ import numpy as np
 
 import dimorph as dm
 
-SCALE = dm.Variant("Scale", header="scale.h", params=(dm.scalar("scale"),))
+SCALE = dm.Variant("Scale", header="scale.h", params=[dm.scalar("scale")])
 BIAS = dm.tensor("maybe_bias", "float32", shape="head_dim")  # may be None; an element for each column
-SCALE_BIAS = dm.Variant("ScaleBias", header="scale.h", params=(dm.scalar("scale"), BIAS))
+SCALE_BIAS = dm.Variant("ScaleBias", header="scale.h", params=[dm.scalar("scale"), BIAS])
 
 affine = dm.Kernel(
     name="affine",
-    entry="affine.cc",
-    case=("affine_case.cc",),
-    axes=(
+    axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
         dm.int_axis("head_dim", "HEAD_DIM", [64, 128, 256], accepts=lambda d: d % 8 == 0),
         dm.variant_axis("variant", "AFFINE_VARIANT", default=SCALE),
-    ),
+    ],
 )
 
 

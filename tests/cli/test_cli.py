@@ -107,7 +107,7 @@ def test_header_prints_the_header_and_nothing_else(run: Run, root: Path, values:
     with (root / "skeleton.py").open("a") as stream:
         stream.write('\nprint("a module that talks when it is imported")\n')
     given = {name: texts.split(",") for name, texts in (word.split("=") for word in values)}
-    expected = config_header(declared(root).instantiations(**given))
+    expected = config_header(declared(root).instantiations(**given), "case" if values == VALUES else "entry")
     result = run("header", "SPEC", *values)
     assert result.stdout_bytes == expected.encode()
     assert "talks" in result.stderr
@@ -163,7 +163,7 @@ def test_header_of_the_article(run: Run, tmp_path: Path, values: tuple[str, ...]
 
 def test_header_of_several_kernels_asks_which(run: Run, root: Path) -> None:
     with (root / "skeleton.py").open("a") as stream:
-        stream.write('\nother = dm.Kernel(name="other", entry="other.cc")\n')
+        stream.write('\nother = dm.Kernel(name="other", case=[])\n')
     assert re.search(r"name one: .*skeleton\.py:affine, .*skeleton\.py:other", run("header", "SPEC", code=2).stderr)
     assert run("header", "SPEC:affine", *VALUES).stdout.startswith("// affine_config.h")
 

@@ -89,7 +89,7 @@ def test_attentions_files_open_without_diagnostics(kernel: dm.Kernel, tmp_path: 
 
 def test_a_mistake_of_one_combination_shows_for_that_combination(root: Path) -> None:
     planted = 'static_assert(HEAD_DIM != 256, "too wide");'
-    line = replace(root / "affine_case.cc", "struct Params {", f"{planted}\nstruct Params {{")
+    line = replace(root / "affine_case.cc", "struct Params :", f"{planted}\nstruct Params :")
     assert _diagnostics(_write(root, JIT))["affine_case.cc"] == []
     found = _diagnostics(_write(root, {"dtype": "float32", "head_dim": 256}))["affine_case.cc"]
     assert any(text.startswith(f"{line}: ") and "too wide" in text for text in found)
@@ -102,7 +102,7 @@ def test_each_unit_gets_its_own_config_header(values: dict[str, Any], root: Path
     instantiations = kernel.instantiations(**values)
     first = kernel.instantiations(**next(iter(instantiations)).texts())
     headers = {path.parent.name: path.read_text() for path in root.rglob("affine_config.h")}
-    assert headers == {"entry": config_header(instantiations), "case-Scale": config_header(first)}
+    assert headers == {"entry": config_header(instantiations, "entry"), "case-Scale": config_header(first, "case")}
     commands = {entry["file"]: entry["arguments"] for entry in json.loads(written.database.read_text())}
     for name, unit in (("affine.cc", "entry"), ("affine_case.cc", "case-Scale"), ("scale.h", "case-Scale")):
         generated = next(word for word in commands[str(root / name)] if word.startswith("-I"))
@@ -165,7 +165,7 @@ def test_every_case_source_opens(root: Path) -> None:
     (root / "affine_more.cc").write_text(
         text[:start] + '#include "parts.h"\n\nnamespace DIMORPH_CASE {\n\n' + text[cut:]
     )
-    replace(root / "skeleton.py", 'case=("affine_case.cc",)', 'case=("affine_case.cc", "affine_more.cc")')
+    replace(root / "skeleton.py", 'name="affine",', 'name="affine", case=["affine_case.cc", "affine_more.cc"],')
     found = _diagnostics(_write(root, JIT))
     assert found["affine_more.cc"] == [] and found["affine_case.cc"] == []
 
@@ -258,7 +258,7 @@ def test_zigs_headers_serve_where_zig_is_the_compiler(root: Path, monkeypatch: p
     except ToolchainError as error:
         pytest.skip(str(error))
     case = root / "affine_case.cc"
-    replace(case, "#include <dimorph/case.h>", "#include <dimorph/case.h>\n\n#include <initializer_list>")
+    replace(case, '#include "affine_config.h"', '#include <initializer_list>\n\n#include "affine_config.h"')
     replace(case, "DType sum = 0;", "DType sum = std::initializer_list<DType>{0}.size();")
     written = _write(root, JIT)
     assert "libcxx" in written.database.read_text()

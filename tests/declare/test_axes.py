@@ -188,7 +188,7 @@ def test_an_error_of_a_declaration_begins_with_its_place() -> None:
         lambda: dm.int_axis("d", "int", [1]),
         lambda: dm.scalar("a", "float"),
         lambda: dm.Variant("No good", header="v.h"),
-        lambda: dm.Kernel(name="a-b", entry="k.cc"),
+        lambda: dm.Kernel(name="a-b", entry="k.cc", case=[]),
     ):
         with pytest.raises(dm.DeclarationError, match=here) as caught:
             declare()

@@ -218,7 +218,7 @@ def test_a_kernel_takes_its_rows_by_value() -> None:
 
 
 def test_paths_start_at_the_declaring_file() -> None:
-    kernel = dm.Kernel(name="k", entry="k.cc")
+    kernel = dm.Kernel(name="k", entry="k.cc", case=[])
     assert kernel.origin == Path(__file__)
     assert kernel.root == Path(__file__).parent
     assert KINDS.root == SUPPORT / "kernels"
@@ -227,7 +227,7 @@ def test_paths_start_at_the_declaring_file() -> None:
 def test_functions_default_to_the_kernels_name() -> None:
     assert _kernel().functions == ("k",)
     assert _kernel(functions=["f", "g"]).functions == ("f", "g")
-    assert dm.Kernel(name="k", entry="k.cc").functions == ()
+    assert dm.Kernel(name="k", entry="k.cc", case=[]).functions == ()
 
 
 def test_the_namespace_of_a_case_names_its_combination_and_is_an_identifier() -> None:

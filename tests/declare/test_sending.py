@@ -43,7 +43,7 @@ def test_the_module_that_declares_a_kernel_is_preferred() -> None:
 
 
 def test_a_kernel_without_a_variable_is_refused() -> None:
-    kernel = dm.Kernel(name="lost", entry="lost.cc")
+    kernel = dm.Kernel(name="lost", entry="lost.cc", case=[])
     message = "^kernel lost cannot be pickled: no variable of a module .* holds it; declare it at the top level"
     for value in (kernel, [kernel], kernel.instantiations()):
         with pytest.raises(TypeError, match=message):
@@ -57,7 +57,7 @@ def test_a_receiver_without_the_declaration_says_so() -> None:
 
 
 def test_copies_share_what_is_immutable_or_loaded(warm_store: object) -> None:
-    lost = dm.Kernel(name="lost", entry="lost.cc")
+    lost = dm.Kernel(name="lost", entry="lost.cc", case=[])
     module = PICK.load(width=1, depth=2)
     for value in (KINDS, lost, module, at.attention, at.Attention(policy="jit"), module.pick):
         assert copy.copy(value) == copy.deepcopy(value) == value

@@ -26,7 +26,7 @@ def _kernel(*axes: dm.Axis, **changes: Any) -> dm.Kernel:
 
 
 def _header(kernel: dm.Kernel, **values: object) -> str:
-    return config_header(kernel.instantiations(**values))
+    return config_header(kernel.instantiations(**values), "case")
 
 
 def _macros(header: str) -> Mapping[str, str]:
@@ -112,27 +112,39 @@ def test_each_kind_of_axis_has_its_rows() -> None:
     assert '"Plain"' in macros["_DISPATCH_CASES_variant"] and '"Shift"' in macros["_DISPATCH_CASES_variant"]
 
 
-def test_a_variants_parameters_are_fields_arguments_and_a_setter() -> None:
-    macros = _macros(_header(FUNCTOR, variant="Shift"))
-    assert macros["FUNCTOR"] == "Shift"
-    assert macros["ADDITIONAL_PARAMS_DECL"] == (
-        "double offset; int32_t times; bool negate; const float* table; const double* maybe_bias;"
-    )
-    assert re.sub(r"::dimorph::", "", macros["ADDITIONAL_FUNC_PARAMS"]) == (
-        ", double offset, int32_t times, bool negate, Elements<float> table, Optional<Elements<double>> maybe_bias"
-    )
-    assert macros["ADDITIONAL_PARAMS_SETTER"] == (
-        "params.offset = offset; params.times = times; params.negate = negate; params.table = table.data; "
-        "params.maybe_bias = maybe_bias ? maybe_bias->data : nullptr;"
-    )
-    assert macros["ADDITIONAL_TENSORS"] == ('(visit) visit("table", "", table); visit("maybe_bias", "", maybe_bias);')
+def _additional(header: str) -> str:
+    """Return the struct of the variant's parameters, without blanks at the beginning of its lines."""
+    body = re.search(r"struct AdditionalParams \{\n(.*?)^\};", header, re.M | re.S)
+    assert body
+    return re.sub(r"^ +|::dimorph::", "", body[1], flags=re.M)
 
 
-def test_a_variant_without_parameters_has_the_same_macros_empty() -> None:
-    macros = _macros(_header(FUNCTOR, variant="Plain"))
-    for name in ("ADDITIONAL_PARAMS_DECL", "ADDITIONAL_FUNC_PARAMS", "ADDITIONAL_PARAMS_SETTER"):
-        assert macros[name] == ""
-    assert macros["ADDITIONAL_TENSORS"] == "(visit)"
+def test_a_variants_parameters_are_the_fields_of_a_struct_that_sets_them() -> None:
+    assert _macros(header := _header(FUNCTOR, variant="Shift"))["FUNCTOR"] == "Shift"
+    assert _additional(header).splitlines() == [
+        "double offset = {};",
+        "int32_t times = {};",
+        "bool negate = {};",
+        "const float* table = {};",
+        "const double* maybe_bias = {};",
+        "#if defined(DIMORPH_HOST)",
+        "static constexpr bool dimorph_own_sizes = false;",
+        "template <typename To>",
+        "static void dimorph_set([[maybe_unused]] To& dimorph_to, double offset, int32_t times, bool negate, "
+        "Elements<float> table, Optional<Elements<double>> maybe_bias) {",
+        "dimorph_to.params.offset = offset;",
+        "dimorph_to.params.times = times;",
+        "dimorph_to.params.negate = negate;",
+        'dimorph_to.set(&AdditionalParams::table, table, "table", "");',
+        'dimorph_to.set(&AdditionalParams::maybe_bias, maybe_bias, "maybe_bias", "");',
+        "}",
+        "#endif",
+    ]
+
+
+def test_a_variant_without_parameters_has_the_same_struct_empty() -> None:
+    first, *_ = _additional(_header(FUNCTOR, variant="Plain")).splitlines()
+    assert first == "#if defined(DIMORPH_HOST)"
 
 
 @st.composite
@@ -166,7 +178,7 @@ def test_a_dispatching_header_has_every_value_in_order(groups: list[list[int]]) 
 
 def test_other_variants_dtypes_and_enumerators_are_not_mentioned_either() -> None:
     header = next(iter(KINDS.instantiations()))
-    text = config_header(dm.InstantiationSet(KINDS, tuple((value,) for value in header.values)))
+    text = config_header(dm.InstantiationSet(KINDS, tuple((value,) for value in header.values)), "case")
     for other in ("Shift", "bfloat16", "double", "MUL", "32, 16", "offset"):
         assert not re.search(rf"\b{other}\b", text), other
 
@@ -176,7 +188,7 @@ def test_the_text_is_the_same_in_another_process(kernel: dm.Kernel) -> None:
     script = (
         "import hashlib, sys\nfrom support import kernels\nfrom dimorph.source.config_header import config_header\n"
         f"kernel = next(k for k in kernels.ALL if k.name == {kernel.name!r})\n"
-        "sys.stdout.write(config_header(kernel.instantiations()))"
+        "sys.stdout.write(config_header(kernel.instantiations(), 'case'))"
     )
     texts = {
         subprocess.run(
@@ -204,7 +216,7 @@ def test_the_device_safe_part_stands_alone(tmp_path: Path) -> None:
     """The constants and the variant need no host header: the file compiles alone."""
     for number, specialization in enumerate(KINDS.instantiations()):
         alone = dm.InstantiationSet(KINDS, tuple((value,) for value in specialization.values))
-        (tmp_path / f"{number}.h").write_text(config_header(alone))
+        (tmp_path / f"{number}.h").write_text(config_header(alone, "device"))
         source = tmp_path / f"{number}.cc"
         source.write_text(f'#include "{number}.h"\nstatic_assert(WIDTH * UNROLL > 0 && sizeof(DType) > 1, "");\n')
         flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}", f"-I{KINDS.root}"]
@@ -213,8 +225,8 @@ def test_the_device_safe_part_stands_alone(tmp_path: Path) -> None:
 
 
 def test_a_kernel_without_axes_has_a_header_too() -> None:
-    header = _header(dm.Kernel(name="plain", entry="plain.cc"))
-    assert header_name(dm.Kernel(name="plain", entry="plain.cc")) == "plain_config.h"
+    header = _header(dm.Kernel(name="plain", entry="plain.cc", case=[]))
+    assert header_name(dm.Kernel(name="plain", entry="plain.cc", case=[])) == "plain_config.h"
     assert "DISPATCH_" not in header and "#pragma once" in header
 
 
@@ -272,6 +284,6 @@ def test_a_scalar_without_a_dtype_follows_the_dtype_axes(dtypes: list[str], expe
     params = (dm.scalar("a"), dm.scalar("b", "float32"), dm.scalar("c", "float64"))
     axes = [dm.dtype_axis(f"t{i}", f"T{i}", [dtype]) for i, dtype in enumerate(dtypes)]
     axis = dm.variant_axis("v", "V", default=dm.Variant("S", header="s.h", params=params))
-    macros = _macros(_header(_kernel(*axes, axis)))
-    assert macros["ADDITIONAL_PARAMS_DECL"] == f"{expected} a; float b; double c;"
-    assert macros["ADDITIONAL_FUNC_PARAMS"] == f", {expected} a, float b, double c"
+    struct = _additional(_header(_kernel(*axes, axis)))
+    assert struct.startswith(f"{expected} a = {{}};\nfloat b = {{}};\ndouble c = {{}};\n")
+    assert f"To& dimorph_to, {expected} a, float b, double c) {{" in struct

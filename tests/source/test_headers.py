@@ -72,17 +72,21 @@ def _alone(header: Path, unit: plan.Unit) -> str:
 
 def _host_messages(headers: dict[Path, plan.Unit], directory: Path, *more: str) -> str:
     """Return the messages of g++ about each header by itself; empty if all compile."""
-    unit = next(iter(headers.values()))
-    (directory / header_name(unit.kernel)).write_text(unit.header)
-    sources = []
-    for number, (header, owner) in enumerate(headers.items()):
-        sources.append(directory / f"{number}_{header.stem}.cc")
-        sources[-1].write_text(_alone(header, owner))
-    includes = [f"-I{path}" for path in (directory, *unit.include_dirs, *plan.system_include_dirs())]
-    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", *more]
-    done = subprocess.run([*command, *includes, *map(str, sources)], capture_output=True, text=True, check=False)
-    assert (done.returncode == 0) == (done.stderr == ""), done.stderr
-    return done.stderr
+    messages = ""
+    for unit in {owner.kind: owner for owner in headers.values()}.values():
+        generated = directory / unit.kind
+        generated.mkdir()
+        (generated / header_name(unit.kernel)).write_text(unit.header)
+        sources = []
+        for number, header in enumerate(header for header, owner in headers.items() if owner.kind == unit.kind):
+            sources.append(generated / f"{number}_{header.stem}.cc")
+            sources[-1].write_text(_alone(header, unit))
+        includes = [f"-I{path}" for path in (generated, *unit.include_dirs, *plan.system_include_dirs())]
+        command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", *more]
+        done = subprocess.run([*command, *includes, *map(str, sources)], capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == (done.stderr == ""), done.stderr
+        messages += done.stderr
+    return messages
 
 
 def _device_messages(headers: Iterable[Path], unit: plan.Unit, directory: Path, *more: str) -> str:

@@ -13,9 +13,10 @@ _DISPATCH = f"DISPATCH_head_dim(x.size(1), HEAD_DIM, {_CALL})"
 _SIGNATURE = "void affine(ConstTensor x, Tensor y, Extra extra)"
 _CASE_SIGNATURE = f"{_SIGNATURE} noexcept"
 _EXPORT = "DIMORPH_EXPORT(affine)"
-_SETTER = "void set_additional(Params& params ADDITIONAL_FUNC_PARAMS){ADDITIONAL_PARAMS_SETTER}"
+_PARAMS = "struct Params : AdditionalParams {"
+_FILL = "  if (!extra.fill(params)) return;\n"
 _CONSTRUCTOR = "explicit Scale(const Params& params) : scale(static_cast<Element>(params.scale)) {}"
-_VARIANT = 'SCALE = dm.Variant("Scale", header="scale.h", params=(dm.scalar("scale"),))'
+_VARIANT = 'SCALE = dm.Variant("Scale", header="scale.h", params=[dm.scalar("scale")])'
 _AXIS = 'dm.int_axis("head_dim", "HEAD_DIM", [64, 128, 256], accepts=lambda d: d % 8 == 0)'
 _KERNEL = "affine = dm.Kernel("
 _DTYPES = 'dm.dtype_axis("dtype", "DType", ["float32", "float64"])'
@@ -98,18 +99,17 @@ MISTAKES: dict[str, Mistake] = {
         "",
         "does not include",
         '#include "affine_config.h"',
-        at="#include <dimorph/entry.h>",
+        at="// The entry",
     ),
     "config header misspelt": _mistake(
         ENTRY, "affine_config.h", "afine_config.h", "afine_config.h", 'affine_config.h"'
     ),
-    "entry.h not included": _mistake(
+    "case.h included by the entry": _mistake(
         ENTRY,
-        "#include <dimorph/entry.h>\n",
-        "",
-        "does not include",
+        '#include "affine_config.h"',
+        '#include <dimorph/case.h>\n#include "affine_config.h"',
+        "case.h",
         "#include <dimorph/entry.h>",
-        at='#include "affine_config.h"',
     ),
     "call of a function that no case defines": _mistake(
         ENTRY,
@@ -139,7 +139,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "std::string parameter whose header is included": Mistake(
         (
-            (ENTRY, "#include <dimorph/entry.h>", "#include <dimorph/entry.h>\n#include <string>"),
+            (ENTRY, '#include "affine_config.h"', '#include "affine_config.h"\n#include <string>'),
             (ENTRY, _SIGNATURE, _SIGNATURE.replace("(", "(std::string mode, ")),
         ),
         (ENTRY, "std::string mode"),
@@ -208,18 +208,14 @@ MISTAKES: dict[str, Mistake] = {
         "",
         "does not include",
         '#include "affine_config.h"',
-        at="#include <dimorph/case.h>",
-    ),
-    "case.h not included": _mistake(
-        CASE,
-        "#include <dimorph/case.h>\n",
-        "",
-        "does not include",
-        "#include <dimorph/case.h>",
-        at='#include "affine_config.h"',
+        at="// The case",
     ),
     "entry.h included by a case": _mistake(
-        CASE, "dimorph/case.h", "dimorph/entry.h", "entry.h", "#include <dimorph/case.h>"
+        CASE,
+        '#include "affine_config.h"',
+        '#include <dimorph/entry.h>\n#include "affine_config.h"',
+        "entry.h",
+        "#include <dimorph/case.h>",
     ),
     "check in a noexcept case": _mistake(
         CASE,
@@ -258,15 +254,11 @@ MISTAKES: dict[str, Mistake] = {
         "trivially copyable",
     ),
     "bound name misspelt": _mistake(CASE, "sum / HEAD_DIM", "sum / HEADDIM", "HEADDIM", "HEAD_DIM", at="HEADDIM"),
-    "setter without params": _mistake(
-        CASE,
-        _SETTER,
-        "void set_additional(Params& p ADDITIONAL_FUNC_PARAMS){ADDITIONAL_PARAMS_SETTER}",
-        "params",
-        "call .*'params'|called .?params",
+    "parameters of the variant never set": _mistake(
+        CASE, _FILL, "", r"sets the variant's parameters \(scale\)", r"extra\.fill\(params\)", at=_CASE_SIGNATURE
     ),
     "params without the variant's fields": _mistake(
-        CASE, "  ADDITIONAL_PARAMS_DECL\n", "", "scale", "ADDITIONAL_PARAMS_DECL", at=_SETTER
+        CASE, _PARAMS, "struct Params {", "none of the variant's", "struct Params : AdditionalParams", at=_FILL.strip()
     ),
     "narrowing in a struct": _mistake(
         CASE,
@@ -308,7 +300,9 @@ MISTAKES: dict[str, Mistake] = {
         "scales.h",
         "scale.h|expected",
     ),
-    "params without a comma": _mistake(PYTHON, _VARIANT, _VARIANT.replace("),)", "))"), "params", r"\(.*,\)"),
+    "params without a list": _mistake(
+        PYTHON, _VARIANT, _VARIANT.replace("[", "(").replace("]", ")"), "params", r"\(.*,\)"
+    ),
     # --- the declaration ---
     "axis named by a keyword": _mistake(PYTHON, '"head_dim", "HEAD_DIM"', '"class", "HEAD_DIM"', "class", "keyword"),
     "bound name that is a keyword": _mistake(PYTHON, '"HEAD_DIM"', '"int"', "int", "keyword"),
@@ -324,8 +318,8 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "parameter that is a keyword": _mistake(
         PYTHON,
-        'dm.scalar("scale"),))\n',
-        'dm.scalar("register"),))\n',
+        'dm.scalar("scale")])\n',
+        'dm.scalar("register")])\n',
         "register",
         "keyword",
     ),
@@ -337,13 +331,23 @@ MISTAKES: dict[str, Mistake] = {
         "another name|rename",
     ),
     "entry as a Path": _mistake(
-        PYTHON, 'entry="affine.cc"', 'entry=__import__("pathlib").Path("affine.cc")', "entry", "str", at=_KERNEL
+        PYTHON,
+        'name="affine"',
+        'name="affine", entry=__import__("pathlib").Path("affine.cc")',
+        "entry",
+        "str",
+        at=_KERNEL,
     ),
     "case file as the entry": _mistake(
-        PYTHON, 'entry="affine.cc"', 'entry="affine_case.cc"', "case sources", "exports functions", at=_KERNEL
+        PYTHON,
+        'name="affine"',
+        'name="affine", entry="affine_case.cc"',
+        "case sources",
+        "exports functions",
+        at=_KERNEL,
     ),
     "entry that is not there": _mistake(
-        PYTHON, 'entry="affine.cc"', 'entry="afine.cc"', r"afine\.cc", r"there is affine\.cc", at=_KERNEL
+        PYTHON, 'name="affine"', 'name="affine", entry="afine.cc"', r"afine\.cc", r"there is affine\.cc", at=_KERNEL
     ),
     "values that are no list": _mistake(
         PYTHON, "[64, 128, 256]", "64", "values", r"\[64\]", at='"head_dim", "HEAD_DIM"'

@@ -69,7 +69,7 @@ def script(path: Path, text: str) -> None:
 def kernel_of(root: Path, text: str = '#include "v.h"') -> dm.Kernel:
     """Return a kernel whose entry has some lines that define VALUE."""
     put(root, {"probe.cc": HEAD + text + TAIL, "v.h": ONE})
-    return dm.Kernel(name="probe", entry="probe.cc", root=root / "project")
+    return dm.Kernel(name="probe", entry="probe.cc", case=[], root=root / "project")
 
 
 def set_driver(root: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, more: str = "") -> None:

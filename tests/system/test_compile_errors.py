@@ -80,7 +80,7 @@ def test_mistake_in_an_entry(use: Use, context: str, inside_a_macro: bool, root:
 @MODES
 def test_mistake_that_one_value_triggers(use: Use, root: Path) -> None:
     planted = 'static_assert(HEAD_DIM != 128, "128 does not fit");'
-    line = replace(root / "affine_case.cc", "struct Params {", f"{planted}\nstruct Params {{")
+    line = replace(root / "affine_case.cc", "struct Params :", f"{planted}\nstruct Params :")
     use(declared(root), 64)
     error = _refused(use, root, 128)
     context = "affine case (dtype=float32, head_dim=128, variant=Scale)"

@@ -95,6 +95,6 @@ def test_files_of_a_kernel_that_cannot_be_opened_for_that_reason(number: int, mo
         PICK.load(width=1, depth=1)
     assert caught.value.errno == number
     monkeypatch.undo()
-    lost = dm.Kernel("lost", entry="lost.cc")
+    lost = dm.Kernel("lost", entry="lost.cc", case=[])
     with pytest.raises(dm.DeclarationError, match=r"entry .*lost\.cc: No such file or directory"):
         lost.load()

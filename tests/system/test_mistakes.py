@@ -89,17 +89,17 @@ def test_a_mistake_is_told_in_the_words_of_clang(name: str, root: Path) -> None:
 )
 def test_another_error_keeps_the_words_of_the_compiler(planted: str, cause: str, root: Path) -> None:
     case = root / "affine_case.cc"
-    place = f"{case}:{replace(case, 'struct Params {', f'{planted} struct Params {{')}"
+    place = f"{case}:{replace(case, 'struct Params :', f'{planted} struct Params :')}"
     with pytest.raises(dm.BuildError) as caught:
         declared(root).load(dtype="float32", head_dim=64)
     first, quoted, *rest = str(caught.value).splitlines()
     assert first.startswith(f"{place}: error: ") and cause in first
-    assert quoted.strip() == f"{planted} struct Params {{" and len(rest) <= 3
+    assert quoted.strip() == f"{planted} struct Params : AdditionalParams {{" and len(rest) <= 3
 
 
 def test_an_entry_without_cases_that_exports_nothing_is_told(tmp_path: Path) -> None:
     (tmp_path / "one.cc").write_text("#include <dimorph/entry.h>\n\nint one() { return 1; }\n")
-    kernel = dm.Kernel(name="one", entry="one.cc", root=tmp_path)
+    kernel = dm.Kernel(name="one", entry="one.cc", case=[], root=tmp_path)
     with pytest.raises(dm.BuildError, match=r"one\.cc:3: error: .*exports no function(?s:.*)DIMORPH_EXPORT\(one\)"):
         kernel.load()
 

@@ -273,7 +273,9 @@ def test_a_change_of_what_a_compile_reads_is_noticed(
         driver.chmod(0o755)
         monkeypatch.setenv("DIMORPH_CXX", str(driver))
     monkeypatch.setenv("DIMORPH_CXXFLAGS", way.flags)
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project", include_dirs=way.include_dirs)
+    kernel = dm.Kernel(
+        name="probe", entry="probe.cc", case=[], root=tmp_path / "project", include_dirs=way.include_dirs
+    )
     if way.refused:
         with pytest.raises(dm.DimorphError, match=f"(?s){way.refused}"):
             kernel.load()

@@ -87,7 +87,7 @@ def test_a_damaged_memo_of_what_was_checked_does_no_harm(
 ) -> None:
     put(tmp_path, {"probe.cc": f"{HEAD}{DEFAULT}{TAIL}"})
     monkeypatch.setenv("DIMORPH_STORE", str(tmp_path / "store"))
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
+    kernel = dm.Kernel(name="probe", entry="probe.cc", case=[], root=tmp_path / "project")
     kernel.load()
     (memo,) = (tmp_path / "store").rglob("checked.json")
     content = json.loads(memo.read_bytes())
@@ -97,7 +97,7 @@ def test_a_damaged_memo_of_what_was_checked_does_no_harm(
     else:
         content[field] = value
     memo.write_text(json.dumps(content))
-    resolved = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project").load()
+    resolved = dm.Kernel(name="probe", entry="probe.cc", case=[], root=tmp_path / "project").load()
     assert resolved.probe() == 1
 
 

@@ -26,7 +26,7 @@ def test_an_assembler_that_appears_in_the_compilers_own_directories_is_noticed(
     where = tmp_path / "tools" / ("" if place == "tools" else machine)
     monkeypatch.setenv("COMPILER_PATH", str(tmp_path / "tools"))
     monkeypatch.setenv("DIMORPH_COMPILER_ENV", "COMPILER_PATH")
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
+    kernel = dm.Kernel(name="probe", entry="probe.cc", case=[], root=tmp_path / "project")
     assert kernel.load().probe() == 1
     where.mkdir(exist_ok=True)
     script(where / "as", f'exec {shutil.which("as")} --defsym two=50 "$@"')
@@ -46,7 +46,7 @@ def test_a_compiler_behind_one_of_its_name_is_noticed(
         script(behind, f'exec {GXX} "$@"')
     monkeypatch.setenv("PATH", f"{caching.parent}:{behind.parent}:{os.environ['PATH']}")
     monkeypatch.delenv("CXX", raising=False)
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
+    kernel = dm.Kernel(name="probe", entry="probe.cc", case=[], root=tmp_path / "project")
     assert kernel.load().probe() == 1
     script(behind, f'exec {GXX} -DVALUE=2 "$@"')
     assert kernel.load().probe() == 2
@@ -172,7 +172,7 @@ def test_a_change_of_what_a_wrapper_script_reads_is_noticed(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DIMORPH_COMPILER_ENV", "HOME")
     monkeypatch.setenv("DIMORPH_CXX", str(compiler))
-    kernel = dm.Kernel(name="probe", entry="probe.cc", root=tmp_path / "project")
+    kernel = dm.Kernel(name="probe", entry="probe.cc", case=[], root=tmp_path / "project")
     assert kernel.load().probe() == 1
     assert kernel.load().resolutions[0].place.startswith("store")
     put(tmp_path, wrapper.then)

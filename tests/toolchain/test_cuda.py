@@ -353,6 +353,6 @@ def test_device_sources_are_declared_with_architectures_and_a_case() -> None:
     with pytest.raises(dm.DeclarationError, match="no `archs`"):
         dm.Kernel(name="k", entry="k.cc", case=["k_case.cc"], device=["k.cu"])
     with pytest.raises(dm.DeclarationError, match="device sources but no case"):
-        dm.Kernel(name="k", entry="k.cc", device=["k.cu"], archs=["sm_80"])
+        dm.Kernel(name="k", entry="k.cc", case=[], device=["k.cu"], archs=["sm_80"])
     with pytest.raises(dm.DeclarationError, match="device: expected a list"):
         dm.Kernel(name="k", entry="k.cc", case=["k_case.cc"], device="k.cu", archs=["sm_80"])

@@ -43,7 +43,7 @@ def test_zig_says_so_before_it_builds_its_library(
         f'#include <dimorph/entry.h>\n#include <vector>\n#include <{header}>\n#include "one_config.h"\n'
         "int one() { return 1; }\nDIMORPH_EXPORT(one)\n"
     )
-    kernel = dm.Kernel(name="one", entry="one.cc", root=tmp_path)
+    kernel = dm.Kernel(name="one", entry="one.cc", case=[], root=tmp_path)
     began = time.monotonic()
     with pytest.raises(
         dm.BuildError, match=rf"there is no header {header}(?s:.*)sees no header of this machine"

@@ -190,7 +190,8 @@ def header(spec: str, values: tuple[str, ...]) -> None:
     \b
     dimorph header skeleton.py dtype=float32 head_dim=128
     """
-    click.echo(config_header(_one(spec, values)), nl=False)
+    instantiations = _one(spec, values)
+    click.echo(config_header(instantiations, "case" if instantiations.specialized else "entry"), nl=False)
 
 
 @dimorph.command("explain")

@@ -361,7 +361,7 @@ def variant_axis(
         default: the variant that is always declared.
         values: the declared variants, `default` added if it is missing.
         sizes: names that shapes of the variants' tensors may hold in place of axes, if the case checks these shapes
-            itself, by ADDITIONAL_TENSORS.
+            itself, in a function that it gives to `Extra::fill`.
 
     Raises:
         DeclarationError: a name is invalid, or two variants have the same name.

@@ -24,8 +24,9 @@ class Declaration:
 
     Attributes:
         name: a C++ identifier.
-        entry: the source that validates arguments and dispatches, relative to `root`.
+        entry: the source that validates arguments and dispatches, relative to `root`; default: `<name>.cc`.
         case: the sources compiled once for each specialization, relative to `root`; they make one translation unit.
+            Default: `<name>_case.cc`. Empty for an entry that does all the work, which has no axes.
         device: CUDA sources of the GPU kernels that the case launches, relative to `root`; they also make one
             translation unit.
         archs: the GPU architectures that the device sources support, e.g. `("sm_80", "sm_90a")`; a build ahead of time
@@ -46,8 +47,8 @@ class Declaration:
     """
 
     name: str
-    entry: str
-    case: tuple[str, ...] = ()
+    entry: str = ""
+    case: tuple[str, ...] = None  # type: ignore[assignment]  # set by __post_init__
     device: tuple[str, ...] = ()
     archs: tuple[str, ...] | Callable[[Mapping[str, Value]], Sequence[str]] = ()
     axes: tuple[Axis, ...] = ()
@@ -61,6 +62,8 @@ class Declaration:
 
     @placed
     def __post_init__(self) -> None:
+        object.__setattr__(self, "entry", self.entry or f"{self.name}.cc")
+        object.__setattr__(self, "case", (f"{self.name}_case.cc",) if self.case is None else self.case)
         for name in ("case", "device", "archs", "axes", "functions", "include_dirs", "only"):
             given = getattr(self, name)
             if (given is None and name == "only") or (callable(given) and name == "archs"):

@@ -38,7 +38,7 @@ class Param:
 
     def field(self) -> str:
         """Return the C++ declaration of its field in the params struct."""
-        return f"const {TENSORS[self.dtype]}* {self.name};" if self.is_tensor else f"{SCALARS[self.dtype]} {self.name};"
+        return f"{f'const {TENSORS[self.dtype]}*' if self.is_tensor else SCALARS[self.dtype]} {self.name} = {{}};"
 
 
 @placed

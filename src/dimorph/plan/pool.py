@@ -9,7 +9,7 @@ from dimorph.declare.instantiations import instantiate
 from dimorph.plan.unit import Unit, entry_unit
 
 POOL = Declaration(
-    name="dimorph_pool", entry="pool.cc", root=Path(__file__).parent.parent / "csrc", origin=Path(__file__)
+    name="dimorph_pool", entry="pool.cc", case=(), root=Path(__file__).parent.parent / "csrc", origin=Path(__file__)
 )
 
 

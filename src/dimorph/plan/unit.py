@@ -212,7 +212,7 @@ def _unit(
     exports: Mapping[str, str] | None = None,
 ) -> Unit:
     kernel = instantiations.kernel
-    header = config_header(instantiations)
+    header = config_header(instantiations, kind)
     bound = [left[0] for left in instantiations.values if len(left) == 1]
     variants = [inner for value in bound if isinstance(value, Variant) for inner in value.structs()]
     dirs = [kernel.root, *(_include_dir(kernel, name) for name in kernel.include_dirs)]

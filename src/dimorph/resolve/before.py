@@ -35,7 +35,7 @@ def _mistake(author: Author) -> Lesson | None:
     if author.unit.kind == "entry":
         # An entry without either is no kernel of an author's: the thread pool has functions of another kind.
         return _exports(author) if author.unit.kernel.case or author.includes("dimorph/entry.h") else None
-    return (_noexcept(author) or _unread(author)) if author.unit.kind == "case" else None
+    return (_noexcept(author) or _unread(author) or _unfilled(author)) if author.unit.kind == "case" else None
 
 
 def _exports(author: Author) -> Lesson | None:
@@ -85,6 +85,19 @@ def _noexcept(author: Author) -> Lesson | None:
             Place(place.file, line_of(code, function.body + raising.start())),
         )
     return None
+
+
+def _unfilled(author: Author) -> Lesson | None:
+    """Explain a case that never asks for the parameters of its variant, which would all be 0."""
+    params = [param.name for variant in author.unit.variants for param in variant.params]
+    texts = list(map(author.text, author.paths))
+    if not params or any(".fill(" in text for text in texts) or not any("Extra" in text for text in texts):
+        return None
+    return Lesson(
+        f"nothing sets the variant's parameters ({', '.join(params)}), so each would be 0",
+        "write: if (!extra.fill(params)) return;",
+        author.find(r"\bExtra\b"),
+    )
 
 
 def _unread(author: Author) -> Lesson | None:

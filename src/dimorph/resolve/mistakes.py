@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dimorph.resolve.author import OURS, Author, Lesson
 from dimorph.source.config_header import header_name
+from dimorph.source.cpp_functions import Function
 from dimorph.source.cpp_text import line_of
 from dimorph.toolchain.diagnostics import Place
 from dimorph.toolchain.findings import Finding
@@ -57,15 +58,17 @@ def _structure(author: Author) -> Lesson | None:
     kernel, kind = author.unit.kernel, author.unit.kind
     name, header = author.unit.names[0], header_name(kernel)
     own, other = ("dimorph/entry.h", "dimorph/case.h") if kind == "entry" else ("dimorph/case.h", "dimorph/entry.h")
-    if not author.includes(own) and not author.includes("dimorph/cuda.h"):
-        if wrong := author.find_include(re.escape(other)):
-            return Lesson(f"{name} is the {kind} and includes <{other}>", f"write #include <{own}> instead", wrong)
-        return Lesson(f"the {kind} {name} does not include <{own}>", f"write #include <{own}> first", author.top())
-    uses = kind == "case" or author.find(r"\bDIMORPH_CALL\b|\bDISPATCH_\w")
-    near = author.find_include(rf"\w+_config\.h(?<!{header})")
-    if uses and not author.includes(header) and not near:
-        cure = f'write #include "{header}", which the build generates, after <{own}>'
+    if wrong := author.find_include(re.escape(other)):
+        return Lesson(f"{name} is the {kind} and includes <{other}>", f"write #include <{own}> instead", wrong)
+    if kind == "case" and not author.find(r"\bDIMORPH_CASE\b"):
+        return _outside(next((found for found in author.functions() if found[0].name in kernel.functions), None))
+    if author.includes(header) or author.find_include(rf"\w+_config\.h(?<!{header})"):
+        return None
+    if kind == "case" or author.find(r"\bDIMORPH_CALL\b|\bDISPATCH_\w"):
+        cure = f'write #include "{header}", which the build generates'
         return Lesson(f"{name} does not include the config header {header}", cure, author.top())
+    if not author.includes(own) and not author.includes("dimorph/cuda.h"):
+        return Lesson(f"the {kind} {name} does not include <{own}>", f"write #include <{own}> first", author.top())
     return None
 
 
@@ -215,18 +218,13 @@ def _case_function(finding: Finding, author: Author) -> Lesson | None:
     if re.search(r"\btemplate\s*<[^;{}]*\Z", code[: mine[0][0].start]):
         cure = "make it a plain function, in which the axes are constants"
         return Lesson(f"the case's function {name!r} is a template", cure, place)
-    return Lesson(
-        f"the case's function {name!r} is not in namespace DIMORPH_CASE",
-        "put it into namespace DIMORPH_CASE { }",
-        place,
-    )
+    return _outside(mine[0])
 
 
-def _setter(finding: Finding, author: Author) -> Lesson | None:
-    if _unknown(finding) != "params" or "ADDITIONAL_PARAMS_SETTER" not in finding.text:
-        return None
-    cure = "call that argument 'params': void set_additional(Params& params ADDITIONAL_FUNC_PARAMS)"
-    return Lesson("ADDITIONAL_PARAMS_SETTER sets the members of an argument 'params', and there is none", cure)
+def _outside(found: tuple[Function, Place] | None) -> Lesson:
+    name = f"the case's function {found[0].name!r}" if found else "the case"
+    cause = f"{name} is not in namespace DIMORPH_CASE"
+    return Lesson(cause, "put it into namespace DIMORPH_CASE { }", found and found[1])
 
 
 def _no_parameter(finding: Finding, author: Author) -> Lesson | None:
@@ -236,7 +234,7 @@ def _no_parameter(finding: Finding, author: Author) -> Lesson | None:
         if any(param.name == name for param in variant.params):
             return Lesson(
                 f"the params struct has no member {name!r}, the parameter of variant {variant.name}",
-                "put ADDITIONAL_PARAMS_DECL into the struct",
+                "derive the struct: struct Params : AdditionalParams",
             )
     return None
 
@@ -310,7 +308,6 @@ _RULES: tuple[Rule, ...] = (
     _call_unknown,
     _dispatch_forgotten,
     _export_unknown,
-    _setter,
     _variant,
     _no_parameter,
     _case_function,

@@ -22,11 +22,15 @@ def header_name(kernel: Declaration) -> str:
     return f"{kernel.name}_config.h"
 
 
-def config_header(instantiations: InstantiationSet) -> str:
+def config_header(instantiations: InstantiationSet, kind: str) -> str:
     """Return the text of `<kernel>_config.h` for a set of specializations.
 
     For a single specialization this is the JIT form, which is independent of the other declared values. Every case is
     compiled with it, JIT and ahead of time.
+
+    Args:
+        instantiations: the set.
+        kind: what is compiled, whose own header it includes: `entry`, `case` or `device`.
     """
     kernel = instantiations.kernel
     single = next(iter(instantiations)) if instantiations.specialized else None
@@ -34,6 +38,7 @@ def config_header(instantiations: InstantiationSet) -> str:
         f"// {header_name(kernel)}: generated from the declaration of kernel {kernel.name}.",
         f"// {_summary(instantiations)}",
         "#pragma once",
+        f"#include <dimorph/{kind}.h>",
         "#include <dimorph/dtype.h>",
     ]
     left = single.values if single else tuple(v[0] if len(v) == 1 else None for v in instantiations.values)
@@ -50,8 +55,6 @@ def config_header(instantiations: InstantiationSet) -> str:
             lines += _checked_body(axis, value)
         elif values:
             lines += _table(axis, values)
-    if single:
-        lines += _additional_host(single)
     lines += _slots(instantiations)
     lines += ["#endif  // DIMORPH_HOST", ""]
     return "\n".join(lines)
@@ -155,37 +158,35 @@ def _variant_params(single: Specialization) -> tuple[Param, ...]:
 
 
 def _additional(single: Specialization) -> list[str]:
-    """Return the macro that declares a variant's parameters as fields of the params struct, for host and device."""
-    fields = [param.field() for param in _variant_params(single)]
-    return [f"#define ADDITIONAL_PARAMS_DECL {' '.join(fields)}".rstrip()]
-
-
-def _additional_host(single: Specialization) -> list[str]:
-    """Return the host's macros for a variant's parameters: arguments, statements that copy them, and the tensors."""
+    """Return the struct of the variant's parameters: its fields, and the function by which the host sets them."""
     params = _variant_params(single)
     own = any(getattr(axis, "own_sizes", ()) for axis in single.kernel.axes)
-    shapes, arguments, setters, tensors = [], [], [], []
+    shapes, arguments, statements = [], [], []
     for p in params:
         if p.is_tensor:
-            tensors.append(f'visit("{p.name}", "{p.shape}", {p.name});')
             elements = f"::dimorph::Elements<{TENSORS[p.dtype]}>"
             if p.sizes and not own:
                 shapes += _shape(p, single)
                 elements = f"::dimorph::Sized<{TENSORS[p.dtype]}, ::dimorph_shapes::{p.name}>"
             arguments.append(f"::dimorph::Optional<{elements}> {p.name}" if p.optional else f"{elements} {p.name}")
-            setters.append(
-                f"params.{p.name} = {p.name} ? {p.name}->data : nullptr;"
-                if p.optional
-                else f"params.{p.name} = {p.name}.data;"
-            )
+            statements.append(f'    dimorph_to.set(&AdditionalParams::{p.name}, {p.name}, "{p.name}", "{p.shape}");')
         else:
             arguments.append(f"{SCALARS[p.dtype]} {p.name}")
-            setters.append(f"params.{p.name} = {p.name};")
+            statements.append(f"    dimorph_to.params.{p.name} = {p.name};")
     return [
         *shapes,
-        f"#define ADDITIONAL_FUNC_PARAMS {''.join(f', {a}' for a in arguments)}".rstrip(),
-        f"#define ADDITIONAL_PARAMS_SETTER {' '.join(setters)}".rstrip(),
-        f"#define ADDITIONAL_TENSORS(visit) {' '.join(tensors)}".rstrip(),
+        "namespace DIMORPH_CASE {",
+        "struct AdditionalParams {",
+        *(f"  {param.field()}" for param in params),
+        "#if defined(DIMORPH_HOST)",
+        f"  static constexpr bool dimorph_own_sizes = {str(own and any(p.sizes for p in params)).lower()};",
+        "  template <typename To>",
+        f"  static void dimorph_set({', '.join(['[[maybe_unused]] To& dimorph_to', *arguments])}) {{",
+        *statements,
+        "  }",
+        "#endif",
+        "};",
+        "}  // namespace DIMORPH_CASE",
         f'#define DIMORPH_ADDITIONAL_NAMES "{parameter_names(params)}"',
     ]
 

@@ -104,7 +104,7 @@ WEIGHTED = dm.Kernel(
 )
 
 # Exports one function for each kind of argument and result.
-ARGUMENTS = dm.Kernel(name="arguments", entry="arguments.cc")
+ARGUMENTS = dm.Kernel(name="arguments", entry="arguments.cc", case=[])
 
 # Checks its arrays in its entry, and in its case on every thread.
 ARRAYS = dm.Kernel(

@@ -4,9 +4,7 @@
 
 namespace DIMORPH_CASE {
 
-struct Params {
-  ADDITIONAL_PARAMS_DECL
-};
+struct Params : AdditionalParams {};
 
 void kinds(dimorph::Tensor facts) noexcept {
   static_assert(__is_same(decltype(MODE), const Mode), "an enum axis binds its own type");

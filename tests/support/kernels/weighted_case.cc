@@ -4,15 +4,11 @@
 
 namespace DIMORPH_CASE {
 
-struct Params {
-  ADDITIONAL_PARAMS_DECL
-};
-
-void set_additional(Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
+struct Params : AdditionalParams {};
 
 double weighted(ConstTensor x, Extra extra) noexcept {
   Params params{};
-  if (!extra.apply(set_additional, params)) return 0;
+  if (!extra.fill(params)) return 0;
   const WEIGHTED_VARIANT<Params> variant(params);
   const auto values = x.view<DType, 1>();
   double total = 1000 * variant.given();

@@ -24,17 +24,13 @@ class ParamChecks {
   const bool on_host;        // elements of tensors can be read
   const bool knows_lengths;  // get_qo_len and get_kv_len can be called
 
-  template <typename T>
-  void add(const char* name, const char* shape, const Elements<T>& elements) {
-    if (count_ < kMost) tensors_[count_++] = {name, shape, elements.tensor};
-  }
-  template <typename T>
-  void add(const char* name, const char* shape, const Optional<Elements<T>>& elements) {
-    if (elements) add(name, shape, *elements);
-  }
-
+  // Sets the variant's parameters from the arguments of the call and checks them; false if one is refused.
   template <typename Variant, typename ParamsT>
-  void run(const ParamsT& params, int head_dim_vo) {
+  bool fill(ParamsT& params, const Extra& extra, int head_dim_vo) {
+    const auto add = [&](const char* name, const char* shape, const ConstTensor& tensor) {
+      if (count_ < kMost) tensors_[count_++] = {name, shape, tensor};
+    };
+    if (!extra.fill(params, add)) return false;
     const Memory out = rows(problem_.out, problem_.out_strides, sizeof(typename ParamsT::DTypeO), head_dim_vo);
     const Memory lse = rows(problem_.lse, problem_.lse_strides, sizeof(float), 1);
     for (int i = 0; i < count_ && good(); ++i) {
@@ -43,6 +39,7 @@ class ParamChecks {
       check_apart(tensors_[i], "lse", lse);
     }
     if (good()) dm::hooks::check_params<Variant>(params, *this);
+    return good();
   }
 
   // Refuses the call unless the condition holds. `expected`: a phrase.
@@ -219,13 +216,6 @@ class ParamChecks {
   ErrorSink* const sink_;
   int count_ = 0;
   Named tensors_[kMost];
-};
-
-// Where a case receives the variant's parameters.
-template <typename Params>
-struct Receiver {
-  Params& params;
-  ParamChecks checks;
 };
 
 }  // namespace attention

@@ -428,6 +428,34 @@ inline void to_any(const Results<Ts...>& results, TVMFFIAny* out) {
     if (item.type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(item.v_obj);
 }
 
+// The struct of the config header that a struct of parameters derives from.
+template <typename Params, typename = void>
+struct Additional {
+  static_assert(sizeof(Params) == 0,
+                "the struct of parameters has none of the variant's: derive it, struct Params : AdditionalParams");
+};
+template <typename Params>
+struct Additional<Params, decltype(static_cast<void>(sizeof(typename Params::AdditionalParams)))> {
+  using type = typename Params::AdditionalParams;
+};
+
+// The parameters to set, and what checks their tensors.
+template <typename Params, typename Check>
+struct Filling {
+  Params& params;
+  Check& check;
+
+  template <typename T>
+  void set(const T* Params::* field, const Elements<T>& given, const char* name, const char* shape) {
+    params.*field = given.data;
+    check(name, shape, given.tensor);
+  }
+  template <typename T, typename Given>
+  void set(const T* Params::* field, const Optional<Given>& given, const char* name, const char* shape) {
+    if (given) set(field, *given, name, shape);
+  }
+};
+
 }  // namespace detail
 
 // The additional arguments of the variant. The entry passes them on unread; only the case knows the variant and
@@ -441,14 +469,29 @@ struct Extra {
   Call* call = nullptr;
   Device device{kDLCPU, 0};  // where tensors among them must be
 
-  // Calls set(first, converted additional arguments...). False if an argument cannot be converted: the case must return
-  // at once, and the caller gets the exception.
-  template <typename First, typename... Params>
-  [[nodiscard]] bool apply(void (*set)(First&, Params...), First& first) const {
-    return apply(set, first, typename detail::MakeIndices<sizeof...(Params)>::type{});
+  // Sets the variant's parameters in `params`, a struct derived from AdditionalParams of the config header. False if an
+  // argument cannot be converted: the case must return at once, and the caller gets the exception.
+  template <typename Params>
+  [[nodiscard]] bool fill(Params& params) const {
+    static_assert(!detail::Additional<Params>::type::dimorph_own_sizes,
+                  "the kernel declares sizes of its own, which nothing checks: pass a function to check them, "
+                  "extra.fill(params, [&](const char* name, const char* shape, ConstTensor tensor) { ... })");
+    return fill(params, [](const char*, const char*, const ConstTensor&) {});
+  }
+  // The same; check(name, shape, tensor) is then called for each tensor that is given, with its declared name and
+  // sizes.
+  template <typename Params, typename Check>
+  [[nodiscard]] bool fill(Params& params, Check check) const {
+    using Additional = typename detail::Additional<Params>::type;
+    detail::Filling<Additional, Check> to{params, check};
+    return apply(&Additional::template dimorph_set<decltype(to)>, to);
   }
 
  private:
+  template <typename First, typename... Params>
+  bool apply(void (*set)(First&, Params...), First& first) const {
+    return apply(set, first, typename detail::MakeIndices<sizeof...(Params)>::type{});
+  }
   template <typename First, typename... Params, int... I>
   bool apply(void (*set)(First&, Params...), First& first, detail::Indices<I...> indices) const {
     constexpr int32_t most = sizeof...(Params), least = detail::required_count<detail::value_t<Params>...>();

@@ -9,21 +9,11 @@
 
 namespace DIMORPH_CASE {
 
-using dimorph::attention::ParamChecks;
-using Receiver = dimorph::attention::Receiver<Params>;
-
-void set_extra([[maybe_unused]] Receiver& receiver ADDITIONAL_FUNC_PARAMS) {
-  [[maybe_unused]] Params& params = receiver.params;
-  ADDITIONAL_PARAMS_SETTER
-  ADDITIONAL_TENSORS(receiver.checks.add)
-  receiver.checks.run<Variant>(params, HEAD_DIM_VO);
-}
-
 void attention(dimorph::attention::Problem problem, dimorph::attention::Tokens tokens, dimorph::Extra extra) noexcept {
   Params params;
   static_cast<dimorph::attention::Problem&>(params) = problem;
-  Receiver receiver{params, ParamChecks(params, tokens, extra.device, extra.sink)};
-  if (!extra.apply(set_extra, receiver)) return;
+  dimorph::attention::ParamChecks checks(params, tokens, extra.device, extra.sink);
+  if (!checks.fill<Variant>(params, extra, HEAD_DIM_VO)) return;
   if constexpr (FEW_QUERIES)
     forward_few_queries(params);
   else

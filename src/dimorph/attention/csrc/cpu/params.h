@@ -9,9 +9,7 @@
 
 namespace DIMORPH_CASE {
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType> {
-  ADDITIONAL_PARAMS_DECL
-};
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>, AdditionalParams {};
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
 

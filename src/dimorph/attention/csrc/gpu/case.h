@@ -11,15 +11,6 @@
 
 namespace DIMORPH_CASE {
 
-using Receiver = dimorph::attention::Receiver<Params>;
-
-inline void set_extra([[maybe_unused]] Receiver& receiver ADDITIONAL_FUNC_PARAMS) {
-  [[maybe_unused]] Params& params = receiver.params;
-  ADDITIONAL_PARAMS_SETTER
-  ADDITIONAL_TENSORS(receiver.checks.add)
-  receiver.checks.run<Variant>(params, HEAD_DIM_VO);
-}
-
 // The plan for the launch. It splits no keys if the workspace is too small for their partial results.
 template <typename Config>
 gpu::Plan plan_for(const Config& config, const dimorph::attention::Problem& problem,
@@ -56,9 +47,8 @@ inline bool check_scale(float scale, dimorph::ErrorSink* sink) {
 inline void launch_kernels(Params& params, const dimorph::attention::Launch& launch, const gpu::Plan& plan,
                            int64_t grid, int threads, int shared_bytes, dimorph::Extra extra) {
   extra.device = launch.device;
-  Receiver receiver{
-      params, dimorph::attention::ParamChecks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink)};
-  if (!extra.apply(set_extra, receiver) || !check_scale(params.sm_scale, extra.sink)) return;
+  dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
+  if (!checks.fill<Variant>(params, extra, HEAD_DIM_VO) || !check_scale(params.sm_scale, extra.sink)) return;
   constexpr int64_t kMostBlocks = 0x7fffffff;
   if (grid > kMostBlocks || plan.merge_grid > kMostBlocks) {
     dimorph::detail::fail(dimorph::cuda::detail::case_sink(), dimorph::ErrorKind::value,

@@ -4,13 +4,13 @@
 //   DType                     element type of q, k, v and out
 //   HEAD_DIM_QK, HEAD_DIM_VO  head dims: of queries and keys, of values and outputs
 //   ATTENTION_VARIANT         the variant, a template over the params type
-//   ADDITIONAL_PARAMS_DECL    fields for the variant's additional parameters
+//   AdditionalParams          struct of the variant's additional parameters
 //   DIMORPH_CASE              namespace of everything that depends on these values
 //
 // From the family's family.h, in namespace DIMORPH_CASE:
 //   gpu          dimorph::attention::gpu
 //   Params       argument of the kernels: BaseParams (problem.h), gpu::Partition (partition.h), the family's own fields
-//                and ADDITIONAL_PARAMS_DECL
+//                and AdditionalParams
 //   Variant      ATTENTION_VARIANT<Params>
 //   Traits       dm::Traits<Variant>
 //   kConfig      sizes of the tiles, of the family's type Config (config.h). plan.h and the kernels use of it:

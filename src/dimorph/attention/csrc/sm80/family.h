@@ -18,9 +18,8 @@ namespace sm80 = dimorph::attention::sm80;
 struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
                 gpu::Partition,
                 sm80::CopyStrides,
-                sm80::SchedulerParams {
-  ADDITIONAL_PARAMS_DECL
-};
+                sm80::SchedulerParams,
+                AdditionalParams {};
 
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;

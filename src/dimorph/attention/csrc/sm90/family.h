@@ -15,12 +15,17 @@ namespace DIMORPH_CASE {
 namespace gpu = dimorph::attention::gpu;
 namespace sm90 = dimorph::attention::sm90;
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>, gpu::Partition, sm90::SchedulerParams {
-  // How TMA reads the tensors. The batch of ragged tensors is 1 here, and they have as many queries (keys) as tokens.
+// How TMA reads the tensors. The batch of ragged tensors is 1 here, and they have as many queries (keys) as tokens.
+struct TensorMaps {
   dimorph::cuda::TensorMap q_map;         // [batch, head packs, queries, packed heads, dim]
   dimorph::cuda::TensorMap k_map, v_map;  // [batch, heads, keys, dim]
-  ADDITIONAL_PARAMS_DECL
 };
+
+struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
+                gpu::Partition,
+                sm90::SchedulerParams,
+                TensorMaps,
+                AdditionalParams {};
 
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
