@@ -164,6 +164,7 @@ def case_unit(specialization: Specialization, files: Files | None = None) -> Uni
     """
     kernel = specialization.kernel
     lines = [*_device_macro(kernel), *(f'#include "{name}"' for name in kernel.case)]
+    lines += [f'DIMORPH_CASE_IS("{kernel.name}", "{specialization}")']
     lines += [f"DIMORPH_EXPORT_CASE({name})" for name in kernel.functions]
     return _unit("case", specialization.texts(), "\n".join([*lines, ""]), specialization.alone(), files)
 

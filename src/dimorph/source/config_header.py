@@ -6,7 +6,7 @@ axis with several values becomes a table, and its DISPATCH_ macro is a switch ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dimorph.declare.axis import Axis, Value
@@ -120,7 +120,7 @@ def _slots(instantiations: InstantiationSet) -> list[str]:
 
     DIMORPH_SLOT is the slot of the values bound around a call, DIMORPH_PLACE_<function> the first slot of a function.
     An axis with one value adds nothing to the slot, but its DISPATCH_ must enclose the call, so that the value is
-    checked.
+    checked. By the texts in dimorph_axes, DIMORPH_CALL_ON finds the slot of the case that made a handle.
     """
     kernel = instantiations.kernel
     if not kernel.functions:
@@ -134,12 +134,24 @@ def _slots(instantiations: InstantiationSet) -> list[str]:
         "#if defined(DIMORPH_ENTRY)",
         *(line for axis, values in instantiations.dispatched() for line in axis.index_function(values)),
         f"#define DIMORPH_SLOT {' + '.join([slot, *witnesses])}",
+        f"#define DIMORPH_SLOTS {instantiations.slots}",
+        f"inline constexpr const char* dimorph_axes[] = {{{', '.join(_axis_texts(instantiations))}}};",
         *(
             f"#define DIMORPH_PLACE_{function} {number * instantiations.slots}"
             for number, function in enumerate(kernel.functions)
         ),
         "#endif",
     ]
+
+
+def _axis_texts(instantiations: InstantiationSet) -> Iterator[str]:
+    """Yield C++ texts: the kernel, then each axis and its values with a null pointer behind them, then another one."""
+    yield f'"{instantiations.kernel.name}"'
+    for axis, values in instantiations.pairs():
+        if values:
+            yield from (f'"{text}"' for text in (axis.name, *map(axis.text, values)))
+            yield "nullptr"
+    yield "nullptr"
 
 
 def _variant_params(single: Specialization) -> tuple[Param, ...]:

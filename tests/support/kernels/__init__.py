@@ -161,4 +161,16 @@ TASKS = dm.Kernel(
     axes=[dm.int_axis("width", "WIDTH", [1, 2])],
 )
 
+# Keeps arrays in C++ objects between calls, and counts in an array of the caller's how many there are.
+BAG = dm.Kernel(
+    name="bag",
+    entry="bag.cc",
+    case=["bag_case.cc"],
+    functions=["make", "sum", "sum_or_zero", "other", "make_other", "wait"],
+    axes=[
+        dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
+        dm.int_axis("width", "WIDTH", [2, 3], accepts=lambda width: 0 < width <= 64),
+    ],
+)
+
 ALL = (KINDS, SCALE, PICK, WIDE, FUNCTOR, ARGUMENTS, FAILURES, TAGS, TWINS, SYNTAX)

@@ -24,6 +24,12 @@ enum class ErrorKind : int32_t {
   interrupted
 };
 
+template <typename T>
+class Optional;
+template <typename T = void>
+class Handle;
+class NewHandle;
+
 // The place in a running case to which a check that fails returns (case.h).
 struct Exit;
 
@@ -114,6 +120,16 @@ constexpr uint64_t type_tag(T**) {
 }
 constexpr uint64_t type_tag(void*) { return mix(kTagSeed, 'v'); }
 constexpr uint64_t type_tag(bool*) { return mix(kTagSeed, 'b'); }
+// A case knows the type of a handle's object, an entry does not.
+template <typename T>
+constexpr uint64_t type_tag(Handle<T>*) {
+  return mix(kTagSeed, 'h');
+}
+template <typename T>
+constexpr uint64_t type_tag(Optional<Handle<T>>*) {
+  return mix(kTagSeed, 'o');
+}
+constexpr uint64_t type_tag(NewHandle*) { return mix(kTagSeed, 'n'); }
 #define DIMORPH_ARITHMETIC_TAG(type, kind) \
   constexpr uint64_t type_tag(type*) { return mix(mix(kTagSeed, kind), sizeof(type)); }
 DIMORPH_ARITHMETIC_TAG(char, 'c')

@@ -7,6 +7,7 @@
 #include "convert.h"
 #include "dispatch.h"
 #include "expect.h"
+#include "make_handle.h"
 #include "tensor.h"
 
 #define DIMORPH_HOST 1
@@ -94,6 +95,7 @@ struct CaseThunk<function> {
     constexpr bool parallel = uses_pool<static_cast<int>(sizeof...(Params) * 0)>;
     if constexpr (parallel) thread_state().function = *name;
     if (_setjmp(exit.place) == 0) {
+      (admit(args, sink->call), ...);
       // Without exception machinery, which a noexcept function does not need, the shared object stays small.
       if constexpr (never_throws)
         call(result, args...);
@@ -121,6 +123,13 @@ struct CaseThunk<function> {
 extern "C" DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_case_bind(const dimorph::HostServices* services) {
   dimorph::host_services() = services;
 }
+
+// Says which case this is. The build appends the line to each case.
+#define DIMORPH_CASE_IS(kernel, values)                                    \
+  inline const ::dimorph::detail::CaseText& dimorph::detail::case_text() { \
+    static constexpr ::dimorph::detail::CaseText text{kernel, values};     \
+    return text;                                                           \
+  }
 
 // Makes DIMORPH_CASE::name callable from the entry. The build appends such a line to a case for each function.
 #define DIMORPH_EXPORT_CASE(name)                                                                       \

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "dispatch.h"
+#include "handle.h"
 #include "tensor.h"
 
 namespace dimorph {
@@ -20,6 +21,15 @@ struct ArgumentPlace {
   int32_t index;
   Call* call;
 };
+
+// The number by which tvm-ffi knows handles. Python has registered the type.
+inline int32_t handle_index() {
+  static const int32_t index = [] {
+    const TVMFFIByteArray name{"dimorph.Handle", 14};
+    return TVMFFITypeGetOrAllocIndex(&name, -1, 1, 0, 1, kTVMFFIObject);
+  }();
+  return index;
+}
 
 inline const char* type_name(const TVMFFIAny& any) {
   switch (any.type_index) {
@@ -42,7 +52,7 @@ inline const char* type_name(const TVMFFIAny& any) {
     case kTVMFFIList: return "a sequence";
     case kTVMFFIMap:
     case kTVMFFIDict: return "a mapping";
-    default: return "an object of another kind";
+    default: return any.type_index == handle_index() ? "a handle" : "an object of another kind";
   }
 }
 
@@ -116,6 +126,32 @@ inline const DLTensor* tensor_of(const TVMFFIAny& any) {
   return nullptr;
 }
 
+// What a message calls a handle: "knn(dim=3): Tree".
+struct HandleText {
+  char text[224];
+
+  explicit HandleText(const HandleType& type) {
+    const CaseText& made_by = type.made_by();
+    snprintf(text, sizeof text, "%s(%s): %s", made_by.kernel, made_by.values, type.name);
+  }
+};
+
+// The name of the argument that a handle is.
+inline void argument_name(const HandleObject* object, const Call* call, char (&out)[64]) {
+  const auto* args = static_cast<const TVMFFIAny*>(call->args);
+  int32_t index = 0;
+  while (index < call->count && args[index].v_ptr != object) ++index;
+  argument_name(call->names, index, out);
+}
+
+__attribute__((cold, noinline)) inline bool closed_handle(const HandleObject* object, const ArgumentPlace& place,
+                                                          ErrorSink* sink) {
+  char name[64];
+  argument_name(place.names, place.index, name);
+  return fail(sink, ErrorKind::value, "%s: argument %s: expected an open handle, got %s, which was closed",
+              place.function, name, HandleText(*object->type).text);
+}
+
 __attribute__((cold, noinline)) inline bool no_memory(const ArgumentPlace& place, ErrorSink* sink) {
   char name[64];
   argument_name(place.names, place.index, name);
@@ -183,12 +219,28 @@ inline bool lies_on(const Optional<T>& value, Device device, const ArgumentPlace
   return !value || lies_on(*value, device, place, sink);
 }
 
+// Registers the call with the handle, so that `close` leaves the object to the end of the call (see Slot).
+inline bool from_any(const TVMFFIAny& any, Handle<>& out, const ArgumentPlace& place, ErrorSink* sink) {
+  if (any.type_index != handle_index()) return wrong_type(any, place, "a handle", sink);
+  auto* object = reinterpret_cast<HandleObject*>(any.v_obj);
+  if (!enter(object)) return closed_handle(object, place, sink);
+  out = Handle<>(object);
+  return true;
+}
+template <typename T>
+inline bool from_any(const TVMFFIAny&, Handle<T>&, const ArgumentPlace&, ErrorSink*) {
+  static_assert(__is_same(T, void),
+                "an entry does not know the type of a handle's object: take dimorph::Handle<>, and name the type in "
+                "the case");
+  return false;
+}
+
 // Any type that has no function of its own.
 template <typename T>
 inline bool from_any(const TVMFFIAny&, T&, const ArgumentPlace&, ErrorSink*) {
   static_assert(__is_same(T, void),
                 "an exported function has a parameter that no value from Python becomes: take ConstTensor, Tensor, "
-                "dimorph::Str, bool, a number, Optional<T> of these, or Extra at the end");
+                "dimorph::Str, bool, a number, dimorph::Handle<>, Optional<T> of these, or Extra at the end");
   return false;
 }
 
@@ -322,6 +374,20 @@ template <int I, typename T>
 struct Slot {
   T value{};
 };
+template <int I>
+struct Slot<I, Handle<>> {
+  Handle<> value;
+  ~Slot() {
+    if (value.object()) leave(value.object());
+  }
+};
+template <int I>
+struct Slot<I, Optional<Handle<>>> {
+  Optional<Handle<>> value;
+  ~Slot() {
+    if (value) leave(value->object());
+  }
+};
 template <typename Index, typename... Params>
 struct Slots;
 template <int... I, typename... Params>
@@ -377,6 +443,14 @@ inline void to_any(Str value, TVMFFIAny* out) {
   TVMFFIStringFromByteArray(&bytes, out);
 }
 inline void to_any(const char* text, TVMFFIAny* out) { to_any(Str(text), out); }
+inline void to_any(NewHandle&& handle, TVMFFIAny* out) {
+  HandleObject* object = handle.release();
+  *out = TVMFFIAny{};
+  if (!object) raise(ErrorKind::runtime, "the case returned an empty NewHandle: return what make_handle returns");
+  object->header.type_index = handle_index();
+  out->type_index = handle_index();
+  out->v_obj = &object->header;
+}
 // No other pointer is a result. Without this, a pointer would be converted to bool.
 template <typename T>
 void to_any(T*, TVMFFIAny*) = delete;

@@ -53,12 +53,18 @@ struct Wider {
 };
 
 // Releasing Python's lock takes as long as a few hundred additions, so like NumPy we keep it for so few elements. A
-// call without tensors does not tell how long it takes, and releases it.
+// call without tensors, or with a handle, does not tell how long it takes, and releases it.
 constexpr int64_t kBriefElements = 500;
 inline void count_elements(const ConstTensor* tensor, int64_t* count) {
   *count = (*count < 0 ? 0 : *count) + tensor->numel();
 }
 inline void count_elements(const void*, int64_t*) {}
+template <typename T>
+constexpr bool is_handle(T*) {
+  return false;
+}
+constexpr bool is_handle(Handle<>*) { return true; }
+constexpr bool is_handle(Optional<Handle<>>*) { return true; }
 
 inline void refuse(const Call*, ErrorKind kind, const char* format, ...) {
   Error error;
@@ -198,6 +204,60 @@ struct CaseCall {
   }
 };
 
+// The value of an axis in the values of a case, "dtype=float32, dim=3"; empty if there is no such axis.
+inline Str value_of(const char* values, const char* axis) {
+  const size_t length = strlen(axis);
+  while (*values) {
+    const char* end = strstr(values, ", ");
+    if (!end) end = values + strlen(values);
+    if (strncmp(values, axis, length) == 0 && values[length] == '=')
+      return Str(values + length + 1, static_cast<size_t>(end - values) - length - 1);
+    values = *end ? end + 2 : end;
+  }
+  return Str();
+}
+
+// Stand for the slots of this entry in handles: entries number their cases each in its own way.
+template <int64_t slots>
+inline constexpr char places[slots] = {};
+
+// The slot of the case that made a handle, found by its values. `axes`: see config_header.
+__attribute__((cold, noinline)) inline int64_t slot_of(const HandleObject* object, const char* function,
+                                                       const char* const* axes) {
+  const CaseText& made_by = object->type->made_by();
+  char name[64];
+  argument_name(object, call_state().call, name);
+  if (strcmp(made_by.kernel, *axes) != 0)
+    raise(ErrorKind::type, "%s: argument %s: expected a handle of kernel %s, got %s", function, name, *axes,
+          HandleText(*object->type).text);
+  int64_t slot = 0;
+  for (++axes; *axes; ++axes) {
+    const char* axis = *axes;
+    const Str made_for = value_of(made_by.values, axis);
+    int64_t count = 0, found = -1;
+    for (++axes; *axes; ++axes, ++count)
+      if (made_for == Str(*axes)) found = count;
+    if (found < 0 && count == 1)
+      raise(ErrorKind::mismatch, "argument %s: axis %s: the handle has %.*s, this module was compiled for %s", name,
+            axis, static_cast<int>(made_for.size), made_for.data, axes[-1]);
+    if (found < 0) missing(axis, made_for);
+    slot = slot * count + found;
+  }
+  return slot;
+}
+
+template <typename R, int64_t slots>
+inline CaseCall<R> call_on(Handle<> handle, const char* function, int64_t first, const char* const* axes) {
+  HandleObject* object = handle.object();
+  const auto here = reinterpret_cast<uintptr_t>(places<slots>);
+  uint64_t slot = __atomic_load_n(&object->place, __ATOMIC_RELAXED) - here;
+  if (__builtin_expect(slot >= slots, 0)) {
+    slot = slot_of(object, function, axes);
+    __atomic_store_n(&object->place, here + slot, __ATOMIC_RELAXED);
+  }
+  return CaseCall<R>{function, static_cast<int64_t>(slot), first + static_cast<int64_t>(slot)};
+}
+
 inline void set_error(const char* function, ErrorKind kind, const char* text) {
   const char* kinds[] = {"RuntimeError", "ValueError",          "TypeError",    "IndexError",
                          "MemoryError",  "NotImplementedError", "RuntimeError", "dimorph.SpecializationMismatch",
@@ -269,7 +329,7 @@ template <typename T>
 struct Result {
   static_assert(is_result<T>,
                 "an exported function has a result that Python cannot get: return a number, bool, dimorph::Str, "
-                "NewTensor, Optional<T> or dimorph::Results<A, B>");
+                "NewTensor, NewHandle, Optional<T> or dimorph::Results<A, B>");
   static constexpr bool valid = true;
 };
 
@@ -324,8 +384,10 @@ struct Exported<function> {
     CallState& state = call_state();
     const CallState outer = state;
     int64_t elements = -1;
+    constexpr bool handles = (false || ... || is_handle(static_cast<value_t<Params>*>(nullptr)));
     (count_elements(&static_cast<Slot<I, value_t<Params>>&>(slots).value, &elements), ...);
-    state = CallState{static_cast<Instance*>(handle), 0, elements >= 0 && elements < kBriefElements, &running};
+    const bool brief = !handles && elements >= 0 && elements < kBriefElements;
+    state = CallState{static_cast<Instance*>(handle), 0, brief, &running};
     const int status = run(name, args, count, result, slots, indices);
     state = outer;
     return status;
@@ -422,6 +484,16 @@ DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void
   ::dimorph::detail::CaseCall<result> {                                                               \
     #name "\0" __FILE__ ":" DIMORPH_TEXT(__LINE__), DIMORPH_SLOT, DIMORPH_PLACE_##name + DIMORPH_SLOT \
   }
+
+// DIMORPH_CALL_ON(handle, function)(arguments...) calls the function of the case that made the handle, without any
+// DISPATCH_. A function with a result needs its type: DIMORPH_CALL_ON(handle, function, double)(...).
+#define DIMORPH_CALL_ON(...) \
+  DIMORPH_CALL_ON_PICK(__VA_ARGS__, DIMORPH_CALL_ON_RESULT, DIMORPH_CALL_ON_VOID, )(__VA_ARGS__)
+#define DIMORPH_CALL_ON_PICK(_1, _2, _3, chosen, ...) chosen
+#define DIMORPH_CALL_ON_VOID(handle, name) DIMORPH_CALL_ON_RESULT(handle, name, void)
+#define DIMORPH_CALL_ON_RESULT(handle, name, result)                                                        \
+  ::dimorph::detail::call_on<result, DIMORPH_SLOTS>(handle, #name "\0" __FILE__ ":" DIMORPH_TEXT(__LINE__), \
+                                                    DIMORPH_PLACE_##name, dimorph_axes)
 
 #define DIMORPH_TEXT(...) DIMORPH_TEXT_(__VA_ARGS__)
 #define DIMORPH_TEXT_(...) #__VA_ARGS__

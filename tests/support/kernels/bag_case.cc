@@ -1,0 +1,48 @@
+#include <dimorph/case.h>
+#include <unistd.h>
+
+#include "bag_config.h"
+
+namespace DIMORPH_CASE {
+
+using dimorph::Handle;
+using dimorph::NewHandle;
+
+struct Bag {
+  DType values[WIDTH];
+  int64_t* counts;
+
+  Bag(const DType* from, int64_t* counts) : counts(counts) {
+    for (int i = 0; i < WIDTH; ++i) {
+      DIMORPH_CHECK(from[i] >= 0, "make: argument 'values': expected no negative element, got %f",
+                    static_cast<double>(from[i]));
+      values[i] = from[i];
+    }
+    __atomic_fetch_add(&counts[0], 1, __ATOMIC_RELAXED);
+  }
+  ~Bag() { __atomic_fetch_add(&counts[1], 1, __ATOMIC_RELAXED); }
+};
+
+struct Other {
+  int width;
+};
+
+NewHandle make(ConstTensor values, Tensor counts) {
+  return dimorph::make_handle<Bag>(values.data<DType>(), counts.data<int64_t>());
+}
+
+double sum(const Handle<Bag>& bag, double factor) noexcept {
+  double sum = 0;
+  for (DType value : bag->values) sum += static_cast<double>(value) * factor;
+  return sum;
+}
+
+double sum_or_zero(Optional<Handle<const Bag>> bag) noexcept { return static_cast<double>((**bag).values[0]); }
+
+double other(Handle<Other> other) noexcept { return other->width; }
+
+NewHandle make_other(int width) { return dimorph::make_handle<Other>(width); }
+
+void wait(Handle<Bag>, int milliseconds) noexcept { usleep(static_cast<useconds_t>(milliseconds) * 1000); }
+
+}  // namespace DIMORPH_CASE
