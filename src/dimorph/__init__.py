@@ -22,6 +22,7 @@ from dimorph.errors import (
 )
 from dimorph.kernel import Kernel
 from dimorph.resolve.search import Resolution
+from dimorph.runtime.handle import Handle
 from dimorph.runtime.module import Module
 from dimorph.settings import Settings
 from dimorph.store.artifact import VERSION
@@ -38,6 +39,7 @@ __all__ = [
     "CompilerCrashed",
     "DeclarationError",
     "DimorphError",
+    "Handle",
     "InstantiationSet",
     "Kernel",
     "LoadError",

@@ -175,12 +175,12 @@ def _call_unknown(finding: Finding, author: Author) -> Lesson | None:
 
 def _call_result(finding: Finding, author: Author) -> Lesson | None:
     void = re.search(r"void value not ignored|type 'void'|a void expression|\"void\"", finding.head.message)
-    match = re.search(r"DIMORPH_CALL\((\w+)\)", finding.text)
+    match = re.search(r"(DIMORPH_CALL\(\w+|DIMORPH_CALL_ON\([^(),]+, \w+)\)", finding.text)
     if not void or match is None:
         return None
     return Lesson(
-        f"DIMORPH_CALL({match[1]}) is void, because it names no type of a result",
-        f"name it: DIMORPH_CALL({match[1]}, int) for a result of type int",
+        f"{match[1]}) is void, because it names no type of a result",
+        f"name it: {match[1]}, int) for a result of type int",
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dimorph.errors import AUTHORS, SpecializationMismatch
-from dimorph.runtime.handle import handle_class
 from dimorph.runtime.tvm import tvm_ffi
 
 
@@ -117,10 +116,9 @@ def provide() -> None:
 
 @lru_cache(maxsize=1)
 def require() -> None:
-    """Load libtvm_ffi, whose functions entries call, and register the exceptions and handles of Dimorph with it."""
+    """Load libtvm_ffi, whose functions entries call, and register the exceptions of Dimorph with it."""
     register_error = tvm_ffi().register_error
     register_error("NotImplementedError", NotImplementedError)
     register_error("KeyboardInterrupt", KeyboardInterrupt)
     register_error("dimorph.SpecializationMismatch", SpecializationMismatch)
     register_error("dimorph.carried", _Recalled)
-    handle_class()

@@ -8,85 +8,66 @@ from typing import Any, NoReturn
 
 from dimorph.runtime.tvm import tvm_ffi
 
-
-class _CaseText(ctypes.Structure):
-    """The struct detail::CaseText of handle.h."""
-
-    _fields_ = (("kernel", ctypes.c_char_p), ("values", ctypes.c_char_p))
-
-
-class _Type(ctypes.Structure):
-    """The struct detail::HandleType of handle.h."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("made_by", ctypes.CFUNCTYPE(ctypes.POINTER(_CaseText))),
-        ("destroy", ctypes.c_void_p),
-    )
-
-
-class _Object(ctypes.Structure):
-    """The struct detail::HandleObject of handle.h."""
-
-    _fields_ = (
-        ("header", ctypes.c_uint64 * 3),
-        ("type", ctypes.POINTER(_Type)),
-        ("close", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
-        ("value", ctypes.c_void_p),
-        ("place", ctypes.c_size_t),
-        ("state", ctypes.c_uint32),
-    )
-
-
+# Offsets in bytes in the struct detail::HandleObject of handle.h.
+_CLOSE = 24
+_DESCRIBE = 32
+_STATE = 40
 _CLOSED = 1 << 31
 
 
+class Handle:
+    """A C++ object that a function of a kernel has made and other functions of that kernel use.
+
+    The object is destroyed with the last reference to the handle, in whichever thread that goes, or by `close`. It
+    belongs to the case that made it: a handle is an argument for functions of modules that use the very same case, and
+    of no others. It cannot be copied, nor sent to another process; after a fork, both processes have one.
+    """
+
+    __slots__ = ()
+
+    # Handles are made by tvm-ffi, which does not call it.
+    def __init__(self) -> None:
+        raise TypeError("dimorph.Handle: functions of kernels make handles; there is no other way")
+
+    def close(self) -> None:
+        """Destroy the object now, or at the end of the calls that use it; later calls with it raise ValueError."""
+        _call(self, _CLOSE)
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return bool(ctypes.c_uint32.from_address(_address(self) + _STATE).value & _CLOSED)
+
+    def __repr__(self) -> str:
+        text = ctypes.create_string_buffer(224)
+        _call(self, _DESCRIBE, text, ctypes.c_size_t(len(text)))
+        return f"<dimorph.Handle {text.value.decode()}{', closed' if self.closed else ''}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"cannot pickle or copy {self!r}: its C++ object belongs to this process; "
+            "send what it was made of, and make it there"
+        )
+
+
 @lru_cache(maxsize=1)
-def handle_class() -> type[Any]:
-    """Return the class `dimorph.Handle`, made at the first call, because it is a type of tvm-ffi."""
-    package = tvm_ffi()
-    name = b"dimorph.Handle"
-
-    class ByteArray(ctypes.Structure):
-        _fields_ = (("data", ctypes.c_char_p), ("size", ctypes.c_size_t))
-
-    # A type of dynamic index, of depth 1, with no room for children, under the type of all objects.
-    package.LIB.TVMFFITypeGetOrAllocIndex(ctypes.byref(ByteArray(name, len(name))), -1, 1, 0, 1, 64)
-
-    class Handle(package.Object):  # type: ignore[misc, name-defined]
-        """A C++ object that a function of a kernel has made and other functions of that kernel use.
-
-        The object is destroyed with the last reference to the handle, in whichever thread that goes, or by `close`. It
-        belongs to the case that made it: a handle is an argument for functions of modules that use the very same case,
-        and of no others. It cannot be copied, nor sent to another process; after a fork, both processes have one.
-        """
-
-        __slots__ = ()
-
-        def close(self) -> None:
-            """Destroy the object now, or at the end of the calls that use it; later calls with it raise ValueError."""
-            _object(self).close(self.__chandle__())
-
-        @property
-        def closed(self) -> bool:
-            """True after `close`."""
-            return bool(_object(self).state & _CLOSED)
-
-        def __repr__(self) -> str:
-            kind = _object(self).type.contents
-            made_by = kind.made_by().contents
-            kernel, values, name = (text.decode() for text in (made_by.kernel, made_by.values, kind.name))
-            return f"<dimorph.Handle {kernel}({values}): {name}{', closed' if self.closed else ''}>"
-
-        def __reduce_ex__(self, protocol: object) -> NoReturn:
-            raise TypeError(
-                f"cannot pickle or copy {self!r}: its C++ object belongs to this process; "
-                "send what it was made of, and make it there"
-            )
-
-    Handle.__module__, Handle.__qualname__ = "dimorph", "Handle"
-    return package.register_object(name.decode())(Handle)  # type: ignore[no-any-return]
+def register() -> None:
+    """Let tvm-ffi know the type of handles, so that Python gets each as a `Handle`."""
+    package, name = tvm_ffi(), b"dimorph.Handle"
+    text = ctypes.c_char_p(name)
+    # The struct TVMFFIByteArray: a pointer and a size. The type gets a dynamic number, at depth 1, without room for
+    # children, under the type of all objects.
+    key = (ctypes.c_size_t * 2)(ctypes.cast(text, ctypes.c_void_p).value or 0, len(name))
+    package.LIB.TVMFFITypeGetOrAllocIndex(key, -1, 1, 0, 1, 64)
+    made = type(package.Object)("Handle", (Handle, package.Object), {"__module__": "dimorph"})
+    package.register_object(name.decode(), init=False)(made)
 
 
-def _object(handle: Any) -> _Object:
-    return _Object.from_address(handle.__chandle__())
+def _address(handle: Any) -> int:
+    return int(handle.__chandle__())
+
+
+def _call(handle: Handle, offset: int, *arguments: Any) -> None:
+    """Call the C function that the C++ object of a handle has at an offset."""
+    function = ctypes.c_size_t.from_address(_address(handle) + offset).value
+    ctypes.CFUNCTYPE(None)(function)(ctypes.c_void_p(_address(handle)), *arguments)

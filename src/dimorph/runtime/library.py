@@ -15,7 +15,7 @@ from dimorph._fork import ForkSafeLock
 from dimorph.errors import Gone, LoadError, no_descriptors
 from dimorph.plan.pool import POOL
 from dimorph.plan.unit import Unit
-from dimorph.runtime import ffi, threads
+from dimorph.runtime import ffi, handle, threads
 from dimorph.runtime.device_code import DeviceCode
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
@@ -67,6 +67,8 @@ class Entry(Library):
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         super().__init__(artifact, again=again)
         self.call("dimorph_python_lock", ctypes.addressof(ffi.python_lock()))
+        if hasattr(self._handle, "dimorph_handle_index"):
+            handle.register()
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
 
     def instance(self, resolver: ffi.Resolver, places: int) -> Instance:

@@ -166,7 +166,7 @@ BAG = dm.Kernel(
     name="bag",
     entry="bag.cc",
     case=["bag_case.cc"],
-    functions=["make", "sum", "sum_or_zero", "other", "make_other", "wait"],
+    functions=["make", "sum", "sum_or_zero", "keep", "first", "other", "make_other", "wait"],
     axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
         dm.int_axis("width", "WIDTH", [2, 3], accepts=lambda width: 0 < width <= 64),

@@ -10,26 +10,25 @@ using dimorph::NewHandle;
 
 struct Bag {
   DType values[WIDTH];
-  int64_t* counts;
+  dimorph::KeptTensor<int64_t> counts;
 
-  Bag(const DType* from, int64_t* counts) : counts(counts) {
+  Bag(const DType* from, const Tensor& counts) : counts(counts) {
     for (int i = 0; i < WIDTH; ++i) {
       DIMORPH_CHECK(from[i] >= 0, "make: argument 'values': expected no negative element, got %f",
                     static_cast<double>(from[i]));
       values[i] = from[i];
     }
-    __atomic_fetch_add(&counts[0], 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(counts.data<int64_t>(), 1, __ATOMIC_RELAXED);
   }
-  ~Bag() { __atomic_fetch_add(&counts[1], 1, __ATOMIC_RELAXED); }
+  Bag(Bag&&) = delete;
+  ~Bag() { __atomic_fetch_add(counts.data() + 1, 1, __ATOMIC_RELAXED); }
 };
 
 struct Other {
   int width;
 };
 
-NewHandle make(ConstTensor values, Tensor counts) {
-  return dimorph::make_handle<Bag>(values.data<DType>(), counts.data<int64_t>());
-}
+NewHandle make(ConstTensor values, Tensor counts) { return dimorph::make_handle<Bag>(values.data<DType>(), counts); }
 
 double sum(const Handle<Bag>& bag, double factor) noexcept {
   double sum = 0;
@@ -40,6 +39,18 @@ double sum(const Handle<Bag>& bag, double factor) noexcept {
 double sum_or_zero(Optional<Handle<const Bag>> bag) noexcept { return static_cast<double>((**bag).values[0]); }
 
 double other(Handle<Other> other) noexcept { return other->width; }
+
+// Counts too, and keeps an array instead of a copy.
+struct Kept {
+  Bag bag;
+  dimorph::KeptTensor<const DType> values;
+
+  Kept(const ConstTensor& values, const Tensor& counts) : bag(values.data<DType>(), counts), values(values) {}
+};
+
+NewHandle keep(ConstTensor values, Tensor counts) { return dimorph::make_handle<Kept>(values, counts); }
+
+double first(Handle<Kept> kept) noexcept { return static_cast<double>(kept->values.data()[0]); }
 
 NewHandle make_other(int width) { return dimorph::make_handle<Other>(width); }
 

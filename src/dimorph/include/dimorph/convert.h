@@ -22,14 +22,26 @@ struct ArgumentPlace {
   Call* call;
 };
 
-// The number by which tvm-ffi knows handles. Python has registered the type.
+// The number of the type of handles in tvm-ffi; less than 0 where no entry uses handles.
+inline int32_t find_handle_index() {
+  const TVMFFIByteArray name{"dimorph.Handle", 14};
+  return TVMFFITypeGetOrAllocIndex(&name, -1, 1, 0, 1, -2);
+}
 inline int32_t handle_index() {
-  static const int32_t index = [] {
-    const TVMFFIByteArray name{"dimorph.Handle", 14};
-    return TVMFFITypeGetOrAllocIndex(&name, -1, 1, 0, 1, kTVMFFIObject);
-  }();
+  static const int32_t index = find_handle_index();
   return index;
 }
+}  // namespace detail
+}  // namespace dimorph
+
+// The same in an entry that uses handles. Only such an entry exports it, by which Python knows that it has to make the
+// type.
+extern "C" DIMORPH_VISIBLE __attribute__((noinline)) inline int32_t dimorph_handle_index() {
+  return dimorph::detail::handle_index();
+}
+
+namespace dimorph {
+namespace detail {
 
 inline const char* type_name(const TVMFFIAny& any) {
   switch (any.type_index) {
@@ -52,7 +64,7 @@ inline const char* type_name(const TVMFFIAny& any) {
     case kTVMFFIList: return "a sequence";
     case kTVMFFIMap:
     case kTVMFFIDict: return "a mapping";
-    default: return any.type_index == handle_index() ? "a handle" : "an object of another kind";
+    default: return any.type_index == find_handle_index() ? "a handle" : "an object of another kind";
   }
 }
 
@@ -126,16 +138,6 @@ inline const DLTensor* tensor_of(const TVMFFIAny& any) {
   return nullptr;
 }
 
-// What a message calls a handle: "knn(dim=3): Tree".
-struct HandleText {
-  char text[224];
-
-  explicit HandleText(const HandleType& type) {
-    const CaseText& made_by = type.made_by();
-    snprintf(text, sizeof text, "%s(%s): %s", made_by.kernel, made_by.values, type.name);
-  }
-};
-
 // The name of the argument that a handle is.
 inline void argument_name(const HandleObject* object, const Call* call, char (&out)[64]) {
   const auto* args = static_cast<const TVMFFIAny*>(call->args);
@@ -149,7 +151,7 @@ __attribute__((cold, noinline)) inline bool closed_handle(const HandleObject* ob
   char name[64];
   argument_name(place.names, place.index, name);
   return fail(sink, ErrorKind::value, "%s: argument %s: expected an open handle, got %s, which was closed",
-              place.function, name, HandleText(*object->type).text);
+              place.function, name, HandleText(object).text);
 }
 
 __attribute__((cold, noinline)) inline bool no_memory(const ArgumentPlace& place, ErrorSink* sink) {
@@ -221,7 +223,7 @@ inline bool lies_on(const Optional<T>& value, Device device, const ArgumentPlace
 
 // Registers the call with the handle, so that `close` leaves the object to the end of the call (see Slot).
 inline bool from_any(const TVMFFIAny& any, Handle<>& out, const ArgumentPlace& place, ErrorSink* sink) {
-  if (any.type_index != handle_index()) return wrong_type(any, place, "a handle", sink);
+  if (any.type_index != dimorph_handle_index()) return wrong_type(any, place, "a handle", sink);
   auto* object = reinterpret_cast<HandleObject*>(any.v_obj);
   if (!enter(object)) return closed_handle(object, place, sink);
   out = Handle<>(object);
@@ -447,8 +449,8 @@ inline void to_any(NewHandle&& handle, TVMFFIAny* out) {
   HandleObject* object = handle.release();
   *out = TVMFFIAny{};
   if (!object) raise(ErrorKind::runtime, "the case returned an empty NewHandle: return what make_handle returns");
-  object->header.type_index = handle_index();
-  out->type_index = handle_index();
+  object->header.type_index = dimorph_handle_index();
+  out->type_index = dimorph_handle_index();
   out->v_obj = &object->header;
 }
 // No other pointer is a result. Without this, a pointer would be converted to bool.

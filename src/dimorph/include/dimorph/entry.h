@@ -229,7 +229,7 @@ __attribute__((cold, noinline)) inline int64_t slot_of(const HandleObject* objec
   argument_name(object, call_state().call, name);
   if (strcmp(made_by.kernel, *axes) != 0)
     raise(ErrorKind::type, "%s: argument %s: expected a handle of kernel %s, got %s", function, name, *axes,
-          HandleText(*object->type).text);
+          HandleText(object).text);
   int64_t slot = 0;
   for (++axes; *axes; ++axes) {
     const char* axis = *axes;

@@ -22,18 +22,22 @@ struct HandleType {
   void (*destroy)(void* value) noexcept;
 };
 
-// The object of tvm-ffi that owns the C++ object `value`; runtime/handle.py has the same fields.
+// The object of tvm-ffi that owns the C++ object `value`. runtime/handle.py knows where the first fields are.
 struct HandleObject {
   TVMFFIObject header;
-  const HandleType* type;
   void (*close)(HandleObject*) noexcept;
-  void* value;
-  // Where an entry found the case last: the address in `places` of entry.h that stands for its slot. Atomic.
-  uintptr_t place;
+  void (*describe)(const HandleObject*, char* text, size_t room) noexcept;
   // The number of calls that use the handle, and kClosed once it was closed. Atomic. Who brings it to kClosed alone
   // destroys the value.
   uint32_t state;
+  const HandleType* type;
+  void* value;
+  // Where an entry found the case last: the address in `places` of entry.h that stands for its slot. Atomic.
+  uintptr_t place;
 };
+static_assert(offsetof(HandleObject, close) == 24 && offsetof(HandleObject, describe) == 32 &&
+                  offsetof(HandleObject, state) == 40,
+              "runtime/handle.py must agree");
 constexpr uint32_t kClosed = uint32_t{1} << 31;
 
 // False if the handle was closed.
@@ -50,6 +54,17 @@ inline void leave(HandleObject* object) {
 inline void close(HandleObject* object) noexcept {
   if (__atomic_fetch_or(&object->state, kClosed, __ATOMIC_ACQ_REL) == 0) object->type->destroy(object->value);
 }
+
+// What a message calls a handle: "knn(dim=3): Tree".
+inline void describe(const HandleType& type, char* text, size_t room) {
+  const CaseText& made_by = type.made_by();
+  snprintf(text, room, "%s(%s): %s", made_by.kernel, made_by.values, type.name);
+}
+struct HandleText {
+  char text[224];
+  explicit HandleText(const HandleType& type) { describe(type, text, sizeof text); }
+  explicit HandleText(const HandleObject* object) : HandleText(*object->type) {}
+};
 
 // The name of T without namespaces around it.
 template <typename T>
