@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from datetime import timedelta
@@ -13,6 +15,7 @@ import click
 
 from dimorph import __version__, aot
 from dimorph import settings as configuration
+from dimorph.aot import cmake_package
 from dimorph.aot.discover import load_kernels
 from dimorph.cli import doctor, explain, ide, show
 from dimorph.declare.declaration import Declaration
@@ -149,7 +152,13 @@ def prove(spec: str, out: Path) -> None:
 
 @dimorph.command()
 @_selection
-@click.option("--out", type=_directory, metavar="DIRECTORY", required=True, help="The directory to build into.")
+@click.option("--out", type=_directory, metavar="DIRECTORY", help="The directory to build into.")
+@click.option(
+    "--cmake",
+    type=_directory,
+    metavar="DIRECTORY",
+    help="The directory to leave a CMake package in, for programs in C, C++ and Rust that run without Python.",
+)
 @click.option(
     "--target", "targets", multiple=True, metavar="LEVEL", help="A target level to build for; may be repeated."
 )
@@ -160,8 +169,15 @@ def prove(spec: str, out: Path) -> None:
     metavar="ARCH",
     help="A GPU architecture to build for, e.g. sm_90a; may be repeated. Default: those that the kernel declares.",
 )
-def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...], archs: tuple[str, ...]) -> None:
-    """Build kernels ahead of time.
+def build(
+    spec: str,
+    values: tuple[str, ...],
+    out: Path | None,
+    cmake: Path | None,
+    targets: tuple[str, ...],
+    archs: tuple[str, ...],
+) -> None:
+    """Build kernels ahead of time, into the directory --out, or as a CMake package, or both.
 
     Loads find the artifacts in a directory _dimorph beside a kernel's sources, and in directories that
     DIMORPH_SHARED_STORES names. Artifacts that the directory already holds are kept; only missing ones are compiled.
@@ -170,14 +186,31 @@ def build(spec: str, values: tuple[str, ...], out: Path, targets: tuple[str, ...
     dimorph build skeleton.py --out _dimorph
     dimorph build mypkg.kernels:affine head_dim=64,128 --out _dimorph
     dimorph build mypkg.kernels:rms --arch sm_80 --arch sm_90a --out _dimorph
+    dimorph build mypkg.kernels --target x86-64-v2 --target x86-64-v3 --cmake /opt/mypkg
     """
+    if out is None and cmake is None:
+        raise click.UsageError("expected --out or --cmake, or both")
     config = _settings()
-    for instantiations in _sets(spec, values):
-        with show.progress(instantiations.kernel.name) as progress:
-            report = aot.build(
-                instantiations, out, targets=targets or None, archs=archs or None, settings=config, progress=progress
-            )
-        show.report(report)
+    sets = _sets(spec, values)
+    built = []
+    with tempfile.TemporaryDirectory(prefix="dimorph-") as temporary:
+        for instantiations in sets:
+            with show.progress(instantiations.kernel.name) as progress:
+                report = aot.build(
+                    instantiations,
+                    out or Path(temporary),
+                    targets=targets or None,
+                    archs=archs or None,
+                    settings=config,
+                    progress=progress,
+                )
+            show.report(report)
+            built.append((instantiations, report))
+        if cmake is not None:
+            words = [word for name in targets for word in ("--target", name)]
+            words += [word for name in archs for word in ("--arch", name)]
+            command = shlex.join(["dimorph", "build", spec, *values, *words, "--cmake", str(cmake)])
+            click.echo(str(cmake_package.write(cmake, built, command, config)))
 
 
 @dimorph.command()

@@ -1,0 +1,170 @@
+"""The signature of an exported function, as programs in C, C++ and Rust call it without Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dimorph.declare.variant import Param
+from dimorph.errors import DeclarationError
+from dimorph.source.cpp_functions import functions
+from dimorph.source.cpp_text import blanked
+
+# C++ type of a parameter or result -> the type in C.
+_INTEGERS = {
+    "int8_t": "int8_t",
+    "int16_t": "int16_t",
+    "int32_t": "int32_t",
+    "int64_t": "int64_t",
+    "uint8_t": "uint8_t",
+    "uint16_t": "uint16_t",
+    "uint32_t": "uint32_t",
+    "uint64_t": "uint64_t",
+    "int": "int32_t",
+    "unsigned": "uint32_t",
+    "unsigned int": "uint32_t",
+    "long": "int64_t",
+    "long long": "int64_t",
+    "size_t": "uint64_t",
+}
+_OTHERS = {
+    "double": "double",
+    "float": "float",
+    "bool": "bool",
+    "Str": "const char*",
+    "DataType": "DLDataType",
+    "Device": "DLDevice",
+    "ConstTensor": "const DLTensor*",
+    "Tensor": "DLTensor*",
+}
+_SCALAR_RESULTS = ("double", "float", "bool", "DLDataType", *dict.fromkeys(_INTEGERS.values()))
+_QUALIFIERS = re.compile(r"\b(?:const|static|inline|dimorph::|std::)|&|\[\[[\w:]+\]\]")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a function.
+
+    Attributes:
+        name: the name of the parameter.
+        c: its type in C, e.g. `double` or `const DLTensor*`; of an optional number, that of the number.
+        optional: True if it may be None: a null pointer in C.
+    """
+
+    name: str
+    c: str
+    optional: bool = False
+
+    @property
+    def is_pointer(self) -> bool:
+        """True if C passes a pointer even where the argument is not optional."""
+        return self.c.endswith("*")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """An exported function.
+
+    Attributes:
+        name: its name.
+        text: the function as its source spells it, on one line.
+        arguments: its arguments, those of the variant included.
+        results: the types of its results in C; `char*` is a text, `DLManagedTensor*` a new tensor.
+    """
+
+    name: str
+    text: str
+    arguments: tuple[Argument, ...]
+    results: tuple[str, ...]
+
+
+def signature(source: str, function: str, variant: Sequence[Param] | None, what: str) -> Signature:
+    """Return the signature of a function that an entry exports.
+
+    Args:
+        source: the text of the entry.
+        function: the name of the function.
+        variant: the parameters of the only variant; None: there are several, or none.
+        what: the kernel, for messages.
+
+    Raises:
+        DeclarationError: the function is not defined in this text, or has a type that C cannot pass.
+    """
+    code = re.sub(r"^[ \t]*#(?:.*\\\n)*.*$", lambda m: re.sub(r"[^\n]", " ", m[0]), blanked(source), flags=re.MULTILINE)
+    found = next((one for one in functions(code) if one.name == function), None)
+    if found is None:
+        raise DeclarationError(f"{what}: no definition of {function} was found in its entry, which C++ programs need")
+    before = re.split(r"[;{}]", code[: found.start])[-1]
+    listed = code[found.start + len(function) : found.body - len(found.after)].strip()[1:-1]
+    text = " ".join(f"{before.strip()} {function}({listed})".split())
+    arguments: list[Argument] = []
+    for part in _parts(listed):
+        typed, name = _type_and_name(part)
+        if typed == "Extra":
+            if variant is None:
+                raise DeclarationError(
+                    f"{what}: {function} takes the arguments of a variant, and several variants are built: C++ "
+                    "programs can call one; name it, as in `variant=NAME`"
+                )
+            arguments += [_of_variant(param) for param in variant]
+            continue
+        place = f"{what}: {function}: parameter {name!r}"
+        inner = re.fullmatch(r"Optional<(.*)>", typed)
+        arguments.append(Argument(name, _argument(inner[1].strip() if inner else typed, place), inner is not None))
+    results = tuple(_results(_plain(before), f"{what}: {function}: its result"))
+    return Signature(function, text, tuple(arguments), results)
+
+
+def _of_variant(param: Param) -> Argument:
+    if param.is_tensor:
+        return Argument(param.name, "const DLTensor*", param.optional)
+    c = {"float32": "float", "int32": "int32_t", "int64": "int64_t", "bool": "bool"}.get(param.dtype, "double")
+    return Argument(param.name, c)
+
+
+def _plain(text: str) -> str:
+    """Return a type without qualifiers, references and the namespaces of the library and of the standard."""
+    return " ".join(re.sub(r"\s*([<>,])\s*", r"\1", _QUALIFIERS.sub("", text)).split())
+
+
+def _type_and_name(part: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(.*[\s&>])([A-Za-z_]\w*)\s*", part.partition("=")[0], re.DOTALL)
+    return (_plain(match[1]), match[2]) if match else (_plain(part), "")
+
+
+def _argument(typed: str, place: str) -> str:
+    if found := _INTEGERS.get(typed) or _OTHERS.get(typed):
+        return found
+    raise DeclarationError(
+        f"{place}: C++ programs cannot pass {typed or 'this type'!r}: expected one of {', '.join(_OTHERS)}, an "
+        "integer, Optional of these, or Extra"
+    )
+
+
+def _results(typed: str, place: str) -> Iterator[str]:
+    if typed == "void":
+        return
+    several = re.fullmatch(r"Results<(.*)>", typed)
+    for one in _parts(several[1]) if several else [typed]:
+        inner = re.fullmatch(r"Optional<(Str|NewTensor)>", one.strip())
+        name = inner[1] if inner else one.strip()
+        c = {"Str": "char*", "NewTensor": "DLManagedTensor*"}.get(name) or _INTEGERS.get(name) or _OTHERS.get(name)
+        if c not in (*_SCALAR_RESULTS, "char*", "DLManagedTensor*"):
+            raise DeclarationError(
+                f"{place}: C++ programs cannot take {one.strip()!r}: expected void, a number, bool, DataType, Str, "
+                "NewTensor, Optional of the last two, or Results of these"
+            )
+        yield c
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield the parts of a text between the commas outside of brackets."""
+    depth, start = 0, 0
+    for at, letter in enumerate(text):
+        depth += (letter in "<({[") - (letter in ">)}]")
+        if letter == "," and depth == 0:
+            yield text[start:at]
+            start = at + 1
+    if text[start:].strip():
+        yield text[start:]
