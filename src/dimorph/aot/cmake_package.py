@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dimorph.aot.builder import Report, build
+from dimorph.aot.discover import declared_in, package_name
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.declare.names import cpp_name_problem
@@ -30,6 +31,7 @@ from dimorph.plan.unit import INCLUDE, entry_unit, system_include_dirs
 from dimorph.settings import Settings
 from dimorph.source.native_headers import c_header, cpp_header
 from dimorph.source.native_library import NativeKernel, library_source
+from dimorph.source.native_rust import rust_source
 from dimorph.source.native_signature import signature
 from dimorph.store.artifact import Artifact
 from dimorph.toolchain import archs, targets
@@ -39,7 +41,7 @@ from dimorph.toolchain.targets import Target
 # The names of tvm-ffi's functions begin so.
 _FFI = b"TVMFFI"
 # Functions that every package has.
-_OWN = ("last_error", "level", "set_stream")
+_OWN = ("last_error", "level", "set_stream", "on_missing", "build_missing", "dimorph_serve_1")
 _CMAKE = """\
 # {name}Config.cmake: find_package({name}) defines the target {name}::{name}; generated.
 get_filename_component(_{name}_prefix "${{CMAKE_CURRENT_LIST_DIR}}/../../.." ABSOLUTE)
@@ -72,24 +74,18 @@ class Package:
         )
 
 
-def package_name(kernel: Declaration) -> str:
-    """Return the name of the package of a kernel: that of the Python package that declares it, else of the file."""
-    file = kernel.origin
-    name, root = file.stem, file.parent
-    while (root / "__init__.py").is_file():
-        name, root = root.name, root.parent
-    if problem := cpp_name_problem(name):
-        raise DeclarationError(f"{file}: its name is that of the CMake package: {problem}")
-    return name
-
-
 def write(
-    directory: Path, built: Sequence[tuple[InstantiationSet, Report]], command: str, settings: Settings
+    directory: Path,
+    spec: str,
+    built: Sequence[tuple[InstantiationSet, Report]],
+    command: str,
+    settings: Settings,
 ) -> Package:
     """Write the package of sets that were built.
 
     Args:
         directory: the prefix of the package; several packages can share it.
+        spec: the `PACKAGE_OR_FILE[:KERNEL]` that declares the kernels, after which the package is named.
         built: each set with the report of its build, all for the same target levels.
         command: the command that builds the package, for messages of calls whose values it lacks.
         settings: the settings of the builds.
@@ -99,7 +95,10 @@ def write(
         BuildError: the library could not be compiled.
         OSError: the directory cannot be written.
     """
-    name = package_name(built[0][0].kernel)
+    source = declared_in(spec)
+    name = package_name(spec)
+    if problem := cpp_name_problem(name):
+        raise DeclarationError(f"the name of the package: {problem}")
     kernels = [_kernel(instantiations, report) for instantiations, report in built]
     _check_names(name, kernels)
     artifacts = {artifact.meta.key: artifact for _, report in built for artifact in report.artifacts}
@@ -118,15 +117,17 @@ def write(
         for artifact in report.artifacts:
             _copy(artifact, objects / artifact.meta.target / _file_name(kernel, artifact), prefix.encode())
     needed = [(level.name, sorted(level.needs)) for level in levels]
-    _write(root / "src" / f"{name}.cc", library_source(name, prefix, command, needed, kernels))
+    _write(root / "src" / f"{name}.cc", library_source(name, prefix, source, command, needed, kernels))
     library = _compile(name, root / "src", levels[-1], settings)
     _replace(root / "lib" / f"lib{name}.so", library)
     _write(root / "lib" / "cmake" / name / f"{name}Config.cmake", _CMAKE.format(name=name))
     _write(root / "include" / f"{name}.h", c_header(name, functions))
     for kernel in kernels:
         _write(root / "include" / name / f"{kernel.name}.h", cpp_header(name, kernel.name, kernel.functions))
+    native = INCLUDE / "dimorph" / "native"
     for header in ("status.h", "views.h"):
-        _replace(root / "include" / name / "dimorph" / header, (INCLUDE / "dimorph" / "native" / header).read_bytes())
+        _replace(root / "include" / name / "dimorph" / header, (native / header).read_bytes())
+    _write(root / "rust" / f"{name}.rs", rust_source(name, functions, (native / "tensors.rs").read_text("utf-8")))
     dlpack = system_include_dirs()[0] / "dlpack" / "dlpack.h"
     _replace(root / "include" / "dlpack" / "dlpack.h", dlpack.read_bytes())
     return Package(name, root, sum(1 for found in objects.rglob("*") if found.is_file()))

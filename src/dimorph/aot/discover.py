@@ -52,6 +52,24 @@ def load_kernels(spec: str) -> list[Declaration]:
     return asked
 
 
+def declared_in(spec: str) -> str:
+    """Return the module of `PACKAGE_OR_FILE[:KERNEL]`, or the absolute path of its file."""
+    source, _ = _split(spec)
+    return str(Path(source).resolve()) if _is_file(source) else source
+
+
+def package_name(spec: str) -> str:
+    """Return the name of the Python package that `PACKAGE_OR_FILE[:KERNEL]` is in; of a file in none, its stem."""
+    source = declared_in(spec)
+    if not _is_file(source):
+        return source.partition(".")[0]
+    path = Path(source)
+    name, root = path.stem, path.parent
+    while (root / "__init__.py").is_file():
+        name, root = root.name, root.parent
+    return name
+
+
 def _split(spec: str) -> tuple[str, str | None]:
     source, colon, name = spec.rpartition(":")
     # A colon may also be part of a directory's name.

@@ -210,7 +210,7 @@ def build(
             words = [word for name in targets for word in ("--target", name)]
             words += [word for name in archs for word in ("--arch", name)]
             command = shlex.join(["dimorph", "build", spec, *values, *words, "--cmake", str(cmake)])
-            click.echo(str(cmake_package.write(cmake, built, command, config)))
+            click.echo(str(cmake_package.write(cmake, spec, built, command, config)))
 
 
 @dimorph.command()

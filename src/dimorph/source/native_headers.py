@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dimorph.source.native_signature import Argument, Signature
+from dimorph.source.native_signature import Argument, Result, Signature
 
 
 def c_header(package: str, signatures: Sequence[Signature]) -> str:
@@ -33,6 +33,12 @@ def c_header(package: str, signatures: Sequence[Signature]) -> str:
         f"const char* {package}_level(void);",
         "/* The CUDA stream that kernels called by this thread run on; null: the default stream. */",
         f"void {package}_set_stream(void* stream);",
+        "/* Calls `build` for a value that the package lacks. It returns the directory of a package of the same name",
+        " * whose kernel has the value, a text that is valid until the thread calls it again; null: there is none. */",
+        f"void {package}_on_missing(const char* (*build)(const char* kernel, const char* axis, const char* value,",
+        f"{' ' * len(package)}                         void* context), void* context);",
+        "/* Such a function: runs `dimorph build`, which must be on PATH, into a directory below `context`, a path. */",
+        f"const char* {package}_build_missing(const char* kernel, const char* axis, const char* value, void* context);",
         "",
     ]
     for one in signatures:
@@ -43,14 +49,18 @@ def c_header(package: str, signatures: Sequence[Signature]) -> str:
 def c_prototype(package: str, function: Signature) -> str:
     """Return the declaration of a function of the C face, without its semicolon."""
     given = [f"{_c_type(argument)} {argument.name}" for argument in function.arguments]
-    taken = [f"{c}* {name}" for c, name in zip(function.results, result_names(function), strict=True)]
+    taken = []
+    for result, name in results(function):
+        taken += [f"{result.c}* {name}", *([f"bool* has_{name}"] if result.optional else [])]
     return f"int {package}_{function.name}({', '.join([*given, *taken]) or 'void'})"
 
 
-def result_names(function: Signature) -> list[str]:
-    """Return the names of the pointers through which a function of the C face writes its results."""
-    count = len(function.results)
-    return ["result"] * count if count < 2 else [f"result{i}" for i in range(count)]
+def results(function: Signature) -> list[tuple[Result, str]]:
+    """Return the results of a function, each with the name of the pointer through which the C function writes it."""
+    taken = any(argument.name.startswith("result") for argument in function.arguments)
+    base = "result_" if taken else "result"
+    several = len(function.results) > 1
+    return [(result, f"{base}{i}" if several else base) for i, result in enumerate(function.results)]
 
 
 def cpp_header(package: str, kernel: str, functions: Sequence[Signature]) -> str:
@@ -79,13 +89,18 @@ def cpp_header(package: str, kernel: str, functions: Sequence[Signature]) -> str
 
 
 def _cpp_functions(package: str, function: Signature) -> list[str]:
-    names = result_names(function)
-    arguments = [_cpp_passed(argument) for argument in function.arguments]
-    called = f"{package}_{function.name}({', '.join([*arguments, *(f'&{name}' for name in names)])})"
-    declared = [f"  {c} {name}{{}};" for c, name in zip(function.results, names, strict=True)]
-    taken = [_cpp_taken(c, name) for c, name in zip(function.results, names, strict=True)]
-    types = [_CPP_RESULTS.get(c, c) for c in function.results]
-    result = types[0] if len(types) == 1 else f"std::tuple<{', '.join(types)}>" if types else "void"
+    declared, written, taken, types = [], [], [], []
+    for result, name in results(function):
+        declared.append(f"  {result.c} {name}{{}};")
+        written.append(f"&{name}")
+        if result.optional:
+            declared.append(f"  bool has_{name} = false;")
+            written.append(f"&has_{name}")
+        typed = _CPP_RESULTS.get(result.c, result.c)
+        types.append(f"std::optional<{typed}>" if result.optional else typed)
+        taken.append(_cpp_taken(result, name, types[-1]))
+    called = f"{package}_{function.name}({', '.join([*map(_cpp_passed, function.arguments), *written])})"
+    kind = types[0] if len(types) == 1 else f"std::tuple<{', '.join(types)}>" if types else "void"
     returned = [f"  return {taken[0]};"] if len(taken) == 1 else [f"  return {{{', '.join(taken)}}};"] if taken else []
     plain = [_cpp_parameter(argument) for argument in function.arguments]
     defaults = list(plain)
@@ -95,15 +110,15 @@ def _cpp_functions(package: str, function: Signature) -> list[str]:
         defaults[at] += " = nullptr" if function.arguments[at].c == "const char*" else " = std::nullopt"
     return [
         f"// {function.text}",
-        f"inline {result} {function.name}({', '.join(defaults)}) {{",
+        f"inline {kind} {function.name}({', '.join(defaults)}) {{",
         *declared,
-        f"  if (const int code = {called}) throw ::dimorph::Error(code, {package}_last_error());",
+        f"  if (const int code_ = {called}) throw ::dimorph::Error(code_, {package}_last_error());",
         *returned,
         "}",
-        f"inline {result} {function.name}({', '.join([*plain, '::dimorph::Status& status'])}) {{",
+        f"inline {kind} {function.name}({', '.join([*plain, '::dimorph::Status& status_'])}) {{",
         *declared,
-        f"  status.code = {called};",
-        f"  if (!status.ok()) status.text = {package}_last_error();",
+        f"  status_.code = {called};",
+        f"  if (!status_.ok()) status_.text = {package}_last_error();",
         *returned,
         "}",
         "",
@@ -132,7 +147,9 @@ def _cpp_passed(argument: Argument) -> str:
     return f"{name} ? &*{name} : nullptr" if argument.optional and argument.c != "const char*" else name
 
 
-def _cpp_taken(c: str, name: str) -> str:
-    if c == "char*":
+def _cpp_taken(result: Result, name: str, typed: str) -> str:
+    if result.optional:
+        return f"has_{name} ? {typed}({name}) : std::nullopt"
+    if result.c == "char*":
         return f"::dimorph::taken({name})"
-    return f"::dimorph::OwnedTensor({name})" if c == "DLManagedTensor*" else name
+    return f"::dimorph::OwnedTensor({name})" if result.c == "DLManagedTensor*" else name

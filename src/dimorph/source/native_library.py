@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dimorph.declare.instantiations import InstantiationSet
-from dimorph.source.native_headers import c_prototype, result_names
+from dimorph.source.native_headers import c_prototype, results
 from dimorph.source.native_signature import Argument, Signature
 
 _ANY = {
@@ -47,6 +47,7 @@ class NativeKernel:
 def library_source(
     package: str,
     prefix: str,
+    spec: str,
     command: str,
     levels: Sequence[tuple[str, Sequence[str]]],
     kernels: Sequence[NativeKernel],
@@ -56,6 +57,7 @@ def library_source(
     Args:
         package: the name of the package.
         prefix: six letters that replace `TVMFFI` in the names of the functions that the objects take.
+        spec: what `dimorph build` calls the module or file that declares the kernels.
         command: the command that builds the package, for messages.
         levels: the target levels, best first, each with the features that the CPU must have.
         kernels: the kernels.
@@ -64,23 +66,37 @@ def library_source(
     lines = [
         f"// {package}.cc: the library of the package; generated.",
         f"#define DIMORPH_FFI(name) {prefix}##name",
-        "#include <dimorph/native/runtime.h>",
+        "#include <dimorph/native/wider.h>",
         "",
         "using namespace dimorph::native;",
         "",
         f"static const Level kLevels[] = {{\n{chr(10).join(rows)}\n}};",
         f"dimorph::native::Package dimorph::native::package = {{{_text(package)}, kLevels, {len(rows)}, {{}}, {{}}, "
         "nullptr, nullptr};",
+        f"static const char kSpec[] = {_text(spec)};",
         f"static const char kCommand[] = {_text(command)};",
         "",
     ]
     for kernel in kernels:
         lines += _tables(kernel)
     lines += [
+        f"static Kernel* const kKernels[] = {{{', '.join(f'&{kernel.name}_tables::kernel' for kernel in kernels)}}};",
+        "",
         'extern "C" {',
         "",
-        f"DIMORPH_VISIBLE const char* {package}_last_error() {{ return last_error().text; }}",
-        f"DIMORPH_VISIBLE void {package}_set_stream(void* stream) {{ current_stream() = stream; }}",
+        f"DIMORPH_VISIBLE const Target* const* {package}_dimorph_serve_1(const Shared* shared, const Kernel* lacking, "
+        "const char* axis, const char* value, bool* all) {",
+        f"  return serve(kKernels, {len(kernels)}, shared, lacking, axis, value, all);",
+        "}",
+        f"DIMORPH_VISIBLE void {package}_on_missing(BuildMissing build, void* context) {{",
+        "  builder() = Builder{build, context};",
+        "}",
+        f"DIMORPH_VISIBLE const char* {package}_build_missing(const char* kernel, const char* axis, const char* value, "
+        "void* context) {",
+        f"  return build_missing(kKernels, {len(kernels)}, kernel, axis, value, static_cast<const char*>(context));",
+        "}",
+        f"DIMORPH_VISIBLE const char* {package}_last_error() {{ return this_thread().text; }}",
+        f"DIMORPH_VISIBLE void {package}_set_stream(void* stream) {{ this_thread().stream = stream; }}",
         f"DIMORPH_VISIBLE const char* {package}_level() {{",
         "  Locked locked;",
         "  const Level* chosen = level();",
@@ -98,8 +114,8 @@ def _tables(kernel: NativeKernel) -> list[str]:
     name = kernel.name
     held = [(axis.name, texts) for axis in kernel.instantiations.kernel.axes if (texts := _values(kernel, axis.name))]
     lines = [f"namespace {name}_tables {{"]
-    lines += [f"static const char* const {axis}[] = {{{', '.join(map(_text, texts))}}};" for axis, texts in held]
-    axes = [f"{{{_text(axis)}, {axis}, {len(texts)}}}" for axis, texts in held]
+    lines += [f"static const char* const axis_{axis}[] = {{{', '.join(map(_text, texts))}}};" for axis, texts in held]
+    axes = [f"{{{_text(axis)}, axis_{axis}, {len(texts)}}}" for axis, texts in held]
     cases = [
         f"    {{{_text(case[0])}, {_text(_spaced(case[1]))}}}," if case else "    {nullptr, nullptr},"
         for case in kernel.cases
@@ -112,9 +128,11 @@ def _tables(kernel: NativeKernel) -> list[str]:
         f"static const char* const kFunctions[] = {{{', '.join(functions)}}};",
         f"static const Target* targets[{len(functions)}];",
         f"static void* handles[{len(cases)}];",
+        "static WiderKernel* wider;",
         "extern Kernel kernel;",
-        f"Kernel kernel = {{{_text(name)}, kCommand, kAxes, {len(axes)}, kCases, {len(cases)}, {places}, "
-        f"{str(kernel.parallel).lower()}, kFunctions, {len(functions)}, resolve_for<kernel>, targets, handles}};",
+        f"Kernel kernel = {{{_text(name)}, kSpec, kCommand, kAxes, {len(axes)}, kCases, {len(cases)}, {places}, "
+        f"{str(kernel.parallel).lower()}, kFunctions, {len(functions)}, resolve_for<kernel>, targets, handles, "
+        "&wider};",
         f"}}  // namespace {name}_tables",
         "",
     ]
@@ -127,22 +145,21 @@ def _values(kernel: NativeKernel, axis: str) -> list[str]:
 
 def _c_function(package: str, kernel: str, index: int, function: Signature) -> list[str]:
     given = [_any(argument) for argument in function.arguments]
-    names = result_names(function)
+    named = results(function)
     lines = [
         f"DIMORPH_VISIBLE {c_prototype(package, function)} {{",
-        f"  const TVMFFIAny args[] = {{{', '.join(given) or 'any(kTVMFFINone)'}}};",
-        "  TVMFFIAny got{};",
-        f"  const int status = call({kernel}_tables::kernel, {index}, args, {len(given)}, &got);",
+        f"  const TVMFFIAny args_[] = {{{', '.join(given) or 'any(kTVMFFINone)'}}};",
+        "  TVMFFIAny got_{};",
+        f"  const int status_ = call({kernel}_tables::kernel, {index}, args_, {len(given)}, &got_);",
     ]
-    if names:
-        lines.append("  if (status != DIMORPH_OK) return status;")
-    if len(names) == 1:
-        lines.append("  take(got, result);")
-    else:
-        lines += [f"  take(item(got, {i}), {name});" for i, name in enumerate(names)]
-    if names:
-        lines.append("  drop(got);")
-    return [*lines, "  return status;", "}", ""]
+    if named:
+        lines.append("  if (status_ != DIMORPH_OK) return status_;")
+    for i, (result, name) in enumerate(named):
+        got = f"item(got_, {i})" if len(named) > 1 else "got_"
+        lines.append(f"  take({got}, {name}{f', has_{name}' if result.optional else ''});")
+    if named:
+        lines.append("  drop(got_);")
+    return [*lines, "  return status_;", "}", ""]
 
 
 def _any(argument: Argument) -> str:

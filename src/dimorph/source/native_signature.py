@@ -38,7 +38,10 @@ _OTHERS = {
     "ConstTensor": "const DLTensor*",
     "Tensor": "DLTensor*",
 }
-_SCALAR_RESULTS = ("double", "float", "bool", "DLDataType", *dict.fromkeys(_INTEGERS.values()))
+# C++ type of a result that is no number -> its type in C, for which null is None.
+_OBJECTS = {"Str": "char*", "char*": "char*", "NewTensor": "DLManagedTensor*"}
+_VALUES = {"double": "double", "float": "float", "bool": "bool", "DataType": "DLDataType", **_INTEGERS}
+_NO_CODE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*\n|\bDIMORPH_EXPORT\s*\(\s*\w*\s*\)", re.MULTILINE)
 _QUALIFIERS = re.compile(r"\b(?:const|static|inline|dimorph::|std::)|&|\[\[[\w:]+\]\]")
 
 
@@ -63,6 +66,19 @@ class Argument:
 
 
 @dataclass(frozen=True)
+class Result:
+    """A result of a function.
+
+    Attributes:
+        c: its type in C; `char*` is a text, `DLManagedTensor*` a new tensor. Both are null for None.
+        optional: True for a number that may be None.
+    """
+
+    c: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
 class Signature:
     """An exported function.
 
@@ -70,13 +86,13 @@ class Signature:
         name: its name.
         text: the function as its source spells it, on one line.
         arguments: its arguments, those of the variant included.
-        results: the types of its results in C; `char*` is a text, `DLManagedTensor*` a new tensor.
+        results: its results.
     """
 
     name: str
     text: str
     arguments: tuple[Argument, ...]
-    results: tuple[str, ...]
+    results: tuple[Result, ...]
 
 
 def signature(source: str, function: str, variant: Sequence[Param] | None, what: str) -> Signature:
@@ -91,7 +107,8 @@ def signature(source: str, function: str, variant: Sequence[Param] | None, what:
     Raises:
         DeclarationError: the function is not defined in this text, or has a type that C cannot pass.
     """
-    code = re.sub(r"^[ \t]*#(?:.*\\\n)*.*$", lambda m: re.sub(r"[^\n]", " ", m[0]), blanked(source), flags=re.MULTILINE)
+    # Comments, literals, lines of the preprocessor and exports become blanks, so that positions stay.
+    code = _NO_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0][:-1]) + ";", blanked(source))
     found = next((one for one in functions(code) if one.name == function), None)
     if found is None:
         raise DeclarationError(f"{what}: no definition of {function} was found in its entry, which C++ programs need")
@@ -125,7 +142,7 @@ def _of_variant(param: Param) -> Argument:
 
 def _plain(text: str) -> str:
     """Return a type without qualifiers, references and the namespaces of the library and of the standard."""
-    return " ".join(re.sub(r"\s*([<>,])\s*", r"\1", _QUALIFIERS.sub("", text)).split())
+    return " ".join(re.sub(r"\s*([<>,*])\s*", r"\1", _QUALIFIERS.sub("", text)).split())
 
 
 def _type_and_name(part: str) -> tuple[str, str]:
@@ -137,25 +154,27 @@ def _argument(typed: str, place: str) -> str:
     if found := _INTEGERS.get(typed) or _OTHERS.get(typed):
         return found
     raise DeclarationError(
-        f"{place}: C++ programs cannot pass {typed or 'this type'!r}: expected one of {', '.join(_OTHERS)}, an "
-        "integer, Optional of these, or Extra"
+        f"{place}: C++ programs cannot pass {typed or 'this type'!r}: expected ConstTensor, Tensor, double, float, "
+        "bool, an integer, Str, DataType, Device, Optional of these, or Extra"
     )
 
 
-def _results(typed: str, place: str) -> Iterator[str]:
+def _results(typed: str, place: str) -> Iterator[Result]:
     if typed == "void":
         return
     several = re.fullmatch(r"Results<(.*)>", typed)
-    for one in _parts(several[1]) if several else [typed]:
-        inner = re.fullmatch(r"Optional<(Str|NewTensor)>", one.strip())
-        name = inner[1] if inner else one.strip()
-        c = {"Str": "char*", "NewTensor": "DLManagedTensor*"}.get(name) or _INTEGERS.get(name) or _OTHERS.get(name)
-        if c not in (*_SCALAR_RESULTS, "char*", "DLManagedTensor*"):
+    for one in map(str.strip, _parts(several[1]) if several else [typed]):
+        inner = re.fullmatch(r"Optional<(.*)>", one)
+        name = inner[1].strip() if inner else one
+        if name in _OBJECTS:
+            yield Result(_OBJECTS[name])
+        elif name in _VALUES:
+            yield Result(_VALUES[name], inner is not None)
+        else:
             raise DeclarationError(
-                f"{place}: C++ programs cannot take {one.strip()!r}: expected void, a number, bool, DataType, Str, "
-                "NewTensor, Optional of the last two, or Results of these"
+                f"{place}: C++ programs cannot take {one!r}: expected void, double, float, bool, an integer, Str, "
+                "NewTensor, DataType, Optional of these, or Results of these"
             )
-        yield c
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -6,7 +6,7 @@
 #include <tvm/ffi/c_api.h>
 
 #include "../abi.h"
-#include "errors.h"
+#include "thread.h"
 
 namespace dimorph {
 namespace native {
@@ -56,12 +56,6 @@ inline int status_of(const char* kind) {
   return DIMORPH_RUNTIME_ERROR;
 }
 
-// The CUDA stream that launches of this thread go to; null: the default stream.
-inline void*& current_stream() {
-  static thread_local void* stream = nullptr;
-  return stream;
-}
-
 }  // namespace native
 }  // namespace dimorph
 
@@ -69,7 +63,7 @@ extern "C" {
 
 DIMORPH_VISIBLE void DIMORPH_FFI(ErrorSetRaisedFromCStrParts)(const char* kind, const char** parts, int32_t count) {
   using namespace dimorph::native;
-  LastError& error = last_error();
+  Thread& error = this_thread();
   error.status = status_of(kind);
   size_t at = 0;
   for (int32_t i = 0; i < count; ++i) {
@@ -144,6 +138,9 @@ DIMORPH_VISIBLE int DIMORPH_FFI(FunctionCall)(TVMFFIObjectHandle, TVMFFIAny* ite
   return 0;
 }
 
-DIMORPH_VISIBLE void* DIMORPH_FFI(EnvGetStream)(int32_t, int32_t) { return dimorph::native::current_stream(); }
+// Not of tvm-ffi: says where the functions above leave errors.
+DIMORPH_VISIBLE dimorph::native::Thread* DIMORPH_FFI(Thread)() { return dimorph::native::own_thread(); }
+
+DIMORPH_VISIBLE void* DIMORPH_FFI(EnvGetStream)(int32_t, int32_t) { return dimorph::native::this_thread().stream; }
 
 }  // extern "C"

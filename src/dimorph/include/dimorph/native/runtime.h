@@ -13,6 +13,9 @@
 #include "ffi.h"
 #include "gpu.h"
 
+#define DIMORPH_TEXT_OF(...) DIMORPH_TEXT_OF_(__VA_ARGS__)
+#define DIMORPH_TEXT_OF_(...) #__VA_ARGS__
+
 namespace dimorph {
 namespace native {
 
@@ -41,8 +44,17 @@ struct Target {
   void* instance;
 };
 
+// A kernel whose table has one more value of an axis, in another library (wider.h).
+struct WiderKernel {
+  const char* axis;
+  const char* value;
+  const Target* const* targets;  // by function
+  WiderKernel* next;
+};
+
 struct Kernel {
   const char* name;
+  const char* spec;     // for `dimorph build`
   const char* command;  // builds the package
   const Axis* axes;     // all with values, in the order of the slots
   int32_t axis_count;
@@ -56,6 +68,7 @@ struct Kernel {
   // What is loaded, null before.
   const Target** targets;  // by function
   void** handles;          // of the cases, by slot
+  WiderKernel** wider;     // those that calls have asked for
 };
 
 struct Package {
@@ -223,9 +236,14 @@ inline int64_t missing(const Kernel& kernel, const char* function, const char* w
   return -1;
 }
 
+// Returns the Wider of entry.h for a value that a kernel lacks, from the caller's build; 0, without an error, if there
+// is no such build. Defined in wider.h.
+int64_t resolve_value(const Kernel& kernel, const char* function, const char* axis, const char* value);
+
 // What an entry calls for a case that is not bound, or for a value that it lacks (Instance in entry.h).
 inline int64_t resolve(const Kernel& kernel, const char* function, int64_t slot, const char* axis, const char* value) {
   if (axis) {
+    if (const int64_t found = resolve_value(kernel, function, axis, value)) return found;
     Text what;
     what.add("%s=%s", axis, value);
     return missing(kernel, function, what.text, "this value was not built");
@@ -263,6 +281,9 @@ __attribute__((cold, noinline)) inline const Target* load(const Kernel& kernel, 
     fail(DIMORPH_LOAD_ERROR, "%s: %s", package.name, dlerror());
     return nullptr;
   }
+  // A copy of this library may have come first: then its functions serve the objects of both.
+  if (thread_place() == own_thread)
+    thread_place() = symbol<Thread* (*)()>(RTLD_DEFAULT, "", DIMORPH_TEXT_OF(DIMORPH_FFI(Thread)));
   void* handle = open(kernel.name);
   if (!handle) return nullptr;
   const auto make = symbol<void* (*)(void*, void*, int64_t)>(handle, "dimorph_", "instance_new");
@@ -287,9 +308,9 @@ __attribute__((cold, noinline)) inline const Target* load(const Kernel& kernel, 
 
 inline int call(const Kernel& kernel, int32_t function, const TVMFFIAny* args, int32_t count, TVMFFIAny* result) {
   const Target* target = __atomic_load_n(&kernel.targets[function], __ATOMIC_ACQUIRE);
-  if (__builtin_expect(!target, 0) && !(target = load(kernel, function))) return last_error().status;
+  if (__builtin_expect(!target, 0) && !(target = load(kernel, function))) return this_thread().status;
   if (__builtin_expect(target->call(target->instance, args, count, result) == 0, 1)) return DIMORPH_OK;
-  return last_error().status;
+  return this_thread().status;
 }
 
 // Arguments. A null pointer is None.
@@ -342,6 +363,12 @@ inline void take(const TVMFFIAny& got, DLDataType* out) { *out = got.v_dtype; }
 template <typename Integer>
 inline void take(const TVMFFIAny& got, Integer* out) {
   *out = static_cast<Integer>(got.v_int64);
+}
+// A number that may be None.
+template <typename T>
+inline void take(const TVMFFIAny& got, T* out, bool* has) {
+  *has = got.type_index != kTVMFFINone;
+  if (*has) take(got, out);
 }
 inline Object* object_of(const TVMFFIAny& got) {
   return got.type_index >= kTVMFFIStaticObjectBegin ? reinterpret_cast<Object*>(got.v_obj) : nullptr;
