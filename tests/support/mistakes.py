@@ -70,6 +70,44 @@ MISTAKES: dict[str, Mistake] = {
     "dispatch misspelt": _mistake(
         ENTRY, "DISPATCH_head_dim", "DISPATCH_headdim", "no axis 'headdim'", "DISPATCH_head_dim", at=_DISPATCH[17:]
     ),
+    "value of a dispatch missing": _mistake(
+        ENTRY,
+        "DISPATCH_head_dim(x.size(1), HEAD_DIM, ",
+        "DISPATCH_head_dim(HEAD_DIM, ",
+        "expected HEAD_DIM, .*after the value, got DIMORPH_CALL",
+        r"write DISPATCH_head_dim\(value of this call, HEAD_DIM, ",
+    ),
+    "other name than the bound one": _mistake(
+        ENTRY, "x.dtype(), DType,", "x.dtype(), T,", "DISPATCH_dtype: .*DType.*got T", r"\(x\.dtype\(\), DType, "
+    ),
+    "other name than the bound one, dispatching": _mistake(
+        ENTRY,
+        "x.size(1), HEAD_DIM,",
+        "x.size(1), DIM,",
+        "DISPATCH_head_dim: .*HEAD_DIM.*got DIM",
+        r"\(x\.size\(1\), HEAD_DIM, ",
+        form="dispatching",
+    ),
+    "entry that calls itself": _mistake(
+        ENTRY,
+        "DIMORPH_CALL(affine)(",
+        "affine(",
+        "'affine' calls itself",
+        r"DIMORPH_CALL\(affine\)",
+        at="DISPATCH_dtype",
+    ),
+    "entry that calls itself, with a function of the case's arguments": _mistake(
+        ENTRY, _CALL, "(void)affine (x, y, Extra{})", "'affine' calls itself", r"DIMORPH_CALL\(affine\)"
+    ),
+    "entry that calls itself and has no such case": Mistake(
+        (
+            (PYTHON, 'name="affine"', 'name="affine", functions=["scaled"]'),
+            (ENTRY, "DIMORPH_CALL(affine)(", "affine("),
+        ),
+        (ENTRY, "DISPATCH_dtype"),
+        "'affine' calls itself",
+        r"DIMORPH_CALL\(affine\)",
+    ),
     "export missing": _mistake(ENTRY, _EXPORT, "", "exports no function", r"DIMORPH_EXPORT\(affine\)", at=_SIGNATURE),
     "export in a header": Mistake(
         ((ENTRY, _EXPORT, '#include "loop.h"'), ("loop.h", "", f"{_EXPORT}\n")),

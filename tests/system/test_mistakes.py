@@ -149,6 +149,21 @@ def test_a_mistake_in_a_case_is_told_where_the_call_is(root: Path) -> None:
             'noexcept {\n  const auto two = [&] { DIMORPH_CHECK(x.ndim() == 2, "two"); };\n  (void)two;\n',
         ),
         ("affine.cc", "DIMORPH_EXPORT(affine)", "DIMORPH_EXPORT( affine )  // and no DIMORPH_EXPORT(in)"),
+        (
+            "affine.cc",
+            "DIMORPH_EXPORT(affine)",
+            "DIMORPH_EXPORT(affine)\nint halves(int n) { return n < 2 ? n : halves(n / 2); }\nDIMORPH_EXPORT(halves)",
+        ),
+        (
+            "affine.cc",
+            "  DISPATCH_dtype(",
+            "  if (x.ndim() > 2) return affine(x, y, extra);  // never\n  DISPATCH_dtype(",
+        ),
+        (
+            "affine.cc",
+            '#include "affine_config.h"',
+            '#include "affine_config.h"\n#define BY_WIDTH(name, ...) DISPATCH_head_dim(x.size(1), name, __VA_ARGS__)',
+        ),
     ],
 )
 def test_what_only_looks_like_a_mistake_is_built(file: str, old: str, new: str, root: Path) -> None:

@@ -8,7 +8,7 @@ from keyword import iskeyword
 from dimorph.errors import BuildError
 from dimorph.plan.unit import Unit
 from dimorph.resolve.author import Author, Lesson, message
-from dimorph.source.cpp_text import line_of
+from dimorph.source.cpp_text import line_of, macro_arguments
 from dimorph.toolchain.diagnostics import Place
 
 # Every build asks this module, so expressions are compiled only for a text that gives reason to.
@@ -34,7 +34,9 @@ def _mistake(author: Author) -> Lesson | None:
     """Return the explanation of a mistake in the sources of a unit; None if there is none that is certain."""
     if author.unit.kind == "entry":
         # An entry without either is no kernel of an author's: the thread pool has functions of another kind.
-        return _exports(author) if author.unit.kernel.case or author.includes("dimorph/entry.h") else None
+        if not author.unit.kernel.case and not author.includes("dimorph/entry.h"):
+            return None
+        return _exports(author) or _endless(author) or _bound(author)
     return (_noexcept(author) or _unread(author) or _unfilled(author)) if author.unit.kind == "case" else None
 
 
@@ -65,6 +67,51 @@ def _exports(author: Author) -> Lesson | None:
             return Lesson(f"DIMORPH_EXPORT({name}): expected the name of a function", cure, place)
         if iskeyword(name):
             return Lesson(f"DIMORPH_EXPORT({name}): {name} is a keyword of Python", "give it another name", place)
+    return None
+
+
+def _endless(author: Author) -> Lesson | None:
+    """Explain an exported function that calls itself in place of the case's function, which often has its name."""
+    for name in author.unit.exports:
+        call = rf"(?<![\w.:>]){name}\s*\("
+        if len(re.findall(call, author.text(author.main))) < 2:
+            continue
+        for function, place in author.functions():
+            code = author.code(place.file)
+            body = code[function.body : function.end]
+            itself = re.search(call, body) if function.name == name else None
+            # One that also calls the case, or that no case has and that does not dispatch, may end.
+            if itself is None or re.search(rf"\bDIMORPH_CALL\s*\(\s*{name}\b", body):
+                continue
+            if name in author.unit.kernel.functions or "DISPATCH_" in body:
+                return Lesson(
+                    f"the exported function {name!r} calls itself and not that of the case, so the call would not end",
+                    f"write DIMORPH_CALL({name})(...) to call the function of the case",
+                    Place(place.file, line_of(code, function.body + itself.start())),
+                )
+    return None
+
+
+def _bound(author: Author) -> Lesson | None:
+    """Explain a DISPATCH_ with another name than the axis binds, which goes unnoticed where the axis has one value."""
+    if "DISPATCH_" not in author.text(author.main):
+        return None
+    code = author.code(author.main)
+    for axis in author.unit.kernel.axes:
+        count = len(axis.binds)
+        for match in re.finditer(rf"\bDISPATCH_{axis.name}\s*(\()", code):
+            given = macro_arguments(code, match.start(1))
+            line = code[code.rfind("\n", 0, match.start()) + 1 : match.start()]
+            if tuple(given[count : 2 * count]) == axis.binds or line.lstrip().startswith("#"):
+                continue
+            binds = ", ".join(axis.binds)
+            got = ", ".join(given[count : 2 * count]) or "nothing"
+            values = ", ".join(given[:count]) if len(given) > 2 * count else "value of this call"
+            return Lesson(
+                f"DISPATCH_{axis.name}: expected {binds}, which axis {axis.name} binds, after the value, got {got}",
+                f"write DISPATCH_{axis.name}({values}, {binds}, ...)",
+                Place(author.main, line_of(code, match.start())),
+            )
     return None
 
 

@@ -71,6 +71,24 @@ def parameter_list(text: str, function: str) -> str | None:
     return ",".join(names)
 
 
+def macro_arguments(text: str, opening: int) -> list[str]:
+    """Return the arguments of a macro as the preprocessor splits them: at commas outside of parentheses.
+
+    Args:
+        text: a text from `blanked`.
+        opening: the position of the parenthesis before the first argument.
+    """
+    depth, start, found = 0, opening + 1, []
+    for match in re.compile(r"[(),]").finditer(text, opening):
+        depth += {"(": 1, ")": -1, ",": 0}[match[0]]
+        if depth == 0 or (depth == 1 and match[0] == ","):
+            found.append(text[start : match.start()].strip())
+            start = match.end()
+        if depth == 0:
+            break
+    return found
+
+
 def blanked(text: str) -> str:
     """Return C++ text of the same length whose comments and literals are blanks, so that positions stay."""
     return _TOKENS.sub(lambda m: m[0] if m[0][0].isdigit() else re.sub(r"[^\n]", " ", m[0]), text)
