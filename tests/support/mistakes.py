@@ -222,6 +222,30 @@ MISTAKES: dict[str, Mistake] = {
         "return",
         "return a value|every path",
     ),
+    "size in a message": _mistake(
+        ENTRY,
+        "  DISPATCH_dtype",
+        '  dimorph::Size n("n");\n  DIMORPH_CHECK(n > 1, "affine: expected 2 rows, got %ld", n);\n  DISPATCH_dtype',
+        "'%ld'.*'dimorph::Size'",
+        r"%lld, with static_cast<long long>",
+        at="DIMORPH_CHECK(n > 1",
+    ),
+    "str in a message": _mistake(
+        ENTRY,
+        "  DISPATCH_dtype",
+        '  if (x.ndim() > 2) DIMORPH_RAISE(value, "affine: %s", dimorph::Str("x"));\n  DISPATCH_dtype',
+        "'%s'.*'dimorph::Str'",
+        r"%\.\*s, with static_cast<int>\(text\.size\)",
+        at="DIMORPH_RAISE",
+    ),
+    "message without its argument": _mistake(
+        CASE,
+        "  Params params{};",
+        '  printf("%d of %d", HEAD_DIM);\n  Params params{};',
+        "'%d'.*matching",
+        "each % .* one argument",
+        at="printf",
+    ),
     "plain mistake": _mistake(ENTRY, "x.expect({", "x.expects({", "expects", "expect", at="x.expects("),
     "circular includes": Mistake(
         (

@@ -67,6 +67,7 @@ def _check(mistake: Mistake, place: str, error: Exception) -> None:
         "export misspelt",
         "call of a result without its type",
         "pointer parameter",
+        "size in a message",
         "std::string parameter whose header is included",
     ],
 )
@@ -195,6 +196,18 @@ def test_a_new_tensor_is_passed_to_a_case(mode: Form, temporary: bool, root: Pat
         )
     x = np.random.default_rng(0).standard_normal((3, 64))
     y = np.from_dlpack(mode.load(declared(root), dtype="float64", head_dim=64).affine(x, 2.0))
+    np.testing.assert_allclose((y**2).mean(axis=1), 4, rtol=1e-4)
+
+
+def test_a_size_is_passed_to_a_case_as_its_number(mode: Form, root: Path) -> None:
+    replace(root / "affine.cc", "(x, y, extra)));", "(x, y, rows, head_dim, extra)));")
+    replace(root / "affine_case.cc", "Tensor y, Extra", "Tensor y, int64_t rows, int64_t width, Extra")
+    replace(
+        root / "affine_case.cc", "  Params params{};", "  if (rows != 3 || width != 64) return;\n  Params params{};"
+    )
+    x = np.random.default_rng(0).standard_normal((3, 64))
+    y = np.zeros_like(x)
+    mode.load(declared(root), dtype="float64", head_dim=64).affine(x, y, 2.0)
     np.testing.assert_allclose((y**2).mean(axis=1), 4, rtol=1e-4)
 
 

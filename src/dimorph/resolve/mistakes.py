@@ -287,6 +287,19 @@ def _no_return(finding: Finding, author: Author) -> Lesson | None:
     return Lesson("a function with a result ends without a return", "return a value on every path")
 
 
+def _format(finding: Finding, author: Author) -> Lesson | None:
+    message = finding.head.message
+    if not re.search(r"\[-Werror[=,](?:-W)?format", message):
+        return None
+    if re.search(r"'(?:const )?(?:dimorph::)?Str'", message):
+        cure = "print a Str by %.*s, with static_cast<int>(text.size), text.data"
+    elif re.search(r"'(?:const )?(?:dimorph::)?Size'|'int64_t'|'(?:unsigned )?long(?: long)?(?: int)?'", message):
+        cure = "print a size by %lld, with static_cast<long long>(...)"
+    else:
+        cure = "give each % of the format one argument of its type"
+    return Lesson(re.sub(r" \[-W.*?\]$", "", message), cure)
+
+
 def _bound_name(finding: Finding, author: Author) -> Lesson | None:
     """Explain a name that is almost one that an axis binds, where the compiler does not propose it."""
     name = _unknown(finding)
@@ -314,5 +327,6 @@ _RULES: tuple[Rule, ...] = (
     _call_result,
     _narrowing,
     _no_return,
+    _format,
     _bound_name,
 )

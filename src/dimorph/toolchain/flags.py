@@ -32,8 +32,9 @@ COMMON = (
     "-frandom-seed=dimorph",
 )
 # Warnings that are errors, because what they are about is always a mistake, and what it does at run time is not what
-# stands in the source: a function that ends without its result, and a number put into a member that cannot hold it.
-ERRORS = ("-Werror=return-type", "-Werror=narrowing")
+# stands in the source: a function that ends without its result, a number put into a member that cannot hold it, and an
+# argument of another type than its format's, which prints garbage or ends the process.
+ERRORS = ("-Werror=return-type", "-Werror=narrowing", "-Werror=format")
 # Unused functions and data are removed, except in a debug build, where a debugger may show them.
 RELEASE = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 # The macro makes views of tensors check their indices.

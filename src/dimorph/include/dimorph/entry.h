@@ -130,12 +130,14 @@ struct GilReleased {
   }
 };
 
-// What a case gets for an argument: a view of a new tensor, which the entry keeps; a copy of anything else.
+// What a case gets for an argument: a view of a new tensor, which the entry keeps; the number that a shared size has; a
+// copy of anything else.
 template <typename T>
 inline T passed(T argument) {
   return argument;
 }
 inline Tensor passed(const NewTensor& tensor) { return tensor; }
+inline int64_t passed(const Size& size) { return size; }
 
 // Raises the error for a call with other types than the case's function has. `call`: see CaseCall.
 [[noreturn]] __attribute__((cold, noinline)) inline void other_signature(const char* call, const char* entry,
