@@ -33,8 +33,8 @@ COMMON = (
 )
 # Warnings that are errors, because what they are about is always a mistake, and what it does at run time is not what
 # stands in the source: a function that ends without its result, a number put into a member that cannot hold it, and an
-# argument of another type than its format's, which prints garbage or ends the process.
-ERRORS = ("-Werror=return-type", "-Werror=narrowing", "-Werror=format")
+# argument of another type than its format's, which prints garbage or ends the process. (An empty format is harmless.)
+ERRORS = ("-Werror=return-type", "-Werror=narrowing", "-Werror=format", "-Wno-error=format-zero-length")
 # Unused functions and data are removed, except in a debug build, where a debugger may show them.
 RELEASE = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 # The macro makes views of tensors check their indices.
