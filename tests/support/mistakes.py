@@ -226,7 +226,7 @@ MISTAKES: dict[str, Mistake] = {
         ENTRY,
         "  DISPATCH_dtype",
         '  dimorph::Size n("n");\n  DIMORPH_CHECK(n > 1, "affine: expected 2 rows, got %ld", n);\n  DISPATCH_dtype',
-        "'%ld'.*'dimorph::Size'",
+        "'(%ld|long)'.*'dimorph::Size'",  # the words of GCC and of clang
         r"%lld, with static_cast<long long>",
         at="DIMORPH_CHECK(n > 1",
     ),
@@ -294,6 +294,27 @@ MISTAKES: dict[str, Mistake] = {
         "noexcept",
         "remove .?noexcept",
         at="DIMORPH_RAISE",
+    ),
+    "check in a function that a noexcept case calls": _mistake(
+        CASE,
+        "  DType sum = 0;",
+        '  DIMORPH_CHECK(row, "no row");\n  DType sum = 0;',
+        "DIMORPH_CHECK raises in 'inverse_rms', below 'affine', which is noexcept",
+        "remove noexcept from 'affine'",
+    ),
+    "raise two calls below a noexcept case": Mistake(
+        (
+            (
+                CASE,
+                "DType inverse_rms(",
+                'DType checked(DType sum) {\n  if (!(sum > 0)) DIMORPH_RAISE(value, "sum");\n'
+                "  return sum;\n}\nDType inverse_rms(",
+            ),
+            (CASE, "__builtin_sqrt(sum ", "__builtin_sqrt(checked(sum) "),
+        ),
+        (CASE, "DIMORPH_RAISE"),
+        "DIMORPH_RAISE raises in 'checked', below 'affine', which is noexcept",
+        "remove noexcept from 'affine'",
     ),
     "case function with overloads": _mistake(
         CASE, "DType inverse_rms", "void affine(int) {}\nDType inverse_rms", "affine", "another name|rename"

@@ -149,6 +149,11 @@ def test_a_mistake_in_a_case_is_told_where_the_call_is(root: Path) -> None:
             "noexcept {\n",
             'noexcept {\n  const auto two = [&] { DIMORPH_CHECK(x.ndim() == 2, "two"); };\n  (void)two;\n',
         ),
+        (
+            "affine_case.cc",
+            "DType inverse_rms(",
+            'void inverse_rms(int n) { DIMORPH_CHECK(n == 2, "two"); }\nDType inverse_rms(',
+        ),
         ("affine.cc", "DIMORPH_EXPORT(affine)", "DIMORPH_EXPORT( affine )  // and no DIMORPH_EXPORT(in)"),
         (
             "affine.cc",
@@ -215,9 +220,10 @@ def test_a_size_is_passed_to_a_case_as_its_number(mode: Form, root: Path) -> Non
     "raising", ['DIMORPH_CHECK(n < 0, "lost text %d", n)', 'DIMORPH_RAISE(type, "lost text %d", n)']
 )
 def test_an_error_that_leaves_a_noexcept_case_is_printed(raising: str, root: Path) -> None:
-    """The text of a source does not show it: the check is in a function that the case calls."""
+    """The text of the case does not show it: the check is in a header."""
     case = root / "affine_case.cc"
-    replace(case, "DType inverse_rms", f"void helper(int n) {{ {raising}; }}\nDType inverse_rms")
+    (root / "helper.h").write_text(f"inline void helper(int n) {{\n  {raising};\n}}\n")
+    replace(case, "namespace DIMORPH_CASE {", '#include "helper.h"\nnamespace DIMORPH_CASE {')
     replace(case, "  Params params{};", "  helper(7);\n  Params params{};")
     script = (
         "import numpy as np, skeleton\n"
@@ -226,7 +232,7 @@ def test_an_error_that_leaves_a_noexcept_case_is_printed(raising: str, root: Pat
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGABRT
-    assert "dimorph: lost text 7\n" in done.stderr and "remove noexcept" in done.stderr
+    assert "dimorph: lost text 7\n  raised at helper.h:2, " in done.stderr and "remove noexcept" in done.stderr
 
 
 # --- Warnings ---

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from keyword import iskeyword
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimorph.errors import BuildError
 from dimorph.plan.unit import Unit
 from dimorph.resolve.author import Author, Lesson, message
 from dimorph.source.cpp_text import line_of, macro_arguments
 from dimorph.toolchain.diagnostics import Place
+
+if TYPE_CHECKING:
+    from dimorph.source.cpp_functions import Function
 
 # Every build asks this module, so expressions are compiled only for a text that gives reason to.
 _EXPORT = r"\bDIMORPH_EXPORT\s*\(([^()]*)\)"
@@ -115,22 +120,33 @@ def _bound(author: Author) -> Lesson | None:
     return None
 
 
+class _Raise(NamedTuple):
+    """An error that a function lets out: the macro that raises it, the function it stands in, and its place."""
+
+    macro: str
+    function: str
+    place: Place
+
+
 def _noexcept(author: Author) -> Lesson | None:
-    """Explain a check in a function that lets no exception out, which would end the process without the message."""
+    """Explain a check in or below a function that lets no exception out, which would end the process."""
     if not any("DIMORPH_CHECK" in text or "DIMORPH_RAISE" in text for text in map(author.text, author.paths)):
         return None
-    for function, place in author.functions():
-        code = author.code(place.file)
-        raising = re.search(_RAISES, code[function.body : function.end])
-        if raising is None or raising[0] == "try" or not re.search(r"\bnoexcept\b(?!\s*\()", function.after):
-            continue
-        if re.search(_INNER, code[function.body : function.body + raising.start()]):
-            continue  # it may be in a body of parallel_for, whose errors reach the caller
-        return Lesson(
-            f"{raising[0]} raises in {function.name!r}, which is noexcept, so the process would end",
-            f"remove noexcept from {function.name!r}, or check in the entry",
-            Place(place.file, line_of(code, function.body + raising.start())),
-        )
+    defined = list(author.functions())
+    names = [function.name for function, _ in defined]
+    raising: dict[str, _Raise] = {}
+    known = -1
+    while known < len(raising):  # each round finds callers of those that are known
+        known = len(raising)
+        for function, place in defined:
+            raised = _raised(function, author.code(place.file), place.file, raising)
+            if raised and re.search(r"\bnoexcept\b(?!\s*\()", function.after):
+                above = f"{function.name!r}, which is noexcept"
+                within = above if raised.function == function.name else f"{raised.function!r}, below {above}"
+                cure = f"remove noexcept from {function.name!r}, or check in the entry"
+                return Lesson(f"{raised.macro} raises in {within}, so the process would end", cure, raised.place)
+            if raised and names.count(function.name) == 1:  # of overloads, the one that is called may raise nothing
+                raising[function.name] = raised
     return None
 
 
@@ -145,6 +161,19 @@ def _unfilled(author: Author) -> Lesson | None:
         "write: if (!extra.fill(params)) return;",
         author.find(r"\bExtra\b"),
     )
+
+
+def _raised(function: Function, code: str, file: str, raising: Mapping[str, _Raise]) -> _Raise | None:
+    """Return the first error that a function lets out; None if there is none that is certain."""
+    calls = "".join(rf"|(?<![\w.:>])({name})\s*\(" for name in raising)
+    match = re.search(_RAISES + calls, code[function.body : function.end])
+    if match is None or match[0] == "try":
+        return None
+    if re.search(_INNER, code[function.body : function.body + match.start()]):
+        return None  # it may be in a body of parallel_for, whose errors reach the caller
+    if match.lastindex:
+        return raising[match[match.lastindex]]
+    return _Raise(match[0], function.name, Place(file, line_of(code, function.body + match.start())))
 
 
 def _unread(author: Author) -> Lesson | None:

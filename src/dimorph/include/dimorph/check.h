@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <exception>
 #include <new>
@@ -30,13 +31,23 @@ __attribute__((cold, noinline, format(printf, 3, 4))) inline bool fail(ErrorSink
 }
 
 #if !defined(DIMORPH_ENTRY)  // no exported function is noexcept, so entries need not compile it
+// Where this thread raised its last error by DIMORPH_RAISE.
+inline const char*& raised_at() {
+  static thread_local const char* place = "";
+  return place;
+}
+
 // Ends the process for an error that leaves a noexcept function, with the message that would be lost.
 [[noreturn]] inline void end_with_message() {
   try {
     throw;
   } catch (const Error& error) {
-    fprintf(stderr, "dimorph: %s\n  raised in a function marked noexcept, which ends the process: remove noexcept\n",
-            error.text);
+    const char* place = strrchr(raised_at(), '/');
+    fprintf(
+        stderr,
+        "dimorph: %s\n  raised at %s, below a function marked noexcept, which ends the process: remove noexcept from "
+        "the function of the case\n",
+        error.text, place ? place + 1 : raised_at());
   } catch (...) {
   }
   abort();
@@ -84,7 +95,16 @@ inline void guard(const char* function, ErrorSink* sink, Body&& body) {
 }  // namespace detail
 }  // namespace dimorph
 
+#define DIMORPH_TEXT(...) DIMORPH_TEXT_(__VA_ARGS__)
+#define DIMORPH_TEXT_(...) #__VA_ARGS__
+
+#if defined(DIMORPH_ENTRY)
 #define DIMORPH_RAISE(kind, ...) ::dimorph::detail::raise(::dimorph::ErrorKind::kind, __VA_ARGS__)
+#else
+#define DIMORPH_RAISE(kind, ...)                                         \
+  (::dimorph::detail::raised_at() = __FILE__ ":" DIMORPH_TEXT(__LINE__), \
+   ::dimorph::detail::raise(::dimorph::ErrorKind::kind, __VA_ARGS__))
+#endif
 
 // DIMORPH_CHECK(condition, "printf format", ...) raises ValueError unless the condition holds. The message should name
 // function, argument, what was expected and what was given.

@@ -497,9 +497,6 @@ DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void
   ::dimorph::detail::call_on<result, DIMORPH_SLOTS>(handle, #name "\0" __FILE__ ":" DIMORPH_TEXT(__LINE__), \
                                                     DIMORPH_PLACE_##name, dimorph_axes)
 
-#define DIMORPH_TEXT(...) DIMORPH_TEXT_(__VA_ARGS__)
-#define DIMORPH_TEXT_(...) #__VA_ARGS__
-
 // Makes a function of the entry callable from Python. The build defines DIMORPH_ARGUMENTS_name: the names of the
 // parameters, as the entry spells them, for messages.
 #define DIMORPH_EXPORT(name)                                                                                     \
