@@ -211,10 +211,19 @@ def documentation() -> dict[str, str]:
     }
 
 
-def unknown() -> list[str]:
-    """List the environment variables that start with `DIMORPH_` and name no setting, e.g. misspelt ones."""
-    names = {variable(field.name) for field in fields(Settings)}
-    return sorted(name for name in os.environ if name.startswith("DIMORPH_") and name not in names)
+def unknown() -> dict[str, str]:
+    """Return the environment variables that start with `DIMORPH_` and name no setting -> a sentence that says so."""
+    given = sorted(name for name in os.environ if name.startswith("DIMORPH_"))
+    names = [variable(field.name) for field in fields(Settings)] if given else []
+    return {name: f"{name}: there is no such setting{_nearest(name, names)}" for name in given if name not in names}
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    from difflib import get_close_matches  # here, because only a mistake needs it
+
+    ours = [known.removeprefix("DIMORPH_") for known in names if known.startswith("DIMORPH_")]
+    near = get_close_matches(name.removeprefix("DIMORPH_"), ours, 1)
+    return f"; the nearest is DIMORPH_{near[0]}" if near else ""
 
 
 def _with_unit(text: str, units: Mapping[str, int], most: int, expected: str) -> float:

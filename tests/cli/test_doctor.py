@@ -90,7 +90,10 @@ def test_doctor_of_a_full_disk(run: Run, filled: Store, monkeypatch: pytest.Monk
 def test_doctor_of_a_setting_that_there_is_not(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMORPH_POLICI", "aot")
     problem, mend = _wrong(run, "settings")
-    assert "DIMORPH_POLICI: there is no such setting" in problem and mend == "unset DIMORPH_POLICI"
+    assert (
+        "DIMORPH_POLICI: there is no such setting; the nearest is DIMORPH_POLICY" in problem
+        and mend == "unset DIMORPH_POLICI"
+    )
 
 
 def test_doctor_of_flags_that_no_shell_splits(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

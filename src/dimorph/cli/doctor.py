@@ -104,8 +104,8 @@ def _settings(config: Settings) -> Iterator[Finding]:
         words = [one[0] if isinstance(one, tuple) else str(one) for one in value] if isinstance(value, tuple) else []
         shown = os.pathsep.join(words) if isinstance(value, tuple) else value
         yield Finding(f"setting {field.name}", "ok", f"{'-' if shown in (None, '') else shown} ({source})")
-    for variable in configuration.unknown():
-        yield Finding("settings", "wrong", f"{variable}: there is no such setting", f"unset {variable}")
+    for variable, problem in configuration.unknown().items():
+        yield Finding("settings", "wrong", problem, f"unset {variable}")
 
 
 def _compilers(config: Settings) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from dimorph.plan.unit import Unit, system_include_dirs
 from dimorph.resolve import warned
 from dimorph.resolve.before import check
 from dimorph.resolve.digests import Digests, kept_in
+from dimorph.resolve.environment import warn_of_unknown
 from dimorph.resolve.notice import Notice
 from dimorph.resolve.read_list import Recorder, prepare, stamps_of, stamps_of_named
 from dimorph.resolve.reads import NAME as READS
@@ -77,6 +78,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
         BuildError: a job failed. Jobs that have begun end first; the others are cancelled.
     """
     show_log(settings.log)
+    warn_of_unknown()
     # Device code takes longest, so it begins first, which matters where there are few CPUs.
     ordered = sorted(jobs, key=lambda job: job.unit.kind != "device")
     hints = dict.fromkeys(job.compiler.hint(memo_dir(store)) for job in ordered)

@@ -10,6 +10,7 @@ from dimorph._lazy import logger, show_log
 from dimorph.errors import BuildError, ToolchainError
 from dimorph.plan.unit import Unit
 from dimorph.resolve.digests import recent
+from dimorph.resolve.environment import warn_of_unknown
 from dimorph.resolve.levels import compiler, levels
 from dimorph.resolve.missing import missing_unit
 from dimorph.resolve.search import Resolution, held_for_other_archs, search
@@ -41,6 +42,7 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
         BuildError: an artifact could not be compiled.
     """
     show_log(settings.log)
+    warn_of_unknown()
     if policy == "aot":
         refusal = "the policy is aot, which never compiles"
     recent.forget()

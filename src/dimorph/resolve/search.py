@@ -13,6 +13,7 @@ from dimorph._lazy import logger
 from dimorph.errors import StoreRefused, ToolchainError, no_descriptors
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import Unit
+from dimorph.resolve.environment import warn_of_compiler
 from dimorph.resolve.levels import compiler, levels
 from dimorph.resolve.reads import changed
 from dimorph.settings import Settings
@@ -98,6 +99,8 @@ def _available_compiler(unit: Unit, settings: Settings) -> Compiler | None:
     try:
         return compiler(unit, settings)
     except ToolchainError as error:
+        if settings.nvcc if unit.kind == "device" else settings.cxx:
+            warn_of_compiler(str(error))
         _log.info("artifacts made by any compiler serve, because no compiler was found here: %s", error)
         return None
 
