@@ -132,3 +132,14 @@ class Gone(LoadError):
 
 # The errors that tell an author of a mistake, whose message is complete without the frames inside of Dimorph.
 AUTHORS = (DeclarationError, BuildError)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun in the right form, e.g. `1 artifact`, `0 artifacts`, `2 entries`.
+
+    Args:
+        number: the number of things.
+        noun: the form for one.
+        plural: the form for any other number; default: the noun with an s.
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"

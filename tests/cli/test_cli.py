@@ -189,7 +189,7 @@ def test_build_shows_progress_and_a_summary_and_builds_nothing_twice(run: Run, r
 def test_verify_proves_what_is_covered_and_finds_what_is_not(run: Run, root: Path) -> None:
     out = root / "ahead"
     run("build", "SPEC:affine", *VALUES, "--out", str(out))
-    assert "1 specializations" in run("verify", "SPEC:affine", "--out", str(out)).output
+    assert "1 specialization for" in run("verify", "SPEC:affine", "--out", str(out)).output
     case = root / "affine_case.cc"
     case.write_text(case.read_text() + "// edited\n")
     assert "problem: " in run("verify", "SPEC:affine", "--out", str(out), code=1).output
@@ -273,7 +273,7 @@ def test_cache_verify_finds_what_is_corrupt(run: Run, filled: Store) -> None:
 def test_cache_prune_by_size(run: Run, filled: Store) -> None:
     size = filled.size()
     shown = run("cache", "prune", "--max-size", f"{size - 1}").stdout
-    assert "removed 1 artifacts" in shown and len(list(filled.entries())) == 2
+    assert "removed 1 artifact (" in shown and len(list(filled.entries())) == 2
     assert "removed 0 artifacts" in run("cache", "prune", "--max-size", "1GB").stdout
     assert "removed 2 artifacts" in run("cache", "prune", "--max-size", "0").stdout
     assert list(filled.entries()) == []
@@ -282,7 +282,7 @@ def test_cache_prune_by_size(run: Run, filled: Store) -> None:
 def test_cache_prune_by_age(run: Run, filled: Store) -> None:
     old = next(path.parent for path in sorted(filled.root.rglob("meta.json")))
     os.utime(old, (0, 0))
-    assert "removed 1 artifacts" in run("cache", "prune", "--max-age", "30d").stdout
+    assert "removed 1 artifact (" in run("cache", "prune", "--max-age", "30d").stdout
     assert not old.exists() and len(list(filled.entries())) == 2
 
 

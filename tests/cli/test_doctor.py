@@ -51,7 +51,7 @@ def test_doctor_imports_nothing_heavy(root: Path) -> None:
 def _wrong(run: Run, topic: str) -> tuple[str, str]:
     """Return the problem that `doctor` reports for a topic, and the command that mends it."""
     shown = run("doctor", code=1).stdout
-    assert shown.splitlines()[-1] == "1 problems"
+    assert shown.splitlines()[-1] == "1 problem"
     found = re.search(rf"^wrong  {topic} +(.*(?:\n(?! +->).*)*?)\n +-> (.*)$", shown, re.M)
     assert found, shown
     return found[1], found[2]

@@ -65,8 +65,12 @@ def test_additional_arrays_may_be_read_only(mode: Form) -> None:
 @pytest.mark.parametrize(
     ("extra", "error", "said"),
     [
-        ((10.0, 4, True), TypeError, r"functor: expected 4 to 5 arguments \(offset, times, .*maybe_bias\), got 3"),
-        ((10.0, 4, True, TABLE, BIAS, 1), TypeError, r"functor: expected 4 to 5 arguments .*, got 6"),
+        (
+            (10.0, 4, True),
+            TypeError,
+            r"functor: expected 4 to 5 arguments of the variant \(offset, times, .*maybe_bias\), got 3",
+        ),
+        ((10.0, 4, True, TABLE, BIAS, 1), TypeError, r"functor: expected 4 to 5 arguments of the variant .*, got 6"),
         (("10", 4, True, TABLE), TypeError, r"functor: argument 'offset': expected a number, got a str"),
         ((10.0, 4.5, True, TABLE), TypeError, r"functor: argument 'times': expected an int.*, got a float"),
         (
@@ -106,7 +110,7 @@ def test_a_variant_without_parameters_takes_none(mode: Form) -> None:
     values = np.array([1.0, 2.0])
     function("Plain", values)
     assert values.tolist() == [1, 2]
-    with pytest.raises(TypeError, match=r"functor: expected 0 arguments.*, got 1"):
+    with pytest.raises(TypeError, match=r"functor: expected 0 arguments of the variant \(\), got 1"):
         function("Plain", values, 1.0)
 
 

@@ -47,7 +47,7 @@ def test_the_oldest_go_until_the_rest_fits(due: Store, sources: Path, caplog: py
     with caplog.at_level(logging.INFO, "dimorph"):
         sweep_daily(due, _bounds(due, store_size=250_000))
     assert _keys(due) == [key_of(2), key_of(3)]
-    assert "1 artifacts (0.1 MB)" in caplog.text
+    assert "1 artifact (0.1 MB)" in caplog.text
 
 
 def test_artifacts_that_nobody_used_for_long_go(due: Store, sources: Path) -> None:

@@ -22,7 +22,7 @@ from dimorph._lazy import logger
 from dimorph.aot.needs import needs
 from dimorph.aot.verifier import brackets, outdated
 from dimorph.declare.instantiations import InstantiationSet
-from dimorph.errors import LoadError, no_descriptors
+from dimorph.errors import LoadError, counted, no_descriptors
 from dimorph.plan.key import digest
 from dimorph.resolve.build import Job, Progress
 from dimorph.resolve.build import build as build_jobs
@@ -71,7 +71,7 @@ class Report:
         removed = f", {self.removed} removed" if self.removed else ""
         return (
             f"{self.kernel}: {self.built} compiled, {self.reused} reused{removed} for {', '.join(self.targets)} "
-            f"in {self.seconds:.2f} s: {len(self.artifacts)} artifacts, {size / 1000:.0f} kB, in {self.out}"
+            f"in {self.seconds:.2f} s: {counted(len(self.artifacts), 'artifact')}, {size / 1000:.0f} kB, in {self.out}"
         )
 
 

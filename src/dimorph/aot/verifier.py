@@ -9,7 +9,7 @@ from pathlib import Path
 from dimorph.aot.needs import needs
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import instantiate
-from dimorph.errors import DimorphError
+from dimorph.errors import DimorphError, counted
 from dimorph.plan.key import FFI_ABI
 from dimorph.runtime.library import unloadable
 from dimorph.settings import current
@@ -97,7 +97,7 @@ def outdated(kernel: Declaration, built: Built) -> str | None:
         return str(error)
     other = [row for row in built.artifacts if row.key not in keys]
     if other or len(built.artifacts) != len(keys):
-        return f"{len(other)} of its {len(built.artifacts)} artifacts do not match the present sources"
+        return f"{len(other)} of its {counted(len(built.artifacts), 'artifact')} do not match the present sources"
     return None
 
 
@@ -137,8 +137,8 @@ def _line(name: str, kernel: Declaration, built: Built) -> str:
     variants = ", ".join(_undeclared(kernel, built))
     unsure = f" (not compared with the sources: variant {variants} is not declared)" if variants else ""
     return (
-        f"{name}{brackets(built.given)}: {len(built.specializations)} specializations for "
-        f"{', '.join(built.targets)}: {len(built.artifacts)} artifacts, {size / 1000:.0f} kB, "
+        f"{name}{brackets(built.given)}: {counted(len(built.specializations), 'specialization')} for "
+        f"{', '.join(built.targets)}: {counted(len(built.artifacts), 'artifact')}, {size / 1000:.0f} kB, "
         f"glibc {floor or 'any'}{unsure}"
     )
 

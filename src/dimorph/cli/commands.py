@@ -20,7 +20,7 @@ from dimorph.aot.discover import load_kernels
 from dimorph.cli import doctor, explain, ide, show
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
-from dimorph.errors import DimorphError
+from dimorph.errors import DimorphError, counted
 from dimorph.settings import Settings
 from dimorph.source.config_header import config_header
 from dimorph.store.layers import user_store
@@ -147,7 +147,7 @@ def prove(spec: str, out: Path) -> None:
     coverage = aot.verify(_kernels(spec), out)
     show.console().print(str(coverage), markup=False, highlight=False)
     if not coverage.ok:
-        raise _Failure(f"{out}: {len(coverage.problems)} problems")
+        raise _Failure(f"{out}: {counted(len(coverage.problems), 'problem')}")
 
 
 @dimorph.command()
@@ -297,7 +297,7 @@ def verify() -> None:
     broken = store.verify()
     count = sum(1 for _ in store.entries())
     show.lines([f"{_blame(item)}: {item.error}" for item in broken])
-    click.echo(f"{store.root}: {count} artifacts, {len(broken)} broken")
+    click.echo(f"{store.root}: {counted(count, 'artifact')}, {len(broken)} broken")
     if broken:
         click.get_current_context().exit(1)
 
@@ -333,10 +333,10 @@ def prune(max_size: float | None, max_age: float | None) -> None:
         None if max_size is None else int(max_size), None if max_age is None else timedelta(seconds=max_age)
     )
     swept = store.sweep()
-    freed = show.size(sum(usage.size for usage in removed))
-    left = f", {corrupt} that could not be used" if corrupt else ""
-    left += f", {swept} directories of killed builds" if swept else ""
-    click.echo(f"{store.root}: removed {len(removed)} artifacts ({freed}){left}; {show.size(store.size())} left")
+    gone = f"{counted(len(removed), 'artifact')} ({show.size(sum(usage.size for usage in removed))})"
+    gone += f", {corrupt} that could not be used" if corrupt else ""
+    gone += f", {counted(swept, 'directory', 'directories')} of killed builds" if swept else ""
+    click.echo(f"{store.root}: removed {gone}; {show.size(store.size())} left")
 
 
 @dimorph.command("doctor")
@@ -349,7 +349,7 @@ def doctor_command() -> None:
     for finding in doctor.examine():
         show.finding(finding)
         wrong += finding.state == "wrong"
-    click.echo(f"{wrong} problems" if wrong else "no problems")
+    click.echo(counted(wrong, "problem") if wrong else "no problems")
     if wrong:
         click.get_current_context().exit(1)
 
@@ -379,11 +379,11 @@ def ide_command(spec: str, values: tuple[str, ...], directory: Path | None) -> N
         place = directory or ide.project_directory(instantiations.kernel)
         written = ide.write(instantiations, place, config)
         show.lines([str(file) for file in written.files])
-        kept = f", {written.kept} other entries kept" if written.kept else ""
+        kept = f", {counted(written.kept, 'other entry', 'other entries')} kept" if written.kept else ""
         click.echo(f"{instantiations.kernel.name}: {written.database}{kept}")
         outside = [file for file in written.files if not file.is_relative_to(place.resolve())]
         if outside:
-            click.echo(f"{len(outside)} of these files are outside {place}; for them start clangd with", err=True)
+            click.echo(f"{counted(len(outside), 'file')} outside of {place}; start clangd there with", err=True)
             click.echo(f"  --compile-commands-dir={place.resolve()}", err=True)
 
 

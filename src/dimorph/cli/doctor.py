@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dimorph import __version__
 from dimorph import settings as configuration
-from dimorph.errors import BuildError, DeclarationError, DimorphError, StoreRefused, ToolchainError
+from dimorph.errors import BuildError, DeclarationError, DimorphError, StoreRefused, ToolchainError, counted
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import INCLUDE, system_include_dirs
 from dimorph.settings import Settings
@@ -199,7 +199,11 @@ def _store(config: Settings) -> Iterator[Finding]:
         yield Finding("store", "wrong", f"{store.root} cannot be read: {error}", elsewhere)
         return
     broken = [item for item in found if isinstance(item, Broken)]
-    text = f"{store.root}: {len(found)} artifacts; safe" if there == store.root else f"{store.root}: not created yet"
+    text = (
+        f"{store.root}: {counted(len(found), 'artifact')}; safe"
+        if there == store.root
+        else f"{store.root}: not created yet"
+    )
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         yield Finding("store", "wrong", f"{text}; {there} cannot be written: every process compiles again", elsewhere)
     elif shutil.disk_usage(there).free < _LITTLE_SPACE:
@@ -222,7 +226,7 @@ def _shared(root: Path) -> Finding:
         return Finding("shared store", "wrong", f"{root} cannot be read: {error}", f"ls -ld {shlex.quote(str(root))}")
     if not os.path.lexists(root):
         return Finding("shared store", "wrong", f"{root} is not there", "unset DIMORPH_SHARED_STORES")
-    return Finding("shared store", "ok", f"{root}: {count} artifacts")
+    return Finding("shared store", "ok", f"{root}: {counted(count, 'artifact')}")
 
 
 def _cuda(config: Settings) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from dimorph.aot import Report
 from dimorph.cli.doctor import Finding
 from dimorph.cli.explain import Verdict
+from dimorph.errors import counted
 from dimorph.resolve.build import Progress as Callback
 from dimorph.store.artifact import Artifact
 from dimorph.store.store import Broken, Usage
@@ -128,7 +129,7 @@ def entries(found: Sequence[Artifact | Broken], usages: Sequence[Usage]) -> None
         if isinstance(item, Broken):
             out.print(f"broken: {item.error}", markup=False, soft_wrap=True)
     total = size(sum(usage.size for usage in usages))
-    out.print(f"{len(whole)} artifacts, {total}", markup=False)
+    out.print(f"{counted(len(whole), 'artifact')}, {total}", markup=False)
 
 
 def finding(found: Finding) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dimorph.declare.dtypes import SCALARS, TENSORS
 from dimorph.declare.names import IDENTIFIER, cpp_name_problem, declaring_place, placed, python_name_problem
-from dimorph.errors import DeclarationError
+from dimorph.errors import DeclarationError, counted
 
 # A size of a tensor: a number, or a name. Operations with sizes of their own give the marks their meaning.
 _SIZE = re.compile(r"\d+|\*?[A-Za-z_]\w*(?:\|1)?")
@@ -166,7 +166,7 @@ class Variant:
         names = [param.name for param in self.params]
         expected = f"{self.name}: expected parameters ({parameter_names(self.params)})"
         if len(args) > len(names):
-            raise TypeError(f"{expected}, got {len(args)} values")
+            raise TypeError(f"{expected}, got {counted(len(args), 'value')}")
         values = dict(zip(names, args, strict=False))
         for name, value in named.items():
             if name in values or name not in names:

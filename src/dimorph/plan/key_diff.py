@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
+from dimorph.errors import counted
 from dimorph.plan.key_record import KeyRecord
 
 # The most names or changed lines that are shown of one part.
@@ -34,7 +35,7 @@ def _changed_lines(before: str, now: str) -> Iterator[str]:
     changed = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
     yield from (f"  {line}" for line in changed[:_MOST])
     if len(changed) > _MOST:
-        yield f"  ... and {len(changed) - _MOST} more lines"
+        yield f"  ... and {counted(len(changed) - _MOST, 'more line')}"
 
 
 def _changed_words(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dimorph._lazy import logger
-from dimorph.errors import BuildError
+from dimorph.errors import BuildError, counted
 from dimorph.plan.unit import Unit
 from dimorph.resolve.author import Author, message
 from dimorph.resolve.mistakes import explain
@@ -58,4 +58,4 @@ def _explained(errors: list[Finding], author: Author) -> list[str]:
 
 def _rest(output: str) -> str:
     count = len(output.splitlines())
-    return f"; DIMORPH_LOG=debug shows the {count} lines that it printed" if count else ""
+    return f"; DIMORPH_LOG=debug shows the {counted(count, 'line')} that it printed" if count else ""

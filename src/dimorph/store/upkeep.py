@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dimorph import _lazy
 from dimorph._lazy import logger
+from dimorph.errors import counted
 from dimorph.settings import Settings
 from dimorph.store.mark import SWEPT
 from dimorph.store.store import Store
@@ -32,11 +33,10 @@ def sweep_daily(store: Store, settings: Settings) -> None:
         return
     freed = sum(usage.size for usage in removed) / 1e6
     _log.info(
-        "%s: swept, as once a day: %d artifacts (%.1f MB), %d that could not be used and %d directories of killed "
-        "builds removed",
+        "%s: swept, as once a day: %s (%.1f MB), %d that could not be used and %s of killed builds removed",
         store.root,
-        len(removed),
+        counted(len(removed), "artifact"),
         freed,
         corrupt,
-        swept,
+        counted(swept, "directory", "directories"),
     )

@@ -34,9 +34,9 @@ inline Tokens tokens_of(const ConstTensor& q, const ConstTensor& k) {
 }
 
 inline void check_layout(const ConstTensor& tensor, const char* name, int ndim, Device device) {
-  DIMORPH_CHECK(tensor.ndim() == ndim, "attention: argument '%s': expected %s, got %d dimensions", name,
+  DIMORPH_CHECK(tensor.ndim() == ndim, "attention: argument '%s': expected %s, got %d dimension%s", name,
                 ndim == 4 ? "[batch, seq, heads, head_dim]" : "[tokens, heads, head_dim], as cu_seqlens are given",
-                tensor.ndim());
+                tensor.ndim(), tensor.ndim() == 1 ? "" : "s");
   check_device(tensor, name, device);
   // An empty array may have any strides: libraries differ.
   DIMORPH_CHECK(tensor.stride(-1) == 1 || tensor.size(-1) == 1 || tensor.numel() == 0,
@@ -216,8 +216,8 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
     check_dtype(*lse, "lse", dimorph::data_type<float>());
     check_device(*lse, "lse", device);
     DIMORPH_CHECK(lse->ndim() == ndim - 1,
-                  "attention: argument 'lse': expected the shape of 'q' without head_dim, got %d dimensions",
-                  lse->ndim());
+                  "attention: argument 'lse': expected the shape of 'q' without head_dim, got %d dimension%s",
+                  lse->ndim(), lse->ndim() == 1 ? "" : "s");
     for (int dim = 0; dim <= head; ++dim) check_size(*lse, "lse", dim, q.size(dim), "as in 'q'");
     check_no_overlap(*lse, "lse");
     for (const Named& other : arrays) check_apart({"lse", *lse}, other);

@@ -350,15 +350,19 @@ constexpr int32_t required_count(int32_t count = sizeof...(Params)) {
   return count;
 }
 
+// Reports a wrong number of arguments. `names` may go on after the first `most` of them, with that of the Extra.
+// `whose` follows the number, `rest` the names.
 inline bool wrong_count(const char* function, const char* names, int32_t least, int32_t most, int32_t got,
-                        ErrorSink* sink) {
+                        ErrorSink* sink, const char* whose = "", const char* rest = "") {
   char expected[32];
   if (least == most)
     snprintf(expected, sizeof expected, "%d", least);
   else
     snprintf(expected, sizeof expected, "%d to %d", least, most);
-  return fail(sink, ErrorKind::type, "%s: expected %s argument%s (%s), got %d", function, expected,
-              most == 1 ? "" : "s", names, got);
+  int32_t length = 0;
+  for (int32_t left = most; names[length] && (names[length] != ',' || --left > 0);) ++length;
+  return fail(sink, ErrorKind::type, "%s: expected %s argument%s%s (%.*s)%s, got %d", function, expected,
+              most == 1 ? "" : "s", whose, most ? length : 0, names, rest, got);
 }
 
 // Indices 0..N-1 as a pack, without <utility>.
@@ -571,7 +575,8 @@ struct Extra {
   template <typename First, typename... Params, int... I>
   bool apply(void (*set)(First&, Params...), First& first, detail::Indices<I...> indices) const {
     constexpr int32_t most = sizeof...(Params), least = detail::required_count<detail::value_t<Params>...>();
-    if (count < least || count > most) return detail::wrong_count(function, names, least, most, count, sink);
+    if (count < least || count > most)
+      return detail::wrong_count(function, names, least, most, count, sink, " of the variant");
     detail::Slots<decltype(indices), detail::value_t<Params>...> slots;
     if (!slots.fill(args, count, function, names, call, sink)) return false;
     if (!(detail::lies_on(static_cast<detail::Slot<I, detail::value_t<Params>>&>(slots).value, device,

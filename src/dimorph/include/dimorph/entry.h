@@ -372,7 +372,7 @@ struct Exported<function> {
     constexpr int32_t least = required_count<value_t<Params>...>(fixed);
     ErrorSink sink;
     if (count < least || (!extras && count > fixed)) {
-      wrong_count(name, names, least, fixed, count, &sink);
+      wrong_count(name, names, least, fixed, count, &sink, "", extras ? ", then those of the variant" : "");
       set_error(name, sink.kind, sink.text);
       return -1;
     }
