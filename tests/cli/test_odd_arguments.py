@@ -48,10 +48,13 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 def lines() -> Iterator[tuple[str, list[str]]]:
     """Yield, for each parameter of each command, its name and a command line with `ODD` in its place."""
     for path, command in commands(dimorph):
-        keys = [param.opts[0] for param in command.params]
+        # Options that take no value have none that could be odd.
+        params = [param for param in command.params if not getattr(param, "is_flag", False)]
+        params = [param for param in params if not getattr(param, "count", False)]
+        keys = [param.opts[0] for param in params]
         for odd in keys:
             words = list(path)
-            for param, key in zip(command.params, keys, strict=True):
+            for param, key in zip(params, keys, strict=True):
                 given = "ODD" if key == odd else GOOD.get(key, "")
                 if isinstance(param, click.Option) and (key == odd or param.required):
                     words += [key, given]

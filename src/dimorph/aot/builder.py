@@ -184,7 +184,10 @@ def _provide(
 
 def _current(store: Store, key: str, toolchain_id: str, job: Job, memo: Path | None) -> Artifact | None:
     # The directory is packaged, so it holds nothing that differs between machines.
-    return find_current(store, key, toolchain_id, job.unit, job.compiler, memo, keep=False)
+    artifact = find_current(store, key, toolchain_id, job.unit, job.compiler, memo, keep=False)
+    if artifact:
+        _log.info("%s: from %s, %s", job.unit.label, store.root, artifact.meta.target)
+    return artifact
 
 
 def _check_loadable(artifacts: Iterable[Artifact], jobs: Mapping[str, Job]) -> None:

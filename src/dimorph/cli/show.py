@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,6 +17,7 @@ from rich.table import Table
 from dimorph.aot import Report
 from dimorph.cli.doctor import Finding
 from dimorph.cli.explain import Verdict
+from dimorph.cli.ide import Written
 from dimorph.errors import counted
 from dimorph.resolve.build import Progress as Callback
 from dimorph.store.artifact import Artifact
@@ -27,10 +30,10 @@ _WIDE = 200
 _MARKS = {"ok": "[green]ok[/green]    ", "absent": "[dim]absent[/dim]", "wrong": "[red]wrong[/red] "}
 
 
-def console(*, error: bool = False) -> Console:
+def console(*, error: bool = False, quiet: bool = False) -> Console:
     """Return a console for standard output or standard error, made anew because tests replace these streams."""
     stream = sys.stderr if error else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDE)
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDE, quiet=quiet)
 
 
 def lines(texts: Sequence[str]) -> None:
@@ -130,6 +133,39 @@ def entries(found: Sequence[Artifact | Broken], usages: Sequence[Usage]) -> None
             out.print(f"broken: {item.error}", markup=False, soft_wrap=True)
     total = size(sum(usage.size for usage in usages))
     out.print(f"{counted(len(whole), 'artifact')}, {total}", markup=False)
+
+
+def kernels(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the description of each kernel, which `as_json.kernel` makes."""
+    for kernel in found:
+        lines([f"{kernel['name']}  {kernel['declared_at']}"])
+        rows = [("entry", kernel["entry"])]
+        rows += [(key, ", ".join(kernel[key])) for key in ("case", "device", "archs") if kernel[key]]
+        for axis in kernel["axes"]:
+            more = ", and others that it accepts" if axis["accepts_more"] else " by choice" if axis["chosen"] else ""
+            values = f"{{{', '.join(axis['values'])}}}" if axis["values"] else "a value"
+            rows.append((f"axis {axis['name']}", f"{values}{more}, as {', '.join(axis['binds'])}"))
+        for variant in kernel["variants"]:
+            params = ", ".join(param["name"] for param in variant["params"])
+            rows.append((f"variant {variant['name']}", f"({params}) in {variant['header']}"))
+        rows.append(("in all", counted(kernel["specializations"], "specialization")))
+        width = max(len(heading) for heading, _ in rows)
+        lines([f"  {heading:<{width}}  {text}" for heading, text in rows])
+
+
+def written(kernel: str, made: Written, place: Path) -> None:
+    """Print what an editor can now open; on standard error, what clangd will not find by itself."""
+    lines([str(file) for file in made.files])
+    kept = f", {counted(made.kept, 'other entry', 'other entries')} kept" if made.kept else ""
+    lines([f"{kernel}: {made.database}{kept}"])
+    outside = [file for file in made.files if not file.is_relative_to(place.resolve())]
+    if outside:
+        out = console(error=True)
+        for text in (
+            f"{counted(len(outside), 'file')} outside of {place}; start clangd there with",
+            f"  --compile-commands-dir={place.resolve()}",
+        ):
+            out.print(text, markup=False, soft_wrap=True)
 
 
 def finding(found: Finding) -> None:

@@ -1,0 +1,148 @@
+"""The results of commands as JSON: the keys that docs/reference/cli.md documents, and scripts rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dimorph.aot import Coverage, Report
+from dimorph.cli.doctor import Finding
+from dimorph.cli.explain import Verdict
+from dimorph.cli.ide import Written
+from dimorph.declare.axis import Axis
+from dimorph.declare.instantiations import InstantiationSet
+from dimorph.declare.variant import Variant
+from dimorph.store.artifact import Artifact
+from dimorph.store.store import Broken, Usage, is_content_error
+
+Object = dict[str, Any]
+
+
+def artifact(found: Artifact) -> Object:
+    meta = found.meta
+    return {
+        "path": str(found.path),
+        "kernel": meta.kernel,
+        "kind": meta.kind,
+        "values": dict(meta.specialization),
+        "target": meta.target,
+        "compiler": meta.toolchain,
+        "key": meta.key,
+        "created": meta.created,
+        "bytes": sum(record.size for record in meta.files.values()),
+    }
+
+
+def build(done: Report) -> Object:
+    return {
+        "kernel": done.kernel,
+        "out": str(done.out),
+        "targets": list(done.targets),
+        "compiled": done.built,
+        "reused": done.reused,
+        "removed": done.removed,
+        "seconds": done.seconds,
+        "artifacts": [artifact(one) for one in done.artifacts],
+    }
+
+
+def coverage(found: Coverage) -> Object:
+    return {
+        "ok": found.ok,
+        "out": str(found.out),
+        "covered": list(found.covered),
+        "problems": list(found.problems),
+    }
+
+
+def explanation(verdicts: Sequence[Verdict], policy: str) -> Object:
+    return {
+        "ok": not any(verdict.fails for verdict in verdicts),
+        "policy": policy,
+        "units": [
+            {
+                "kernel": verdict.unit.kernel.name,
+                "kind": verdict.unit.kind,
+                "values": dict(verdict.unit.values),
+                "key": verdict.key,
+                "fails": verdict.fails,
+                "serves": verdict.serves,
+                "artifact": artifact(verdict.artifact) if verdict.artifact else None,
+                "passed": list(verdict.passed),
+                "near": list(verdict.near),
+            }
+            for verdict in verdicts
+        ],
+    }
+
+
+def kernel(declared: InstantiationSet) -> Object:
+    """Describe a kernel with its declared values."""
+    one = declared.kernel
+    archs = dict.fromkeys(arch for specialization in declared for arch in specialization.archs())
+    variants = [value for axis in one.axes for value in axis.values if isinstance(value, Variant)]
+    return {
+        "name": one.name,
+        "declared_at": one.declared_at,
+        "root": str(one.root),
+        "entry": one.entry,
+        "case": list(one.case),
+        "device": list(one.device),
+        "archs": list(archs),
+        "axes": [_axis(axis, values) for axis, values in declared.pairs()],
+        "variants": [_variant(variant) for variant in variants],
+        "specializations": sum(1 for _ in declared),
+    }
+
+
+def _axis(axis: Axis, values: Iterable[object]) -> Object:
+    return {
+        "name": axis.name,
+        "kind": axis.kind,
+        "binds": list(axis.binds),
+        "values": [axis.text(value) for value in values or axis.values],
+        "accepts_more": axis.is_open,
+        "chosen": axis.choose is not None,
+    }
+
+
+def _variant(variant: Variant) -> Object:
+    return {
+        "name": variant.name,
+        "header": str(variant.root / variant.header),
+        "params": [
+            {"name": param.name, "dtype": param.dtype, "tensor": param.is_tensor, "optional": param.optional}
+            for param in variant.params
+        ],
+    }
+
+
+def finding(found: Finding) -> Object:
+    return {"topic": found.topic, "state": found.state, "text": found.text, "mend": found.mend}
+
+
+def written(kernel_name: str, files: Written) -> Object:
+    return {
+        "kernel": kernel_name,
+        "database": str(files.database),
+        "files": [str(file) for file in files.files],
+        "kept": files.kept,
+    }
+
+
+def entries(found: Iterable[Artifact | Broken], usages: Iterable[Usage]) -> Object:
+    used = {usage.path: usage for usage in usages}
+    listed = list(found)
+    whole = [one for one in listed if isinstance(one, Artifact)]
+    return {
+        "artifacts": [
+            {**artifact(one), "last_used": used[one.path].used.isoformat() if one.path in used else None}
+            for one in whole
+        ],
+        "broken": [broken(one) for one in listed if isinstance(one, Broken)],
+        "bytes": sum(usage.size for usage in used.values()),
+    }
+
+
+def broken(item: Broken) -> Object:
+    return {"path": str(item.path), "error": str(item.error), "rebuilt": is_content_error(item.error)}

@@ -1,0 +1,243 @@
+"""Arguments and options that several commands share, and the two forms of output: text, or JSON with `--json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from dimorph import settings as configuration
+from dimorph._lazy import show_log
+from dimorph.aot.discover import load_kernels
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import InstantiationSet, instantiate
+from dimorph.errors import DimorphError
+from dimorph.settings import Settings
+
+_Wrapped = TypeVar("_Wrapped", bound=Callable[..., Any])
+
+# Keys of `click.Context.meta`, which a command shares with the groups that it is in.
+_QUIET, _VERBOSE, _JSON = "dimorph.quiet", "dimorph.verbose", "dimorph.json"
+
+
+class Failure(click.ClickException):
+    """A failure that is shown as its plain message; exit status 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, err=True)
+
+
+class Output(NamedTuple):
+    """How the running command shows what it has to say.
+
+    Attributes:
+        json: True if its result is one JSON object on standard output, and nothing else is there.
+        quiet: True if it shows results that were asked for, and errors, but no progress, warning or report of success.
+    """
+
+    json: bool
+    quiet: bool
+
+    def report(self, show: Callable[..., object], *args: Any) -> None:
+        """Show what the command has done, as text."""
+        if not self.quiet:
+            self.answer(show, *args)
+
+    def answer(self, show: Callable[..., object], *args: Any) -> None:
+        """Show what the command was asked for, or a problem, as text."""
+        if not self.json:
+            show(*args)
+
+    def record(self, result: object) -> None:
+        """Print the result as JSON, if it is wanted."""
+        if self.json:
+            click.echo(json.dumps(result, indent=2))
+
+
+def output() -> Output:
+    """Return the output of the running command."""
+    meta = click.get_current_context().meta
+    return Output(meta.get(_JSON, False), meta.get(_QUIET, False))
+
+
+class Command(click.Command):
+    """A command with the options that every command has."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _common()
+
+
+class Group(click.Group):
+    """A group with the options that every command has; its commands show expected errors without a traceback."""
+
+    command_class = Command
+    group_class = type  # a group in it is of the same class
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _common()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader has left: click ends the program without a word
+        except (DimorphError, OSError) as error:
+            if ctx.meta.get(_JSON):
+                click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}, indent=2))
+            raise Failure(str(error)) from error
+
+
+def _common() -> list[click.Option]:
+    """Return new -q and -v, which count before and after the name of a command."""
+    return [
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_keep(_QUIET),
+            help="Show only what was asked for, and errors: no progress, warnings or reports of success.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            count=True,
+            expose_value=False,
+            callback=_keep(_VERBOSE),
+            help="Log where artifacts are found, and why others do not serve; -vv: compilers' command lines, too.",
+        ),
+    ]
+
+
+def _keep(key: str) -> Callable[[click.Context, click.Parameter, int], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: int) -> None:
+        if value:
+            ctx.meta[key] = ctx.meta.get(key, 0) + value
+            if ctx.meta.get(_QUIET) and ctx.meta.get(_VERBOSE):
+                raise click.UsageError("expected --quiet or --verbose, got both", ctx)
+            show_log(_level(ctx))
+
+    return callback
+
+
+def _level(ctx: click.Context) -> str | None:
+    """Return the lowest level of log records to show; None: that of the settings."""
+    if ctx.meta.get(_QUIET):
+        return "error"
+    return {0: None, 1: "info"}.get(ctx.meta.get(_VERBOSE, 0), "debug")
+
+
+def with_json(command: _Wrapped) -> _Wrapped:
+    """Add `--json`, for a command that shows its result by `output()`."""
+
+    def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.meta[_JSON] = value
+
+    text = "Print the result as one JSON object."
+    return click.option("--json", is_flag=True, expose_value=False, is_eager=True, callback=callback, help=text)(
+        command
+    )
+
+
+def settings() -> Settings:
+    """Return the settings of the environment, with the log level that -q and -v ask for."""
+    try:
+        config = configuration.current()
+    except ValueError as error:
+        raise DimorphError(str(error)) from error
+    return replace(config, log=_level(click.get_current_context()) or config.log)
+
+
+def amount(read: Callable[[str], float]) -> Callable[[str], float]:
+    """Return a reader of sizes or ages of the settings for use as the type of an option."""
+
+    def checked(text: str) -> float:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return checked
+
+
+def directory(*names: str, required: bool = False, help: str) -> Callable[[_Wrapped], _Wrapped]:
+    """Add an option that takes a directory."""
+    return click.option(
+        *names, type=_directory, metavar="DIRECTORY", required=required, shell_complete=_completed("dir"), help=help
+    )
+
+
+def _directory(text: str) -> Path:
+    """Read the path of a directory, which need not exist; `~` is replaced, as no shell does it after `--out=`."""
+    if not text:
+        raise click.BadParameter("expected a directory, got ''")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise click.BadParameter(f"no user has the name in {text!r}; if it is a directory, write ./{text}") from error
+    if path.exists() and not path.is_dir():
+        raise click.BadParameter(f"expected a directory, {text!r} is a file")
+    return path
+
+
+def _completed(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """Return a function that lets the shell complete the name of a `file` or a `dir`."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem  # here, because only a shell that completes needs it
+
+        return [CompletionItem(incomplete, type=kind)]
+
+    return complete
+
+
+def spec(command: _Wrapped) -> _Wrapped:
+    """Add the argument that names a module or file, or a kernel in it."""
+    named = click.argument("spec", metavar="PACKAGE_OR_FILE[:KERNEL]", shell_complete=_completed("file"))
+    return named(command)
+
+
+def selection(command: _Wrapped) -> _Wrapped:
+    """Add the arguments that name a kernel and values of its axes."""
+    return spec(click.argument("values", metavar="[AXIS=VALUE[,VALUE...]]...", nargs=-1)(command))
+
+
+def kernels(spec: str) -> list[Declaration]:
+    """Load the kernels that a spec names; whatever their module prints goes to standard error."""
+    # A module may print during its import, which must not mix with the output of the command.
+    with redirect_stdout(sys.stderr):
+        return load_kernels(spec)
+
+
+def sets(spec: str, values: Sequence[str]) -> list[InstantiationSet]:
+    """Return the instantiation set of every kernel that `spec` names."""
+    given = _parsed(values)
+    return [instantiate(kernel, given) for kernel in kernels(spec)]
+
+
+def one(spec: str, values: Sequence[str]) -> InstantiationSet:
+    """Return the instantiation set of the only kernel that `spec` names."""
+    found = kernels(spec)
+    if len(found) > 1:
+        names = ", ".join(f"{spec}:{kernel.name}" for kernel in found)
+        raise click.UsageError(f"{spec} declares several kernels; name one: {names}")
+    return instantiate(found[0], _parsed(values))
+
+
+def _parsed(values: Iterable[str]) -> dict[str, str | list[str]]:
+    given: dict[str, str | list[str]] = {}
+    for word in values:
+        name, equals, texts = word.partition("=")
+        if not equals or not name or not texts:
+            raise click.UsageError(f"expected AXIS=VALUE[,VALUE...], got {word!r}")
+        if name in given:
+            raise click.UsageError(f"axis {name} is given twice; several values are {name}=A,B")
+        listed = texts.split(",")
+        given[name] = listed if len(listed) > 1 else texts
+    return given
