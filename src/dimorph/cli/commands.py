@@ -84,7 +84,7 @@ def prove(spec: str, out: Path) -> None:
 @options.directory("--out", help="The directory to build into.")
 @options.directory(
     "--cmake",
-    help="The directory to leave a CMake package in, for programs in C, C++ and Rust that run without Python.",
+    help="The directory to leave a CMake package in, for programs in C, C++ and Rust, without Python.",
 )
 @click.option(
     "--target", "targets", multiple=True, metavar="LEVEL", help="A target level to build for; may be repeated."
