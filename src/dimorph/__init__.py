@@ -5,6 +5,7 @@ Importing this module touches no file, starts no process and creates no GPU cont
 
 from dimorph.declare.axes import dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_axis
 from dimorph.declare.axis import Axis
+from dimorph.declare.dependency import Dependency, library, pkg_config, python_package
 from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.declare.variant import BoundVariant, Param, Variant, scalar, tensor
 from dimorph.errors import (
@@ -38,6 +39,7 @@ __all__ = [
     "BuildTimeout",
     "CompilerCrashed",
     "DeclarationError",
+    "Dependency",
     "DimorphError",
     "Handle",
     "InstantiationSet",
@@ -58,6 +60,9 @@ __all__ = [
     "flag_axis",
     "gpus",
     "int_axis",
+    "library",
+    "pkg_config",
+    "python_package",
     "scalar",
     "tensor",
     "tuple_axis",

@@ -21,6 +21,7 @@ _OTHERS = {
     "default_cxx": "CXX",
     "cuda_home": "CUDA_HOME",
     "conda_prefix": "CONDA_PREFIX",
+    "pkg_config_path": "PKG_CONFIG_PATH",
 }
 # The variables that every compiler gets, with values of our own.
 _OURS = ("PATH", "LC_ALL", "TMPDIR")
@@ -36,7 +37,7 @@ _LONGEST, _LARGEST, _MOST = 36525 * 86400, 2**63 - 1, 65536
 class Settings:
     """The settings of Dimorph; `current()` reads them from the environment, anew at each load.
 
-    Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last five: those variables
+    Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last six: those variables
     are for other programs too. The text under a field is its documentation everywhere: `documentation()` reads it for
     the reference and for `dimorph --help`.
     """
@@ -135,6 +136,11 @@ class Settings:
     conda_prefix: Path | None = None
     """The conda environment in which NVRTC is searched for after pip's packages."""
 
+    pkg_config_path: str = ""
+    """The directories in which pkg-config searches for a kernel's dependencies first, separated by colons. Other
+    variables of pkg-config are named in `DIMORPH_COMPILER_ENV`.
+    """
+
 
 def current(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from the environment.
@@ -165,6 +171,7 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         default_cxx=_program(env, "CXX"),
         cuda_home=_toolkit(env, "CUDA_HOME") or _toolkit(env, "CUDA_PATH"),
         conda_prefix=_toolkit(env, "CONDA_PREFIX"),
+        pkg_config_path=_search_path(env.get("PKG_CONFIG_PATH", "")) if env.get("PKG_CONFIG_PATH") else "",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dimorph.declare import sent
 from dimorph.declare.axis import Axis, Value
+from dimorph.declare.dependency import Dependency
 from dimorph.declare.dtypes import TENSORS
 from dimorph.declare.names import IDENTIFIER, cpp_name_problem, declaring_place, placed
 from dimorph.declare.variant import Variant, declaring_file
@@ -38,6 +39,8 @@ class Declaration:
         where: predicate on combinations (axis name -> value): True for those that exist; None: all exist.
         only: the combinations that exist, as an explicit list of axis name -> value.
         include_dirs: directories searched for headers after `root`, relative to it.
+        dependencies: libraries of others that the sources include, found when the kernel is built; see `pkg_config`,
+            `python_package` and `library`.
         root: the directory that the paths are relative to; default: that of `origin`.
         origin: the file that declares the kernel.
         declared_at: that file and the line, for messages.
@@ -56,6 +59,7 @@ class Declaration:
     where: Callable[[Mapping[str, Value]], bool] | None = field(default=None, repr=False)
     only: tuple[Mapping[str, Any], ...] | None = None
     include_dirs: tuple[str, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
     root: Path = field(default=None, repr=False)  # type: ignore[assignment]  # set by __post_init__
     origin: Path = field(default_factory=lambda: declaring_file(3), repr=False)
     declared_at: str = field(default_factory=declaring_place, repr=False)
@@ -64,7 +68,7 @@ class Declaration:
     def __post_init__(self) -> None:
         object.__setattr__(self, "entry", self.entry or f"{self.name}.cc")
         object.__setattr__(self, "case", (f"{self.name}_case.cc",) if self.case is None else self.case)
-        for name in ("case", "device", "archs", "axes", "functions", "include_dirs", "only"):
+        for name in ("case", "device", "archs", "axes", "functions", "include_dirs", "dependencies", "only"):
             given = getattr(self, name)
             if (given is None and name == "only") or (callable(given) and name == "archs"):
                 continue
@@ -75,6 +79,7 @@ class Declaration:
         object.__setattr__(self, "root", Path(self.root or self.origin.parent).resolve())
         self._check_sources()
         self._check_names()
+        self._check_dependencies()
         for axis in self.axes:
             self.check_values(axis, axis.values)
         if self.only is not None:
@@ -166,6 +171,20 @@ class Declaration:
             )
         if sum(axis.for_cases_only for axis in self.axes) > 1:
             raise self._refused("it has two variant axes; one is possible")
+
+    def _check_dependencies(self) -> None:
+        names = [one.name if isinstance(one, Dependency) else one for one in self.dependencies]
+        for one in self.dependencies:
+            if not isinstance(one, Dependency):
+                raise self._refused(f"dependencies: expected a result of pkg_config or library, got {one!r}")
+            if names.count(one.name) > 1:
+                raise self._refused(f"dependencies: two are called {one.name!r}")
+            for path in one.include_dirs:
+                if one.kind == "path" and self.root in (Path(path).resolve(), *Path(path).resolve().parents):
+                    raise self._refused(
+                        f"dependencies: {one.name}: {path} is inside of the project ({self.root}), whose headers are "
+                        "part of every key: name it in include_dirs"
+                    )
 
     def _checked_row(self, row: Mapping[str, Any]) -> dict[str, Value]:
         for name in row:

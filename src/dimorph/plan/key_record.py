@@ -52,13 +52,13 @@ class KeyRecord:
     @classmethod
     def of(cls, unit: Unit, target: Level, settings: Settings) -> KeyRecord:
         """Return the inputs of a unit's key under the given target and settings."""
-        # Of a debug build, the path of the sources is part of the key.
-        flags, *root = unit.options(target, settings)
+        # After the flags come the path of the sources, of a debug build, and the dependencies.
+        flags, *others = unit.options(target, settings)
         return cls(
             header=without_comments(unit.header),
             target=target.name,
             unit=unit.text,
-            options=(*_words(json.loads(flags)), *root),
+            options=(*_words(json.loads(flags)), *others),
             sources={source.logical: source.sha256[:_DIGITS] for source in unit.sources},
         )
 

@@ -92,7 +92,8 @@ class Unit:
         else:
             text = flags.host_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
         # A debugger finds sources by their paths, so the key of a debug build contains the path.
-        return (text, str(self.kernel.root)) if settings.debug else (text,)
+        root = (str(self.kernel.root),) if settings.debug else ()
+        return (text, *root, *(dependency.key_text for dependency in self.kernel.dependencies))
 
     def key(self, target: Level, settings: Settings) -> str:
         """Return the content key for a target level or an architecture, with the flags of the settings."""

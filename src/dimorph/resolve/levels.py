@@ -45,8 +45,8 @@ def archs_here(settings: Settings) -> DeviceArchs:
     return wanted
 
 
-def compiler(unit: Unit, settings: Settings, *, identify: bool = False) -> Compiler:
-    """Return the compiler that builds a unit.
+def compiler(unit: Unit, settings: Settings, *, identify: bool = False, keep: bool = True) -> Compiler:
+    """Return the compiler that builds a unit, with the dependencies of its kernel.
 
     A compiler that is known to be too old is passed over. It is known once it was identified.
 
@@ -54,12 +54,22 @@ def compiler(unit: Unit, settings: Settings, *, identify: bool = False) -> Compi
         unit: the unit to build.
         settings: the settings that name a compiler, or where to search for one.
         identify: identify compilers that are not known yet, which may start processes.
+        keep: False to change nothing in the store.
 
     Raises:
-        ToolchainError: there is no usable compiler; the message says what to install.
+        ToolchainError: there is no usable compiler, or a dependency is missing; the message says what to install.
     """
-    if unit.kind == "device":
-        return cuda.find(settings)
+    used = cuda.find(settings) if unit.kind == "device" else _host(settings, identify=identify)
+    if not unit.kernel.dependencies:
+        return used
+    from dimorph.resolve import dependencies  # here, because few kernels have any
+    from dimorph.toolchain.with_dependencies import WithDependencies
+
+    memo = memo_dir(user_store(settings, read_only=not identify))
+    return WithDependencies(used, dependencies.found(unit.kernel, settings, memo, keep=keep))
+
+
+def _host(settings: Settings, *, identify: bool) -> HostCompiler:
     old: list[str] = []
     for candidate in host.candidates(settings):
         if candidate in _new_enough:

@@ -64,14 +64,15 @@ def search(
     fitting = levels(unit, settings)
     # Device code has dozens of architectures that could serve, and mostly the first does: compute keys when needed.
     key_of = functools.cache(lambda level: unit.key(level, settings))
-    available = None if policy == "aot" else _available_compiler(unit, settings)
+    # Packaged artifacts are searched first, and where they serve, nothing of a compiler is needed.
+    available = functools.cache(lambda: _available_compiler(unit, settings, keep=not read_only))
     for layer in layers(unit.kernel.root, settings, beside, read_only=read_only or policy == "aot"):
         if policy == "jit" and layer.any_compiler:
             passed.append(f"{layer.name}: policy is jit")
             continue
         # Where a compiler is installed, an artifact of the user's store serves only if a build would make the same: for
         # the best level, by that compiler.
-        required = None if layer.any_compiler else available
+        required = None if layer.any_compiler or policy == "aot" else available()
         artifact, why = _search_layer(
             layer, fitting[:1] if required else fitting, key_of, required, unit, not read_only
         )
@@ -94,14 +95,14 @@ def held_for_other_archs(unit: Unit, settings: Settings) -> Iterator[str]:
             yield f"{layer.name} has it only for {', '.join(there)}, which the GPU of this machine does not run"
 
 
-def _available_compiler(unit: Unit, settings: Settings) -> Compiler | None:
+def _available_compiler(unit: Unit, settings: Settings, *, keep: bool) -> Compiler | None:
     """Return the compiler that a build would use; None if there is none."""
     try:
-        return compiler(unit, settings)
+        return compiler(unit, settings, keep=keep)
     except ToolchainError as error:
         if settings.nvcc if unit.kind == "device" else settings.cxx:
             warn_of_compiler(str(error))
-        _log.info("artifacts made by any compiler serve, because no compiler was found here: %s", error)
+        _log.info("artifacts made by any compiler serve, because nothing can be compiled here: %s", error)
         return None
 
 

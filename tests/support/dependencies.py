@@ -1,0 +1,59 @@
+"""Libraries of others, made in a directory of the test: headers, a file for pkg-config, a Python package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dimorph as dm
+
+ENTRY = """\
+#include <dimorph/entry.h>
+#include "probe_config.h"
+#include <answer.h>
+int64_t probe() { return answer(); }
+DIMORPH_EXPORT(probe)
+"""
+
+
+def headers(directory: Path, value: object = 1) -> Path:
+    """Write the headers of a library, one of which is reached by a macro, and return their directory."""
+    include = directory / "include"
+    (include / "parts").mkdir(parents=True, exist_ok=True)
+    (include / "answer.h").write_text(
+        '#pragma once\n#define PART "parts/value.h"\n#include PART\ninline int answer() { int unused; return VALUE; }\n'
+    )
+    (include / "parts" / "value.h").write_text(f"#define VALUE {value}\n")
+    return include
+
+
+def pc_file(
+    directory: Path, name: str, *, version: str = "1.0", cflags: str = "", libs: str = "", **lines: str
+) -> Path:
+    """Write a file for pkg-config and return its directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    given = {"Name": name, "Description": name, "Version": version, "Cflags": cflags, "Libs": libs, **lines}
+    (directory / f"{name}.pc").write_text("".join(f"{key}: {value}\n" for key, value in given.items() if value))
+    return directory
+
+
+def python_package(directory: Path, name: str, version: str, files: dict[str, str]) -> Path:
+    """Lay out a Python package as pip installs it, with an entry point for pkg-config if it has .pc files."""
+    info = directory / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    for file, text in files.items():
+        path = directory / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if path.suffix == ".pc":
+            module = ".".join(Path(file).parent.parts)
+            (info / "entry_points.txt").write_text(f"[pkg_config]\n{path.stem} = {module}\n")
+    return directory
+
+
+def probe(root: Path, *dependencies: dm.Dependency, entry: str = ENTRY, **fields: Any) -> dm.Kernel:
+    """Declare a kernel without cases that returns what `answer()` of a library returns."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "probe.cc").write_text(entry)
+    return dm.Kernel("probe", "probe.cc", root=root, origin=root / "declared.py", dependencies=dependencies, **fields)
