@@ -15,6 +15,7 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
+from dimorph.resolve import dependencies, digests
 from support.compilers import Compiler, counting_compiler
 from support.forms import Form
 from support.skeletons import copy_skeleton
@@ -116,6 +117,14 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
     made = counting_compiler(tmp_path)
     monkeypatch.setenv("DIMORPH_CXX", str(made.driver))
     return made
+
+
+@pytest.fixture
+def fresh_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what earlier tests found, and rely on stamps at once, so that a test need not wait for them to settle."""
+    monkeypatch.setattr(dependencies, "_known", {})
+    monkeypatch.setattr(digests, "_SETTLED", 0)
+    monkeypatch.setattr(digests._Recent, "_LASTING", 0.0)
 
 
 @pytest.fixture

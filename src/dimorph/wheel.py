@@ -45,6 +45,7 @@ from dimorph.errors import BuildError, DeclarationError, LoadError
 from dimorph.plan.unit import case_unit, device_unit, entry_unit
 from dimorph.settings import Settings, current
 from dimorph.source.include_scan import Files
+from dimorph.store.artifact import KINDS
 from dimorph.store.layers import PACKAGED
 from dimorph.toolchain import elf, targets
 
@@ -115,7 +116,8 @@ def build_wheel(
         name = _backend(config).build_wheel(str(pure), config_settings, metadata_directory)
         made = _unpack(pure / name, tree)
         machine = _add_artifacts(tree, config, settings, made)
-        objects = sorted(path for path in tree.rglob("*.so") if PACKAGED in path.parts)
+        # Copies of libraries may have a version behind the suffix.
+        objects = sorted(path for path in tree.rglob("*.so*") if PACKAGED in path.parts)
         return _pack(tree, Path(wheel_directory), name, _platform(objects, tree, machine), made)
 
 
@@ -319,12 +321,14 @@ def _platform(objects: Sequence[Path], tree: Path, machine: str) -> str:
     floors, foreign = [_OLDEST_GLIBC], set()
     for path in objects:
         needs = elf.needs(path)
-        if cxx := [name for name in needs.libraries if _CXX_LIBRARIES.match(name)]:
+        own = path.stem in KINDS  # a copy of a library is as its maker linked it
+        if own and (cxx := [name for name in needs.libraries if _CXX_LIBRARIES.match(name)]):
             raise LoadError(
                 f"{path.relative_to(tree)} needs {', '.join(cxx)}: expected the C++ library to be linked statically "
                 "or not at all, because a process may have loaded an older one"
             )
-        foreign |= {name for name in needs.libraries if not _GLIBC_LIBRARIES.match(name)}
+        beside = {one.name for one in path.parent.iterdir()}
+        foreign |= {name for name in needs.libraries if not _GLIBC_LIBRARIES.match(name) and name not in beside}
         floors += [needs.glibc] if needs.glibc else []
     if foreign:
         _log.warning("the wheel cannot be tagged manylinux, because it needs %s", ", ".join(sorted(foreign)))

@@ -12,20 +12,12 @@ import pytest
 import dimorph as dm
 from dimorph import settings
 from dimorph.plan.unit import entry_unit
-from dimorph.resolve import dependencies, digests
+from dimorph.resolve import dependencies
 from dimorph.toolchain import process, targets
 from support.compilers import Compiler
 from support.dependencies import headers, pc_file, probe, python_package
 
-pytestmark = pytest.mark.usefixtures("fresh")
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what earlier tests found, and rely on stamps at once, so that a test need not wait for them to settle."""
-    monkeypatch.setattr(dependencies, "_known", {})
-    monkeypatch.setattr(digests, "_SETTLED", 0)
-    monkeypatch.setattr(digests._Recent, "_LASTING", 0.0)
+pytestmark = pytest.mark.usefixtures("fresh_dependencies")
 
 
 @pytest.fixture

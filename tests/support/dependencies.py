@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import dimorph as dm
+from support.compilers import GXX
 
 ENTRY = """\
 #include <dimorph/entry.h>
@@ -57,3 +59,47 @@ def probe(root: Path, *dependencies: dm.Dependency, entry: str = ENTRY, **fields
     root.mkdir(parents=True, exist_ok=True)
     (root / "probe.cc").write_text(entry)
     return dm.Kernel("probe", "probe.cc", root=root, origin=root / "declared.py", dependencies=dependencies, **fields)
+
+
+LINKED = """\
+#include <dimorph/entry.h>
+#include "probe_config.h"
+extern "C" int answer();
+int64_t probe() { return answer(); }
+DIMORPH_EXPORT(probe)
+"""
+
+
+def shared_library(
+    directory: Path, name: str = "answer", value: str = "1", *, soname: str | None = None, needs: Path | None = None
+) -> Path:
+    """Link a shared library that exports a function of its name, and return its path, which ends in .so.
+
+    The file is a link to one that has the SONAME as its name, as packages of systems lay them out.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    soname = f"lib{name}.so.1" if soname is None else soname
+    file = directory / (soname or f"lib{name}.so")
+    text = f'extern "C" int {name}() {{ return {value}; }}\n'
+    if needs:
+        text = f'extern "C" int {needs.stem.removeprefix("lib")}();\n{text}'
+    named = [f"-Wl,-soname,{soname}"] if soname else []
+    after = ["-x", "none", str(needs)] if needs else []
+    command = [GXX, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(file), *named, *after]
+    subprocess.run(command, input=text, text=True, check=True)
+    link = directory / f"lib{name}.so"
+    if soname and not link.is_symlink():
+        link.symlink_to(soname)
+    return link
+
+
+def static_library(directory: Path, name: str = "answer", value: str = "1") -> Path:
+    """Make a static library that has a function of its name, and return its path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = f'extern "C" int {name}() {{ return {value}; }}\n'
+    command = [GXX, "-c", "-fPIC", "-x", "c++", "-", "-o", str(directory / f"{name}.o")]
+    subprocess.run(command, input=text, text=True, check=True)
+    file = directory / f"lib{name}.a"
+    file.unlink(missing_ok=True)
+    subprocess.run(["ar", "rcs", str(file), str(directory / f"{name}.o")], check=True)
+    return file

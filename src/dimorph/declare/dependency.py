@@ -1,4 +1,4 @@
-"""Dependencies: code of others that a kernel includes or links, declared by name and found when the kernel is built."""
+"""Dependencies: libraries of others, declared by name and found when the kernel that needs them is built."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Dependency:
         name: its name for that way, and in messages.
         at_least: the oldest version that serves; empty: any.
         include_dirs: directories of headers: relative to the directory of installed packages, or absolute.
+        libraries: files to link, likewise.
         defines: names and values of macros that its headers need; without a value: None.
+        bundle: artifacts hold copies of the shared libraries.
         install: the command that installs it, for messages.
     """
 
@@ -28,7 +30,9 @@ class Dependency:
     name: str
     at_least: str = ""
     include_dirs: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     defines: tuple[tuple[str, str | None], ...] = ()
+    bundle: bool = False
     install: str = ""
 
     @property
@@ -38,19 +42,23 @@ class Dependency:
         The version that is found, and the files, are no part: artifacts of a package have to be found where the
         library is not installed. They count with the compiler, as part of its identity and of the record of reads.
         """
-        inside = self.include_dirs if self.kind == "python" else ()
-        return _lazy.json.dumps([self.kind, self.name, list(inside), [list(pair) for pair in self.defines]])
+        paths = [*self.include_dirs, "", *self.libraries] if self.kind == "python" else list(map(_name, self.libraries))
+        return _lazy.json.dumps([self.kind, self.name, paths, self.defines, self.bundle])
 
 
-def pkg_config(name: str, *, at_least: str = "", install: str = "") -> Dependency:
+def pkg_config(name: str, *, at_least: str = "", bundle: bool = False, install: str = "") -> Dependency:
     """Declare a library that pkg-config knows, e.g. `dimorph.pkg_config("eigen3", at_least="3.4")`.
 
-    Its include directories and macros are what `pkg-config --cflags` says. The files of installed Python packages that
-    register some for pkg-config, as numpy and pybind11 do, are found before the system's.
+    Its include directories, macros and libraries are what `pkg-config --cflags --libs` says. The files of installed
+    Python packages that register some for pkg-config, as numpy and pybind11 do, are found before the system's.
+
+    A shared library in a directory that the dynamic loader searches is needed where the kernel runs; of one in another
+    directory, artifacts hold a copy.
 
     Args:
         name: the name of the `.pc` file, without its suffix.
         at_least: the oldest version that serves; default: any.
+        bundle: True to let artifacts hold copies of the system's libraries, too.
         install: the command that installs it, for the message where it is missing.
 
     Raises:
@@ -59,49 +67,67 @@ def pkg_config(name: str, *, at_least: str = "", install: str = "") -> Dependenc
     _text("pkg_config", "name", name)
     for argument, value in (("at_least", at_least), ("install", install)):
         _text("pkg_config", argument, value, empty=True)
-    return Dependency("pkg-config", name, at_least, install=install)
+    _flag("pkg_config", bundle)
+    return Dependency("pkg-config", name, at_least, bundle=bundle, install=install)
 
 
 def python_package(
     name: str,
     *,
     include_dirs: Iterable[str] = (),
+    libraries: Iterable[str] = (),
     defines: Mapping[str, str | int | None] | None = None,
+    bundle: bool = False,
 ) -> Dependency:
-    """Declare the headers of a Python package, e.g. of the wheel of CUDA's runtime.
+    """Declare the headers and libraries in a Python package, e.g. of the wheel of CUDA's runtime.
+
+    The libraries are loaded out of the package, which is then needed where the kernel runs.
 
     Args:
         name: the name by which pip installs it.
         include_dirs: directories of headers, relative to the directory that the package is installed in, such as
-            `nvidia/cuda_runtime/include`.
+            `nvidia/cu13/include`.
+        libraries: shared or static libraries, likewise, such as `nvidia/cu13/lib/libcudart.so.13`.
         defines: name -> value of the macros that the headers need; None: no value.
+        bundle: True to let artifacts hold copies of the libraries instead.
 
     Raises:
         DeclarationError: an argument is invalid.
     """
     _text("python_package", "name", name)
-    dirs = _paths("python_package", "include_dirs", include_dirs)
-    for path in dirs:
+    dirs, files = (
+        _paths("python_package", argument, given)
+        for argument, given in (("include_dirs", include_dirs), ("libraries", libraries))
+    )
+    for path in (*dirs, *files):
         if Path(path).is_absolute() or ".." in Path(path).parts:
             raise DeclarationError(
-                f"python_package: include_dirs: expected paths relative to the installed packages, got {path!r}"
+                f"python_package: {name}: expected paths relative to the installed packages, got {path!r}"
             )
-    return Dependency("python", name, include_dirs=dirs, defines=_defines("python_package", defines))
+    _flag("python_package", bundle)
+    macros = _defines("python_package", defines)
+    return Dependency("python", name, include_dirs=dirs, libraries=files, defines=macros, bundle=bundle)
 
 
 def library(
     name: str,
     *,
     include_dirs: Iterable[str | Path] = (),
+    libraries: Iterable[str | Path] = (),
     defines: Mapping[str, str | int | None] | None = None,
+    bundle: bool = False,
     install: str = "",
 ) -> Dependency:
-    """Declare a library by the paths of its headers. Those of the project itself belong in a kernel's `include_dirs`.
+    """Declare a library by its paths. Headers of the project itself belong in a kernel's `include_dirs`.
+
+    Artifacts hold a copy of a shared library, unless it is in a directory that the dynamic loader searches.
 
     Args:
         name: its name, for messages.
         include_dirs: absolute paths of directories of headers.
+        libraries: absolute paths of shared or static libraries.
         defines: name -> value of the macros that the headers need; None: no value.
+        bundle: True to let artifacts hold copies of the system's libraries, too.
         install: the command that installs it, for the message where it is missing.
 
     Raises:
@@ -109,19 +135,30 @@ def library(
     """
     _text("library", "name", name)
     _text("library", "install", install, empty=True)
-    dirs = _paths("library", "include_dirs", include_dirs)
-    for path in dirs:
+    dirs, files = _paths("library", "include_dirs", include_dirs), _paths("library", "libraries", libraries)
+    for path in (*dirs, *files):
         if not Path(path).is_absolute():
             raise DeclarationError(
-                f"library {name}: include_dirs: expected absolute paths, got {path!r}; headers of the project itself "
-                "belong in the kernel's include_dirs"
+                f"library: {name}: expected absolute paths, got {path!r}; headers of the project itself belong in the "
+                "kernel's include_dirs"
             )
-    return Dependency("path", name, include_dirs=dirs, defines=_defines("library", defines), install=install)
+    _flag("library", bundle)
+    macros = _defines("library", defines)
+    return Dependency("path", name, "", dirs, files, macros, bundle, install)
 
 
 def _text(function: str, argument: str, given: object, *, empty: bool = False) -> None:
     if not isinstance(given, str) or not (given or empty) or given.startswith("-"):
         raise DeclarationError(f"{function}: {argument}: expected a text that is no option, got {given!r}")
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _flag(function: str, bundle: object) -> None:
+    if not isinstance(bundle, bool):
+        raise DeclarationError(f"{function}: bundle: expected True or False, got {bundle!r}")
 
 
 def _paths(function: str, argument: str, given: Iterable[str | Path]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from dimorph.resolve import warned
 from dimorph.resolve.before import check
 from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.environment import warn_of_unknown
+from dimorph.resolve.link_list import made as links_of
 from dimorph.resolve.notice import Notice
 from dimorph.resolve.read_list import Recorder, prepare, stamps_of, stamps_of_named
 from dimorph.resolve.reads import NAME as READS
@@ -29,6 +30,7 @@ from dimorph.resolve.slots import slot
 from dimorph.settings import Settings
 from dimorph.source.config_header import header_name
 from dimorph.source.include_scan import Files
+from dimorph.store import links
 from dimorph.store.artifact import Artifact, DeviceRecord, Meta, timestamp
 from dimorph.store.layers import fallback_stores, memo_dir, private_store
 from dimorph.store.store import Store
@@ -240,9 +242,13 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
         KEY_RECORD: KeyRecord.of(unit, job.target, settings).to_json(),
         READS: recorder.record(files).to_json(),
     }
+    installs = {one.name: one.install for one in unit.kernel.dependencies}
+    if needed := links_of(output, compiler, listed.linked, installs):
+        texts[links.NAME] = links.to_json(needed)
     for name, text in texts.items():
         (generated / name).write_text(text, "utf-8", "surrogateescape")
-    made = {output.name: output, header.name: header, **{name: generated / name for name in texts}}
+    copies = {link.file: Path(path) for link, path in needed.items() if link.how == "bundled"}
+    made = {**copies, output.name: output, header.name: header, **{name: generated / name for name in texts}}
     return made, done.output, recorder
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dimorph import _lazy
+from dimorph import _lazy, records
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.dependency import Dependency
 from dimorph.errors import ToolchainError
@@ -25,6 +26,14 @@ class _Kept(NamedTuple):
     found: Found
     stamps: dict[str, digests.Stamp | None]
     in_memos: set[Path]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a memo holds about one question."""
+
+    found: Found
+    stamps: Mapping[str, Sequence[int] | None]
 
 
 # Results of this process, by what was asked.
@@ -84,21 +93,20 @@ def _found(dependency: Dependency, settings: Settings, memo_dir: Path | None, *,
 def _recalled(memo: Path, asked: str) -> _Kept | None:
     """Return what a memo holds for a question; None if it holds nothing, or something malformed."""
     content = digests.read(memo)
-    kept: Any = content.get(_digest(asked)) if isinstance(content, dict) else None
+    kept = content.get(_digest(asked)) if isinstance(content, dict) else None
     try:
-        name, version, *lists = kept["found"]
-        if not all(isinstance(text, str) for one in lists for text in one) or not isinstance(kept["stamps"], dict):
-            return None
-        return _Kept(Found(str(name), str(version), *map(tuple, lists)), kept["stamps"], {memo})
-    except (TypeError, LookupError, ValueError):
+        row = records.parse(_Row, kept, "dependency")
+    except ValueError:
         return None
+    stamps = {path: list(stamp) if stamp else None for path, stamp in row.stamps.items()}
+    return _Kept(row.found, stamps, {memo})
 
 
 def _remember(memo: Path, asked: str, kept: _Kept) -> None:
     kept.in_memos.add(memo)
     content = digests.read(memo)
     known = content if isinstance(content, dict) and len(content) < _MOST else {}
-    known[_digest(asked)] = {"found": list(asdict(kept.found).values()), "stamps": kept.stamps}
+    known[_digest(asked)] = {"found": asdict(kept.found), "stamps": kept.stamps}
     digests.write(memo, memo.parent, known)
 
 

@@ -15,7 +15,7 @@ from dimorph._fork import ForkSafeLock
 from dimorph.errors import Gone, LoadError, no_descriptors
 from dimorph.plan.pool import POOL
 from dimorph.plan.unit import Unit
-from dimorph.runtime import ffi, handle, threads
+from dimorph.runtime import ffi, handle, linked, threads
 from dimorph.runtime.device_code import DeviceCode
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
@@ -37,13 +37,15 @@ class Library:
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         self.path = artifact.file
         ffi.require()  # cases with device code call its functions too
+        linked.provide(artifact, _open)
         try:
             self._handle = _open(self.path, again=again)
         except OSError as error:
             if no_descriptors(error):
                 raise
             kind = LoadError if self.path.exists() else Gone
-            raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {error}") from error
+            why = linked.missing(artifact, error) or error
+            raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {why}") from error
 
     def symbol(self, name: str) -> int:
         """Return the address of an exported symbol.
@@ -176,9 +178,12 @@ def unloadable(artifact: Artifact) -> str | None:
         return None
     ffi.provide()
     try:
+        linked.provide(artifact, _open)
         handle = _open(artifact.file)._handle
-    except OSError as error:
+    except LoadError as error:
         return str(error)
+    except OSError as error:
+        return linked.missing(artifact, error) or str(error)
     _ctypes.dlclose(handle)
     return None
 

@@ -203,7 +203,7 @@ class Artifact(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """The path of the object to load: the only file, or the only object among several files.
+        """The path of the object to load: the only file, or among several the one named after the kind.
 
         Raises:
             ArtifactCorrupt: there is no object, or more than one.
@@ -215,7 +215,9 @@ class Artifact(NamedTuple):
         names = list(self.meta.files)
         if len(names) > 1:
             suffixes = (".cubin", ".ptx") if self.meta.kind == "device" else (".so",)
-            names = [name for name in names if name.endswith(suffixes)]
+            # Others may be copies of libraries that the object needs.
+            named = [name for name in names if name in [self.meta.kind + suffix for suffix in suffixes]]
+            names = named or [name for name in names if name.endswith(suffixes)]
         if len(names) != 1:
             raise ArtifactCorrupt(f"{self.path}: expected one object file, found {sorted(self.meta.files)}")
         return names[0]

@@ -12,15 +12,16 @@ import os
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dimorph import _lazy, records
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import ArtifactCorrupt, DeclarationError
-from dimorph.store import mark
+from dimorph.store import links, mark
 from dimorph.store.artifact import VERSION, Artifact, is_hex
+from dimorph.store.links import Link
 from dimorph.store.store import Store
 from dimorph.toolchain import elf
 
@@ -45,6 +46,7 @@ class Row:
         glibc: the oldest glibc that it loads on, e.g. `2.17`; None: it requires none.
         driver: the CUDA version of the oldest NVIDIA driver that loads it, e.g. `13.0`; None for host code.
         bytes: the size of its files together.
+        libraries: the shared libraries of others that it needs, and how each is found.
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Row:
     glibc: str | None
     driver: str | None
     bytes: int
+    libraries: list[Link] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not (is_hex(self.key, 64) and is_hex(self.toolchain_id, 16)):
@@ -89,6 +92,7 @@ class Row:
             glibc=None if meta.device else elf.text(elf.needs(artifact.file).glibc),
             driver=meta.device.driver if meta.device else None,
             bytes=sum(record.size for record in meta.files.values()),
+            libraries=links.read(artifact),
         )
 
     @property
@@ -195,6 +199,7 @@ class Manifest:
             "ffi_abi": sorted({row.ffi_abi for row in every}),
             "glibc": elf.text(elf.newest([elf.parse(row.glibc) for row in every])),
             "driver": elf.text(elf.newest([elf.parse(row.driver) for row in every])),
+            "libraries": sorted({str(link) for row in every for link in row.libraries}),
             "bytes": sum(row.bytes for row in every),
             "kernels": {name: asdict(record) for name, record in sorted(self.kernels.items())},
         }

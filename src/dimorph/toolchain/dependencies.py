@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,25 @@ from dimorph import _lazy
 from dimorph.declare.dependency import Dependency
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
+from dimorph.toolchain import dynamic
 
 _TIMEOUT = 30.0  # seconds; pkg-config reads a few small files
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library to link.
+
+    Attributes:
+        word: the linker's argument: the path of the file, or `-lNAME` for one that the linker finds itself.
+        soname: the name by which objects need it; empty: it is static, or not known yet.
+        how: the way in which it is found at run time: `system`, by the dynamic loader; `bundled`, as a copy in the
+            artifact; `required`, in a Python package.
+    """
+
+    word: str
+    soname: str
+    how: str
 
 
 @dataclass(frozen=True)
@@ -27,14 +45,24 @@ class Found:
         version: its version; empty: unknown.
         include_dirs: the directories of its headers, in order.
         defines: the macros that its headers need, as `NAME` or `NAME=VALUE`.
+        libraries: the libraries to link, in order.
         known_by: the files and directories whose change may change any of this.
+        root: the directory in which the Python package is installed; empty: it is none.
     """
 
     name: str
     version: str
     include_dirs: tuple[str, ...]
     defines: tuple[str, ...]
+    libraries: tuple[Library, ...]
     known_by: tuple[str, ...]
+    root: str = ""
+
+    @property
+    def identity(self) -> list[object]:
+        """The part of it that the identity of a compiler covers, without paths."""
+        linked = [[library.word.rpartition("/")[2], library.how] for library in self.libraries]
+        return [self.name, self.version, self.defines, linked]
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()
@@ -54,6 +82,29 @@ def find(dependency: Dependency, settings: Settings) -> Found:
     return found
 
 
+def _library(dependency: Dependency, file: str, how: str) -> Library:
+    """Return a library to link, from the path of its file."""
+    try:
+        names = dynamic.read(Path(file))
+    except OSError as error:
+        raise _missing(dependency, f"{file}: {error.strerror}") from error
+    if names is not None and not names.soname:
+        raise ToolchainError(
+            f"the library {dependency.name}: {file} has no SONAME, by which objects could find it: link it with "
+            f"-Wl,-soname,{Path(file).name}"
+        )
+    if how == "bundled" and not dependency.bundle and os.path.dirname(os.path.realpath(file)) in system_dirs():  # noqa: PTH120
+        how = "system"
+    return Library(file, names.soname if names else "", how)
+
+
+def system_dirs() -> frozenset[str]:
+    """Return the directories that the dynamic loader of every system searches."""
+    wide = f"{os.uname().machine}-linux-gnu"
+    every = (f"{top}/{name}" for top in ("/lib", "/usr/lib") for name in ("", wide))
+    return frozenset(os.path.realpath(path) for path in (*every, "/lib64", "/usr/lib64"))
+
+
 def _missing(dependency: Dependency, why: str, mend: str = "") -> ToolchainError:
     mend = dependency.install or mend
     return ToolchainError(
@@ -62,7 +113,9 @@ def _missing(dependency: Dependency, why: str, mend: str = "") -> ToolchainError
 
 
 def _path(dependency: Dependency, _settings: Settings) -> Found:
-    return Found(dependency.name, "", dependency.include_dirs, _words(dependency), dependency.include_dirs)
+    libraries = tuple(_library(dependency, file, "bundled") for file in dependency.libraries)
+    known_by = (*dependency.include_dirs, *dependency.libraries)
+    return Found(dependency.name, "", dependency.include_dirs, _words(dependency), libraries, known_by)
 
 
 def _python(dependency: Dependency, _settings: Settings) -> Found:
@@ -71,7 +124,12 @@ def _python(dependency: Dependency, _settings: Settings) -> Found:
     except metadata.PackageNotFoundError as error:
         raise _missing(dependency, "the Python package is not installed", f"pip install {dependency.name}") from error
     dirs = tuple(str(package.locate_file(name)) for name in dependency.include_dirs)
-    return Found(dependency.name, package.version, dirs, _words(dependency), tuple(_import_path()))
+    how = "bundled" if dependency.bundle else "required"
+    files = [str(package.locate_file(name)) for name in dependency.libraries]
+    libraries = tuple(_library(dependency, file, how) for file in files)
+    known_by = (*_import_path(), *files)
+    root = str(package.locate_file("")).rstrip("/")
+    return Found(dependency.name, package.version, dirs, _words(dependency), libraries, known_by, root)
 
 
 def _words(dependency: Dependency) -> tuple[str, ...]:
@@ -104,12 +162,13 @@ def _pkg_config(dependency: Dependency, settings: Settings) -> Found:
             f"the package that has {name}.pc: `dnf install 'pkgconfig({name})'` (Fedora, RHEL), "
             f"`apt-file search {name}.pc` names it (Debian, Ubuntu)",
         )
-    flags = _Flags(dependency, shlex.split(asked.answer("--cflags", name)))
+    flags = _Flags(dependency, shlex.split(asked.answer("--cflags", "--libs", name)))
     searched = [*asked.path, *asked.answer("--variable=pc_path", "pkg-config").split(os.pathsep)]
-    known_by = [program, *(one for one in searched if one), *asked.files(name)]
-    return Found(
-        name, asked.answer("--modversion", name), flags.include_dirs, flags.defines, tuple(dict.fromkeys(known_by))
-    )
+    libraries = flags.libraries()
+    files = [one.word for one in libraries if one.word.startswith("/")]
+    known_by = dict.fromkeys([program, *(one for one in searched if one), *_import_path(), *asked.files(name), *files])
+    version = asked.answer("--modversion", name)
+    return Found(name, version, flags.include_dirs, flags.defines, libraries, tuple(known_by))
 
 
 class _Asked:
@@ -157,27 +216,49 @@ def _registered() -> list[Path]:
     return found
 
 
+# What every kernel is compiled and linked with, or, of the linker's options, decides itself.
+_EVERY = ("-pthread", "-lpthread", "-lc", "-lstdc++", "-lgcc_s", "-lgcc", "-Wl,--as-needed", "-Wl,--no-as-needed")
+
+
 class _Flags:
-    """Compiler flags of a library, taken apart.
+    """The flags of a library for compiler and linker, taken apart.
 
     Raises:
         ToolchainError: there is a flag of another kind.
     """
 
     def __init__(self, dependency: Dependency, words: Sequence[str]) -> None:
-        dirs, defines, left = [], [], list(words)
+        self._dependency = dependency
+        found: dict[str, dict[str, None]] = {kind: {} for kind in ("-isystem", "-I", "-D", "-L", "-l", "-Wl,-rpath")}
+        left = list(words)
         while left:
             word = left.pop(0)
-            if word in ("-I", "-D", "-isystem") and left:
+            if word in found and left:
                 word += left.pop(0)
-            if word.startswith("-I") or word.startswith("-isystem"):
-                dirs.append(word.removeprefix("-isystem").removeprefix("-I"))
-            elif word.startswith("-D"):
-                defines.append(word[2:].removesuffix("=1") if word.endswith("=1") else word[2:])
-            elif word != "-pthread":  # which every kernel is compiled with
+            kind = next((kind for kind in found if word.startswith(kind)), "")
+            if word in _EVERY:
+                continue
+            if kind == "-l" or (word.startswith("/") and re.search(r"\.(a|so[.\d]*)$", word)):
+                found["-l"][word] = None
+            elif kind:
+                found[kind][word.removeprefix(kind)] = None
+            else:
                 raise ToolchainError(
                     f"the library {dependency.name} wants {word}, and kernels get no other flags of libraries than "
-                    f"-I, -isystem, -D and -pthread: declare it with `library`, and the flag in DIMORPH_CXXFLAGS"
+                    f"-I, -isystem, -D, -L, -l and -pthread: declare it with `library`, and flags in DIMORPH_CXXFLAGS"
                 )
-        self.include_dirs = tuple(dict.fromkeys(dirs))
-        self.defines = tuple(dict.fromkeys(defines))
+        self.include_dirs = tuple({**found["-I"], **found["-isystem"]})
+        self.defines = tuple(found["-D"])
+        self._dirs, self._words = tuple(found["-L"]), tuple(found["-l"])
+
+    def libraries(self) -> tuple[Library, ...]:
+        """Return the libraries; those that none of the named directories has are the linker's to find."""
+        return tuple(self._library(word) for word in self._words)
+
+    def _library(self, word: str) -> Library:
+        names = [f"lib{word[2:]}.so", f"lib{word[2:]}.a"]
+        paths = [word] if word.startswith("/") else [f"{one}/{name}" for one in self._dirs for name in names]
+        file = next((path for path in paths if Path(path).is_file()), None)
+        if file:
+            return _library(self._dependency, file, "bundled")
+        return Library(word, "", "bundled" if self._dependency.bundle else "system")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WithDependencies(NamedTuple):
-    """A compiler that finds the headers of some dependencies; see `dimorph.toolchain.compiler.Compiler`.
+    """A compiler that finds the headers and libraries of some dependencies; see `dimorph.toolchain.compiler.Compiler`.
 
     What the dependencies are on this machine is part of its identity, so that each version of a library has artifacts
     of its own, and packaged artifacts serve without any.
@@ -70,7 +70,7 @@ class WithDependencies(NamedTuple):
             include_dirs=include_dirs,
             system_include_dirs=(*system_include_dirs, *map(Path, roots.values())),
             prefix_map={**(prefix_map or {}), **{Path(path): f"/{place}" for place, path in roots.items()}},
-            extra_flags=(*defines, *extra_flags),
+            extra_flags=(*defines, *self._link(), *extra_flags),
             **rest,
         )
 
@@ -86,9 +86,15 @@ class WithDependencies(NamedTuple):
                 named.setdefault(directory, f"{one.name}.{number}")
         return named
 
+    def _link(self) -> list[str]:
+        words = [library.word for one in self.found for library in one.libraries]
+        # Where copies of libraries lie beside an object, tools that inspect wheels find them, too.
+        return [*words, "-Wl,-rpath,$ORIGIN"] if words else []
+
     def tools(self) -> Sequence[str]:
-        """Return the programs and libraries that the compiler searches for."""
-        return self.compiler.tools()
+        """Return the programs that the compiler searches for, and the libraries that are linked."""
+        files = [library.word for one in self.found for library in one.libraries if library.word.startswith("/")]
+        return (*self.compiler.tools(), *(files if isinstance(self.compiler, HostCompiler) else ()))
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
         """Return the complete environment for a compile."""
@@ -97,7 +103,7 @@ class WithDependencies(NamedTuple):
     def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler and of the dependencies as they are on this machine."""
         own = self.compiler.identity(memo_dir, keep=keep)
-        whole = _lazy.json.dumps([own.id, [[one.name, one.version, one.defines] for one in self.found]])
+        whole = _lazy.json.dumps([own.id, [one.identity for one in self.found]])
         digest = _lazy.hashlib.sha256(whole.encode()).hexdigest()[: len(own.id)]
         return Identity(digest, f"{own.description} with {', '.join(map(str, self.found))}")
 
