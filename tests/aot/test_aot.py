@@ -181,7 +181,7 @@ def test_what_is_missing_is_named_with_a_command_that_helps(values: dict[str, An
     done = subprocess.run([sys.executable, "-m", "dimorph", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     check_rms_norm(kernel.load(policy="aot", **values), str(values["dtype"]), int(values["width"]))
-    assert aot.verify([kernel], project / PACKAGED).ok
+    assert aot.verify([kernel], str(project / PACKAGED)).ok
 
 
 @pytest.mark.parametrize("policy", ["aot", "auto"])

@@ -43,6 +43,16 @@ def prose(page: Path) -> str:
     return _FENCE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text("utf-8"))
 
 
+def sections(page: Path) -> list[str]:
+    """Return the prose of a page in parts, each from a heading to the next one."""
+    return re.split(r"(?m)^(?=#{1,6} )", prose(page))
+
+
+def quoted(text: str) -> set[str]:
+    """Return the words that prose quotes as code: `x.size(1)` quotes x, size and 1."""
+    return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"\w+", code)}
+
+
 def pages() -> list[Path]:
     """List every page that a reader is sent to."""
     return [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]

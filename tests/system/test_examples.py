@@ -17,6 +17,7 @@ from support.skeletons import declared
 
 GUIDES = (
     "attention_calls.py",
+    "building.py",
     "choices.py",
     "loading.py",
     "torch_attention.py",

@@ -43,7 +43,7 @@ class Coverage:
         return "\n".join([*self.covered, *(f"problem: {line}" for line in self.problems)])
 
 
-def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
+def verify(kernels: Iterable[Declaration], out: Path | str) -> Coverage:
     """Check a directory against its manifest, and the manifest against the present sources and declarations.
 
     Every checksum and every key is computed anew, and every object that this CPU runs is loaded; no compiler is needed.
@@ -57,7 +57,7 @@ def verify(kernels: Iterable[Declaration], out: Path) -> Coverage:
         OSError: the directory cannot be read.
     """
     given = list(kernels)
-    store = built_store(out, [kernel.root for kernel in given], writable=False)
+    store = built_store(Path(out), [kernel.root for kernel in given], writable=False)
     recorded = manifest.read(store)
     known = {name: kernel for kernel in given for name in _names(kernel, store.root, recorded)}
     problems = [*_check_artifacts(store, recorded), *_check_unlisted(store, recorded)]

@@ -1,0 +1,26 @@
+"""The skeleton's kernel, built ahead of time, verified, and served without a compiler."""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dimorph import aot, settings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "skeleton"))
+from skeleton import affine
+
+x = np.ones((4, 64), np.float32)
+y = np.empty_like(x)
+
+with tempfile.TemporaryDirectory() as ahead:
+    report = affine.build(ahead, dtype="float32", head_dim=[64, 128])
+    print(report)
+    coverage = aot.verify([affine], ahead)
+    print(coverage.ok, coverage.problems)
+
+    served = replace(settings.current(), shared_stores=(Path(ahead),), policy="aot")
+    affine.load(settings=served, dtype="float32", head_dim=64).affine(x, y, 2.0)
+    print(y[0, 0])
