@@ -6,6 +6,7 @@ The reference is made from docstrings, so a search of the pages themselves finds
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 
 import dimorph as dm
 from dimorph import aot, attention, errors, settings, wheel
-from support.pages import DOCS, ROOT, quoted, sections
+from support.cpp_names import declared
+from support.pages import DOCS, ROOT, prose, quoted, sections
 
 # The pages for users; those for developers and the logs are left out.
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "guides").glob("*.md"))]
@@ -98,3 +100,63 @@ def test_what_is_said_elsewhere_does_not_count(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Kernel\n`Kernel` takes `case`.\n```python\nKernel(entry=1)\n```\n## Other\n`entry`, root\n")
     assert lacking("Kernel", ["case", "entry", "root"], sections(page)) == ["entry", "root"]
+
+
+CPP = DOCS / "reference" / "cpp.md"
+HEADERS = sorted((Path(dm.__file__).parent / "include" / "dimorph").glob("*.h"))
+# Members that only the library's own headers use.
+INNER = {
+    "ConstTensor": {"call"},
+    "Extra": {"args", "call", "count", "device", "function", "names", "sink"},
+    "NewTensor": {"release"},
+    "Results": {"first", "rest"},
+    "TensorMap": {"opaque"},
+    "bfloat16": {"bits"},
+    "half": {"bits"},
+}
+# Macros that only the library's own headers, generated code and builds use.
+INNER_MACROS = {
+    *("DIMORPH_ABI_VERSION", "DIMORPH_ARITHMETIC_TAG", "DIMORPH_DATA_TYPE", "DIMORPH_ENTRY", "DIMORPH_EXPORT_CASE"),
+    *("DIMORPH_CALL_PICK", "DIMORPH_CALL_RESULT", "DIMORPH_CALL_VOID", "DIMORPH_HOST", "DIMORPH_VISIBLE"),
+    *("DIMORPH_INTEGER_ARGUMENT", "DIMORPH_INTEGER_RESULT", "DIMORPH_TEXT", "DIMORPH_TEXT_"),
+}
+
+
+def cpp_names() -> set[tuple[str, str]]:
+    """Return class or nothing, and name, of all that the headers declare outside of `detail`."""
+    found = set()
+    for header in HEADERS:
+        for scope, name in declared(header.read_text("utf-8")):
+            outer = [part for part in scope.split("::") if part not in ("dimorph", "cuda")]
+            if scope.startswith("dimorph") and "detail" not in outer and len(outer) <= 1:
+                found.add(("".join(outer), name))
+    return found
+
+
+def test_every_cpp_name_is_explained() -> None:
+    known = quoted(prose(CPP))
+    names = {name for outer, name in cpp_names() if not outer}
+    assert {"Tensor", "data_type", "parallel_for", "Config", "NewTensor", "bfloat16", "Size"} <= names
+    assert sorted(names - known) == []
+
+
+def test_every_cpp_member_is_explained_beside_its_class() -> None:
+    (private,) = (text for text in prose(CPP).split("\n\n") if text.startswith("Private are"))
+    members = {(outer, name) for outer, name in cpp_names() if outer and outer != name}
+    assert {("ConstTensor", "numel"), ("Config", "grid"), ("Str", "size"), ("Tiles", "box")} <= members
+    lines = [quoted(line) for line in prose(CPP).splitlines()]
+    lost = [
+        f"{outer}::{name}"
+        for outer, name in sorted(members)
+        if outer not in quoted(private)
+        and name not in INNER.get(outer, ())
+        and not any(outer in line and name in line for line in lines)
+    ]
+    assert lost == []
+
+
+def test_every_macro_is_explained() -> None:
+    text = "".join(header.read_text("utf-8") for header in HEADERS)
+    macros = set(re.findall(r"^#define (DIMORPH_\w+)", text, re.MULTILINE))
+    assert macros >= INNER_MACROS
+    assert sorted(macros - INNER_MACROS - quoted(prose(CPP))) == []
