@@ -57,16 +57,12 @@ def _name(head: list[str]) -> tuple[str, str]:
     words = _without_template(head)
     if not words or words[0] in _NOT_NAMES or "operator" in words:
         return "", ""
-    if words[0] == "namespace":
-        return "".join(words[1:]) or "(unnamed)", "namespace"
-    if words[0] == "enum":
-        return next(word for word in words[1:] if word not in _CLASSES), "enum"
-    if words[0] in _CLASSES and "(" not in words:
-        if "<" in words:  # a specialization of a template, which has its name
-            return words[1], words[0]
-        return (words[words.index(":") - 1] if ":" in words else words[-1]), words[0]
     if words[0] == "using":
         return (words[1] if "=" in words else ""), "using"
+    if words[0] in ("namespace", "enum", *_CLASSES) and "(" not in words:
+        # `enum class` has two keywords; a specialization of a template has its name.
+        names = [word for word in words if word not in ("namespace", "enum", *_CLASSES)]
+        return (names[0] if names else "(unnamed)"), words[0]
     stops = [words.index(stop) for stop in ("(", "=", "[", ",") if stop in words]
     before = words[: min(stops)] if stops else words
     while before and before[-1] == ">":  # the arguments of a specialization
