@@ -18,7 +18,7 @@ import pytest
 
 import dimorph as dm
 from dimorph import attention, errors, settings, wheel
-from support.pages import DOCS, ROOT, blocks, pages
+from support.pages import DOCS, ROOT, blocks, pages, prose
 
 INCLUDE = Path(dm.__file__).parent / "include" / "dimorph"
 
@@ -119,14 +119,19 @@ def test_names_of_the_cpp_page_are_in_the_headers() -> None:
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_on_pages_are_used_rightly(page: Path) -> None:
     lines = "".join(block.text for block in blocks(page) if block.language == "sh").splitlines()
+    quoted = re.findall(r"`(dimorph [^`]+)`", prose(page))
+    # Words in capitals, brackets and dots stand for something else.
+    lines += [line for line in quoted if not re.search(r"\b[A-Z]{4,}\b|[\[\]|]|\.\.\.", line)]
     for line in lines:
-        if not line.startswith("dimorph "):
+        command_line = re.sub(r"^(?:\w+=\S* )+", "", line)
+        if not command_line.startswith("dimorph "):
             continue
-        words = shlex.split(line, comments=True)[1:]
+        words = shlex.split(command_line, comments=True)[1:]
         command: click.Command = _command_line()
         while isinstance(command, click.Group):
             _, command, words = command.resolve_command(click.Context(command), words)
-        command.make_context(command.name, words)
+        if words or command_line not in quoted:  # a sentence may name a command without its arguments
+            command.make_context(command.name, words)
 
 
 def test_table_of_the_build_backend_is_read(tmp_path: Path) -> None:
