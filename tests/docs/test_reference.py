@@ -120,8 +120,8 @@ def test_names_of_the_cpp_page_are_in_the_headers() -> None:
 def test_commands_on_pages_are_used_rightly(page: Path) -> None:
     lines = "".join(block.text for block in blocks(page) if block.language == "sh").splitlines()
     quoted = re.findall(r"`(dimorph [^`]+)`", prose(page))
-    # Words in capitals, brackets and dots stand for something else.
-    lines += [line for line in quoted if not re.search(r"\b[A-Z]{4,}\b|[\[\]|]|\.\.\.", line)]
+    # Words in capitals, brackets and dots stand for something else; `--help` ends a command.
+    lines += [line for line in quoted if not re.search(r"\b[A-Z]{4,}\b|[\[\]|]|\.\.\.|--help", line)]
     for line in lines:
         command_line = re.sub(r"^(?:\w+=\S* )+", "", line)
         if not command_line.startswith("dimorph "):
