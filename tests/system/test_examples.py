@@ -29,6 +29,7 @@ ALL = (
     "skeleton/skeleton.py",
     "variant/variant.py",
     "cuda/rms.py",
+    "stencil/stencil.py",
     *(f"guides/{n}" for n in GUIDES),
 )
 

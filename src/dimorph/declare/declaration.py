@@ -33,8 +33,8 @@ class Declaration:
         archs: the GPU architectures that the device sources support, e.g. `("sm_80", "sm_90a")`; a build ahead of time
             compiles for these by default. `sm_80` includes every later GPU, `sm_90a` is compute capability 9.0 alone.
             Where the architectures depend on the specialization: a pure function of its values (axis name -> value).
-        axes: the compile-time parameters; the slots of the entry's function table are numbered in this order, the last
-            axis fastest.
+        axes: the compile-time parameters. Combinations of their values are numbered in this order, the last axis
+            fastest.
         functions: the functions that the cases define and the entry calls; default: the kernel's name.
         where: predicate on combinations (axis name -> value): True for those that exist; None: all exist.
         only: the combinations that exist, as an explicit list of axis name -> value.
