@@ -5,11 +5,8 @@
 
 namespace DIMORPH_CASE {
 
-struct Params {
-  ADDITIONAL_PARAMS_DECL
+struct Params : AdditionalParams {
 };
-
-void set_additional([[maybe_unused]] Params& params ADDITIONAL_FUNC_PARAMS) { ADDITIONAL_PARAMS_SETTER }
 
 // Samples by index, beyond the ends as well.
 struct Samples {
@@ -24,7 +21,7 @@ struct Samples {
 
 void slope(ConstTensor u, Tensor out, double step, Extra extra) noexcept {
   Params params{};
-  if (!extra.apply(set_additional, params)) return;
+  if (!extra.fill(params)) return;
   const Samples at{u.view<DType, 1>(), EDGE<Params>(params)};
   const auto result = out.view<DType, 1>();
   for (int64_t i = 0; i < result.size(0); ++i) {
@@ -36,7 +33,7 @@ void slope(ConstTensor u, Tensor out, double step, Extra extra) noexcept {
 
 void smooth(ConstTensor u, Tensor out, Extra extra) noexcept {
   Params params{};
-  if (!extra.apply(set_additional, params)) return;
+  if (!extra.fill(params)) return;
   const Samples at{u.view<DType, 1>(), EDGE<Params>(params)};
   const auto result = out.view<DType, 1>();
   for (int64_t i = 0; i < result.size(0); ++i) {
