@@ -160,3 +160,17 @@ def test_every_macro_is_explained() -> None:
     macros = set(re.findall(r"^#define (DIMORPH_\w+)", text, re.MULTILINE))
     assert macros >= INNER_MACROS
     assert sorted(macros - INNER_MACROS - quoted(prose(CPP))) == []
+
+
+ATTENTION = Path(dm.__file__).parent / "attention" / "include" / "dimorph" / "attention"
+
+
+def test_every_name_for_variants_of_attention_is_explained() -> None:
+    texts = [(ATTENTION / name).read_text("utf-8") for name in ("variants.h", "math.h", "index.h", "simd.h")]
+    found = [one for text in texts for one in declared(text)]
+    names = {name for scope, name in found if scope in ("dm::math", "dm::RowState")}
+    names |= {name for scope, name in found if scope == "dm" and name[0].isupper() and not name.startswith("Raw")}
+    names |= {name for scope, name in found if scope == "dm" and name in ("load", "diagonal")}
+    assert {"sigmoid", "select", "FloatV", "TileClass", "diagonal", "sum"} <= names
+    section = prose(CPP).partition("## Variants of attention")[2]
+    assert sorted(names - {"Traits"} - quoted(section)) == []  # Traits: what kernels ask a variant
