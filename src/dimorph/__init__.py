@@ -24,7 +24,7 @@ from dimorph.errors import (
 from dimorph.kernel import Kernel
 from dimorph.resolve.search import Resolution
 from dimorph.runtime.handle import Handle
-from dimorph.runtime.module import Module
+from dimorph.runtime.module import Function, Module
 from dimorph.settings import Settings
 from dimorph.store.artifact import VERSION
 from dimorph.toolchain.nvidia_driver import gpus
@@ -41,6 +41,7 @@ __all__ = [
     "DeclarationError",
     "Dependency",
     "DimorphError",
+    "Function",
     "Handle",
     "InstantiationSet",
     "Kernel",

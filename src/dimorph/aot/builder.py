@@ -66,6 +66,9 @@ class Report:
     removed: int
     seconds: float
 
+    def __repr__(self) -> str:
+        return f"<dimorph.aot.Report {self}>"
+
     def __str__(self) -> str:
         size = sum(record.size for artifact in self.artifacts for record in artifact.meta.files.values())
         removed = f", {self.removed} removed" if self.removed else ""

@@ -39,6 +39,10 @@ class Coverage:
         """True if the directory holds all artifacts of its manifest, intact and up to date, and no others."""
         return not self.problems
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.covered)} sets covered, {len(self.problems)} problems"
+        return f"<dimorph.aot.Coverage {counts}, in {self.out}>"
+
     def __str__(self) -> str:
         return "\n".join([*self.covered, *(f"problem: {line}" for line in self.problems)])
 

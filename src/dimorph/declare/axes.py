@@ -93,7 +93,7 @@ class FlagAxis(Axis):
         return index_switch(self.name, "bool", "static_cast<int>(value)", map(self.literal, values))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EnumAxis(Axis):
     """An axis of enumerators of an enum class that the project defines.
 
@@ -183,7 +183,7 @@ class TupleAxis(Axis):
         return f"::dimorph::detail::index_of({', '.join(rows)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VariantAxis(Axis):
     """An axis of variants, dispatched by name; only cases see a variant's struct and parameters.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,8 @@ from dimorph.errors import DeclarationError
 # A value of an axis in its normal form: int, bool, str (dtype or enumerator), a tuple of ints, or a Variant.
 Value = Any
 Choose = Callable[[Mapping[str, Value]], Value]
+# The most values of an axis in the text of a declaration or a module, so that it stays on a line.
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Axis:
     name: str
     binds: tuple[str, ...]
     values: tuple[Value, ...]
-    accepts: Callable[[Any], bool] | None = field(default=None, repr=False)
-    choose: Choose | None = field(default=None, repr=False)
+    accepts: Callable[[Any], bool] | None = None
+    choose: Choose | None = None
 
     kind: ClassVar[str] = ""
     # The values that the axis takes, for messages.
@@ -92,6 +94,19 @@ class Axis:
                 f"axis {self.name}: a choice axis can be fixed to one value, got {self.texts(values)}"
             )
         return values
+
+    def __repr__(self) -> str:
+        values = self.shown(self.values) if self.values else "chosen"
+        return f"<{type(self).__name__} {self.name}={values}, bound as {', '.join(self.binds)}>"
+
+    def shown(self, values: Sequence[Value]) -> str:
+        """Return one value as text, or several as `texts` does; of many, the first and the last."""
+        if len(values) == 1:
+            return self.text(values[0])
+        if len(values) <= _SHOWN:
+            return self.texts(values)
+        first = ", ".join(self.text(value) for value in values[: _SHOWN - 2])
+        return f"{{{first}, ..., {self.text(values[-1])}}}"
 
     def texts(self, values: Sequence[Value]) -> str:
         """Return the texts of several values in braces, e.g. `{64, 128}`."""

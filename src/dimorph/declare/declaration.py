@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,19 @@ class Declaration:
 
     name: str
     entry: str = ""
-    case: tuple[str, ...] = None  # type: ignore[assignment]  # set by __post_init__
-    device: tuple[str, ...] = ()
-    archs: tuple[str, ...] | Callable[[Mapping[str, Value]], Sequence[str]] = ()
-    axes: tuple[Axis, ...] = ()
-    functions: tuple[str, ...] = ()
-    where: Callable[[Mapping[str, Value]], bool] | None = field(default=None, repr=False)
-    only: tuple[Mapping[str, Any], ...] | None = None
-    include_dirs: tuple[str, ...] = ()
-    dependencies: tuple[Dependency, ...] = ()
-    root: Path = field(default=None, repr=False)  # type: ignore[assignment]  # set by __post_init__
-    origin: Path = field(default_factory=lambda: declaring_file(3), repr=False)
-    declared_at: str = field(default_factory=declaring_place, repr=False)
+    # Any sequence is taken, and kept as a tuple.
+    case: Sequence[str] = None  # type: ignore[assignment]  # set by __post_init__
+    device: Sequence[str] = ()
+    archs: Sequence[str] | Callable[[Mapping[str, Value]], Sequence[str]] = ()
+    axes: Sequence[Axis] = ()
+    functions: Sequence[str] = ()
+    where: Callable[[Mapping[str, Value]], bool] | None = None
+    only: Sequence[Mapping[str, Any]] | None = None
+    include_dirs: Sequence[str] = ()
+    dependencies: Sequence[Dependency] = ()
+    root: Path = None  # type: ignore[assignment]  # set by __post_init__
+    origin: Path = field(default_factory=lambda: declaring_file(3))
+    declared_at: str = field(default_factory=declaring_place)
 
     @placed
     def __post_init__(self) -> None:
@@ -84,6 +86,18 @@ class Declaration:
             self.check_values(axis, axis.values)
         if self.only is not None:
             object.__setattr__(self, "only", tuple(self._checked_row(row) for row in self.only))
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{a.name}={a.shown(self.listed_values(a)) if a.values else 'chosen'}" for a in self.axes)
+        return f"<dimorph.Kernel {self.name}({axes}) of {self.entry}, {self._count()}>"
+
+    def _count(self) -> str:
+        if self.only is not None:
+            count, most = len(self.only), ""
+        else:
+            # Where a function says which combinations exist, to count them may take long.
+            count, most = prod(len(a.values) for a in self.axes if not a.choose), "up to " * (self.where is not None)
+        return f"{most}{count} combination{'s' * (count != 1)}"
 
     def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
         return sent.reference(self, f"kernel {self.name}", self.origin)

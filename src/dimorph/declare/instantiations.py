@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dimorph.declare.axis import Axis, Value
 from dimorph.declare.declaration import Declaration
@@ -15,7 +15,7 @@ from dimorph.errors import DeclarationError
 class Specialization:
     """One value for every axis of a kernel."""
 
-    kernel: Declaration = field(repr=False)
+    kernel: Declaration
     values: tuple[Value, ...]
 
     def __getitem__(self, axis: str) -> Value:
@@ -32,6 +32,9 @@ class Specialization:
     def __str__(self) -> str:
         return ", ".join(f"{name}={text}" for name, text in self.texts().items()) or "no axes"
 
+    def __repr__(self) -> str:
+        return f"<dimorph.Specialization {self.kernel.name}({self})>"
+
     def alone(self) -> InstantiationSet:
         """Return the set that holds this specialization and no other."""
         return InstantiationSet(self.kernel, tuple((value,) for value in self.values))
@@ -40,7 +43,7 @@ class Specialization:
         """Return the names of the GPU architectures that its device code supports."""
         archs = self.kernel.archs
         if not callable(archs):
-            return archs
+            return tuple(archs)
         return tuple(archs({axis.name: value for axis, value in self.pairs()}))
 
     @property
@@ -60,7 +63,7 @@ class InstantiationSet:
         only: the combinations that exist, one value for each axis; None: those that the kernel's `where` admits.
     """
 
-    kernel: Declaration = field(repr=False)
+    kernel: Declaration
     values: tuple[tuple[Value, ...], ...]
     only: tuple[tuple[Value, ...], ...] | None = None
 
@@ -76,6 +79,16 @@ class InstantiationSet:
         for _, values in self.dispatched():
             count *= len(values)
         return count
+
+    def __str__(self) -> str:
+        axes = ", ".join(f"{axis.name}={axis.shown(values)}" for axis, values in self.pairs() if values)
+        return f"{self.kernel.name}({axes})"
+
+    def __repr__(self) -> str:
+        # Where a function says which combinations exist, to count them may take long.
+        filtered = self.only is None and self.kernel.where is not None
+        count = self.slots if self.only is None else sum(1 for _ in self)
+        return f"<dimorph.InstantiationSet {self}: {'up to ' * filtered}{count} combination{'s' * (count != 1)}>"
 
     def pairs(self) -> Iterator[tuple[Axis, tuple[Value, ...]]]:
         """Yield each axis with its values."""

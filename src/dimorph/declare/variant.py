@@ -114,10 +114,11 @@ class Variant:
     name: str
     header: str
     struct: str = ""
-    params: tuple[Param, ...] = ()
-    root: Path = field(default_factory=lambda: declaring_file(3).parent, repr=False)
-    parts: tuple[Variant, ...] = ()
-    declared_at: str = field(default_factory=declaring_place, repr=False, compare=False)
+    # Any sequence is taken, and kept as a tuple.
+    params: Sequence[Param] = ()
+    root: Path = field(default_factory=lambda: declaring_file(3).parent)
+    parts: Sequence[Variant] = ()
+    declared_at: str = field(default_factory=declaring_place, compare=False)
 
     @placed
     def __post_init__(self) -> None:
@@ -145,6 +146,9 @@ class Variant:
             raise DeclarationError(f"variant {self.name!r}: two parameters have one name: {names}")
         if not self.header.endswith((".h", ".hpp", ".cuh")):
             raise DeclarationError(f"variant {self.name!r}: expected a header file, got {self.header!r}")
+
+    def __repr__(self) -> str:
+        return f"<dimorph.Variant {self.name}({parameter_names(self.params)})>"
 
     def renamed(self, index: int) -> list[tuple[Param, str]]:
         """Return the parameters of a part that have other names in the composition, with those names."""

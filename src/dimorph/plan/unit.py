@@ -53,17 +53,21 @@ class Unit:
     text: str
     header: str
     include_dirs: tuple[Path, ...]
-    sources: tuple[SourceFile, ...] = field(repr=False)
+    sources: tuple[SourceFile, ...]
     exports: Mapping[str, str] = field(default_factory=dict)
     archs: tuple[Arch, ...] = ()
-    variants: tuple[Variant, ...] = field(default=(), repr=False)
+    variants: tuple[Variant, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The author's sources that determine its key."""
         # A case is loaded together with its device code, so the key of a case covers the device sources too.
         kernel = self.kernel
-        return {"entry": (kernel.entry,), "case": (*kernel.case, *kernel.device), "device": kernel.device}[self.kind]
+        device = tuple(kernel.device)
+        return {"entry": (kernel.entry,), "case": (*kernel.case, *device), "device": device}[self.kind]
+
+    def __repr__(self) -> str:
+        return f"<Unit {self.label}>"
 
     @property
     def label(self) -> str:

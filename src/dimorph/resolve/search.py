@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from dimorph._lazy import logger
@@ -37,10 +37,13 @@ class Resolution:
         passed: for each layer that did not serve, a line with the reason.
     """
 
-    unit: Unit = field(repr=False)
+    unit: Unit
     artifact: Artifact
     place: str
     passed: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<dimorph.Resolution {self.unit.label}: {self.place}, {self.artifact.meta.target}>"
 
     def __str__(self) -> str:
         why = f"; {'; '.join(self.passed)}" if self.passed else ""

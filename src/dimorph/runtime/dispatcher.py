@@ -170,7 +170,7 @@ class Dispatcher:
         variants = [one for values in newest.instantiations.values for one in values if isinstance(one, Variant)]
         names = [arg for arg in args if isinstance(arg, str)]
         selected = variants if len(variants) == 1 else [one for one in variants if one.name in names]
-        return selected[0].params if selected else ()
+        return tuple(selected[0].params) if selected else ()
 
     def _wider_address(self, function: str, axis_name: str, text: str) -> int:
         """Return the address of an `ffi.Wider` for an entry that has one more value of an axis."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from dimorph import settings
 from dimorph.declare.instantiations import InstantiationSet
@@ -11,6 +12,16 @@ from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
 from dimorph.runtime.dispatcher import Dispatcher, Shared
 from dimorph.runtime.library import Instance
+
+
+class Function(Protocol):
+    """An exported function of a loaded kernel; see `Module`."""
+
+    native: Callable[..., Any]
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Call the function."""
+
 
 # The arguments of `load`.
 _Arguments = tuple[InstantiationSet, "str | None", "settings.Settings | None"]
@@ -60,7 +71,7 @@ class Module:
         """The artifacts that were loaded so far, and why each was chosen: the entry, then cases as they were bound."""
         return tuple(self._dispatcher.shared.log)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):  # copy and pickle look such names up before there is a dispatcher
             raise AttributeError(name)
         kernel = self._dispatcher.instantiations.kernel.name
@@ -68,13 +79,7 @@ class Module:
         raise AttributeError(f"kernel {kernel} exports no function {name!r}; it has: {functions}")
 
     def __repr__(self) -> str:
-        values = self._dispatcher.asked
-        axes = ", ".join(
-            f"{axis.name}={axis.text(left[0]) if len(left) == 1 else axis.texts(left)}"
-            for axis, left in values.pairs()
-            if left
-        )
-        return f"<dimorph.Module {values.kernel.name}({axes}): {', '.join(self._functions)}>"
+        return f"<dimorph.Module {self._dispatcher.asked}: {', '.join(self._functions)}>"
 
 
 def load(instantiations: InstantiationSet, policy: str | None, config: settings.Settings | None) -> Module:

@@ -190,6 +190,11 @@ class Artifact(NamedTuple):
     path: Path
     meta: Meta
 
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={text}" for name, text in self.meta.specialization.items())
+        what = f"{self.meta.kernel} {self.meta.kind}" + f" ({values})" * bool(values)
+        return f"<Artifact {what}, {self.meta.target}, in {self.path}>"
+
     @classmethod
     def load(cls, directory: Path, opener: Opener = records.open_regular) -> Artifact:
         """Read the description in `directory`; the object files are read by `verify` only.
