@@ -3,13 +3,11 @@
 
 namespace DIMORPH_CASE {
 
-void row_sum(ConstTensor x, Tensor sums) noexcept {
-  const auto in = x.view<DType, 2>();
-  const auto out = sums.view<DType, 1>();
-  for (int64_t row = 0; row < in.size(0); ++row) {
+void row_sum(View<const DType, 2> x, View<DType, 1> sums) noexcept {
+  for (int64_t row = 0; row < x.size(0); ++row) {
     DType sum = 0;
-    for (int i = 0; i < WIDTH; ++i) sum += in(row, i);
-    out(row) = sum;
+    for (int i = 0; i < WIDTH; ++i) sum += x(row, i);
+    sums(row) = sum;
   }
 }
 

@@ -1,6 +1,4 @@
 // The entry: two functions, which dispatch over the same axes.
-#include <dimorph/entry.h>
-
 #include "stencil_config.h"
 
 // out[i] = slope of u at sample i, by central differences of an order; samples lie `step` apart.

@@ -9,8 +9,6 @@ FIXED = dm.Variant("Fixed", header="edges.h", params=(dm.scalar("value"),))
 
 stencil = dm.Kernel(
     name="stencil",
-    entry="stencil.cc",
-    case=["stencil_case.cc"],
     functions=["slope", "smooth"],
     axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),

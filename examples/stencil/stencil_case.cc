@@ -1,12 +1,9 @@
 // The case: both functions, for one dtype, one order and one edge.
-#include <dimorph/case.h>
-
 #include "stencil_config.h"
 
 namespace DIMORPH_CASE {
 
-struct Params : AdditionalParams {
-};
+struct Params : AdditionalParams {};
 
 // Samples by index, beyond the ends as well.
 struct Samples {

@@ -95,6 +95,29 @@ def test_checks_in_a_case_raise_too(arrays: dm.Module, function: str, where: int
             call(ones(3), ones(2, "i4"), 1, where)
 
 
+def test_a_case_takes_views(arrays: dm.Module) -> None:
+    x, y = np.arange(4.0).reshape(2, 2), ones(1)
+    assert (arrays.viewed(x + 1, y, 1), y[0]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("index", "array", "said"),
+    [
+        (0, ones((2, 2)), "argument 'x': expected dtype float64, got float32"),
+        (0, ones(4, "f8"), "argument 'x': expected 2 dimensions, got 1"),
+        (0, ones((2, 4), "f8")[:, ::2], "argument 'x': expected a row-major tensor, got one with other strides"),
+        (1, ones(4, "f8"), "argument 'y': expected dtype float32, got float64"),
+        (1, ones((2, 2)), "argument 'y': expected 1 dimension, got 2"),
+    ],
+)
+def test_views_of_a_case_check_their_arrays(arrays: dm.Module, index: int, array: Array, said: str) -> None:
+    given = [ones((2, 2), "f8"), ones(4)]
+    given[index] = array
+    with pytest.raises((TypeError, ValueError)) as caught:
+        arrays.viewed(*given, 1)
+    assert str(caught.value) == f"viewed: {said}"
+
+
 def test_a_view_needs_its_dimensions_and_layout(arrays: dm.Module) -> None:
     assert arrays.corner(np.arange(6, dtype=np.float32).reshape(2, 3), 1, 2) == 5
     with pytest.raises(ValueError, match=r"^corner: argument 'x': expected 2 dimensions, got 1$"):

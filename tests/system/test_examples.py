@@ -30,6 +30,8 @@ ALL = (
     "variant/variant.py",
     "cuda/rms.py",
     "stencil/stencil.py",
+    "histogram/histogram.py",
+    "nbody/nbody.py",
     *(f"guides/{n}" for n in GUIDES),
 )
 

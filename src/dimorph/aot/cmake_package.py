@@ -161,7 +161,7 @@ def _variant_params(instantiations: InstantiationSet) -> tuple[Param, ...] | Non
     variants = [value for values in instantiations.values for value in values if isinstance(value, Variant)]
     if len(variants) > 1:
         return None
-    return variants[0].params if variants else ()
+    return tuple(variants[0].params) if variants else ()
 
 
 def _check_names(package: str, kernels: Sequence[NativeKernel]) -> None:

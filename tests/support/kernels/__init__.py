@@ -111,7 +111,7 @@ ARRAYS = dm.Kernel(
     name="arrays",
     entry="arrays.cc",
     case=["arrays_case.cc"],
-    functions=["quiet", "throwing"],
+    functions=["quiet", "throwing", "viewed"],
     axes=[dm.int_axis("width", "WIDTH", [1, 2])],
 )
 

@@ -44,3 +44,7 @@ double throwing(ConstTensor x, ConstTensor other, int64_t width, int64_t where) 
   DISPATCH_width(width, WIDTH, return DIMORPH_CALL(throwing, double)(x, other, where));
 }
 DIMORPH_EXPORT(throwing)
+double viewed(ConstTensor x, Tensor y, int64_t width) {
+  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(viewed, double)(x, y));
+}
+DIMORPH_EXPORT(viewed)

@@ -24,4 +24,9 @@ double throwing(ConstTensor x, ConstTensor other, int64_t where) {
   return first(x, where) + first(other, where);
 }
 
+double viewed(View<const double, 2> x, const View<float, 1>& y) noexcept {
+  y(0) = static_cast<float>(x(1, 0));
+  return x(0, 0);
+}
+
 }  // namespace DIMORPH_CASE

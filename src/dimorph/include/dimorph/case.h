@@ -76,16 +76,35 @@ inline void refuse(const Call* call, ErrorKind kind, const char* format, ...) {
 template <int>
 constexpr bool uses_pool = false;
 
+// What an entry passes for a parameter of a case: for a view, the tensor that it is a view of.
+template <typename T>
+struct Argument {
+  using type = T;
+  static T& given(T& argument) { return argument; }
+};
+template <typename T, int N>
+struct Argument<View<T, N>> {
+  using type = Tensor;
+  static View<T, N> given(const Tensor& tensor) { return tensor.view<T, N>(); }
+};
+template <typename T, int N>
+struct Argument<View<const T, N>> {
+  using type = ConstTensor;
+  static View<const T, N> given(const ConstTensor& tensor) { return tensor.view<T, N>(); }
+};
+template <typename T>
+using passed_t = typename Argument<value_t<T>>::type;
+
 template <auto function>
 struct CaseThunk;
 
 template <typename R, typename... Params, bool never_throws, R (*function)(Params...) noexcept(never_throws)>
 struct CaseThunk<function> {
-  static constexpr uint64_t tag = signature_tag<value_t<R>, value_t<Params>...>();
-  static constexpr const char* signature = signature_text<value_t<R>, value_t<Params>...>();
+  static constexpr uint64_t tag = signature_tag<value_t<R>, passed_t<Params>...>();
+  static constexpr const char* signature = signature_text<value_t<R>, passed_t<Params>...>();
 
   template <const char* const* name, const char* const* names>
-  static int32_t invoke(ErrorSink* sink, value_t<R>* result, value_t<Params>... args) {
+  static int32_t invoke(ErrorSink* sink, value_t<R>* result, passed_t<Params>... args) {
     (adopt(args, *names, sink), ...);
 #if defined(DIMORPH_HAS_DEVICE)
     const cuda::detail::SinkOfCall of_call(sink);
@@ -109,11 +128,11 @@ struct CaseThunk<function> {
 
  private:
   // Not inlined, because a function that calls setjmp keeps its variables in memory.
-  __attribute__((noinline)) static void call(value_t<R>* result, value_t<Params>&... args) noexcept(never_throws) {
+  __attribute__((noinline)) static void call(value_t<R>* result, passed_t<Params>&... args) noexcept(never_throws) {
     if constexpr (__is_same(R, void))
-      (void)result, function(args...);
+      (void)result, function(Argument<value_t<Params>>::given(args)...);
     else
-      *result = function(args...);
+      *result = function(Argument<value_t<Params>>::given(args)...);
   }
 };
 

@@ -595,3 +595,4 @@ using dimorph::ConstTensor;
 using dimorph::Extra;
 using dimorph::Optional;
 using dimorph::Tensor;
+using dimorph::View;
