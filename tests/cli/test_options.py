@@ -115,6 +115,7 @@ def _keys(found: Any) -> Iterator[str]:
 
 JSON = {
     "list": ["list", "SPEC"],
+    "new": ["new", "rms"],
     "build": ["build", "SPEC", *VALUES, "--out", "OUT"],
     "verify": ["verify", "SPEC", "--out", "OUT"],
     "explain": ["explain", "SPEC", *VALUES],
@@ -134,7 +135,10 @@ def test_every_command_with_json_is_tried() -> None:
 
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("name", JSON)
-def test_json_is_one_object_with_documented_keys(run: Run, root: Path, name: str) -> None:
+def test_json_is_one_object_with_documented_keys(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(root)
     with (root / "skeleton.py").open("a") as stream:
         stream.write('\nprint("a module that talks when it is imported")\n')
     out = root / "out"

@@ -13,7 +13,7 @@ import click
 from dimorph import __version__, aot
 from dimorph import settings as configuration
 from dimorph.aot import cmake_package
-from dimorph.cli import as_json, doctor, explain, ide, options, show
+from dimorph.cli import as_json, doctor, explain, ide, new, options, show
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
 from dimorph.declare.instantiations import InstantiationSet, instantiate
@@ -59,6 +59,28 @@ def list_(spec: str) -> None:
     found = [as_json.kernel(instantiate(kernel)) for kernel in options.kernels(spec)]
     output().answer(show.kernels, found)
     output().record({"kernels": found})
+
+
+@dimorph.command("new")
+@click.argument("name")
+@click.option("--cuda", is_flag=True, help="Make a kernel for the GPU.")
+@with_json
+def new_command(name: str, cuda: bool) -> None:
+    """Make a project with one kernel in a new directory NAME.
+
+    It has a package NAME with the kernel NAME, tests, a benchmark, a workflow for GitHub Actions, and makes a wheel.
+    Its README says how to go on. An existing directory must be empty.
+
+    \b
+    dimorph new my_kernel
+    dimorph new my_kernel --cuda
+    """
+    if problem := new.name_problem(name, cuda=cuda):
+        raise click.BadParameter(problem, param_hint="NAME")
+    files = new.create(name, Path.cwd(), cuda=cuda)
+    output().report(show.lines, [str(file) for file in files])
+    output().report(show.lines, [f"next: cd {name} && pip install --editable '.[dev]' && pytest"])
+    output().record({"directory": str(Path.cwd() / name), "files": [str(file) for file in files]})
 
 
 @dimorph.command("verify")
