@@ -16,7 +16,7 @@ from dimorph import aot
 from dimorph.store import links, manifest
 from dimorph.toolchain import dynamic
 from support.compilers import Compiler
-from support.dependencies import LINKED, pc_file, probe, python_package, shared_library, static_library
+from support.dependencies import LINKED, has_pkg_config, pc_file, probe, python_package, shared_library, static_library
 from support.paths import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("fresh_dependencies")
@@ -98,6 +98,14 @@ def test_built_ahead_it_holds_the_library(way: str, tmp_path: Path, monkeypatch:
     assert written["libraries"] == [f"{version} (libanswer.so.1, bundled)"]
 
 
+@pytest.mark.parametrize("way", ["path", "package"])
+def test_another_library_of_that_name_is_not_taken(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = probe(tmp_path / "kernel", declare(way, tmp_path, monkeypatch), entry=LINKED)
+    shared_library(tmp_path / "other", value="9")
+    for _ in range(2):
+        assert loaded_elsewhere(kernel, tmp_path / "site", LD_LIBRARY_PATH=str(tmp_path / "other")) == "1"
+
+
 def test_built_ahead_it_requires_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = probe(tmp_path / "kernel", declare("package", tmp_path, monkeypatch), entry=LINKED)
     kernel.build()
@@ -110,6 +118,7 @@ def test_built_ahead_it_requires_the_package(tmp_path: Path, monkeypatch: pytest
     assert "version 1.5 has no answer_cpp/libanswer.so.1" in said
 
 
+@pytest.mark.skipif(not has_pkg_config("zlib"), reason="needs pkg-config and zlib: apt-get install zlib1g-dev")
 def test_a_library_of_the_system_is_needed_by_name(tmp_path: Path) -> None:
     entry = LINKED.replace('extern "C" int answer();', "#include <zlib.h>").replace("answer()", "*zlibVersion()")
     for bundle, how in ((False, "system"), (True, "bundled")):

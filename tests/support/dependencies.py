@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,9 @@ def static_library(directory: Path, name: str = "answer", value: str = "1") -> P
     file.unlink(missing_ok=True)
     subprocess.run(["ar", "rcs", str(file), str(directory / f"{name}.o")], check=True)
     return file
+
+
+def has_pkg_config(name: str) -> bool:
+    """Return True if pkg-config is installed and knows a library."""
+    program = shutil.which("pkg-config")
+    return bool(program) and subprocess.run([str(program), "--exists", name], check=False).returncode == 0

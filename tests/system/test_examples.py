@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dimorph import settings
+from support.dependencies import has_pkg_config
 from support.paths import EXAMPLES
 from support.skeletons import declared
 
@@ -24,6 +25,8 @@ GUIDES = (
     "transformers_model.py",
     "variant_ahead.py",
 )
+# They need a library of the system.
+LIBRARIES = ("library/crc.py",)
 ALL = (
     "first/row_sum.py",
     "skeleton/skeleton.py",
@@ -32,12 +35,15 @@ ALL = (
     "stencil/stencil.py",
     "histogram/histogram.py",
     "nbody/nbody.py",
+    *LIBRARIES,
     *(f"guides/{n}" for n in GUIDES),
 )
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
+    if name in LIBRARIES and not has_pkg_config("zlib"):
+        pytest.skip("needs pkg-config and zlib: apt-get install pkg-config zlib1g-dev")
     env = {**os.environ, "DIMORPH_STORE": str(tmp_path / "store"), "DIMORPH_POLICY": "jit"}
     done = subprocess.run([sys.executable, str(EXAMPLES / name)], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

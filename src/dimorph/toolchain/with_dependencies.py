@@ -75,8 +75,12 @@ class WithDependencies(NamedTuple):
         )
 
     def roots(self) -> dict[str, Path]:
-        """Return the directories of headers, by name."""
-        return {**self.compiler.roots(), **{place: Path(directory) for directory, place in self._places().items()}}
+        """Return the directories of headers and libraries, by name."""
+        named = {place: Path(directory) for directory, place in self._places().items()}
+        for one in self.found:
+            files = [Path(library.word) for library in one.libraries if library.how != "system" and library.soname]
+            named |= {f"{one.name}.lib{number}": file.parent for number, file in enumerate(files)}
+        return {**self.compiler.roots(), **named}
 
     def _places(self) -> dict[str, str]:
         """Return directory of headers -> its name, in order."""
