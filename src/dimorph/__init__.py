@@ -5,7 +5,7 @@ Importing this module touches no file, starts no process and creates no GPU cont
 
 from dimorph.declare.axes import dtype_axis, enum_axis, flag_axis, int_axis, tuple_axis, variant_axis
 from dimorph.declare.axis import Axis
-from dimorph.declare.dependency import Dependency, library, pkg_config, python_package
+from dimorph.declare.dependency import Dependency, cmake_package, library, pkg_config, python_package
 from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.declare.variant import BoundVariant, Param, Variant, scalar, tensor
 from dimorph.errors import (
@@ -56,6 +56,7 @@ __all__ = [
     "StoreRefused",
     "ToolchainError",
     "Variant",
+    "cmake_package",
     "dtype_axis",
     "enum_axis",
     "flag_axis",

@@ -22,6 +22,7 @@ _OTHERS = {
     "cuda_home": "CUDA_HOME",
     "conda_prefix": "CONDA_PREFIX",
     "pkg_config_path": "PKG_CONFIG_PATH",
+    "cmake_prefix_path": "CMAKE_PREFIX_PATH",
 }
 # The variables that every compiler gets, with values of our own.
 _OURS = ("PATH", "LC_ALL", "TMPDIR")
@@ -37,7 +38,7 @@ _LONGEST, _LARGEST, _MOST = 36525 * 86400, 2**63 - 1, 65536
 class Settings:
     """The settings of Dimorph; `current()` reads them from the environment, anew at each load.
 
-    Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last six: those variables
+    Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last seven: those variables
     are for other programs too. The text under a field is its documentation everywhere: `documentation()` reads it for
     the reference and for `dimorph --help`.
     """
@@ -138,8 +139,11 @@ class Settings:
 
     pkg_config_path: str = ""
     """The directories in which pkg-config searches for a kernel's dependencies first, separated by colons. Other
-    variables of pkg-config are named in `DIMORPH_COMPILER_ENV`.
+    variables of pkg-config and CMake are named in `DIMORPH_COMPILER_ENV`.
     """
+
+    cmake_prefix_path: str = ""
+    """The directories in which CMake searches for a kernel's dependencies first, separated by colons."""
 
 
 def current(environ: Mapping[str, str] | None = None) -> Settings:
@@ -171,7 +175,8 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         default_cxx=_program(env, "CXX"),
         cuda_home=_toolkit(env, "CUDA_HOME") or _toolkit(env, "CUDA_PATH"),
         conda_prefix=_toolkit(env, "CONDA_PREFIX"),
-        pkg_config_path=_search_path(env.get("PKG_CONFIG_PATH", "")) if env.get("PKG_CONFIG_PATH") else "",
+        pkg_config_path=_directories(env, "PKG_CONFIG_PATH"),
+        cmake_prefix_path=_directories(env, "CMAKE_PREFIX_PATH"),
     )
 
 
@@ -308,6 +313,10 @@ def _search_path(text: str) -> str:
     if all(part.startswith("/") for part in text.split(os.pathsep)):
         return text
     return os.pathsep.join(str(_absolute(part or ".")) for part in text.split(os.pathsep))
+
+
+def _directories(env: Mapping[str, str], name: str) -> str:
+    return _search_path(text) if (text := env.get(name)) else ""
 
 
 def _toolkit(env: Mapping[str, str], name: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,9 @@ import dimorph as dm
 from dimorph import settings
 from dimorph.plan.unit import entry_unit
 from dimorph.resolve import dependencies
-from dimorph.toolchain import process, targets
+from dimorph.toolchain import cmake, process, targets
 from support.compilers import Compiler
-from support.dependencies import headers, pc_file, probe, python_package
+from support.dependencies import ENTRY, headers, pc_file, probe, python_package, shared_library
 
 pytestmark = pytest.mark.usefixtures("fresh_dependencies")
 
@@ -168,6 +169,12 @@ def test_declarations_have_keys_of_their_own(tmp_path: Path) -> None:
         (dm.library("one", defines={"A": 1}),),
         (dm.library("one", defines={"A": None}),),
         (dm.pkg_config("one"),),
+        (dm.pkg_config("one", bundle=True),),
+        (dm.cmake_package("one", target="one"),),
+        (dm.cmake_package("one", target="two"),),
+        (dm.library("one", libraries=["/a/libone.so"]),),
+        (dm.library("one", libraries=["/a/libtwo.so"]),),
+        (dm.python_package("one", libraries=["one/include"]),),
         (dm.python_package("one"),),
         (dm.python_package("one", include_dirs=["one/include"]),),
         (dm.library("one"), dm.library("two")),
@@ -176,6 +183,79 @@ def test_declarations_have_keys_of_their_own(tmp_path: Path) -> None:
     units = [entry_unit(probe(tmp_path / "kernel", *one).instantiations()) for one in declared]
     keys = {unit.key(targets.runnable()[0], settings.current()) for unit in units}
     assert len(keys) == len(declared)
+
+
+needs_cmake = pytest.mark.skipif(
+    not cmake.program("cmake", os.environ["PATH"]), reason="needs cmake: pip install cmake"
+)
+
+
+def cmake_files(place: Path, value: object, version: str) -> None:
+    """Write a CMake package of two targets, with headers and a library."""
+    config = place / "lib" / "cmake" / "Answer"
+    config.mkdir(parents=True, exist_ok=True)
+    shared_library(place / "lib", "base", f"{value}")
+    headers(place, "BASE + base()")
+    (config / "AnswerConfig.cmake").write_text(
+        "add_library(Answer::base SHARED IMPORTED)\n"
+        f'set_target_properties(Answer::base PROPERTIES IMPORTED_LOCATION "{place}/lib/libbase.so.1"\n'
+        '  INTERFACE_COMPILE_DEFINITIONS "BASE=10")\n'
+        "add_library(Answer::answer INTERFACE IMPORTED)\n"
+        f'set_target_properties(Answer::answer PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "{place}/include"\n'
+        "  INTERFACE_LINK_LIBRARIES Answer::base)\n"
+    )
+    (config / "AnswerConfigVersion.cmake").write_text(
+        f'set(PACKAGE_VERSION "{version}")\n'
+        "if(PACKAGE_VERSION VERSION_LESS PACKAGE_FIND_VERSION)\n  set(PACKAGE_VERSION_COMPATIBLE FALSE)\n"
+        "else()\n  set(PACKAGE_VERSION_COMPATIBLE TRUE)\nendif()\n"
+    )
+
+
+CMAKE_ENTRY = ENTRY.replace("#include <answer.h>", 'extern "C" int base();\n#include <answer.h>')
+
+
+@needs_cmake
+def test_a_cmake_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cmake_files(tmp_path / "prefix", 3, "2.1")
+    monkeypatch.setenv("CMAKE_PREFIX_PATH", str(tmp_path / "prefix"))
+    found = dm.cmake_package("Answer", target="Answer::answer", at_least="2.0")
+    kernel = probe(tmp_path / "kernel", found, entry=CMAKE_ENTRY)
+    module = kernel.load()
+    assert module.probe() == 13
+    assert "with Answer 2.1" in module.resolutions[0].artifact.meta.toolchain
+    kernel.load()
+    dependencies._known.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "run", lambda *_, **__: pytest.fail("a process was started"))
+        assert kernel.load().probe() == 13
+    config = tmp_path / "prefix" / "lib" / "cmake" / "Answer" / "AnswerConfig.cmake"
+    config.write_text(config.read_text().replace("BASE=10", "BASE=20"))
+    assert kernel.load().probe() == 23
+
+
+@needs_cmake
+def test_a_missing_cmake_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cmake_files(tmp_path / "prefix", 3, "2.1")
+    monkeypatch.setenv("CMAKE_PREFIX_PATH", str(tmp_path / "prefix"))
+    for dependency, pattern in (
+        (
+            dm.cmake_package("NoSuch", target="NoSuch::it"),
+            r'NoSuch is missing: cmake says.*"NoSuch".*CMAKE_PREFIX_PATH',
+        ),
+        (dm.cmake_package("Answer", target="Answer::answer", at_least="3.0"), r"Answer is missing.*2\.1"),
+        (
+            dm.cmake_package("Answer", target="Answer::other", install="do it"),
+            r"Answer is missing.*Answer::other.*do it",
+        ),
+    ):
+        with pytest.raises(dm.MissingSpecialization, match=f"(?s){pattern}"):
+            probe(tmp_path / "kernel", dependency, entry=CMAKE_ENTRY).load()
+
+
+def test_cmake_itself_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cmake, "program", lambda *_: None)
+    with pytest.raises(dm.MissingSpecialization, match="pip install cmake ninja"):
+        probe(tmp_path / "kernel", dm.cmake_package("Answer", target="Answer")).load()
 
 
 MISSING: dict[str, tuple[Callable[[], dm.Dependency], str]] = {
@@ -264,6 +344,10 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: dm.pkg_config(""), "pkg_config: name: expected a text"),
     (lambda: dm.pkg_config("--libs"), "pkg_config: name: expected a text"),
     (lambda: dm.pkg_config("zlib", at_least=1.2), "at_least: expected a text"),  # type: ignore[arg-type]
+    (lambda: dm.cmake_package("a b", target="a"), "name: expected a name of CMake, got 'a b'"),
+    (lambda: dm.cmake_package("a", target="$<0:x>"), "target: expected a name of CMake"),
+    (lambda: dm.cmake_package("a", target="a", at_least=">1"), "at_least: expected a version such as 3.4, got '>1'"),
+    (lambda: dm.pkg_config("a", bundle=1), "bundle: expected True or False, got 1"),  # type: ignore[arg-type]
     (lambda: dm.library("a", include_dirs="/usr"), r"write \['/usr'\]"),
     (lambda: dm.library("a", include_dirs=["include"]), "expected absolute paths, got 'include'"),
     (lambda: dm.library("a", defines={"1A": 1}), "name of a macro, got '1A'"),
@@ -271,7 +355,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: dm.library("a", defines=["A"]), "expected macro -> value"),  # type: ignore[arg-type]
     (lambda: dm.python_package("a", include_dirs=["/usr/include"]), "relative to the installed packages"),
     (lambda: dm.python_package("a", include_dirs=["../include"]), "relative to the installed packages"),
-    (lambda: dm.Kernel("k", "k.cc", dependencies=["zlib"]), "expected a result of"),  # type: ignore[arg-type]
+    (lambda: dm.Kernel("k", "k.cc", dependencies=["zlib"]), "expected a result of pkg_config or the like, got 'zlib'"),  # type: ignore[arg-type]
     (lambda: dm.Kernel("k", "k.cc", dependencies=dm.library("a")), "dependencies: expected a list"),  # type: ignore[arg-type]
     (lambda: dm.Kernel("k", "k.cc", dependencies=[dm.library("a"), dm.pkg_config("a")]), "two are called 'a'"),
     (

@@ -40,8 +40,8 @@ class Declaration:
         where: predicate on combinations (axis name -> value): True for those that exist; None: all exist.
         only: the combinations that exist, as an explicit list of axis name -> value.
         include_dirs: directories searched for headers after `root`, relative to it.
-        dependencies: libraries of others that the sources include, found when the kernel is built; see `pkg_config`,
-            `python_package` and `library`.
+        dependencies: libraries of others that the sources include or link, found when the kernel is built; see
+            `pkg_config`, `cmake_package`, `python_package` and `library`.
         root: the directory that the paths are relative to; default: that of `origin`.
         origin: the file that declares the kernel.
         declared_at: that file and the line, for messages.
@@ -190,7 +190,7 @@ class Declaration:
         names = [one.name if isinstance(one, Dependency) else one for one in self.dependencies]
         for one in self.dependencies:
             if not isinstance(one, Dependency):
-                raise self._refused(f"dependencies: expected a result of pkg_config or library, got {one!r}")
+                raise self._refused(f"dependencies: expected a result of pkg_config or the like, got {one!r}")
             if names.count(one.name) > 1:
                 raise self._refused(f"dependencies: two are called {one.name!r}")
             for path in one.include_dirs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,16 @@ from dimorph import _lazy
 from dimorph.declare.names import IDENTIFIER
 from dimorph.errors import DeclarationError
 
+_CMAKE_NAME = re.compile(r"[A-Za-z_][\w.+-]*(::[\w.+-]+)*")
+_CMAKE_VERSION = re.compile(r"(\d+(\.\d+)*)?")
+
 
 @dataclass(frozen=True)
 class Dependency:
-    """A library that a kernel includes or links; `pkg_config`, `python_package` and `library` make one.
+    """A library that a kernel includes or links; `pkg_config`, `cmake_package`, `python_package`, `library` make one.
 
     Attributes:
-        kind: the way to find it: `pkg-config`, `python` or `path`.
+        kind: the way to find it: `pkg-config`, `cmake`, `python` or `path`.
         name: its name for that way, and in messages.
         at_least: the oldest version that serves; empty: any.
         include_dirs: directories of headers: relative to the directory of installed packages, or absolute.
@@ -24,6 +28,7 @@ class Dependency:
         defines: names and values of macros that its headers need; without a value: None.
         bundle: artifacts hold copies of the shared libraries.
         install: the command that installs it, for messages.
+        target: the target of a CMake package.
     """
 
     kind: str
@@ -34,6 +39,7 @@ class Dependency:
     defines: tuple[tuple[str, str | None], ...] = ()
     bundle: bool = False
     install: str = ""
+    target: str = ""
 
     @property
     def key_text(self) -> str:
@@ -43,7 +49,7 @@ class Dependency:
         library is not installed. They count with the compiler, as part of its identity and of the record of reads.
         """
         paths = [*self.include_dirs, "", *self.libraries] if self.kind == "python" else list(map(_name, self.libraries))
-        return _lazy.json.dumps([self.kind, self.name, paths, self.defines, self.bundle])
+        return _lazy.json.dumps([self.kind, self.name, self.target, paths, self.defines, self.bundle])
 
 
 def pkg_config(name: str, *, at_least: str = "", bundle: bool = False, install: str = "") -> Dependency:
@@ -69,6 +75,33 @@ def pkg_config(name: str, *, at_least: str = "", bundle: bool = False, install: 
         _text("pkg_config", argument, value, empty=True)
     _flag("pkg_config", bundle)
     return Dependency("pkg-config", name, at_least, bundle=bundle, install=install)
+
+
+def cmake_package(name: str, *, target: str, at_least: str = "", bundle: bool = False, install: str = "") -> Dependency:
+    """Declare a library that CMake finds, e.g. `dimorph.cmake_package("Eigen3", target="Eigen3::Eigen")`.
+
+    Its include directories, macros and libraries are those that the target gives to what links it. CMake searches
+    `CMAKE_PREFIX_PATH`, what installed Python packages register for it, and the system; it needs a C++ compiler on PATH
+    for that. The libraries are found at run time as those of `pkg_config`.
+
+    Args:
+        name: the name of the package, as `find_package` takes it.
+        target: the target to link.
+        at_least: the oldest version that serves, as the package judges that; default: any.
+        bundle: True to let artifacts hold copies of the system's libraries, too.
+        install: the command that installs it, for the message where it is missing.
+
+    Raises:
+        DeclarationError: an argument is invalid.
+    """
+    for argument, value in (("name", name), ("target", target)):
+        if not isinstance(value, str) or not _CMAKE_NAME.fullmatch(value):
+            raise DeclarationError(f"cmake_package: {argument}: expected a name of CMake, got {value!r}")
+    if not isinstance(at_least, str) or not _CMAKE_VERSION.fullmatch(at_least):
+        raise DeclarationError(f"cmake_package: at_least: expected a version such as 3.4, got {at_least!r}")
+    _text("cmake_package", "install", install, empty=True)
+    _flag("cmake_package", bundle)
+    return Dependency("cmake", name, at_least, bundle=bundle, install=install, target=target)
 
 
 def python_package(

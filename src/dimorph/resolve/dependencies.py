@@ -67,8 +67,8 @@ def found(kernel: Declaration, settings: Settings, memo_dir: Path | None, *, kee
 
 
 def _found(dependency: Dependency, settings: Settings, memo_dir: Path | None, *, keep: bool) -> Found:
-    surroundings = [settings.path, settings.pkg_config_path, settings.compiler_env, sys.path]
-    asked = _lazy.json.dumps([asdict(dependency), surroundings])
+    searched = [settings.path, settings.pkg_config_path, settings.cmake_prefix_path, sys.path]
+    asked = _lazy.json.dumps([asdict(dependency), searched, settings.compiler_env])
     memo = memo_dir and memo_dir / _MEMO
     kept = _known.get(asked)
     if kept and digests.recent.same(kept.stamps):

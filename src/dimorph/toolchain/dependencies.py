@@ -75,7 +75,8 @@ def find(dependency: Dependency, settings: Settings) -> Found:
         ToolchainError: it is not installed, or too old, or has a flag that kernels cannot be compiled with; the message
             names it and says how to install it.
     """
-    found = {"pkg-config": _pkg_config, "python": _python, "path": _path}[dependency.kind](dependency, settings)
+    ways = {"pkg-config": _pkg_config, "cmake": _cmake, "python": _python, "path": _path}
+    found = ways[dependency.kind](dependency, settings)
     for directory in found.include_dirs:
         if not Path(directory).is_dir():
             raise _missing(dependency, f"there is no directory {directory}")
@@ -171,12 +172,41 @@ def _pkg_config(dependency: Dependency, settings: Settings) -> Found:
     return Found(name, version, flags.include_dirs, flags.defines, libraries, tuple(known_by))
 
 
+def _cmake(dependency: Dependency, settings: Settings) -> Found:
+    from dimorph.toolchain import cmake  # here, because few kernels need it
+
+    program = cmake.program("cmake", settings.path)
+    if program is None:
+        raise _missing(
+            dependency, f"cmake, which knows where it is, is not on PATH ({settings.path})", "`pip install cmake ninja`"
+        )
+    variables = {f"{entry.name}_ROOT": str(path) for entry, path in _registered("cmake.root")}
+    prefixes = [*filter(None, settings.cmake_prefix_path.split(os.pathsep))]
+    prefixes += [str(path) for _, path in _registered("cmake.prefix")]
+    env = {**dict(settings.compiler_env), "PATH": settings.path, "LC_ALL": "C"}
+    env["CMAKE_PREFIX_PATH"] = os.pathsep.join(prefixes)
+    name = dependency.name
+    answer = cmake.ask(program, name, dependency.at_least, dependency.target, variables=variables, env=env)
+    if isinstance(answer, str):
+        raise _missing(
+            dependency,
+            f"cmake says: {answer}",
+            f"the package that has {name}Config.cmake, or name its directory in CMAKE_PREFIX_PATH",
+        )
+    flags = _Flags(dependency, answer.words)
+    libraries = flags.libraries()
+    files = [one.word for one in libraries if one.word.startswith("/")]
+    searched = [f"{top}/{name}" for top in (*prefixes, "/usr/local") for name in ("lib", "lib/cmake", "share/cmake")]
+    known_by = dict.fromkeys([program, *searched, *_import_path(), *answer.files, *files])
+    return Found(name, answer.version, flags.include_dirs, flags.defines, libraries, tuple(known_by))
+
+
 class _Asked:
     """A pkg-config with its environment."""
 
     def __init__(self, program: str, settings: Settings) -> None:
         self._program = program
-        packaged = [str(directory) for directory in _registered()]
+        packaged = [str(directory) for _, directory in _registered("pkg_config")]
         self.path = [*filter(None, settings.pkg_config_path.split(os.pathsep)), *packaged]
         self._env = {**dict(settings.compiler_env), "PATH": settings.path, "LC_ALL": "C"}
         self._env["PKG_CONFIG_PATH"] = os.pathsep.join(self.path)
@@ -207,13 +237,10 @@ class _Asked:
         return list(found.values())
 
 
-def _registered() -> list[Path]:
-    """Return the directories that installed Python packages register for pkg-config."""
-    found = []
-    for entry in metadata.entry_points(group="pkg_config"):
-        if entry.dist is not None:
-            found.append(Path(str(entry.dist.locate_file(entry.module.replace(".", "/")))))
-    return found
+def _registered(group: str) -> list[tuple[metadata.EntryPoint, Path]]:
+    """Return the directories that installed Python packages register for pkg-config or CMake."""
+    found = [(entry, entry.dist) for entry in metadata.entry_points(group=group)]
+    return [(entry, Path(str(of.locate_file(entry.module.replace(".", "/"))))) for entry, of in found if of is not None]
 
 
 # What every kernel is compiled and linked with, or, of the linker's options, decides itself.
