@@ -36,6 +36,7 @@ ALL = (
     "histogram/histogram.py",
     "nbody/nbody.py",
     *LIBRARIES,
+    "handle/tree.py",
     *(f"guides/{n}" for n in GUIDES),
 )
 

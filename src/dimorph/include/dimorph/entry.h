@@ -425,7 +425,7 @@ struct Exported<function> {
 
 }  // namespace detail
 
-// Says that this call takes long however few elements its tensors have, as where they hold a handle: other threads of
+// Says that this call takes long however few elements its tensors have, as where they hold addresses: other threads of
 // Python run while its cases work. To stand before the call of the case.
 inline void long_call() { detail::call_state().brief = false; }
 
