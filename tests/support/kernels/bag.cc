@@ -10,18 +10,21 @@ NewHandle make(ConstTensor values, Tensor counts) {
   values.expect({values.size(0)});
   DISPATCH_dtype(values.dtype(), DType,
                  DISPATCH_width(values.size(0), WIDTH, return DIMORPH_CALL(make, NewHandle)(values, counts)));
+  return {};
 }
 double sum(Handle<> bag, double factor) { return DIMORPH_CALL_ON(bag, sum, double)(bag, factor); }
 // The same of float32, by the values of the call.
 double sum_as(Handle<> bag, int width) {
   DISPATCH_dtype(dimorph::data_type<float>(), DType,
                  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(sum, double)(bag, 1.0)));
+  return 0;
 }
 double sum_or_zero(Optional<Handle<>> bag) { return bag ? DIMORPH_CALL_ON(*bag, sum_or_zero, double)(bag) : 0; }
 double other(Handle<> bag) { return DIMORPH_CALL_ON(bag, other, double)(bag); }
 NewHandle keep(ConstTensor values, Tensor counts) {
   DISPATCH_dtype(values.dtype(), DType,
                  DISPATCH_width(values.size(0), WIDTH, return DIMORPH_CALL(keep, NewHandle)(values, counts)));
+  return {};
 }
 // Of a copy, which ends with the call.
 NewHandle keep_copy(ConstTensor values, Tensor counts) {
@@ -30,11 +33,13 @@ NewHandle keep_copy(ConstTensor values, Tensor counts) {
   DISPATCH_dtype(
       values.dtype(), DType,
       DISPATCH_width(values.size(0), WIDTH, return DIMORPH_CALL(keep, NewHandle)(ConstTensor(copy), counts)));
+  return {};
 }
 double first(Handle<> kept) { return DIMORPH_CALL_ON(kept, first, double)(kept); }
 NewHandle make_other(int width) {
   DISPATCH_dtype(dimorph::data_type<float>(), DType,
                  DISPATCH_width(width, WIDTH, return DIMORPH_CALL(make_other, NewHandle)(width)));
+  return {};
 }
 // A handle that the case has made, and that the entry does not return.
 NewHandle make_in_vain(ConstTensor values, Tensor counts) {
