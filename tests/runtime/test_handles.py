@@ -196,8 +196,11 @@ def test_what_is_no_handle_is_refused(mode: Form, given: object, got: str) -> No
 
 
 def test_a_handle_is_no_other_argument(mode: Form, counts: np.ndarray) -> None:
-    bag = mode.load(BAG, dtype="float32", width=3).make(_values(), counts)
-    with pytest.raises(TypeError, match=r"argument 'number': expected an int, got a handle$"):
+    module = mode.load(BAG, dtype="float32", width=3)
+    bag = module.make(_values(), counts)
+    with pytest.raises(TypeError, match=r"^sum: argument 'factor': expected a number, got a handle$"):
+        module.sum(bag, bag)
+    with pytest.raises(TypeError, match=r"argument 'number': expected an int, got an object of another kind$"):
         ARGUMENTS.load().echo_int64(bag)
 
 

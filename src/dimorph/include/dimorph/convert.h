@@ -22,22 +22,24 @@ struct ArgumentPlace {
   Call* call;
 };
 
-// The number of the type of handles in tvm-ffi; less than 0 where no entry uses handles.
-inline int32_t find_handle_index() {
-  const TVMFFIByteArray name{"dimorph.Handle", 14};
-  return TVMFFITypeGetOrAllocIndex(&name, -1, 1, 0, 1, -2);
-}
-inline int32_t handle_index() {
-  static const int32_t index = find_handle_index();
+// The number of the type of handles in tvm-ffi, once `dimorph_handle_index` has asked for it; before, -1.
+inline int32_t& known_handle_index() {
+  static int32_t index = -1;
   return index;
 }
 }  // namespace detail
 }  // namespace dimorph
 
-// The same in an entry that uses handles. Only such an entry exports it, by which Python knows that it has to make the
-// type.
+// The number of the type of handles, in an entry that uses them. Only such an entry exports it, by which Python knows
+// that it has to make the type.
 extern "C" DIMORPH_VISIBLE __attribute__((noinline)) inline int32_t dimorph_handle_index() {
-  return dimorph::detail::handle_index();
+  int32_t index = __atomic_load_n(&dimorph::detail::known_handle_index(), __ATOMIC_RELAXED);
+  if (__builtin_expect(index < 0, 0)) {
+    const TVMFFIByteArray name{"dimorph.Handle", 14};
+    index = TVMFFITypeGetOrAllocIndex(&name, -1, 1, 0, 1, kTVMFFIObject);
+    __atomic_store_n(&dimorph::detail::known_handle_index(), index, __ATOMIC_RELAXED);
+  }
+  return index;
 }
 
 namespace dimorph {
@@ -64,7 +66,7 @@ inline const char* type_name(const TVMFFIAny& any) {
     case kTVMFFIList: return "a sequence";
     case kTVMFFIMap:
     case kTVMFFIDict: return "a mapping";
-    default: return any.type_index == find_handle_index() ? "a handle" : "an object of another kind";
+    default: return any.type_index == known_handle_index() ? "a handle" : "an object of another kind";
   }
 }
 
