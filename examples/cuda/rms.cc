@@ -1,9 +1,9 @@
 // The entry: checks the arguments, then calls the case for their dtype and width. Compiled once.
 #include "rms_config.h"
 
-// y[i, :] = x[i, :] / sqrt(mean(x[i, :]^2) + epsilon), computed in float32; x and y: [rows, width], row-major, of one
-// dtype, on one GPU. Runs on the caller's current stream.
-void rms(ConstTensor x, Tensor y, float epsilon) {
+/// y[i, :] = x[i, :] / sqrt(mean(x[i, :]^2) + epsilon), computed in float32; x and y: [rows, width], row-major, of one
+/// dtype, on one GPU. Runs on the caller's current stream.
+void rms(ConstTensor x, Tensor y, float epsilon = 1e-6f) {
   dimorph::Size rows("rows"), width("width");
   x.expect({rows, width});
   y.expect({rows, width}, x.dtype());

@@ -23,8 +23,9 @@ from dimorph.errors import (
 )
 from dimorph.kernel import Kernel
 from dimorph.resolve.search import Resolution
+from dimorph.runtime.functions import Array, Function
 from dimorph.runtime.handle import Handle
-from dimorph.runtime.module import Function, Module
+from dimorph.runtime.module import Module
 from dimorph.settings import Settings
 from dimorph.store.artifact import VERSION
 from dimorph.toolchain.nvidia_driver import gpus
@@ -32,6 +33,7 @@ from dimorph.toolchain.nvidia_driver import gpus
 __version__ = VERSION
 
 __all__ = [
+    "Array",
     "ArtifactCorrupt",
     "Axis",
     "BoundVariant",

@@ -16,8 +16,9 @@ from dimorph.errors import DeclarationError, no_descriptors
 from dimorph.plan.key import content_key
 from dimorph.settings import Settings
 from dimorph.source.config_header import config_header, header_name
-from dimorph.source.cpp_text import parameter_list, without_comments
+from dimorph.source.cpp_text import without_comments
 from dimorph.source.include_scan import Files, Scanner, SourceFile
+from dimorph.source.signature import Signature, signatures
 from dimorph.toolchain import flags
 from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.compiler import Level
@@ -42,7 +43,7 @@ class Unit:
         header: the text of the config header.
         include_dirs: the include directories, searched after the directory of the generated files.
         sources: every project file that the compile can include.
-        exports: for an entry, function that Python can call -> the names of its parameters, comma separated.
+        exports: for an entry, function that Python can call -> its signature.
         archs: for device code, the architectures that can serve the GPU; a load compiles for the first.
         variants: the variant that it is compiled for, and the parts of a composition.
     """
@@ -54,7 +55,7 @@ class Unit:
     header: str
     include_dirs: tuple[Path, ...]
     sources: tuple[SourceFile, ...]
-    exports: Mapping[str, str] = field(default_factory=dict)
+    exports: Mapping[str, Signature] = field(default_factory=dict)
     archs: tuple[Arch, ...] = ()
     variants: tuple[Variant, ...] = ()
 
@@ -130,7 +131,8 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
         files: the files already read for units of the same load; default: none.
 
     Raises:
-        DeclarationError: a source is missing, or it includes a file that cannot be determined.
+        DeclarationError: a source is missing, or it includes a file that cannot be determined, or Python cannot have a
+            default of an exported function.
     """
     kernel = instantiations.kernel
     path = kernel.root / kernel.entry
@@ -146,8 +148,14 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
         raise DeclarationError(
             f"{kernel.declared_at}: kernel {kernel.name}: entry {path}: {error.strerror}{there}"
         ) from error
-    exports = {name: parameter_list(entry, name) or "" for name in _EXPORT.findall(without_comments(entry))}
-    names = [f"#define DIMORPH_ARGUMENTS_{name} {parameters}".rstrip() for name, parameters in exports.items()]
+    exports = signatures(entry, _EXPORT.findall(without_comments(entry)), str(path))
+    for signature in exports.values() if kernel.device else ():
+        if any(parameter.name == "stream" for parameter in signature.parameters or ()):
+            raise DeclarationError(
+                f"{path}: {signature.name}: parameter 'stream': functions of kernels with device sources have an "
+                f"argument of this name in Python; give the parameter another name"
+            )
+    names = [f"#define DIMORPH_ARGUMENTS_{name} {signature.names}".rstrip() for name, signature in exports.items()]
     text = "\n".join([*_device_macro(kernel), *names, f'#include "{kernel.entry}"', ""])
     if instantiations.specialized:
         values = next(iter(instantiations)).texts()
@@ -215,7 +223,7 @@ def _unit(
     text: str,
     instantiations: InstantiationSet,
     files: Files | None,
-    exports: Mapping[str, str] | None = None,
+    exports: Mapping[str, Signature] | None = None,
 ) -> Unit:
     kernel = instantiations.kernel
     header = config_header(instantiations, kind)

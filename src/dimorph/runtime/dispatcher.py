@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from sys import modules
 from typing import Any
 
 from dimorph._fork import ForkSafeLock
@@ -25,7 +24,9 @@ from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
 from dimorph.runtime import ffi, library, streams
 from dimorph.runtime.arrays import exported, refuse_unexportable
+from dimorph.runtime.functions import arguments, make
 from dimorph.settings import Settings
+from dimorph.source.signature import Signature
 
 _log = logger("dimorph")
 
@@ -86,9 +87,49 @@ class Dispatcher:
         places = self.instantiations.slots * len(self.instantiations.kernel.functions)
         return self._entry.instance(ffi.Resolver(self.resolve), places)
 
-    def functions(self, instance: library.Instance) -> dict[str, Callable[..., Any]]:
-        """Return the exported functions of an instance as Python callables, by name."""
-        return {name: self._function(instance, name, names) for name, names in self.unit.exports.items()}
+    def function(self, instance: library.Instance, name: str) -> Any:
+        """Make the Python function for an exported function of an instance."""
+        signature = self.unit.exports[name]
+        mask = self._entry.read_only(name)
+        native = instance.function(name)
+
+        def again(args: tuple[Any, ...]) -> Any:
+            return made.native(*exported(args, described(args), mask))
+
+        def refuse(args: tuple[Any, ...]) -> None:
+            refuse_unexportable(args, described(args))
+
+        def described(args: tuple[Any, ...]) -> Callable[[int], str]:
+            return lambda index: f"{name}: argument {self._argument(signature, mask, args, index)}"
+
+        def converting(*args: Any) -> Any:
+            try:
+                return made.native(*args)
+            except BufferError:
+                return again(args)
+            except RuntimeError:
+                refuse(args)
+                raise
+
+        def on_stream(args: tuple[Any, ...], stream: Any) -> Any:
+            return streams.call(converting, args, stream)
+
+        def rebind(wider: library.Instance) -> None:
+            made.native = wider.function(name)
+            bind(made.native)
+
+        given = arguments(signature, self._only_params())
+        made, bind = make(signature, given, native, again, refuse, on_stream if self.unit.kernel.device else None)
+        made.rebind = rebind
+        # See `Module` for what callers of `native` have to do themselves.
+        made.native = native
+        return made
+
+    def keep(self, function: Any) -> None:
+        """Let a function call the wider entries that replace this one, the newest at once."""
+        self.shared.functions[function.__name__] = function
+        if newest := self.shared.widest and self.shared.widest[1]():
+            function.rebind(newest)
 
     def resolve(self, function: str, slot: int, axis: str | None, value: str | None) -> int:
         """Return the address that the entry needs, for a case that is not bound or for a value that it lacks.
@@ -110,59 +151,17 @@ class Dispatcher:
                 self._cases[slot] = self._find_case(slot)
             return self._cases[slot].function(function)
 
-    def _function(self, instance: library.Instance, name: str, parameters: str) -> Callable[..., Any]:
-        mask = self._entry.read_only(name)
-        function = instance.function(name)
-
-        def again(args: tuple[Any, ...]) -> Any:
-            return function(*exported(args, described(args), mask))
-
-        def refuse(args: tuple[Any, ...]) -> None:
-            refuse_unexportable(args, described(args))
-
-        def described(args: tuple[Any, ...]) -> Callable[[int], str]:
-            return lambda index: f"{name}: argument {self._argument(parameters, mask, args, index)}"
-
-        # Runs in every call, so it reads as few variables as possible.
-        def call(*args: Any) -> Any:
-            try:
-                return function(*args)
-            except BufferError:
-                return again(args)
-            except RuntimeError:
-                refuse(args)
-                raise
-
-        def rebind(wider: library.Instance) -> None:
-            nonlocal function
-            function = made.native = wider.function(name)
-
-        def call_on_stream(*args: Any, stream: Any = None) -> Any:
-            if stream is not None or "cupy" in modules:
-                return streams.call(call, args, stream)
-            try:  # the body of `call`, repeated to save a call
-                return function(*args)
-            except BufferError:
-                return again(args)
-            except RuntimeError:
-                refuse(args)
-                raise
-
-        made: Any = call_on_stream if self.unit.kernel.device else call
-        made.rebind = rebind
-        # See `Module` for what callers of `native` have to do themselves.
-        made.native = function
-        self.shared.functions[name] = made
-        made.__name__ = made.__qualname__ = name
-        made.__doc__ = f"{name}({parameters})"
-        return made  # type: ignore[no-any-return]
-
-    def _argument(self, parameters: str, mask: int, args: tuple[Any, ...], index: int) -> str:
+    def _argument(self, signature: Signature, mask: int, args: tuple[Any, ...], index: int) -> str:
         """Return the name of an argument, given by its index, as its caller knows it; else the index."""
-        names = [one.strip() for one in parameters.split(",")]
+        names = [parameter.name for parameter in signature.parameters or ()]
         if mask >> 63:  # the last parameter stands for those of a variant, see `read_only` in entry.h
             names[-1:] = [param.name for param in self._variant_params(args)]
-        return f"'{names[index]}'" if index < len(names) and names[index] else str(index)
+        return f"'{names[index]}'" if index < len(names) else str(index)
+
+    def _only_params(self) -> Sequence[Param] | None:
+        """Return the parameters of the variant that the module was loaded for; None unless it is a single one."""
+        variants = [variant for axis, values in self.asked.pairs() if axis.for_cases_only for variant in values]
+        return variants[0].params if len(variants) == 1 else None
 
     def _variant_params(self, args: tuple[Any, ...]) -> tuple[Param, ...]:
         """Return the parameters of the variant that a call selects; of several, it passes the name."""

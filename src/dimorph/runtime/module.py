@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 from dimorph import settings
 from dimorph.declare.instantiations import InstantiationSet
@@ -11,17 +11,8 @@ from dimorph.errors import DeclarationError
 from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
 from dimorph.runtime.dispatcher import Dispatcher, Shared
+from dimorph.runtime.functions import Function
 from dimorph.runtime.library import Instance
-
-
-class Function(Protocol):
-    """An exported function of a loaded kernel; see `Module`."""
-
-    native: Callable[..., Any]
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        """Call the function."""
-
 
 # The arguments of `load`.
 _Arguments = tuple[InstantiationSet, "str | None", "settings.Settings | None"]
@@ -30,8 +21,11 @@ _Arguments = tuple[InstantiationSet, "str | None", "settings.Settings | None"]
 class Module:
     """The functions of a loaded kernel, as attributes: `module.affine(x, y)`.
 
-    The arguments are those of the C++ function, then the additional arguments of the variant in the order of its
-    declaration: any array that supports DLPack (it is not copied), numbers, strings, and None for an optional argument.
+    The arguments are those of the C++ function, with its names and defaults, then those of the variant in the order of
+    its declaration, by name too if the module has one variant: any array that supports DLPack (it is not copied),
+    numbers, strings, and None for an optional argument. The name of a keyword of Python ends with `_`, e.g. `in_`.
+    `help(module.affine)` shows the arguments, and the comment of `///` lines above the C++ function.
+
     A function of a kernel with device code also takes `stream=`: a raw handle, or a stream of torch, CuPy or anything
     with `__cuda_stream__`; default: the current stream. For the fastest call keep the function in a variable.
 
@@ -44,12 +38,11 @@ class Module:
     """
 
     def __init__(self, dispatcher: Dispatcher, instance: Instance, loaded_by: _Arguments) -> None:
-        functions = dispatcher.functions(instance)
-        if hidden := [name for name in functions if hasattr(type(self), name)]:
+        if hidden := [name for name in dispatcher.unit.exports if hasattr(type(self), name)]:
             raise DeclarationError(f"kernel {dispatcher.instantiations.kernel.name}: {hidden[0]!r} is a name of Module")
         self._dispatcher = dispatcher
-        self.__dict__.update(functions)
-        self._functions = tuple(functions)
+        self._instance = instance
+        self._functions = tuple(dispatcher.unit.exports)
         self._loaded_by = loaded_by
 
     def __reduce__(self) -> tuple[Any, _Arguments]:
@@ -72,11 +65,19 @@ class Module:
         return tuple(self._dispatcher.shared.log)
 
     def __getattr__(self, name: str) -> Function:
-        if name.startswith("_"):  # copy and pickle look such names up before there is a dispatcher
+        # Functions are made when they are first asked for. Copy and pickle ask for other names before there are any.
+        if name in self.__dict__.get("_functions", ()):
+            made: Function = self.__dict__.setdefault(name, self._dispatcher.function(self._instance, name))
+            self._dispatcher.keep(made)
+            return made
+        if name.startswith("_"):
             raise AttributeError(name)
         kernel = self._dispatcher.instantiations.kernel.name
         functions = ", ".join(self._functions) or "none"
         raise AttributeError(f"kernel {kernel} exports no function {name!r}; it has: {functions}")
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self._functions]
 
     def __repr__(self) -> str:
         return f"<dimorph.Module {self._dispatcher.asked}: {', '.join(self._functions)}>"

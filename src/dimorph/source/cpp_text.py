@@ -1,9 +1,9 @@
-"""Functions on C++ text: remove comments, read parameter lists, write macros of several lines."""
+"""Functions on C++ text: remove comments, write macros of several lines."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 # Literals are matched first, so that a comment mark inside one is left alone; numbers too, because the quotes between
 # their digits begin no character, and raw strings, because a quote does not end them.
@@ -52,25 +52,6 @@ def without_line_comments(content: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def parameter_list(text: str, function: str) -> str | None:
-    """Return the names of a function's parameters, comma separated, as its definition spells them; None: not found.
-
-    The names are only for messages, so the parser may fail on an unusual definition: the message then lacks them.
-    """
-    match = re.search(
-        rf"\b{function}\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*(?:noexcept\s*)?\{{", without_comments(text)
-    )
-    if match is None:
-        return None
-    names = []
-    for part in _split(match[1]):
-        found = re.search(r"([A-Za-z_]\w*)\s*$", part.partition("=")[0])
-        if found is None or " " not in part.strip():
-            return None
-        names.append(found[1])
-    return ",".join(names)
-
-
 def macro_arguments(text: str, opening: int) -> list[str]:
     """Return the arguments of a macro as the preprocessor splits them: at commas outside of parentheses.
 
@@ -104,15 +85,3 @@ def macro(head: str, body: Sequence[str]) -> list[str]:
     lines = [f"#define {head}", *(f"  {line}" for line in body)]
     width = max(len(line) for line in lines[:-1])
     return [*(f"{line:<{width}} \\" for line in lines[:-1]), lines[-1]]
-
-
-def _split(parameters: str) -> Iterator[str]:
-    """Yield the parts of a parameter list between the commas outside of brackets."""
-    depth, start = 0, 0
-    for at, letter in enumerate(parameters):
-        depth += (letter in "<(") - (letter in ">)")
-        if letter == "," and depth == 0:
-            yield parameters[start:at]
-            start = at + 1
-    if parameters[start:].strip():
-        yield parameters[start:]

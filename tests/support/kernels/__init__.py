@@ -106,6 +106,9 @@ WEIGHTED = dm.Kernel(
 # Exports one function for each kind of argument and result.
 ARGUMENTS = dm.Kernel(name="arguments", entry="arguments.cc", case=[])
 
+# Functions with defaults and comments, which Python takes over.
+SIGNED = dm.Kernel(name="signed", entry="signed.cc")
+
 # Checks its arrays in its entry, and in its case on every thread.
 ARRAYS = dm.Kernel(
     name="arrays",

@@ -353,6 +353,14 @@ struct Exported<function> {
   }
   static_assert(extra_is_last(), "Extra stands twice, or before another parameter: make it the last parameter");
 
+  // Whether comma separated names stand for all parameters. No names, or the name of a macro that is not defined, say
+  // nothing.
+  static constexpr bool named_by(const char* names) {
+    int32_t count = 1;
+    for (const char* at = names; *at; ++at) count += *at == ',';
+    return !*names || starts_with(names, "DIMORPH_ARGUMENTS_") || count == sizeof...(Params);
+  }
+
   // A bit for each parameter. A variant's tensors are never written, so the bits from an Extra on are all set.
   static constexpr uint64_t read_only() {
     uint64_t mask = 0, bit = 1;
@@ -497,14 +505,17 @@ DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void
   ::dimorph::detail::call_on<result, DIMORPH_SLOTS>(handle, #name "\0" __FILE__ ":" DIMORPH_TEXT(__LINE__), \
                                                     DIMORPH_PLACE_##name, dimorph_axes)
 
-// Makes a function of the entry callable from Python. The build defines DIMORPH_ARGUMENTS_name: the names of the
-// parameters, as the entry spells them, for messages.
-#define DIMORPH_EXPORT(name)                                                                                     \
-  extern "C" DIMORPH_VISIBLE int __tvm_ffi_##name(void* handle, const TVMFFIAny* args, int32_t count,            \
-                                                  TVMFFIAny* result) {                                           \
-    return ::dimorph::detail::Exported<&name>::call(#name, DIMORPH_TEXT(DIMORPH_ARGUMENTS_##name), handle, args, \
-                                                    count, result);                                              \
-  }                                                                                                              \
-  extern "C" DIMORPH_VISIBLE uint64_t dimorph_read_only_##name() {                                               \
-    return ::dimorph::detail::Exported<&name>::read_only();                                                      \
+// Makes a function of the entry callable from Python. The build reads its definition and defines
+// DIMORPH_ARGUMENTS_name: the names of the parameters, as the entry spells them.
+#define DIMORPH_EXPORT(name)                                                                                      \
+  static_assert(::dimorph::detail::Exported<&name>::named_by(DIMORPH_TEXT(DIMORPH_ARGUMENTS_##name)),             \
+                "the build read other parameters than the compiler, and Python takes those: define the function " \
+                "once, without macros in its list of parameters");                                                \
+  extern "C" DIMORPH_VISIBLE int __tvm_ffi_##name(void* handle, const TVMFFIAny* args, int32_t count,             \
+                                                  TVMFFIAny* result) {                                            \
+    return ::dimorph::detail::Exported<&name>::call(#name, DIMORPH_TEXT(DIMORPH_ARGUMENTS_##name), handle, args,  \
+                                                    count, result);                                               \
+  }                                                                                                               \
+  extern "C" DIMORPH_VISIBLE uint64_t dimorph_read_only_##name() {                                                \
+    return ::dimorph::detail::Exported<&name>::read_only();                                                       \
   }

@@ -1,0 +1,35 @@
+#include <dimorph/entry.h>
+
+#include "signed_config.h"
+
+/// Write scale * x + shift into out.
+///
+/// Args:
+///   shift: added where it is given.
+void affine(ConstTensor in, Tensor out, double scale = 2.0, Optional<ConstTensor> shift = {},
+            dimorph::Str mode = "plain, quiet", bool twice = false, int64_t from = -0x10) {
+  dimorph::Size count("count");
+  in.expect<double>({count});
+  out.expect<double>({count});
+  if (shift) shift->expect<double>({count});
+  for (int64_t i = 0; i < count; ++i)
+    out.data<double>()[i] = scale * (twice ? 2 : 1) * in.data<double>()[i] + (shift ? shift->data<double>()[i] : 0) +
+                            (mode == dimorph::Str("with from") ? from : 0);
+}
+DIMORPH_EXPORT(affine)
+
+/** The larger of two.
+ *
+ * And no more.
+ */
+static inline double larger(const double first, double second = 1.5e1) { return first > second ? first : second; }
+DIMORPH_EXPORT(larger)
+
+// No words for Python.
+void silent() {}
+DIMORPH_EXPORT(silent)
+
+#define LIST int64_t a, int64_t b
+int64_t by_macro(LIST) { return a + b; }
+#undef LIST
+DIMORPH_EXPORT(by_macro)
