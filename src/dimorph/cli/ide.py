@@ -17,6 +17,7 @@ from dimorph.declare.instantiations import InstantiationSet, Specialization
 from dimorph.errors import DimorphError, ToolchainError
 from dimorph.plan.load_plan import declared_archs, load_plan
 from dimorph.plan.unit import INCLUDE, Unit, system_include_dirs
+from dimorph.resolve import dependencies
 from dimorph.resolve.levels import target_levels
 from dimorph.settings import Settings
 from dimorph.source.config_header import header_name
@@ -24,6 +25,7 @@ from dimorph.source.include_scan import Scanner
 from dimorph.store.layers import memo_dir, user_store
 from dimorph.toolchain import archs, cuda, host, process
 from dimorph.toolchain.host import HostCompiler
+from dimorph.toolchain.with_dependencies import WithDependencies
 
 _log = logger("dimorph")
 
@@ -34,6 +36,9 @@ GENERATED = Path(".dimorph", "ide")
 # clang reads this header of cuRAND in front of every CUDA file, whether or not it is used. A toolkit need not have it,
 # and a fatal error in front of a file makes clang misread the file.
 _CURAND_HEADER = "curand_mtgp32_kernel.h"
+
+# The compiler whose command line an editor reads, and the libraries of a kernel that has dependencies.
+Driver = HostCompiler | WithDependencies
 
 _SOURCES = {".cc", ".cpp", ".cxx", ".c++"}
 _DEFINE = re.compile(r"^#define (\w+) ?(.*)$", re.MULTILINE)
@@ -76,7 +81,7 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
 
     Raises:
         DeclarationError: a source is missing, or one that cannot be keyed.
-        ToolchainError: there is no compiler, whose system headers an editor needs.
+        ToolchainError: there is no compiler, whose system headers an editor needs, or a dependency is missing.
         DimorphError: there is a `compile_commands.json` that is not one.
         OSError: the files cannot be written.
     """
@@ -86,7 +91,7 @@ def write(instantiations: InstantiationSet, directory: Path, settings: Settings)
     kernel = instantiations.kernel
     # Its suffix keeps it apart from the directories of sources, which are above it.
     place = directory.resolve() / GENERATED / _relative(kernel.root, directory.resolve()) / f"{kernel.name}.kernel"
-    driver = _driver(settings)
+    driver = _with_dependencies(kernel, _driver(settings), settings)
     described: dict[Path, dict[str, Any]] = {}
     for name, unit in _units(instantiations, settings).items():
         _put(place / name / header_name(kernel), unit.header)
@@ -155,7 +160,7 @@ def _files(unit: Unit) -> list[Path]:
     return [file for file in files if INCLUDE not in file.parents]
 
 
-def _described(file: Path, unit: Unit, place: Path, driver: HostCompiler, settings: Settings) -> dict[str, Any]:
+def _described(file: Path, unit: Unit, place: Path, driver: Driver, settings: Settings) -> dict[str, Any]:
     """Return the database's entry for one file."""
     if unit.kind == "device":
         command = _device_command(file, unit, place, driver, settings)
@@ -181,15 +186,23 @@ def _described(file: Path, unit: Unit, place: Path, driver: HostCompiler, settin
     }
 
 
-def _device_command(file: Path, unit: Unit, place: Path, driver: HostCompiler, settings: Settings) -> list[str]:
+def _device_command(file: Path, unit: Unit, place: Path, driver: Driver, settings: Settings) -> list[str]:
     """Return the command with which clang, inside the editor, reads a device source; no build uses it."""
     return [
         *driver.command,
         *("-x", "cuda", "--cuda-device-only", f"--cuda-gpu-arch={unit.archs[0].name}"),
         *(f"--cuda-path={cuda.toolkit(settings)}", "-nocudalib", "-std=c++17"),
         *(f"-I{directory}" for directory in (place, *unit.include_dirs)),
+        *(driver.compile_words() if isinstance(driver, WithDependencies) else ()),
         str(file),
     ]
+
+
+def _with_dependencies(kernel: Declaration, driver: HostCompiler, settings: Settings) -> Driver:
+    if not kernel.dependencies:
+        return driver
+    found = dependencies.found(kernel, settings, memo_dir(user_store(settings, read_only=True)), keep=False)
+    return WithDependencies(driver, found)
 
 
 def _driver(settings: Settings) -> HostCompiler:

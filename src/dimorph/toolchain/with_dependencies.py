@@ -90,6 +90,11 @@ class WithDependencies(NamedTuple):
                 named.setdefault(directory, f"{one.name}.{number}")
         return named
 
+    def compile_words(self) -> list[str]:
+        """Return what the dependencies add to a command that only compiles."""
+        dirs = [word for directory in self._places() for word in ("-isystem", directory)]
+        return [*dirs, *(f"-D{define}" for one in self.found for define in one.defines)]
+
     def _link(self) -> list[str]:
         words = [library.word for one in self.found for library in one.libraries]
         # Where copies of libraries lie beside an object, tools that inspect wheels find them, too.
