@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dimorph.toolchain import targets
-from support.paths import REPOSITORY, ROWMATH, SUPPORT
+from support import emulated
+from support.paths import EXAMPLES, REPOSITORY, ROWMATH, SUPPORT
 
 pytestmark = pytest.mark.long
 
@@ -25,9 +26,10 @@ PIECES = "from support.kernels import ARGUMENTS, FAILURES, TASKS, WEIGHTED\n"
 RUSTC = shutil.which("rustc") or shutil.which("rustc", path=Path.home() / ".cargo" / "bin")
 
 
-def dimorph(*words: str | Path, store: Path) -> subprocess.CompletedProcess[str]:
+def dimorph(*words: str | Path, store: Path, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dimorph", *map(str, words)]
-    env = {**os.environ, "DIMORPH_STORE": str(store), "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}"}
+    path = f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}"
+    env = {**os.environ, "DIMORPH_STORE": str(store), "PYTHONPATH": path, **more}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
@@ -54,16 +56,29 @@ def pieces(store: Path) -> Path:
     return store.parent / "pieces"
 
 
-def compiled(prefix: Path, build: Path, source: str) -> Path:
-    """Compile a program with CMake, and return its path."""
+def compiled(prefix: Path, build: Path, source: str | Path) -> Path:
+    """Compile a program, or a project with one, with CMake, and return the path of the program."""
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
-    configure = ["cmake", "-S", str(NATIVE), "-B", str(build), f"-DCMAKE_PREFIX_PATH={prefix}"]
-    configure += [f"-DPACKAGE={prefix.name}", f"-DSOURCES={NATIVE / source}"]
+    project, name = (source, "program") if isinstance(source, Path) else (NATIVE, source.partition(".")[0])
+    configure = ["cmake", "-S", str(project), "-B", str(build), f"-DCMAKE_PREFIX_PATH={prefix}"]
+    if isinstance(source, str):
+        configure += [f"-DPACKAGE={prefix.name}", f"-DSOURCES={NATIVE / source}"]
     for command in (configure, ["cmake", "--build", str(build)]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    return build / source.partition(".")[0]
+    return build / name
+
+
+def with_rust(work: Path, source: Path, prefix: Path, edition: str) -> Path:
+    """Compile a Rust program, and return its path."""
+    if RUSTC is None:
+        pytest.skip("rustc is not installed")
+    linked = [f"-L{prefix / 'lib'}", f"-Clink-arg=-Wl,-rpath,{prefix / 'lib'}"]
+    command = [RUSTC, "-D", "warnings", "--edition", edition, str(source), *linked, "-o", str(work / "in_rust")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return work / "in_rust"
 
 
 def run(*command: str | Path, **env: str) -> list[str]:
@@ -125,6 +140,19 @@ def test_a_c_program_gets_codes_and_messages(package: Path, tmp_path: Path) -> N
     ]
 
 
+def test_the_example_runs_in_both_languages(store: Path, tmp_path: Path) -> None:
+    example = shutil.copytree(EXAMPLES / "native", tmp_path / "native")
+    skeleton = EXAMPLES / "skeleton" / "skeleton.py"
+    done = dimorph("build", skeleton, "--target", LEVELS[0], "--cmake", example / "ahead", store=store)
+    assert done.returncode == 0, done.stderr
+    first, *_ = lines = run(compiled(example / "ahead", tmp_path / "build", example))
+    assert float(first) == pytest.approx(2)
+    assert lines[1] == "1: affine: argument 'y': expected shape [rows, head_dim], here (8, 64), got (4, 128)"
+    assert lines[2] == "affine: head_dim=80 is not there: this value was not built"
+    in_rust = run(with_rust(tmp_path, example / "program.rs", example / "ahead", "2021"))
+    assert in_rust == ["2.000", lines[1]]
+
+
 # The lines of pieces.cc and pieces.rs.
 EXPECTED = """\
 -5 4000000000 0.1 0.5 1
@@ -175,24 +203,9 @@ def test_cpp_passes_and_takes_every_kind(pieces: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("edition", ["2021", "2024"])
 def test_rust_passes_and_takes_every_kind(pieces: Path, tmp_path: Path, edition: str) -> None:
-    if RUSTC is None:
-        pytest.skip("rustc is not installed")
-    shutil.copy(NATIVE / "pieces.rs", tmp_path / "main.rs")
+    main = Path(shutil.copy(NATIVE / "pieces.rs", tmp_path))
     (tmp_path / "package").symlink_to(pieces / "rust")
-    library = pieces / "lib"
-    command = [
-        RUSTC,
-        "-D",
-        "warnings",
-        "--edition",
-        edition,
-        "main.rs",
-        f"-L{library}",
-        f"-Clink-arg=-Wl,-rpath,{library}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert told(run(tmp_path / "main", DIMORPH_NUM_THREADS="3")) == EXPECTED
+    assert told(run(with_rust(tmp_path, main, pieces, edition), DIMORPH_NUM_THREADS="3")) == EXPECTED
 
 
 def test_a_missing_value_can_be_built_meanwhile(package: Path, store: Path, tmp_path: Path) -> None:
@@ -213,3 +226,133 @@ def test_a_missing_value_can_be_built_meanwhile(package: Path, store: Path, tmp_
         "7 8 0 rms_norm: width=7 is not there, and building it failed with status 1: dimorph build "
     )
     assert [path.name for path in (tmp_path / "built").iterdir()] == ["rms_norm_width_96"]
+
+
+# --- Device code, on emulated GPUs ---
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the emulated CUDA toolkit and the NVIDIA driver, under the name of the real one."""
+    if reason := emulated.missing():
+        pytest.skip(reason)
+    root = tmp_path_factory.mktemp("emulator") / "toolkit"
+    emulated.Emulator.build(root)
+    sources = [NATIVE / "libcuda.cc", *sorted(emulated.HERE.glob("*.cc"))]
+    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", f"-I{emulated.INCLUDE}", "-Wl,-soname,libcuda.so.1"]
+    subprocess.run([*command, "-o", root / "libcuda.so.1", *sources], check=True)
+    return root
+
+
+def twice_package(emulator: Path, store: Path, out: Path, *archs: str) -> Path:
+    words = [word for arch in archs for word in ("--arch", arch)]
+    env = {"DIMORPH_NVCC": str(emulator / "bin" / "nvcc")}
+    done = dimorph("build", NATIVE / "twice.py", "--target", LEVELS[0], *words, "--cmake", out, store=store, **env)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_each_gpu_gets_its_device_code(emulator: Path, store: Path, tmp_path: Path) -> None:
+    package = twice_package(emulator, store, tmp_path / "twice", "sm_80", "sm_90a")
+    assert sorted(path.parent.name for path in package.rglob("*.cubin")) == ["sm_80", "sm_90a"]
+    program = compiled(package, tmp_path / "build", "gpu.cc")
+    # Device code of the emulator calls functions of the driver's library.
+    lines = run(program, LD_PRELOAD=str(emulator / "libcuda.so.1"))
+    assert lines == ["launched on stream 0", "GPU 0: right", "launched on stream 7", "GPU 1: right"]
+    none = "twice__64_0 cannot launch anything: no NVIDIA driver with a GPU was found"
+    assert run(program) == [f"GPU {gpu}: 6 {none}" for gpu in range(2)]
+
+
+def test_a_gpu_without_device_code_is_told(emulator: Path, store: Path, tmp_path: Path) -> None:
+    package = twice_package(emulator, store, tmp_path / "twice", "sm_90a")
+    lines = run(compiled(package, tmp_path / "build", "gpu.cc"), LD_PRELOAD=str(emulator / "libcuda.so.1"))
+    assert lines[0].startswith("GPU 0: 6 ")
+    assert lines[0].endswith("the GPU runs none of the architectures of the device code: sm_90a")
+    assert lines[1:] == ["launched on stream 7", "GPU 1: right"]
+
+
+# --- Beside Python, and beside a copy ---
+
+_BESIDE = """
+import ctypes, sys
+import numpy as np
+import dimorph as dm
+from dimorph import aot
+from tvm_ffi import from_dlpack  # tvm-ffi's functions are there first
+
+class DLTensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("device", ctypes.c_int32 * 2), ("ndim", ctypes.c_int32),
+                ("dtype", ctypes.c_uint8 * 4), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+                ("offset", ctypes.c_uint64)]
+
+def described(array):
+    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+    made = DLTensor(array.ctypes.data, (1, 0), array.ndim, (2, 32, 1, 0), ctypes.addressof(shape), None, 0)
+    made.kept = shape, array
+    return ctypes.byref(made)
+
+x = np.ones((2, 64), "float32")
+y, short = np.empty_like(x), np.empty((1, 64), "float32")
+(kernel,) = aot.load_kernels(sys.argv[1] + ":rms_norm")
+module = kernel.load()
+for path in sys.argv[2:]:
+    library = ctypes.CDLL(path)
+    library.rowmath_last_error.restype = ctypes.c_char_p
+    norm = library.rowmath_rms_norm
+    norm.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_double
+    for made in (y, short):
+        made[:] = 0
+        status = norm(described(x), described(made), 3.0)
+        print(status, made[0, 0], library.rowmath_last_error().decode().partition(":")[2] if status else "")
+        try:
+            module.rms_norm(x, made, 3.0)
+            print("Python", made[0, 0])
+        except ValueError as error:
+            print("Python", str(error).partition(":")[2])
+"""
+
+
+def test_a_process_may_have_python_and_two_copies_of_a_package(package: Path, store: Path, tmp_path: Path) -> None:
+    """Each finds its own errors, because the objects of a package do not take the functions of tvm-ffi."""
+    copy = shutil.copytree(package, tmp_path / "a copy")
+    libraries = [root / "lib" / "librowmath.so" for root in (package, copy)]
+    env = {"DIMORPH_STORE": str(store), "PYTHONPATH": str(REPOSITORY / "src"), "PATH": os.environ["PATH"]}
+    lines = run(sys.executable, "-c", _BESIDE, KERNELS, *libraries, **env)
+    wrong = " argument 'y': expected a row-major matrix of the shape and dtype of 'x'"
+    assert lines == ["0 0.5 ", "Python 0.5", f"1 0.0 {wrong}", f"Python {wrong}"] * 2
+
+
+# --- What is refused when the package is built ---
+
+REFUSED = {
+    "from support.kernels import FUNCTOR": "kernel functor: functor takes the arguments of a variant, and several "
+    "variants are built: C++ programs can call one; name it, as in `variant=NAME`",
+    "from support.kernels import ARRAYS, FAILURES": "kernel failures: it exports quiet, and so does kernel arrays: "
+    "functions of a package need names of their own",
+}
+
+
+@pytest.mark.parametrize("declared", REFUSED)
+def test_kernels_that_c_cannot_call_are_refused_by_name(declared: str, store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "refused.py"
+    file.write_text(f"{declared}\n")
+    done = dimorph("build", file, "--target", LEVELS[0], "--cmake", tmp_path / "out", store=store)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == REFUSED[declared]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_of_somebody_else_is_kept(store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "include" / "rowmath" / "precious.h"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    done = dimorph("build", KERNELS, "--target", LEVELS[0], "--cmake", tmp_path, store=store)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"{other.parent}: expected what an earlier build of the package rowmath left"
+    assert other.exists()
+
+
+def test_build_wants_a_directory(store: Path) -> None:
+    done = dimorph("build", KERNELS, store=store)
+    assert done.returncode == 2
+    assert "expected --out or --cmake, or both" in done.stderr

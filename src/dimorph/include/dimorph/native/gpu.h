@@ -84,9 +84,14 @@ inline DeviceCode* device_code(const char* directory, const char* name, const ch
   auto* code = static_cast<DeviceCode*>(calloc(1, sizeof(DeviceCode)));
   auto** table = static_cast<DeviceImage**>(calloc(there.count + 1, sizeof(DeviceImage*)));
   if (!code || !table) return nullptr;
+  char problem[512] = "the GPU runs none of the architectures of the device code";
+  const char* between = ": ";
   for (const char* at = archs; *at; at = strchr(at, ' ') + 1) {
     char arch[32];
     snprintf(arch, sizeof arch, "%.*s", static_cast<int>(strchr(at, ' ') - at), at);
+    const size_t length = strlen(problem);
+    snprintf(problem + length, sizeof problem - length, "%s%s", between, arch);
+    between = ", ";
     DeviceImage* image = nullptr;
     for (int gpu = 0; gpu < there.count; ++gpu) {
       if (table[gpu] || !runs_on(arch, there.major[gpu], there.minor[gpu])) continue;
@@ -99,8 +104,6 @@ inline DeviceCode* device_code(const char* directory, const char* name, const ch
       table[gpu] = image;
     }
   }
-  char problem[256];
-  snprintf(problem, sizeof problem, "the GPU runs none of the architectures of the device code: %s", archs);
   code->get_proc_address = there.get_proc_address;
   code->label = strdup(name);
   code->problem = there.problem ? there.problem : strdup(problem);

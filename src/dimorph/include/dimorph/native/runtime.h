@@ -283,7 +283,7 @@ __attribute__((cold, noinline)) inline const Target* load(const Kernel& kernel, 
   }
   // A copy of this library may have come first: then its functions serve the objects of both.
   if (thread_place() == own_thread)
-    thread_place() = symbol<Thread* (*)()>(RTLD_DEFAULT, "", DIMORPH_TEXT_OF(DIMORPH_FFI(Thread)));
+    thread_place() = symbol<Thread* (*)()>(dlopen(nullptr, RTLD_NOW), "", DIMORPH_TEXT_OF(DIMORPH_FFI(Thread)));
   void* handle = open(kernel.name);
   if (!handle) return nullptr;
   const auto make = symbol<void* (*)(void*, void*, int64_t)>(handle, "dimorph_", "instance_new");
