@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 class Kernel(Declaration):
     __doc__ = Declaration.__doc__
 
+    if not TYPE_CHECKING:  # a type checker knows what there is, and refuses the rest by itself
+
+        def __getattr__(self, name: str) -> object:
+            if name.startswith("_"):  # copy and pickle look such names up before there are fields
+                raise AttributeError(name)
+            raise AttributeError(f"kernel {self.name} has no attribute {name!r}: {_load_first(self, name)}")
+
+        def __call__(self, *args: object, **named: object) -> object:
+            function = (*self.functions, self.name)[0]
+            raise TypeError(
+                f"kernel {self.name} is a declaration, which cannot be called: {_load_first(self, function)}"
+            )
+
     def instantiations(self, **values: object) -> InstantiationSet:
         """Return the instantiation set of the kernel for some values of its axes.
 
@@ -84,3 +97,7 @@ class Kernel(Declaration):
             return aot.build(self.instantiations(**values), out, targets=targets, archs=archs, settings=settings)
         except AUTHORS as error:
             raise error.with_traceback(None) from None
+
+
+def _load_first(kernel: Kernel, function: str) -> str:
+    return f"load it, and call the function of the module: {kernel.name}.load(...).{function}(...)"

@@ -24,6 +24,19 @@ _OTHERS = {
     "pkg_config_path": "PKG_CONFIG_PATH",
     "cmake_prefix_path": "CMAKE_PREFIX_PATH",
 }
+# Fields whose value is a text.
+_TEXTS = (
+    "policy",
+    "cxx",
+    "nvcc",
+    "target",
+    "arch",
+    "log",
+    "path",
+    "default_cxx",
+    "pkg_config_path",
+    "cmake_prefix_path",
+)
 # The variables that every compiler gets, with values of our own.
 _OURS = ("PATH", "LC_ALL", "TMPDIR")
 # Units of sizes and ages, in small letters.
@@ -144,6 +157,16 @@ class Settings:
 
     cmake_prefix_path: str = ""
     """The directories in which CMake searches for a kernel's dependencies first, separated by colons."""
+
+    def __post_init__(self) -> None:
+        # A str in place of another type means what it means in the environment.
+        given = {f.name: text for f in fields(self) if isinstance(text := getattr(self, f.name), str)}
+        if texts := {name: text for name, text in given.items() if name not in _TEXTS}:
+            mine = {variable(f.name) for f in fields(self)}
+            others = {name: text for name, text in os.environ.items() if name not in mine}
+            read = current({**others, **{variable(name): text for name, text in texts.items()}})
+            for name in texts:
+                object.__setattr__(self, name, getattr(read, name))
 
 
 def current(environ: Mapping[str, str] | None = None) -> Settings:

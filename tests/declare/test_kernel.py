@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import itertools
@@ -166,6 +167,13 @@ def test_a_value_beyond_the_list_can_be_asked_for() -> None:
         (lambda: _kernel(case="c.cc"), "kernel 'k': case: expected a list, got.* 'c.cc'"),
         (lambda: _kernel(include_dirs="inc"), "include_dirs: expected a list, got.* 'inc'"),
         (lambda: _kernel(axes=WIDTH), "kernel 'k': axes: expected a list"),
+        (lambda: _kernel(axes=[WIDTH, None]), "kernel 'k': axes: expected axes, got None"),
+        (lambda: _kernel(case={"c.cc": 1}), "kernel 'k': case: expected a list, got {'c.cc': 1}\\Z"),
+        (lambda: _kernel(axes=[WIDTH], only={"width": 64}), r"only: expected a list.*write \[{'width': 64}\]"),
+        (
+            lambda: next(iter(_kernel(axes=[WIDTH], archs=lambda v: v["w"]).instantiations())).archs(),
+            "kernel k: `archs` asks for an axis 'w'; there are: width",
+        ),
         (lambda: _kernel(axes=[WIDTH, WIDTH]), "two axes are called 'width'"),
         (lambda: _kernel(axes=[WIDTH, dm.flag_axis("wide", "WIDTH")]), "two bound names are called 'WIDTH'"),
         (
@@ -208,6 +216,15 @@ def test_a_kernel_is_frozen_and_prints_without_addresses(kernel: dm.Kernel) -> N
     for axis in kernel.axes:
         assert axis.name in repr(kernel)
     assert not re.search(r"0x[0-9a-f]{6}", repr(kernel)), "an address in a printed declaration"
+
+
+def test_a_kernel_that_is_used_as_a_module_says_that_it_is_to_be_loaded() -> None:
+    kernel: Any = dm.Kernel(name="pair", entry="p.cc", case=["p_case.cc"], functions=["first", "second"])
+    with pytest.raises(TypeError, match=r"kernel pair is a declaration.*pair\.load\(\.\.\.\)\.first\(\.\.\.\)"):
+        kernel(1)
+    with pytest.raises(AttributeError, match=r"kernel pair has no attribute 'second'.*pair\.load\(\.\.\.\)\.second\("):
+        kernel.second(1)
+    assert not hasattr(kernel, "_second") and copy.deepcopy(kernel) is kernel
 
 
 def test_a_kernel_takes_its_rows_by_value() -> None:

@@ -436,4 +436,39 @@ MISTAKES: dict[str, Mistake] = {
         PYTHON, "[64, 128, 256]", "64", "values", r"\[64\]", at='"head_dim", "HEAD_DIM"'
     ),
     "dtype misspelt": _mistake(PYTHON, '["float32", "float64"]', '["float", "float64"]', "'float'", "float32"),
+    "axes as a dict": _mistake(
+        PYTHON,
+        "axes=(",
+        "axes={'head_dim': [64]} or (",
+        "axes: expected a list, got {'head_dim'",
+        r"write \[dm\.int_axis\('head_dim', 'HEAD_DIM', ",
+        at=_KERNEL,
+    ),
+    "axis as a str": _mistake(
+        PYTHON, _AXIS, '"head_dim"', "axes: expected axes, got 'head_dim'", r"dm\.int_axis\('head_dim', ", at=_KERNEL
+    ),
+    "where that asks for another axis": _mistake(
+        PYTHON,
+        'name="affine"',
+        'name="affine", where=lambda values: values["heads"] == 64',
+        "`where` asks for an axis 'heads'",
+        "there are: dtype, head_dim, variant",
+        at=_KERNEL,
+    ),
+    "choose that asks for another axis": _mistake(
+        PYTHON,
+        _DTYPES,
+        f'{_DTYPES}, dm.int_axis("tile", "TILE", [1, 2], choose=lambda values: values["width"])',
+        "`choose` of axis tile asks for an axis 'width'",
+        "there are: dtype, head_dim, variant",
+        at=_KERNEL,
+    ),
+    "size that no axis has": _mistake(
+        PYTHON,
+        _VARIANT,
+        _VARIANT.replace("),)", '), dm.tensor("edges", "float32", shape="width"))'),
+        "shape: expected numbers and names of sizes .*head_dim.*got 'width'",
+        r"variant_axis\(.*sizes=\['width'\]",
+        at=_KERNEL,
+    ),
 }

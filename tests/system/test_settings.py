@@ -8,6 +8,7 @@ import pwd
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,29 @@ def test_paths_with_a_tilde_and_relative_ones(
     assert settings.current({**env, "CUDA_HOME": text}).cuda_home == path
     assert settings.current({**env, "CUDA_PATH": text}).cuda_home == path
     assert settings.current({**env, "CONDA_PREFIX": text}).conda_prefix == path
+
+
+def test_a_str_means_what_it_means_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("LM_LICENSE_FILE", "27000@host")
+    monkeypatch.setenv("DIMORPH_STORE_SIZE", "nonsense")  # not asked for
+    given: dict[str, Any] = {
+        "store": "~/kernels",
+        "shared_stores": "/one:/two",
+        "cxxflags": "-O2 -Wall",
+        "compile_timeout": "20",
+        "compiler_env": "LM_LICENSE_FILE",
+        "debug": "1",
+        "cuda_home": "/cuda",
+        "cxx": "g++",
+    }
+    made = settings.Settings(**given)
+    assert (made.store, made.shared_stores) == (Path("/home/me/kernels"), (Path("/one"), Path("/two")))
+    assert (made.cxxflags, made.compile_timeout, made.debug) == (("-O2", "-Wall"), 20.0, True)
+    assert made.compiler_env == (("LM_LICENSE_FILE", "27000@host"),)
+    assert (made.cuda_home, made.cxx) == (Path("/cuda"), "g++")
+    with pytest.raises(ValueError, match="DIMORPH_COMPILE_TIMEOUT: expected seconds above 0, got 'soon'"):
+        settings.Settings(store=Path("unused"), compile_timeout="soon")  # type: ignore[arg-type]
 
 
 def test_programs_with_a_tilde() -> None:

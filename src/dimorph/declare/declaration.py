@@ -75,8 +75,11 @@ class Declaration:
             if (given is None and name == "only") or (callable(given) and name == "archs"):
                 continue
             if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
-                raise self._refused(f"{name}: expected a list, got {given!r}; write [{given!r}]")
+                cure = "" if isinstance(given, Mapping) and name != "only" else f"; write [{given!r}]"
+                raise self._refused(f"{name}: expected a list, got {given!r}{cure if name != 'axes' else _axis(given)}")
             object.__setattr__(self, name, tuple(given))
+        if others := [one for one in self.axes if not isinstance(one, Axis)]:
+            raise self._refused(f"axes: expected axes, got {others[0]!r}{_axis(others[0])}")
         object.__setattr__(self, "functions", self.functions or ((self.name,) if self.case else ()))
         object.__setattr__(self, "root", Path(self.root or self.origin.parent).resolve())
         self._check_sources()
@@ -147,8 +150,9 @@ class Declaration:
                 for size in param.sizes:
                     if not size.isdigit() and (size.removesuffix("|1") if own else size) not in sizes:
                         raise self._refused(
-                            f"{place}: shape: expected numbers and names of {', '.join(sizes) or 'nothing else'}, "
-                            f"got {size!r}"
+                            f"{place}: shape: expected numbers and names of sizes "
+                            f"({', '.join(sizes) or 'there is none'}), got {size!r}; integer axes are sizes, and names "
+                            f"that the case checks itself are given in variant_axis(..., sizes=[{size!r}])"
                         )
 
     def _check_sources(self) -> None:
@@ -210,3 +214,11 @@ class Declaration:
 
     def _refused(self, problem: str) -> DeclarationError:
         return DeclarationError(f"kernel {self.name!r}: {problem}")
+
+
+def _axis(given: object) -> str:
+    """Return how to write what was given in place of an axis, as the end of a message."""
+    if isinstance(given, Axis):
+        return f"; write [{given!r}]"
+    name = next(iter(given), given) if isinstance(given, Mapping) else given
+    return f"; write [dm.int_axis({name!r}, {name.upper()!r}, [...])], or another kind" if isinstance(name, str) else ""

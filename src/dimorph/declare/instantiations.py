@@ -11,6 +11,17 @@ from dimorph.declare.declaration import Declaration
 from dimorph.errors import DeclarationError
 
 
+class _Values(dict[str, Value]):
+    """The values of axes by name, for a function of the author's that asks for them."""
+
+    def __init__(self, kernel: Declaration, asker: str, values: Mapping[str, Value]) -> None:
+        super().__init__(values)
+        self._asker = f"{kernel.declared_at}: kernel {kernel.name}: {asker}"
+
+    def __missing__(self, name: object) -> Value:
+        raise DeclarationError(f"{self._asker} asks for an axis {name!r}; there are: {', '.join(self) or 'none'}")
+
+
 @dataclass(frozen=True)
 class Specialization:
     """One value for every axis of a kernel."""
@@ -44,7 +55,8 @@ class Specialization:
         archs = self.kernel.archs
         if not callable(archs):
             return tuple(archs)
-        return tuple(archs({axis.name: value for axis, value in self.pairs()}))
+        values = {axis.name: value for axis, value in self.pairs()}
+        return tuple(archs(_Values(self.kernel, "`archs`", values)))
 
     @property
     def namespace(self) -> str:
@@ -150,14 +162,21 @@ class InstantiationSet:
         found = Specialization(
             kernel,
             tuple(
-                axis.value(axis.choose(problem)) if value is None and axis.choose else value
+                _chosen(kernel, axis, problem) if value is None else value
                 for axis, value in zip(kernel.axes, picks, strict=True)
             ),
         )
         if self.only is not None:
             return found if found.values in self.only else None
         named = {axis.name: value for axis, value in found.pairs()}
-        return found if kernel.where is None or kernel.where(named) else None
+        return found if kernel.where is None or kernel.where(_Values(kernel, "`where`", named)) else None
+
+
+def _chosen(kernel: Declaration, axis: Axis, values: Mapping[str, Value]) -> Value:
+    """Return the value that a choice axis has beside those of the other axes."""
+    if axis.choose is None:
+        return None
+    return axis.value(axis.choose(_Values(kernel, f"`choose` of axis {axis.name}", values)))
 
 
 def instantiate(kernel: Declaration, values: Mapping[str, object] | None = None) -> InstantiationSet:
@@ -203,6 +222,6 @@ def _complete_row(kernel: Declaration, row: Mapping[str, Value], fixed: Mapping[
             return row[axis.name]
         if axis.name in fixed:
             return fixed[axis.name]
-        return axis.value(axis.choose(row)) if axis.choose else axis.values[0]
+        return _chosen(kernel, axis, row) if axis.choose else axis.values[0]
 
     return tuple(map(value, kernel.axes))
