@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from dimorph.plan.unit import INCLUDE
+from dimorph.resolve import expressions
 from dimorph.resolve.author import OURS, Author, Lesson
 from dimorph.source.config_header import header_name
 from dimorph.source.cpp_functions import Function
@@ -173,6 +175,27 @@ def _call_unknown(finding: Finding, author: Author) -> Lesson | None:
     return Lesson(f"DIMORPH_CALL({name}): the kernel declares no function {name!r}", cure)
 
 
+def _call_forgotten(finding: Finding, author: Author) -> Lesson | None:
+    name = _unknown(finding)
+    if author.unit.kind != "entry" or name not in author.unit.kernel.functions:
+        return None
+    return Lesson(
+        f"{name!r} is a function of the case, not of the entry", f"write DIMORPH_CALL({name})(...) to call it"
+    )
+
+
+def _our_header(finding: Finding, author: Author) -> Lesson | None:
+    """Explain a name of Dimorph's whose header is not included."""
+    name = _unknown(finding)
+    declared = rf"^(?:(?:inline|constexpr|struct|class|using)\b[^;{{}}\n]*\b|#define ){name}\b"
+    for path in sorted(INCLUDE.glob("dimorph/*.h")) if name else ():
+        header = f"dimorph/{path.name}"
+        if re.search(declared, path.read_text("utf-8"), re.MULTILINE) and not author.includes(header):
+            full = name if name.startswith("DIMORPH_") else f"dimorph::{name}"
+            return Lesson(f"{full} is not declared: nothing includes <{header}>", f"write #include <{header}>")
+    return None
+
+
 def _call_result(finding: Finding, author: Author) -> Lesson | None:
     void = re.search(r"void value not ignored|type 'void'|a void expression|\"void\"", finding.head.message)
     match = re.search(r"(DIMORPH_CALL\(\w+|DIMORPH_CALL_ON\([^(),]+, \w+)\)", finding.text)
@@ -318,15 +341,20 @@ _RULES: tuple[Rule, ...] = (
     _static_assertion,
     _standard_type,
     _dispatch_unknown,
+    expressions.dispatch_value,
     _call_unknown,
     _dispatch_forgotten,
     _export_unknown,
+    _call_forgotten,
     _variant,
     _no_parameter,
     _case_function,
     _call_result,
     _narrowing,
     _no_return,
+    expressions.brackets,
+    expressions.written,
+    _our_header,
     _format,
     _bound_name,
 )

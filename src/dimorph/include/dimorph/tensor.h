@@ -267,7 +267,8 @@ class View {
   }
   template <typename... Index>
   T& operator()(Index... index) const {
-    static_assert(sizeof...(Index) == N, "a view takes as many indices as it has dimensions");
+    static_assert(sizeof...(Index) == N,
+                  "a view takes as many indices as it has dimensions: give one for each, view(i, j) of two");
     const int64_t indices[] = {static_cast<int64_t>(index)..., 0};
     int64_t at = 0;
     for (int32_t i = 0; i < N; ++i) {
