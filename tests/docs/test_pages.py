@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -51,10 +52,21 @@ def _dedented(text: str) -> list[str]:
     return [line[indent:].rstrip() for line in lines]
 
 
-def _stands_in(wanted: list[str], file: Path) -> bool:
-    lines = file.read_text("utf-8").split("\n")
-    windows = (lines[at : at + len(wanted)] for at in range(len(lines) - len(wanted) + 1))
-    return any(_dedented("\n".join(window)) == wanted for window in windows)
+def _stands_in(wanted: list[str], text: str) -> int | None:
+    """Return the number, from 1, of the line where the wanted ones begin; None if they do not stand there."""
+    lines = text.split("\n")
+    for at in range(len(lines) - len(wanted) + 1):
+        if _dedented("\n".join(lines[at : at + len(wanted)])) == wanted:
+            return at + 1
+    return None
+
+
+def _uncalled(program: str, line: int) -> list[str]:
+    """Return the functions around a line of a program that it does not call."""
+    nodes = list(ast.walk(ast.parse(program)))
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    return [one.name for one in functions if one.lineno <= line <= (one.end_lineno or 0) and one.name not in called]
 
 
 @pytest.mark.parametrize("page", pages(), ids=_name)
@@ -65,12 +77,26 @@ def test_code_on_pages_is_code_of_examples(page: Path) -> None:
         for block in blocks(page)
         if block.language in kinds
         and not any(
-            _stands_in(_dedented(block.text), file)
+            _stands_in(_dedented(block.text), file.read_text("utf-8"))
             for pattern in kinds[block.language]
             for file in (*EXAMPLES.rglob(pattern), NEW_AXIS)
         )
     ]
     assert not lost, "no file below examples/ holds these lines"
+
+
+@pytest.mark.parametrize("page", pages(), ids=_name)
+def test_python_on_pages_is_in_functions_that_its_example_calls(page: Path) -> None:
+    programs = {file: file.read_text("utf-8") for file in EXAMPLES.rglob("*.py")}
+    for block in blocks(page):
+        for file, program in programs.items() if block.language == "python" else ():
+            if line := _stands_in(_dedented(block.text), program):
+                assert _uncalled(program, line) == [], f"{_name(page)}:{block.line} quotes {file.name}:{line}"
+
+
+def test_a_function_that_nobody_calls_is_found() -> None:
+    program = "def run():\n    x = 1\n\ndef other():\n    y = 2\n\nrun()\n"
+    assert (_uncalled(program, 2), _uncalled(program, 5), _uncalled(program, 7)) == ([], ["other"], [])
 
 
 def test_every_block_names_its_language() -> None:
