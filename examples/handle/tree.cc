@@ -1,6 +1,4 @@
 // The entry: one function makes a tree of points, the other asks it.
-#include <dimorph/entry.h>
-
 #include "tree_config.h"
 
 // points: [count, dim], row-major. The tree keeps them, without a copy.

@@ -6,8 +6,6 @@ import dimorph as dm
 
 tree = dm.Kernel(
     name="tree",
-    entry="tree.cc",
-    case=["tree_case.cc"],
     functions=["build", "query"],
     axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),

@@ -1,5 +1,4 @@
 // The case: a k-d tree, whose type depends on dtype and dimension.
-#include <dimorph/case.h>
 #include <algorithm>
 #include <vector>
 

@@ -1,6 +1,4 @@
 // The entry: checks the arguments. The library is the case's alone.
-#include <dimorph/entry.h>
-
 #include "crc_config.h"
 
 // sums[i] = CRC-32 of rows[i, :]; rows: uint8 [rows, width], row-major; sums: int64 [rows].

@@ -8,8 +8,6 @@ import dimorph as dm
 
 crc = dm.Kernel(
     name="crc",
-    entry="crc.cc",
-    case=["crc_case.cc"],
     dependencies=[dm.pkg_config("zlib", at_least="1.2", bundle=True, install="apt-get install zlib1g-dev")],
 )
 

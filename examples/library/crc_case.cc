@@ -1,5 +1,4 @@
 // The case: its dependency brings the header and the library.
-#include <dimorph/case.h>
 #include <zlib.h>
 
 #include "crc_config.h"

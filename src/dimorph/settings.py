@@ -24,19 +24,6 @@ _OTHERS = {
     "pkg_config_path": "PKG_CONFIG_PATH",
     "cmake_prefix_path": "CMAKE_PREFIX_PATH",
 }
-# Fields whose value is a text.
-_TEXTS = (
-    "policy",
-    "cxx",
-    "nvcc",
-    "target",
-    "arch",
-    "log",
-    "path",
-    "default_cxx",
-    "pkg_config_path",
-    "cmake_prefix_path",
-)
 # The variables that every compiler gets, with values of our own.
 _OURS = ("PATH", "LC_ALL", "TMPDIR")
 # Units of sizes and ages, in small letters.
@@ -160,8 +147,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         # A str in place of another type means what it means in the environment.
-        given = {f.name: text for f in fields(self) if isinstance(text := getattr(self, f.name), str)}
-        if texts := {name: text for name, text in given.items() if name not in _TEXTS}:
+        others = (f.name for f in fields(self) if f.type not in ("str", "str | None"))
+        if texts := {name: text for name in others if isinstance(text := getattr(self, name), str)}:
             mine = {variable(f.name) for f in fields(self)}
             others = {name: text for name, text in os.environ.items() if name not in mine}
             read = current({**others, **{variable(name): text for name, text in texts.items()}})
@@ -244,21 +231,6 @@ def documentation() -> dict[str, str]:
         and isinstance(text.value, ast.Constant)
         and isinstance(text.value.value, str)
     }
-
-
-def unknown() -> dict[str, str]:
-    """Return the environment variables that start with `DIMORPH_` and name no setting -> a sentence that says so."""
-    given = sorted(name for name in os.environ if name.startswith("DIMORPH_"))
-    names = [variable(field.name) for field in fields(Settings)] if given else []
-    return {name: f"{name}: there is no such setting{_nearest(name, names)}" for name in given if name not in names}
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    from difflib import get_close_matches  # here, because only a mistake needs it
-
-    ours = [known.removeprefix("DIMORPH_") for known in names if known.startswith("DIMORPH_")]
-    near = get_close_matches(name.removeprefix("DIMORPH_"), ours, 1)
-    return f"; the nearest is DIMORPH_{near[0]}" if near else ""
 
 
 def _with_unit(text: str, units: Mapping[str, int], most: int, expected: str) -> float:

@@ -18,6 +18,7 @@ from dimorph import settings as configuration
 from dimorph.errors import BuildError, DeclarationError, DimorphError, StoreRefused, ToolchainError, counted
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import INCLUDE, system_include_dirs
+from dimorph.resolve.environment import unknown
 from dimorph.settings import Settings
 from dimorph.store.layers import memo_dir, shared_store, user_store
 from dimorph.store.store import Broken
@@ -113,7 +114,7 @@ def _settings(config: Settings) -> Iterator[Finding]:
         words = [one[0] if isinstance(one, tuple) else str(one) for one in value] if isinstance(value, tuple) else []
         shown = os.pathsep.join(words) if isinstance(value, tuple) else value
         yield Finding(f"setting {field.name}", "ok", f"{'-' if shown in (None, '') else shown} ({source})")
-    for variable, problem in configuration.unknown().items():
+    for variable, problem in unknown().items():
         yield Finding("settings", "wrong", problem, f"unset {variable}")
 
 

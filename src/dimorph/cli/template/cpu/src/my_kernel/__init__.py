@@ -17,8 +17,6 @@ PLAIN = SCALE(1.0)
 # The name of this package is that of the kernel and of its files.
 KERNEL = dm.Kernel(
     name=__name__,
-    entry=f"{__name__}.cc",
-    case=(f"{__name__}_case.cc",),
     axes=(
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
         # The wheel holds these widths; any other that `accepts` admits is compiled when it comes.

@@ -1,6 +1,4 @@
 // The entry: checks the arguments, then calls the case for their dtype and width. Compiled once.
-#include <dimorph/entry.h>
-
 #include "my_kernel_config.h"
 
 // x and y: [rows, width], row-major, of one dtype. The arguments of the variant follow.

@@ -1,16 +1,11 @@
 // The case: the work, with every axis a plain constant. Compiled once for each dtype, width and variant.
-#include <dimorph/case.h>
-
 #include "my_kernel_config.h"
 
 namespace DIMORPH_CASE {
 
-struct Params {
+struct Params : AdditionalParams {
   using Element = DType;
-  ADDITIONAL_PARAMS_DECL
 };
-
-void set_additional(Params& params ADDITIONAL_FUNC_PARAMS){ADDITIONAL_PARAMS_SETTER}
 
 DType inverse_rms(const DType* row) {
   // Sums that do not wait for each other, so that the compiler can keep them in vectors.
@@ -25,7 +20,7 @@ DType inverse_rms(const DType* row) {
 
 void my_kernel(ConstTensor x, Tensor y, Extra extra) noexcept {
   Params params{};
-  if (!extra.apply(set_additional, params)) return;
+  if (!extra.fill(params)) return;
   const VARIANT<Params> variant(params);
   for (int64_t row = 0; row < x.size(0); ++row) {
     const DType* in = x.data<DType>() + row * WIDTH;

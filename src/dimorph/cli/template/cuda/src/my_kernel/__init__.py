@@ -10,8 +10,6 @@ import dimorph as dm
 # The name of this package is that of the kernel and of its files.
 KERNEL = dm.Kernel(
     name=__name__,
-    entry=f"{__name__}.cc",
-    case=(f"{__name__}_case.cc",),  # on the host: launches
     device=(f"{__name__}.cu",),  # on the GPU
     archs=("sm_80", "sm_90"),
     axes=(

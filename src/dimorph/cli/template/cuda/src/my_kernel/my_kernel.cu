@@ -1,6 +1,4 @@
 // The device code: a block for each row, every axis a plain constant.
-#include <dimorph/device.h>
-
 #include "my_kernel_config.h"
 #include "my_kernel_params.h"
 
