@@ -147,8 +147,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         # A str in place of another type means what it means in the environment.
-        others = (f.name for f in fields(self) if f.type not in ("str", "str | None"))
-        if texts := {name: text for name in others if isinstance(text := getattr(self, name), str)}:
+        typed = (f.name for f in fields(self) if f.type not in ("str", "str | None"))
+        if texts := {name: text for name in typed if isinstance(text := getattr(self, name), str)}:
             mine = {variable(f.name) for f in fields(self)}
             others = {name: text for name, text in os.environ.items() if name not in mine}
             read = current({**others, **{variable(name): text for name, text in texts.items()}})
