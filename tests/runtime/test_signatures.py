@@ -14,7 +14,8 @@ import pytest
 
 import dimorph as dm
 from dimorph.runtime.dispatcher import Dispatcher
-from dimorph.runtime.functions import Argument
+from dimorph.runtime.functions import Argument, Arguments, make
+from dimorph.source.signature import Signature
 from support.kernels import FUNCTOR, PICK, SIGNED
 
 pytestmark = pytest.mark.usefixtures("warm_store")
@@ -112,7 +113,7 @@ def test_parameters_of_one_variant_have_names() -> None:
 @pytest.mark.parametrize(("name", "default"), [("x, y", None), ("x=print()", None), ("x", "print()"), ("x", "0; y")])
 def test_nothing_but_names_and_literals_becomes_part_of_a_function(name: str, default: str | None) -> None:
     with pytest.raises((ValueError, SyntaxError), match=r"identifier|malformed|invalid syntax"):
-        Argument(name, "int", default)
+        make(Signature("f"), Arguments((Argument(name, "int", default),)), print, print, print, None)
 
 
 def test_functions_are_made_when_they_are_asked_for_and_stay_the_same(signed: dm.Module) -> None:

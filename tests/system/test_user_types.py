@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from support.paths import EXAMPLES, REPOSITORY
+from support.checkers import expected, mypy, pyright, refused
+from support.paths import EXAMPLES
 
 # What examples import from beside them.
 BESIDE = [EXAMPLES / "skeleton", EXAMPLES / "variant"]
-# Code of torch and transformers is untyped in places. Of Dimorph itself only types are read, as where it is installed.
-MYPY = """
-[mypy]
-strict = True
-disallow_untyped_calls = False
-warn_return_any = False
-[mypy-dimorph.*]
-ignore_errors = True
-"""
-
 # Each line is written as some page writes it; `# no` marks those that a checker must refuse.
 USER = """
 import dimorph as dm
@@ -72,60 +59,26 @@ module.resolutions.append  # no
 """
 
 
-def _mypy(*paths: Path, path: list[Path], project: Path) -> str:
-    (project / "mypy.ini").write_text(MYPY)
-    env = {**os.environ, "MYPYPATH": os.pathsep.join(map(str, [REPOSITORY / "src", *path]))}
-    options = ["--config-file", str(project / "mypy.ini"), "--cache-dir", str(project / "cache")]
-    command = [sys.executable, "-m", "mypy", *options, *map(str, paths)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return done.stdout
-
-
-def _pyright(*paths: Path, path: list[Path], project: Path) -> str:
-    pyright = shutil.which("pyright")
-    if pyright is None:
-        pytest.skip("there is no pyright, which needs Node")
-    roots = ", ".join(f'"{root}"' for root in [REPOSITORY / "src", *path])
-    (project / "pyrightconfig.json").write_text(f'{{"typeCheckingMode": "standard", "extraPaths": [{roots}]}}')
-    for one in paths:  # flat, because examples import from beside them
-        if one.parent != project:
-            shutil.copy(one, project)
-    command = [pyright, "--pythonpath", sys.executable, "--project", str(project)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.long
 def test_examples_pass_mypy(tmp_path: Path) -> None:
     # Every block of Python on the README and the guides stands in one of them (tests/docs/test_pages.py).
-    found = _mypy(*sorted(EXAMPLES.rglob("*.py")), path=BESIDE, project=tmp_path)
+    found = mypy(*sorted(EXAMPLES.rglob("*.py")), path=BESIDE, project=tmp_path)
     assert found.startswith("Success"), found
 
 
 @pytest.mark.long
 def test_examples_pass_pyright(tmp_path: Path) -> None:
-    found = _pyright(*sorted(EXAMPLES.rglob("*.py")), path=[], project=tmp_path)
+    found = pyright(*sorted(EXAMPLES.rglob("*.py")), project=tmp_path)
     assert found.startswith("0 errors"), found
-
-
-def _refused(output: str) -> set[int]:
-    """Return the numbers of the lines that a checker's output calls errors."""
-    return {int(line.split(" - ")[0].split(":")[1]) for line in output.splitlines() if "error" in line and ":" in line}
-
-
-def _expected(text: str) -> set[int]:
-    return {number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# no")}
 
 
 def test_mypy_finds_mistakes_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(USER)
-    found = _mypy(tmp_path / "user.py", path=[], project=tmp_path)
-    assert _refused(found) == _expected(USER), found
+    found = mypy(tmp_path / "user.py", project=tmp_path)
+    assert refused(found) == expected(USER), found
 
 
 def test_pyright_finds_mistakes_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(USER)
-    found = _pyright(tmp_path / "user.py", path=[], project=tmp_path)
-    assert _refused(found) == _expected(USER), found
+    found = pyright(tmp_path / "user.py", project=tmp_path)
+    assert refused(found) == expected(USER), found

@@ -13,7 +13,7 @@ import click
 from dimorph import __version__, aot
 from dimorph import settings as configuration
 from dimorph.aot import cmake_package
-from dimorph.cli import as_json, doctor, explain, ide, new, options, show
+from dimorph.cli import as_json, doctor, explain, ide, new, options, show, stub
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
 from dimorph.declare.instantiations import InstantiationSet, instantiate
@@ -282,6 +282,24 @@ def ide_command(spec: str, values: tuple[str, ...], directory: Path | None) -> N
         output().report(show.written, kernel.name, written, place)
         done.append(as_json.written(kernel.name, written))
     output().record({"kernels": done})
+
+
+@dimorph.command("stub")
+@options.spec
+@options.directory("--out", help="Where the stub goes. Default: beside the file.")
+@with_json
+def stub_command(spec: str, out: Path | None) -> None:
+    """Write a type stub (.pyi) for a file that declares kernels.
+
+    With it, mypy and pyright know the axes, their values and the functions: they report a misspelt axis and a wrong
+    argument in code that imports the file. Repeat it when declarations or entries change.
+
+    \b
+    dimorph stub skeleton.py
+    """
+    written = [str(path) for path in stub.write(options.kernels(spec), out)]
+    output().report(show.lines, written)
+    output().record({"files": written})
 
 
 @dimorph.command()

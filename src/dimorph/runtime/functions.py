@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from keyword import iskeyword
 from sys import modules
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dimorph.declare.variant import Param
 from dimorph.source.signature import Signature
@@ -30,35 +29,24 @@ class Function(Protocol):
         """Call the function."""
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(NamedTuple):
     """An argument of a function in Python.
 
     Attributes:
         name: its name; one that is a keyword of Python ends with `_`.
         type: its type, as Python spells it.
         default: its default, as Python spells it; None: it has none.
-
-    Raises:
-        ValueError: the name or the default is none, so that it must not become a part of a function's text.
     """
 
     name: str
     type: str
     default: str | None = None
 
-    def __post_init__(self) -> None:
-        if not self.name.isidentifier():
-            raise ValueError(f"argument: expected an identifier, got {self.name!r}")
-        if self.default is not None:
-            literal_eval(self.default)
-
     def __str__(self) -> str:
         return self.name if self.default is None else f"{self.name}={self.default}"
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(NamedTuple):
     """The arguments of a function in Python.
 
     Attributes:
@@ -178,7 +166,11 @@ def make(
         again: converts the arguments and calls, where an array is not one that tvm-ffi takes.
         refuse: names the argument at fault after a RuntimeError, if there is one.
         on_stream: calls on a stream; None: the function takes none.
+
+    Raises:
+        ValueError, SyntaxError: a name or a default is none.
     """
+    _check(arguments)
     parameters = [*map(str, arguments.named), *([f"*{arguments.rest}"] if arguments.rest else [])]
     if on_stream:
         parameters += [*([] if arguments.rest else ["*"]), "stream=None"]
@@ -195,6 +187,20 @@ def make(
     if signature.result:
         function.__annotations__["return"] = python_type(signature.result)
     return function, bind
+
+
+def _check(arguments: Arguments) -> None:
+    """Refuse what must not become a part of a function's text.
+
+    Raises:
+        ValueError, SyntaxError: a name is not an identifier, or a default is not a literal.
+    """
+    for name in [*(argument.name for argument in arguments.named), arguments.rest or "_"]:
+        if not name.isidentifier():
+            raise ValueError(f"argument: expected an identifier, got {name!r}")
+    for argument in arguments.named:
+        if argument.default is not None:
+            literal_eval(argument.default)
 
 
 @lru_cache(maxsize=1024)

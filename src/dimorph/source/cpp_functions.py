@@ -26,6 +26,7 @@ class Function(NamedTuple):
 
 
 _DEFINES = re.compile(r"(?<=[\s&*>])([A-Za-z_]\w*)\s*\(")
+_PAIRS = {"()": re.compile("[()]"), "{}": re.compile("[{}]")}
 _NO_FUNCTIONS = frozenset(("if", "for", "while", "switch", "catch"))
 _BEFORE_BODY = re.compile(r"(?:\s|const|override|final|noexcept(?:\s*\([^()]*\))?|->[\w\s:<>&*]+)*")
 
@@ -51,7 +52,7 @@ def functions(code: str) -> Iterator[Function]:
 def _closing(code: str, opening: int, pair: str) -> int:
     """Return the position behind the bracket that closes the one at `opening`; the end of the text if none does."""
     depth = 0
-    for match in re.compile(f"[{re.escape(pair)}]").finditer(code, opening):
+    for match in _PAIRS[pair].finditer(code, opening):
         depth += 1 if match[0] == pair[0] else -1
         if depth == 0:
             return match.end()

@@ -8,16 +8,15 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 from dimorph.errors import DeclarationError
 from dimorph.source.cpp_functions import Function, functions
 from dimorph.source.cpp_text import blanked, line_of, without_comments
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A parameter of an exported function.
 
     Attributes:
@@ -41,8 +40,7 @@ class Parameter:
         return self.type.startswith("Optional<")
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """The signature of an exported function.
 
     Attributes:
@@ -71,12 +69,11 @@ _SPECIFIERS = re.compile(r"\b(?:static|inline|constexpr|extern|const)\b|\b(?:::)
 _PARAMETER = re.compile(r"(?P<type>.*[^\w:]|.*[&*])(?P<name>[A-Za-z_]\w*)", re.DOTALL)
 # Without a name behind it, a type of several words would end with the name.
 _LAST_WORDS = frozenset(("int", "long", "short", "char", "double", "float", "bool", "const"))
-_NUMBER = re.compile(
-    r"(?P<sign>[-+]?)\s*(?P<digits>(?:0[xX][\da-fA-F']+|[\d'.]+(?:[eE][-+]?\d+)?))(?P<suffix>[fFlLuUzZ]*)"
-)
-_TEXT = re.compile(r'"(?:[^"\\\n]|\\[\\"\'nrt0])*"')
+# Patterns of defaults, which `re` compiles when there is one.
+_NUMBER = r"(?P<sign>[-+]?)\s*(?P<digits>0[xX][\da-fA-F']+|[\d'.]+(?:[eE][-+]?\d+)?)[fFlLuUzZ]*"
+_TEXT = r'"(?:[^"\\\n]|\\[\\"\'nrt0])*"'
 _WORDS = {"true": "True", "false": "False"}
-_NOTHING = re.compile(r"\{\s*\}|(?:std::)?nullopt|(?:dimorph::)?Optional<.*>(?:\(\)|\{\})", re.DOTALL)
+_NOTHING = r"\{\s*\}|(?:std::)?nullopt|(?:dimorph::)?Optional<.*>(?:\(\)|\{\})"
 
 
 def signatures(text: str, names: Iterable[str], place: str) -> dict[str, Signature]:
@@ -142,11 +139,11 @@ def _plain(cpp_type: str) -> str:
 def _default(given: str, parameter: Parameter, where: str) -> str:
     if given in _WORDS:
         return _WORDS[given]
-    if parameter.is_optional and _NOTHING.fullmatch(given):
+    if parameter.is_optional and re.fullmatch(_NOTHING, given, re.DOTALL):
         return "None"
-    if _TEXT.fullmatch(given):
+    if re.fullmatch(_TEXT, given):
         return repr(literal_eval(given))
-    if number := _NUMBER.fullmatch(given):
+    if number := re.fullmatch(_NUMBER, given):
         digits = number["digits"].replace("'", "")
         if digits[:2] in ("0x", "0X"):
             value: float = int(digits, 16)
