@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -267,6 +268,29 @@ def test_optionals_may_be_none_and_left_out_at_the_end(functions: dm.Module) -> 
     assert functions.trailing(1, None, "ab") == 201
     assert [functions.before_extra(1), functions.before_extra(1, 2), functions.before_extra(1, 2, 0, 0)] == [1, 21, 221]
     assert functions.nothing() is None
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor, jnp.array], ids=["numpy", "torch", "jax"])
+def test_a_new_tensor_is_an_array_of_the_callers_library(functions: dm.Module, make: Callable[..., Any]) -> None:
+    given = make([1.0, 2.0], dtype=make(0.0).dtype if make is not np.array else np.float32)
+    result = functions.doubled(given)
+    assert type(result) is type(given) and result.dtype == given.dtype
+    assert result.tolist() == [2, 4]
+    if make is not jnp.array:
+        result[0] = 7  # the caller's own
+        assert functions.doubled(x=given).tolist() == [2, 4]
+
+
+def test_a_new_tensor_of_other_dtypes_and_callers(functions: dm.Module) -> None:
+    small = np.array([1.5, -2.0], ml_dtypes.bfloat16)
+    copy = functions.copied(1, small)
+    assert copy.dtype == small.dtype and copy.tolist() == [1.5, -2.0] and not np.shares_memory(copy, small)
+    assert functions.copied(1, _frozen(small.copy())).dtype == small.dtype
+    assert functions.copied(1, np.array([1.5], np.float16)).dtype == np.float16
+    assert type(functions.doubled(_frozen(np.ones(2, np.float32)))) is np.ndarray
+    ours = tvm_ffi.from_dlpack(np.ones(2, np.float32))
+    assert type(functions.doubled(ours)) is type(functions.unfilled(1, 1)) is tvm_ffi.Tensor
+    assert type(functions.doubled(OnlyDLPack(np.ones(2, np.float32)))) is tvm_ffi.Tensor
 
 
 def test_a_new_tensor_is_a_result_that_python_owns(functions: dm.Module) -> None:

@@ -21,6 +21,7 @@ def _read(definition: str, name: str = "f") -> Signature:
         ("const ConstTensor& x", [("x", "ConstTensor")]),
         ("const char *text, A<B, C> pair", [("text", "char*"), ("pair", "A<B, C>")]),
         ("unsigned long long n", [("n", "unsigned long long")]),
+        ("[[maybe_unused]] int64_t n", [("n", "int64_t")]),
         ("double a = 2., /* c, d */ float b = 1 / 2", None),
         ("int a /* first */,  // a comment, with a comma\n int b", [("a", "int"), ("b", "int")]),
         ("Optional<Str> maybe, Extra extra", [("maybe", "Optional<Str>"), ("extra", "Extra")]),

@@ -1,10 +1,14 @@
-"""Convert arrays that tvm-ffi does not accept itself: read-only NumPy arrays, and bfloat16 ones (ml_dtypes)."""
+"""Convert arrays that tvm-ffi does not accept itself: read-only NumPy arrays, and bfloat16 ones (ml_dtypes).
+
+The other way round, new tensors become arrays of the caller's library.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
 from functools import partial
+from sys import modules
 from typing import Any
 
 from dimorph.runtime.tvm import tvm_ffi
@@ -13,7 +17,8 @@ from dimorph.runtime.tvm import tvm_ffi
 # DLTensor in DLManagedTensorVersioned {version, context, deleter, flags, tensor}.
 _DTYPE_IN_TENSOR = 20
 _TENSOR_IN_VERSIONED = 32
-_KDLBFLOAT = 4
+_KDLUINT, _KDLBFLOAT = 1, 4
+_KDLCPU = 1
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype = ctypes.c_void_p
@@ -49,6 +54,53 @@ def refuse_unexportable(args: tuple[Any, ...], described: Callable[[int], str]) 
     exported(args, described, -1)
 
 
+def as_callers(result: Any, args: tuple[Any, ...]) -> Any:
+    """Return a new tensor as an array of the library of the call's first array, over the same memory.
+
+    It stays a tensor of tvm-ffi where no argument is an array, or the library has no arrays in host memory.
+    """
+    first = next((arg for arg in args if hasattr(arg, "__dlpack__")), None)
+    tensor = tvm_ffi().Tensor
+    if first is None or isinstance(first, tensor) or not isinstance(result, tensor):  # torch's are made by tvm-ffi
+        return result
+    if hasattr(first, "__array_interface__"):
+        return _numpy(result)
+    library = modules.get(type(first).__module__.partition(".")[0])
+    namespace: Any = first.__array_namespace__() if hasattr(first, "__array_namespace__") else library
+    on_host = first.__dlpack_device__()[0] == _KDLCPU or getattr(library, "__name__", "") == "torch"
+    return namespace.from_dlpack(result) if on_host and hasattr(namespace, "from_dlpack") else result
+
+
+def _numpy(tensor: Any) -> Any:
+    numpy = modules["numpy"]
+    if str(tensor.dtype) != "bfloat16":
+        return numpy.from_dlpack(tensor)
+    from ml_dtypes import bfloat16  # NumPy itself has no such dtype
+
+    return numpy.from_dlpack(_AsUint16(tensor)).view(bfloat16)
+
+
+class _AsUint16:
+    """A tensor of bfloat16 that is exported as one of uint16, which NumPy can import."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _KDLCPU, 0
+
+    def __dlpack__(self, **_: Any) -> Any:
+        capsule = self._tensor.__dlpack__(max_version=(1, 0))
+        _set_dtype(capsule, _KDLUINT)
+        return capsule
+
+
+def _set_dtype(capsule: Any, code: int) -> None:
+    """Change the code of the dtype of a versioned DLPack capsule; the size stays."""
+    address = _pointer(capsule, b"dltensor_versioned") + _TENSOR_IN_VERSIONED + _DTYPE_IN_TENSOR
+    ctypes.c_uint8.from_address(address).value = code
+
+
 def _tensor(array: Any, read_only: bool, described: Callable[[], str]) -> Any:
     is_numpy = hasattr(array, "__array_interface__")
     writable = array.flags.writeable if is_numpy else True
@@ -68,6 +120,5 @@ def _tensor(array: Any, read_only: bool, described: Callable[[], str]) -> Any:
             f"{described()}: expected an array that DLPack can export, got dtype {dtype}{where}: {reason}"
         ) from error
     if is_bfloat16:
-        address = _pointer(capsule, b"dltensor_versioned") + _TENSOR_IN_VERSIONED + _DTYPE_IN_TENSOR
-        ctypes.c_uint8.from_address(address).value = _KDLBFLOAT
+        _set_dtype(capsule, _KDLBFLOAT)
     return tvm_ffi().from_dlpack(capsule)

@@ -23,7 +23,7 @@ from dimorph.resolve.resolver import resolve
 from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
 from dimorph.runtime import ffi, library, streams
-from dimorph.runtime.arrays import exported, refuse_unexportable
+from dimorph.runtime.arrays import as_callers, exported, refuse_unexportable
 from dimorph.runtime.functions import arguments, make
 from dimorph.settings import Settings
 from dimorph.source.signature import Signature
@@ -94,7 +94,7 @@ class Dispatcher:
         native = instance.function(name)
 
         def again(args: tuple[Any, ...]) -> Any:
-            return made.native(*exported(args, described(args), mask))
+            return finish(made.native(*exported(args, described(args), mask)), args)
 
         def refuse(args: tuple[Any, ...]) -> None:
             refuse_unexportable(args, described(args))
@@ -106,20 +106,28 @@ class Dispatcher:
             try:
                 return made.native(*args)
             except BufferError:
-                return again(args)
+                return made.native(*exported(args, described(args), mask))
             except RuntimeError:
                 refuse(args)
                 raise
 
         def on_stream(args: tuple[Any, ...], stream: Any) -> Any:
-            return streams.call(converting, args, stream)
+            return finish(streams.call(converting, args, stream), args)
 
         def rebind(wider: library.Instance) -> None:
             made.native = wider.function(name)
-            bind(made.native)
+            bind(finishing(made.native))
 
-        given = arguments(signature, self._only_params())
-        made, bind = make(signature, given, native, again, refuse, on_stream if self.unit.kernel.device else None)
+        creates = "NewTensor" in signature.result
+
+        def finish(result: Any, args: tuple[Any, ...]) -> Any:
+            return as_callers(result, args) if creates else result
+
+        def finishing(native: Any) -> Any:
+            return (lambda *args: as_callers(native(*args), args)) if creates else native
+
+        given, streamed = arguments(signature, self._only_params()), on_stream if self.unit.kernel.device else None
+        made, bind = make(signature, given, finishing(native), again, refuse, streamed)
         made.rebind = rebind
         # See `Module` for what callers of `native` have to do themselves.
         made.native = native

@@ -65,7 +65,7 @@ class Signature(NamedTuple):
 
 
 _END_OF_OTHER = re.compile(r"[;{})]|^[ \t]*#[^\n]*", re.MULTILINE)
-_SPECIFIERS = re.compile(r"\b(?:static|inline|constexpr|extern|const)\b|\b(?:::)?(?:dimorph|std)::|&")
+_SPECIFIERS = re.compile(r"\[\[[^]]*\]\]|\b(?:static|inline|constexpr|extern|const)\b|\b(?:::)?(?:dimorph|std)::|&")
 _PARAMETER = re.compile(r"(?P<type>.*[^\w:]|.*[&*])(?P<name>[A-Za-z_]\w*)", re.DOTALL)
 # Without a name behind it, a type of several words would end with the name.
 _LAST_WORDS = frozenset(("int", "long", "short", "char", "double", "float", "bool", "const"))

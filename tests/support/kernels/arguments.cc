@@ -149,6 +149,14 @@ dimorph::NewTensor doubled(ConstTensor x) {
 }
 DIMORPH_EXPORT(doubled)
 
+// The bytes of a tensor of 16-bit elements, in a new one.
+dimorph::NewTensor copied([[maybe_unused]] int64_t number, ConstTensor x) {
+  dimorph::NewTensor y({x.size(0)}, x.dtype());
+  memcpy(y.data(), x.data(), static_cast<size_t>(2 * x.size(0)));
+  return y;
+}
+DIMORPH_EXPORT(copied)
+
 dimorph::NewTensor unfilled(int64_t rows, int64_t columns) {
   return dimorph::NewTensor({rows, columns}, dimorph::data_type<float>());
 }

@@ -9,8 +9,8 @@
 namespace dimorph {
 
 // A new row-major tensor in host memory, not initialised, aligned to 64 bytes. Returned to Python it becomes a
-// tvm_ffi.Tensor, which owns the memory and which any library takes over through DLPack. Until then it can be passed on
-// as a Tensor.
+// tvm_ffi.Tensor, which owns the memory, and for most callers an array of their library over it. Until then it can be
+// passed on as a Tensor.
 class NewTensor : public Tensor {
  public:
   NewTensor(std::initializer_list<int64_t> shape, DataType dtype) {
