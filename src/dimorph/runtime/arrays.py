@@ -57,7 +57,8 @@ def refuse_unexportable(args: tuple[Any, ...], described: Callable[[int], str]) 
 def as_callers(result: Any, args: tuple[Any, ...]) -> Any:
     """Return a new tensor as an array of the library of the call's first array, over the same memory.
 
-    It stays a tensor of tvm-ffi where no argument is an array, or the library has no arrays in host memory.
+    It stays a tensor of tvm-ffi where no argument is an array, or the library has no arrays in host memory or of
+    its dtype.
     """
     first = next((arg for arg in args if hasattr(arg, "__dlpack__")), None)
     tensor = tvm_ffi().Tensor
@@ -75,9 +76,9 @@ def _numpy(tensor: Any) -> Any:
     numpy = modules["numpy"]
     if str(tensor.dtype) != "bfloat16":
         return numpy.from_dlpack(tensor)
-    from ml_dtypes import bfloat16  # NumPy itself has no such dtype
-
-    return numpy.from_dlpack(_AsUint16(tensor)).view(bfloat16)
+    if "ml_dtypes" not in modules:  # NumPy itself has no such dtype
+        return tensor
+    return numpy.from_dlpack(_AsUint16(tensor)).view(modules["ml_dtypes"].bfloat16)
 
 
 class _AsUint16:
