@@ -21,8 +21,17 @@ NATIVE = SUPPORT / "native"
 KERNELS = ROWMATH / "src" / "rowmath" / "kernels.py"
 LEVELS = ("x86-64-v2", "x86-64-v3") if os.uname().machine == "x86_64" else ("armv8",)
 TARGETS = [word for level in LEVELS for word in ("--target", level)]
-# A file that declares kernels with arguments, results and errors of every kind.
-PIECES = "from support.kernels import ARGUMENTS, FAILURES, TASKS, WEIGHTED\n"
+# A file that declares kernels with arguments, results and errors of every kind. The last lacks a combination.
+PIECES = """
+import dimorph as dm
+from support.kernels import ARGUMENTS, FAILURES, PICK, ROOT, TASKS, WEIGHTED
+
+pick = dm.Kernel(
+    name="pick", entry="pick.cc", case=["pick_case.cc"], root=ROOT, axes=PICK.axes,
+    where=lambda values: values["width"] + values["depth"] < 4,
+)
+del PICK
+"""
 RUSTC = shutil.which("rustc") or shutil.which("rustc", path=Path.home() / ".cargo" / "bin")
 
 
@@ -181,6 +190,8 @@ a text of more than seven bytes|a literal|4
 5 failed with not_implemented
 4 raise_in_case: out of memory
 8 raise_in_case: width=3 is not there: this value was not built
+1001 1002 2001
+8 pick: width=2, depth=2 is not there: this combination was not built
 1 doubled: argument 'x': expected 1 dimension, got 2
 2 echo_str: argument 'text': expected a str, got None
 50
@@ -336,10 +347,51 @@ REFUSED = {
 def test_kernels_that_c_cannot_call_are_refused_by_name(declared: str, store: Path, tmp_path: Path) -> None:
     file = tmp_path / "refused.py"
     file.write_text(f"{declared}\n")
-    done = dimorph("build", file, "--target", LEVELS[0], "--cmake", tmp_path / "out", store=store)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == REFUSED[declared]
-    assert not (tmp_path / "out").exists()
+    assert refusal(file, store, tmp_path / "out") == REFUSED[declared]
+
+
+# The text of an entry, and how its refusal begins.
+ODD = {
+    "parameter": (
+        "using Number = int64_t;\nvoid odd(Number count) {}",
+        "kernel odd: odd: parameter 'count': C++ programs cannot pass 'Number': expected ",
+    ),
+    "result": (
+        "using Number = int64_t;\nNumber odd() { return 1; }",
+        "kernel odd: odd: its result: C++ programs cannot take 'Number': expected ",
+    ),
+    "macro": (
+        "#define DEFINED void odd() {}\nDEFINED",
+        "kernel odd: no definition of odd was found in its entry, which C++ programs need",
+    ),
+    "tvm-ffi": (
+        'void odd() {\n  const TVMFFIByteArray key{"x", 1};\n  int32_t i = 0;\n  TVMFFITypeKeyToIndex(&key, &i);\n}',
+        "odd entry: it calls TVMFFITypeKeyToIndex, which programs without Python do not have",
+    ),
+    "name": (
+        "void level() {}",
+        "kernel odd: it exports level, and so does the package refused: functions of a package need names of their own",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_functions_that_c_cannot_call_are_refused_by_name(what: str, store: Path, tmp_path: Path) -> None:
+    text, message = ODD[what]
+    name = "level" if what == "name" else "odd"
+    entry = f'#include <dimorph/entry.h>\n\n#include "odd_config.h"\n\n{text}\nDIMORPH_EXPORT({name})\n'
+    (tmp_path / "odd.cc").write_text(entry)
+    file = tmp_path / "refused.py"
+    file.write_text('import dimorph as dm\n\nodd = dm.Kernel(name="odd", entry="odd.cc")\n')
+    assert refusal(file, store, tmp_path / "out").startswith(message)
+
+
+def refusal(declared: Path, store: Path, out: Path) -> str:
+    """Return the message of a build that must leave nothing."""
+    done = dimorph("build", declared, "--target", LEVELS[0], "--cmake", out, store=store)
+    assert done.returncode == 1, done.stderr
+    assert not out.exists()
+    return done.stderr.splitlines()[-1]
 
 
 def test_a_directory_of_somebody_else_is_kept(store: Path, tmp_path: Path) -> None:

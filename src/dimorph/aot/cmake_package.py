@@ -12,6 +12,8 @@ DIR/src/<name>.cc                          the source of the library
 
 from __future__ import annotations
 
+import functools
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.declare.names import cpp_name_problem
 from dimorph.declare.variant import Param, Variant
-from dimorph.errors import DeclarationError
+from dimorph.errors import DeclarationError, LoadError
 from dimorph.plan.key import digest
 from dimorph.plan.pool import POOL
 from dimorph.plan.unit import INCLUDE, entry_unit, system_include_dirs
@@ -35,7 +37,8 @@ from dimorph.source.native_rust import rust_source
 from dimorph.source.native_signature import signature
 from dimorph.store.artifact import Artifact
 from dimorph.toolchain import archs, targets
-from dimorph.toolchain.elf_names import rename_undefined
+from dimorph.toolchain.archs import Arch
+from dimorph.toolchain.elf_names import rename_undefined, undefined
 from dimorph.toolchain.targets import Target
 
 # The names of tvm-ffi's functions begin so.
@@ -93,9 +96,9 @@ def write(
     Raises:
         DeclarationError: a function has a parameter or result that C cannot pass, or two kernels export one name.
         BuildError: the library could not be compiled.
+        LoadError: an object takes a function that the library does not have.
         OSError: the directory cannot be written.
     """
-    source = declared_in(spec)
     name = package_name(spec)
     if problem := cpp_name_problem(name):
         raise DeclarationError(f"the name of the package: {problem}")
@@ -106,54 +109,69 @@ def write(
     levels = [level for level in _all_levels(hosts) if level.name in hosts]
     # Two packages in one process have different functions, so that each finds its own errors.
     prefix = "D" + digest([name, *sorted(artifacts)])[:5]
-    functions = [function for kernel in kernels for function in kernel.functions]
+    files = {
+        f"{artifact.meta.target}/{_file_name(instantiations, artifact)}": _content(artifact, prefix)
+        for instantiations, report in built
+        for artifact in report.artifacts
+    }
+    needed = [(level.name, sorted(level.needs)) for level in levels]
+    text = library_source(name, prefix, declared_in(spec), command, needed, kernels)
+    library = _compiled(name, text, levels[-1], settings)
     root = directory.resolve()
-    objects = root / "lib" / name
-    for old in (objects, root / "include" / name):
+    for old in (root / "lib" / name, root / "include" / name):
         if old.exists() and not (root / "lib" / "cmake" / name).is_dir():
             raise DeclarationError(f"{old}: expected what an earlier build of the package {name} left")
         shutil.rmtree(old, ignore_errors=True)
-    for kernel, (_, report) in zip(kernels, built, strict=True):
-        for artifact in report.artifacts:
-            _copy(artifact, objects / artifact.meta.target / _file_name(kernel, artifact), prefix.encode())
-    needed = [(level.name, sorted(level.needs)) for level in levels]
-    _write(root / "src" / f"{name}.cc", library_source(name, prefix, source, command, needed, kernels))
-    library = _compile(name, root / "src", levels[-1], settings)
+    for path, content in files.items():
+        _replace(root / "lib" / name / path, content)
     _replace(root / "lib" / f"lib{name}.so", library)
-    _write(root / "lib" / "cmake" / name / f"{name}Config.cmake", _CMAKE.format(name=name))
-    _write(root / "include" / f"{name}.h", c_header(name, functions))
-    for kernel in kernels:
-        _write(root / "include" / name / f"{kernel.name}.h", cpp_header(name, kernel.name, kernel.functions))
+    _write_texts(root, name, text, kernels)
+    return Package(name, root, len(files))
+
+
+def _write_texts(root: Path, name: str, source: str, kernels: Sequence[NativeKernel]) -> None:
+    functions = [function for kernel in kernels for function in kernel.functions]
     native = INCLUDE / "dimorph" / "native"
-    for header in ("status.h", "views.h"):
-        _replace(root / "include" / name / "dimorph" / header, (native / header).read_bytes())
-    _write(root / "rust" / f"{name}.rs", rust_source(name, functions, (native / "tensors.rs").read_text("utf-8")))
-    dlpack = system_include_dirs()[0] / "dlpack" / "dlpack.h"
-    _replace(root / "include" / "dlpack" / "dlpack.h", dlpack.read_bytes())
-    return Package(name, root, sum(1 for found in objects.rglob("*") if found.is_file()))
+    texts = {
+        f"src/{name}.cc": source,
+        f"lib/cmake/{name}/{name}Config.cmake": _CMAKE.format(name=name),
+        f"include/{name}.h": c_header(name, functions),
+        **{f"include/{name}/{one.name}.h": cpp_header(name, one.name, one.functions) for one in kernels},
+        **{f"include/{name}/dimorph/{file}": (native / file).read_text("utf-8") for file in ("status.h", "views.h")},
+        "include/dlpack/dlpack.h": (system_include_dirs()[0] / "dlpack" / "dlpack.h").read_text("utf-8"),
+        f"rust/{name}.rs": rust_source(name, functions, (native / "tensors.rs").read_text("utf-8")),
+    }
+    for path, text in texts.items():
+        _replace(root / path, text.encode("utf-8", "surrogateescape"))
 
 
 def _kernel(instantiations: InstantiationSet, report: Report) -> NativeKernel:
     kernel = instantiations.kernel
-    what = f"kernel {kernel.name}"
     source = (kernel.root / kernel.entry).read_text("utf-8", "surrogateescape")
-    exports = entry_unit(instantiations).exports
     variant = _variant_params(instantiations)
-    compiled: dict[str, set[str]] = {}
+    functions = [
+        signature(source, name, variant, f"kernel {kernel.name}") for name in entry_unit(instantiations).exports
+    ]
+    compiled: dict[frozenset[tuple[str, str]], list[Arch]] = {}
     for artifact in report.artifacts:
         if artifact.meta.kind == "device":
-            compiled.setdefault(_values(artifact), set()).add(artifact.meta.target)
-    cases: list[tuple[str, tuple[str, ...]] | None] = []
-    for slot in range(instantiations.slots):
-        specialization = instantiations.specialization(slot)
-        if specialization is None or not kernel.case:
-            cases.append(None)
-            continue
-        ordered = sorted(map(archs.by_name, compiled.get(str(specialization), ())), key=lambda one: one.rank)
-        cases.append((f"{specialization.namespace}_{slot}", tuple(arch.name for arch in reversed(ordered))))
-    functions = tuple(signature(source, name, variant, what) for name in exports)
+            compiled.setdefault(_values(artifact), []).append(archs.by_name(artifact.meta.target))
+    cases: list[tuple[str, tuple[str, ...]] | None] = [None] * instantiations.slots
+    for values, (slot, name) in _case_names(instantiations).items():
+        ordered = sorted(compiled.get(values, ()), key=lambda arch: arch.rank, reverse=True)
+        cases[slot] = name, tuple(arch.name for arch in ordered)
     parallel = any(artifact.meta.kernel == POOL.name for artifact in report.artifacts)
-    return NativeKernel(instantiations, functions, tuple(cases), parallel)
+    return NativeKernel(instantiations, tuple(functions), tuple(cases), parallel)
+
+
+@functools.lru_cache(maxsize=1)
+def _case_names(instantiations: InstantiationSet) -> dict[frozenset[tuple[str, str]], tuple[int, str]]:
+    """Return the values of each case -> its slot, and the name of its files."""
+    found = {}
+    for slot in range(instantiations.slots) if instantiations.kernel.case else ():
+        if specialization := instantiations.specialization(slot):
+            found[frozenset(specialization.texts().items())] = slot, f"{specialization.namespace}_{slot}"
+    return found
 
 
 def _variant_params(instantiations: InstantiationSet) -> tuple[Param, ...] | None:
@@ -181,37 +199,49 @@ def _all_levels(names: set[str]) -> Sequence[Target]:
     return targets.levels(targets.by_name(next(iter(names))).machine)
 
 
-def _values(artifact: Artifact) -> str:
-    return ", ".join(f"{name}={text}" for name, text in artifact.meta.specialization.items()) or "no axes"
+def _values(artifact: Artifact) -> frozenset[tuple[str, str]]:
+    return frozenset(artifact.meta.specialization.items())
 
 
-def _file_name(kernel: NativeKernel, artifact: Artifact) -> str:
+def _file_name(instantiations: InstantiationSet, artifact: Artifact) -> str:
     """Return the name under which the library finds an artifact."""
     suffix = Path(artifact.object_name()).suffix
     if artifact.meta.kernel == POOL.name or artifact.meta.kind == "entry":
         return f"{artifact.meta.kernel}{suffix}"
-    slots = range(kernel.instantiations.slots)
-    slot = next(slot for slot in slots if str(kernel.instantiations.specialization(slot)) == _values(artifact))
-    case = kernel.cases[slot]
-    assert case is not None, artifact
-    return f"{case[0]}{suffix}"
+    return f"{_case_names(instantiations)[_values(artifact)][1]}{suffix}"
 
 
-def _copy(artifact: Artifact, path: Path, prefix: bytes) -> None:
+def _content(artifact: Artifact, prefix: str) -> bytes:
+    """Return an artifact's object, its functions of tvm-ffi renamed to those of the library.
+
+    Raises:
+        LoadError: it takes a function that the library does not have.
+    """
     content = artifact.file.read_bytes()
-    _replace(path, content if artifact.meta.kind == "device" else rename_undefined(content, _FFI, prefix))
+    if artifact.meta.kind == "device":
+        return content
+    if lacking := undefined(content, _FFI) - _provided():
+        raise LoadError(
+            f"{artifact.meta.kernel} {artifact.meta.kind}: it calls {', '.join(sorted(lacking))}, which programs "
+            "without Python do not have"
+        )
+    return rename_undefined(content, _FFI, prefix.encode())
 
 
-def _compile(name: str, root: Path, level: Target, settings: Settings) -> bytes:
+def _provided() -> set[str]:
+    """Return the names of the functions of tvm-ffi that the library has."""
+    text = (INCLUDE / "dimorph" / "native" / "ffi.h").read_text("utf-8")
+    return {f"{_FFI.decode()}{name}" for name in re.findall(r"\bDIMORPH_FFI\((\w+)\)", text)}
+
+
+def _compiled(name: str, text: str, level: Target, settings: Settings) -> bytes:
     """Return the content of the package's library."""
-    declared = Declaration(name=name, entry=f"{name}.cc", root=root, origin=root / f"{name}.cc")
-    with tempfile.TemporaryDirectory(prefix="dimorph-") as out:
-        report = build(instantiate(declared), out, targets=[level.name], settings=settings)
+    with tempfile.TemporaryDirectory(prefix="dimorph-") as work:
+        source = Path(work) / f"{name}.cc"
+        source.write_text(text, "utf-8", "surrogateescape")
+        declared = Declaration(name=name, entry=source.name, root=source.parent, origin=source)
+        report = build(instantiate(declared), source.parent / "out", targets=[level.name], settings=settings)
         return report.artifacts[0].file.read_bytes()
-
-
-def _write(path: Path, text: str) -> None:
-    _replace(path, text.encode("utf-8", "surrogateescape"))
 
 
 def _replace(path: Path, content: bytes) -> None:

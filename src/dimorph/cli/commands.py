@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -138,7 +139,8 @@ def build(
     dimorph build mypkg.kernels:rms --arch sm_80 --arch sm_90a --out _dimorph
     dimorph build mypkg.kernels --target x86-64-v2 --target x86-64-v3 --cmake /opt/mypkg
     """
-    if out is None and cmake is None:
+    place = out or cmake
+    if place is None:
         raise click.UsageError("expected --out or --cmake, or both")
     config, sets = options.settings(), options.sets(spec, values)
     _check_archs(sets, archs)
@@ -155,7 +157,7 @@ def build(
                     settings=config,
                     progress=progress,
                 )
-            output().report(show.report, report)
+            output().report(show.report, replace(report, out=place))
             built.append((instantiations, report))
         if cmake is not None:
             words = [word for name in targets for word in ("--target", name)]

@@ -1,6 +1,7 @@
 // Calls functions with arguments and results of every kind; pieces.rs prints the same lines.
 #include <pieces/arguments.h>
 #include <pieces/failures.h>
+#include <pieces/pick.h>
 #include <pieces/tasks.h>
 #include <pieces/weighted.h>
 
@@ -64,6 +65,9 @@ int main() {
   for (int64_t kind = 0; kind < 10; ++kind) FAILS(raise_in_entry, kind);
   for (int64_t kind : {0, 4, 6}) FAILS(raise_in_case, 2, kind);
   FAILS(raise_in_case, 3, 0);
+  std::printf("%d %d %d\n", static_cast<int>(pieces::pick(1, 1)), static_cast<int>(pieces::pick(1, 2)),
+              static_cast<int>(pieces::pick(2, 1)));
+  FAILS(pick, 2, 2);
   FAILS(doubled, {x.data(), {3, 1}});
   FAILS(echo_str, nullptr);
 

@@ -54,6 +54,8 @@ fn main() -> Result<(), Error> {
         fails(raise_in_case(2, kind));
     }
     fails(raise_in_case(3, 0));
+    println!("{} {} {}", pick(1, 1)?, pick(1, 2)?, pick(2, 1)?);
+    fails(pick(2, 2));
     fails(doubled(&Tensor::new(&x, &[3, 1])));
     println!("2 echo_str: argument 'text': expected a str, got None"); // no null pointer in Rust
 

@@ -384,7 +384,11 @@ inline void take(const TVMFFIAny& got, DLManagedTensor** out) {
   *out = object ? object->tensor : nullptr;
   if (object) object->tensor = nullptr;
 }
-inline const TVMFFIAny& item(const TVMFFIAny& got, int32_t index) { return object_of(got)->items[index]; }
+// One of several results; None where there was no memory for them.
+inline TVMFFIAny item(const TVMFFIAny& got, int32_t index) {
+  const Object* object = object_of(got);
+  return object ? object->items[index] : TVMFFIAny{};
+}
 
 }  // namespace native
 }  // namespace dimorph

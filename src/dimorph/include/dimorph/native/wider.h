@@ -159,8 +159,14 @@ inline const char* build_missing(Kernel* const* kernels, int32_t count, const ch
     if (strcmp(one.name, axis) == 0) values[i].add(",%s", value);
     words[at++] = values[i].text;
   }
+  const Level* chosen = nullptr;
+  {
+    Locked locked;
+    chosen = level();
+  }
+  if (!chosen) return nullptr;
   words[at++] = "--target";
-  words[at++] = package.level->name;
+  words[at++] = chosen->name;
   words[at++] = "--cmake";
   words[at++] = directory;
   posix_spawn_file_actions_t actions;
