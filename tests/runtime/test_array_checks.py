@@ -132,11 +132,11 @@ def test_a_debug_build_checks_indices() -> None:
     arrays = ARRAYS.load(width=1, settings=replace(settings.current(), debug=True))
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert arrays.corner(x, 1, 2) == 5
-    for i, j, said in [(2, 0, "0, of size 2, got 2"), (0, -1, "1, of size 3, got -1")]:
+    for i, j, said in [(2, 0, "2 in dimension 0, got 2"), (0, -1, "3 in dimension 1, got -1")]:
         with pytest.raises(IndexError) as caught:
             arrays.corner(x, i, j)
-        assert str(caught.value) == f"corner: argument 'x': expected an index of dimension {said}"
-    with pytest.raises(IndexError, match=r"^quiet: argument 'x': expected an index of .* size 0, got 0$"):
+        assert str(caught.value) == f"corner: argument 'x': expected 0 <= index < {said}"
+    with pytest.raises(IndexError, match=r"^quiet: argument 'x': expected 0 <= index < 0 in dimension 0, got 0$"):
         arrays.quiet(ones(0), ones(1), 1, 2)
 
 

@@ -219,6 +219,25 @@ def test_a_size_is_passed_to_a_case_as_its_number(mode: Form, root: Path) -> Non
     np.testing.assert_allclose((y**2).mean(axis=1), 4, rtol=1e-4)
 
 
+def test_a_check_names_the_tensor_of_a_variant(mode: Form, root: Path) -> None:
+    case = root / "affine_case.cc"
+    check = "ConstTensor(dimorph::detail::tensor_of(extra.args[{}]), extra.call).expect({{2}});"
+    tensors = 'dm.scalar("scale"), dm.tensor("maybe_one", "float32"), dm.tensor("maybe_two", "float32")'
+    replace(root / "skeleton.py", 'params=(dm.scalar("scale"),)', f"params=({tensors})")
+    replace(
+        root / "scale.h", "(params.scale)) {}", "(params.scale)) { (void)params.maybe_one, (void)params.maybe_two; }"
+    )
+    replace(case, "  Params params{};", f"  {check.format(1)}\n  {check.format(2)}\n  Params params{{}};")
+    x, two, three = np.ones((3, 64), np.float32), np.ones(2, np.float32), np.ones(3, np.float32)
+    call = mode.load(declared(root), dtype="float32", head_dim=64).affine
+    call(x, x.copy(), 2.0, two, two)
+    for arrays, name in (((three, two), "maybe_one"), ((two, three), "maybe_two")):
+        with pytest.raises(
+            ValueError, match=rf"^affine: argument '{name}': expected shape \[2\], here \(2\), got \(3\)"
+        ):
+            call(x, x.copy(), 2.0, *arrays)
+
+
 @pytest.mark.parametrize(
     "raising", ['DIMORPH_CHECK(n < 0, "lost text %d", n)', 'DIMORPH_RAISE(type, "lost text %d", n)']
 )

@@ -40,6 +40,9 @@ struct Call {
   const void* args;   // as tvm-ffi passes them
   int32_t count;
   Exit* exit;  // while a case runs
+  // Of the arguments of a variant, in a case that has them: their names, and how many others come first.
+  const char* more = nullptr;
+  int32_t fixed = 0;
 };
 
 // Where a called function leaves its error. Errors travel as data, never as C++ exceptions.

@@ -48,7 +48,8 @@ namespace detail {
 template <typename T>
 inline void adopt(T&, const char*, ErrorSink*) {}
 inline void adopt(Extra& extra, const char* names, ErrorSink* sink) {
-  extra.names = names;
+  extra.names = extra.call->more = names;
+  extra.call->fixed = static_cast<int32_t>(extra.args - static_cast<const TVMFFIAny*>(extra.call->args));
   extra.sink = sink;
 }
 

@@ -21,7 +21,8 @@ struct TensorText {
     const char* colon = *function ? ": " : "";
     if (args && index < call->count) {
       char name[64];
-      argument_name(call->names, index, name);
+      const bool more = call->more && index >= call->fixed;
+      argument_name(more ? call->more : call->names, more ? index - call->fixed : index, name);
       snprintf(text, sizeof text, "%s%sargument %s", function, colon, name);
     } else {
       snprintf(text, sizeof text, "%s%sa tensor", function, colon);
@@ -73,8 +74,8 @@ __attribute__((cold, noinline)) inline void wrong_device(ConstTensor tensor, Dev
 }
 
 __attribute__((cold, noinline)) inline void wrong_index(ConstTensor tensor, int32_t dim, int64_t index) {
-  refuse(tensor.call(), ErrorKind::index, "%s: expected an index of dimension %d, of size %lld, got %lld",
-         TensorText(tensor).text, dim, static_cast<long long>(tensor.size(dim)), static_cast<long long>(index));
+  refuse(tensor.call(), ErrorKind::index, "%s: expected 0 <= index < %lld in dimension %d, got %lld",
+         TensorText(tensor).text, static_cast<long long>(tensor.size(dim)), dim, static_cast<long long>(index));
 }
 
 }  // namespace detail
