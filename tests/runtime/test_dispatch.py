@@ -158,8 +158,16 @@ def test_a_missing_value_is_named_before_anything_is_done(
         assert f"{axis}={missing[axis]}" in error.command and str(KINDS.origin) in error.command
         assert error.command in str(error)
     else:
-        assert "no command builds it ahead" in str(error) and "build it: " not in str(error)
+        assert _CURES[axis] in str(error) and str(error).count("expected") == 1 and "build it: " not in str(error)
     assert not facts.any()
+
+
+_CURES = {
+    "dtype": "to the values of axis dtype",
+    "mode": "pass a value of axis mode: the name of an enumerator",
+    "triple": "add 1x2x-4 to the values of axis triple, or give it an `accepts` that admits it",
+    "variant": "axis variant declares no Nobody: add the variant to its values",
+}
 
 
 def _declared(axis: str) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 
+from dimorph.declare.axis import Axis
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import instantiate
 from dimorph.errors import DeclarationError, MissingSpecialization
@@ -97,11 +98,35 @@ def _obstacle(kernel: Declaration, values: Mapping[str, str]) -> str:
             f"no command builds kernel {kernel.name} ahead, because no variable of {kernel.origin} holds it: bind it "
             "at the module level, or call its build()"
         )
+    given = {name: text.split(",") if "," in text else text for name, text in values.items()}
+    if unknown := [axis for axis in kernel.axes if axis.name in given and not _declares(axis, given[axis.name])]:
+        return _declare(unknown[0], values[unknown[0].name])
     try:
-        instantiate(kernel, {name: text.split(",") if "," in text else text for name, text in values.items()})
+        instantiate(kernel, given)
     except DeclarationError as error:
-        return f"no command builds it ahead ({error}); for a value that has no name there, call build() of the kernel"
+        return f"no command builds it ahead: {error}"
     return ""
+
+
+def _declares(axis: Axis, given: str | list[str]) -> bool:
+    try:
+        axis.several(given)
+    except DeclarationError:
+        return False
+    return True
+
+
+def _declare(axis: Axis, text: str) -> str:
+    """Return what to do about a value that a command line cannot name."""
+    if axis.for_cases_only:
+        return (
+            f"no command builds it ahead, because axis {axis.name} declares no {text}: add the variant to its values, "
+            "or call build() of the kernel with the variant itself"
+        )
+    if axis.normal(text) is None:
+        return f"pass a value of axis {axis.name}: {axis.expected}"
+    how = "let its `accepts` admit it" if axis.accepts else "give it an `accepts` that admits it"
+    return f"add {text} to the values of axis {axis.name}" + (f", or {how}" if axis.kind in ("int", "tuple") else "")
 
 
 def _modules(kernel: Declaration) -> Iterator[ModuleType]:
