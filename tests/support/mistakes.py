@@ -513,6 +513,22 @@ MISTAKES: dict[str, Mistake] = {
     "entry that is not there": _mistake(
         PYTHON, 'name="affine"', 'name="affine", entry="afine.cc"', r"afine\.cc", r"there is affine\.cc", at=_KERNEL
     ),
+    "case that is not there": _mistake(
+        PYTHON,
+        '"affine_case.cc"',
+        '"afine_case.cc"',
+        r"kernel affine: case .*afine_case\.cc: No such file",
+        r"there is affine_case\.cc",
+        at=_KERNEL,
+    ),
+    "device source that is not there": _mistake(
+        PYTHON,
+        'name="affine"',
+        'name="affine", device=["affine.cu"], archs=["sm_80"]',
+        r"kernel affine: device source .*affine\.cu: No such file",
+        r"there is affine\.cc",
+        at=_KERNEL,
+    ),
     "values that are no list": _mistake(
         PYTHON, "[64, 128, 256]", "64", "values", r"\[64\]", at='"head_dim", "HEAD_DIM"'
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -141,13 +143,7 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
     except OSError as error:
         if no_descriptors(error):
             raise
-        from difflib import get_close_matches  # here, because only an error needs it
-
-        others = get_close_matches(path.name, [found.name for found in path.parent.glob("*.c*")], 1)
-        there = f"; there is {others[0]}" if others else ""
-        raise DeclarationError(
-            f"{kernel.declared_at}: kernel {kernel.name}: entry {path}: {error.strerror}{there}"
-        ) from error
+        raise _missing_source(kernel, "entry", kernel.entry, str(error.strerror)) from error
     exports = signatures(entry, _EXPORT.findall(without_comments(entry)), str(path))
     for signature in exports.values() if kernel.device else ():
         if any(parameter.name == "stream" for parameter in signature.parameters or ()):
@@ -236,7 +232,24 @@ def _unit(
         _check_header(variant, include_dirs)
         _check_params(variant, kernel)
     unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {}, variants=tuple(variants))
-    return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
+    try:
+        return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
+    except DeclarationError as error:
+        for name in unit.names:
+            if not any((directory / name).is_file() for directory in include_dirs):
+                what = "case" if name in kernel.case else "device source"
+                raise _missing_source(kernel, what, name, os.strerror(errno.ENOENT)) from error
+        raise
+
+
+def _missing_source(kernel: Declaration, what: str, name: str, reason: str) -> DeclarationError:
+    """Return the error for a source of the author's that cannot be read, with one of a similar name beside it."""
+    from difflib import get_close_matches  # here, because only an error needs it
+
+    path = kernel.root / name
+    others = get_close_matches(path.name, [found.name for found in path.parent.glob("*.c*")], 1)
+    there = f"; there is {others[0]}" if others else ""
+    return DeclarationError(f"{kernel.declared_at}: kernel {kernel.name}: {what} {path}: {reason}{there}")
 
 
 def _include_dir(kernel: Declaration, name: str) -> Path:
