@@ -99,6 +99,12 @@ def test_a_function_that_nobody_calls_is_found() -> None:
     assert (_uncalled(program, 2), _uncalled(program, 5), _uncalled(program, 7)) == ([], ["other"], [])
 
 
+@pytest.mark.parametrize("page", pages(), ids=_name)
+def test_no_broken_line_begins_like_an_item_of_a_list(page: Path) -> None:
+    found = re.findall(r"(?m)^[^\s#|\d*+-].*\n((?:1\.|[-+*]) .*)$", prose(page))
+    assert found == [], "put a blank line before a list; break a sentence elsewhere"
+
+
 def test_every_block_names_its_language() -> None:
     unnamed = [f"{_name(page)}:{block.line}" for page in pages() for block in blocks(page) if not block.language]
     assert not unnamed
