@@ -8,15 +8,21 @@ import re
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import yaml
 
 import dimorph as dm
+from dimorph import settings
+from dimorph.aot import load_kernels
 from dimorph.cli import new
+from dimorph.toolchain import nvidia_driver
 from support.cli import Run
+from support.emulated import GPUS, Emulator, OnGpu, missing
 from support.lsp import clangd
 
 NAME = "my_first_kernel_of_many"
@@ -229,3 +235,25 @@ def test_json_lists_the_files(run: Run) -> None:
     found = json.loads(run("new", "rms", "--json").stdout)
     assert found["directory"] == str(Path("rms").resolve())
     assert sorted(found["files"]) == sorted(str(path) for path in Path("rms").resolve().rglob("*") if path.is_file())
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+@pytest.mark.parametrize("kind", ["cuda"])
+@pytest.mark.parametrize("form", ["jit", "aot"])
+def test_the_gpu_kernel_agrees_with_numpy_on_an_emulated_gpu(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    emulator = Emulator.build(tmp_path / "emulator")
+    monkeypatch.setattr(nvidia_driver, "find", lambda: emulator.driver)
+    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90")
+    sys.modules.pop(NAME, None)  # that of another project of this name
+    (kernel,) = load_kernels(str(project / "src" / NAME / "__init__.py"))
+    assert isinstance(kernel, dm.Kernel)
+    values = {"dtype": "float16", "width": 1024} if form == "jit" else {}
+    x = np.random.default_rng(0).standard_normal((3, 1024)).astype(np.float16)
+    y = np.empty_like(x)
+    gpu = [*GPUS].index("sm_90")
+    getattr(kernel.load(settings=config, **values), NAME)(OnGpu(x, gpu), OnGpu(y, gpu), 0.5)
+    wide = x.astype(np.float64)
+    expected = wide / np.sqrt((wide * wide).mean(axis=1, keepdims=True) + 0.5)
+    np.testing.assert_allclose(y, expected, rtol=2e-3)

@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) my_kernel_device(const __
   DType* y = static_cast<DType*>(params.y) + static_cast<int64_t>(blockIdx.x) * WIDTH;
   float squares = 0;
   for (int i = threadIdx.x; i < WIDTH; i += kThreads) squares += static_cast<float>(x[i]) * static_cast<float>(x[i]);
-  const float factor = rsqrtf(sum_of_block(squares) / WIDTH + params.epsilon);
+  const float factor = 1 / sqrtf(sum_of_block(squares) / WIDTH + params.epsilon);
   for (int i = threadIdx.x; i < WIDTH; i += kThreads) y[i] = static_cast<DType>(static_cast<float>(x[i]) * factor);
 }
 
