@@ -25,7 +25,7 @@ from support.cli import Run
 from support.emulated import GPUS, Emulator, OnGpu, missing
 from support.lsp import clangd
 
-NAME = "my_first_kernel_of_many"
+NAME = "a_kernel_with_a_name_of_forty_characters"  # the longest that is possible
 BIN = Path(sysconfig.get_path("scripts"))
 SOURCE = Path(dm.__file__).parents[1]
 KINDS = pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -171,12 +171,14 @@ def test_its_workflow_runs_what_is_there(project: Path) -> None:
         ("_x", "begin and end it with a letter or digit"),
         ("x_", "begin and end it with a letter or digit"),
         ("a__b", "no __ inside"),
+        ("Rms", "no capital letters"),
+        (NAME + "s", "at most 40 characters"),
         ("json", "every project needs"),
         ("numpy", "every project needs"),
         ("exp", "is a function of the C library"),
         ("malloc", "is a function of the C library"),
         ("width", "is a word in the sources of a new project"),
-        ("Params", "is a word in the sources of a new project"),
+        ("rows", "is a word in the sources of a new project"),
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused(run: Run, name: str, said: str) -> None:
@@ -184,7 +186,7 @@ def test_a_name_that_cannot_be_one_is_refused(run: Run, name: str, said: str) ->
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["rms", "softmax", "K2", "my_kernel"])
+@pytest.mark.parametrize("name", ["rms", "softmax", "k2", "my_kernel"])
 def test_a_name_that_can_be_one_serves(run: Run, name: str) -> None:
     run("new", name)
     shown = inside(

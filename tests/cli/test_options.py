@@ -38,9 +38,10 @@ COMMANDS = dict(_commands())
 TEXT_ALONE = {"cache", "header", "demo"}
 
 
-def _run(*words: str) -> subprocess.CompletedProcess[str]:
+def _run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command in its own process, because -q and -v change the log of a process."""
-    return subprocess.run([sys.executable, "-m", "dimorph", *words], capture_output=True, text=True, check=False)
+    command, env = [sys.executable, "-m", "dimorph", *words], {**os.environ, **env}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
 # --- -q and -v ---
@@ -97,6 +98,16 @@ def test_verbose_shows_where_artifacts_come_from_and_twice_the_compilers(root: P
     replace(root / "affine_case.cc", "DType sum = 0;", "DType sum{};")
     assert "compiling affine case" in _run("-v", *build, "-v").stderr
     assert "from " not in _run(*build).stderr
+
+
+@pytest.mark.parametrize("command", ["explain", "ide"])
+def test_the_setting_of_the_log_counts_as_its_option_does(root: Path, command: str) -> None:
+    with (root / "skeleton.py").open("a") as stream:
+        stream.write('\nimport logging\nlogging.getLogger("dimorph").info("told by the module")\n')
+    words = [command, str(root / "skeleton.py"), *VALUES]
+    assert "told by the module" in _run(*words, "-v").stderr
+    assert "told by the module" in _run(*words, DIMORPH_LOG="info").stderr
+    assert "told by the module" not in _run(*words, "-q", DIMORPH_LOG="info").stderr
 
 
 # --- --json ---

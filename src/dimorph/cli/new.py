@@ -19,6 +19,8 @@ from dimorph.errors import DimorphError
 
 TEMPLATE = Path(__file__).parent / "template"
 PLACEHOLDER = "my_kernel"
+# With a longer name, lines of the project would exceed the width that its linter allows.
+_LONGEST = 40
 
 # Sources, whose words cannot be the name of a kernel too.
 _CODE = {".cc", ".cu", ".h", ".py"}
@@ -29,16 +31,18 @@ def name_problem(name: str, *, cuda: bool) -> str:
     """Return why a project cannot have a name, which is that of its package and kernel too; empty if it can."""
     if problem := cpp_name_problem(name) or python_name_problem(name):
         return problem
+    code = [text.replace(PLACEHOLDER, "") for file, text in _files(cuda) if file.suffix in _CODE]
     if name.strip("_") != name or "__" in name:
-        return f"{name!r} cannot be the name of a distribution: begin and end it with a letter or digit, no __ inside"
-    if name in _TAKEN:
-        return f"{name!r} is the name of a module that every project needs: choose another name"
-    if hasattr(ctypes.CDLL(None), name):
-        return f"{name!r} is a function of the C library: choose another name"
-    code = (text.replace(PLACEHOLDER, "") for file, text in _files(cuda) if file.suffix in _CODE)
-    if any(re.search(rf"\b{name}\b", text) for text in code):
-        return f"{name!r} is a word in the sources of a new project: choose another name"
-    return ""
+        problem = "cannot be the name of a distribution: begin and end it with a letter or digit, no __ inside"
+    elif name != name.lower() or len(name) > _LONGEST:
+        problem = f"cannot be the name of a project: expected at most {_LONGEST} characters and no capital letters"
+    elif name in _TAKEN:
+        problem = "is the name of a module that every project needs: choose another name"
+    elif hasattr(ctypes.CDLL(None), name):
+        problem = "is a function of the C library: choose another name"
+    elif any(re.search(rf"\b{name}\b", text) for text in code):
+        problem = "is a word in the sources of a new project: choose another name"
+    return f"{name!r} {problem}" if problem else ""
 
 
 def create(name: str, parent: Path, *, cuda: bool) -> list[Path]:

@@ -151,7 +151,9 @@ def settings() -> Settings:
         config = configuration.current()
     except ValueError as error:
         raise DimorphError(str(error)) from error
-    return replace(config, log=_level(click.get_current_context()) or config.log)
+    level = _level(click.get_current_context()) or config.log
+    show_log(level)
+    return replace(config, log=level)
 
 
 def amount(read: Callable[[str], float]) -> Callable[[str], float]:

@@ -28,7 +28,8 @@ def main() -> None:
     for width in (64, 256):
         x = np.random.default_rng(0).standard_normal((2**15 // width, width), dtype=np.float32)
         np.testing.assert_allclose(my_kernel(x), with_numpy(x), rtol=1e-4)
-        ours, theirs = microseconds(partial(my_kernel, x)), microseconds(partial(with_numpy, x))
+        ours = microseconds(partial(my_kernel, x))
+        theirs = microseconds(partial(with_numpy, x))
         print(f"{width:5} {ours:8.1f} us {theirs:8.1f} us {theirs / ours:6.1f}x")
 
 

@@ -20,10 +20,10 @@ def torch() -> Any:
 
 def test_jit_compiles_for_every_architecture_without_spilling(tmp_path: Path) -> None:
     report = KERNEL.build(tmp_path, dtype="bfloat16", width=1024)
-    device = [artifact.meta for artifact in report.artifacts if artifact.meta.device]
-    assert {meta.target for meta in device} == {"sm_80", "sm_90"}
-    for meta in device:
-        assert meta.device and meta.device.kernels["my_kernel_device"]["spill_stores"] == 0
+    found = {one.meta.target: one.meta.device for one in report.artifacts if one.meta.device}
+    assert found.keys() == {"sm_80", "sm_90"}
+    for device in found.values():
+        assert device.kernels["my_kernel_device"]["spill_stores"] == 0
 
 
 @pytest.mark.gpu
