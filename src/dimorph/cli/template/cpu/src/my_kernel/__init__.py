@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 Float = TypeVar("Float", np.float32, np.float64)
 
-SCALE = dm.Variant("Scale", header="variants.h", params=(dm.scalar("scale"),))
+SCALE = dm.Variant("Scale", header="variants.h", params=[dm.scalar("scale")])
 PLAIN = SCALE(1.0)
 
 # The name of this package is that of the kernel and of its files.
 KERNEL = dm.Kernel(
     name=__name__,
-    axes=(
+    axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
         # The wheel holds these widths; any other that `accepts` admits is compiled when it comes.
         dm.int_axis("width", "WIDTH", [64, 256], accepts=lambda width: width > 0 and width % 16 == 0),
         dm.variant_axis("variant", "VARIANT", default=SCALE),
-    ),
+    ],
 )
 
 

@@ -10,13 +10,13 @@ import dimorph as dm
 # The name of this package is that of the kernel and of its files.
 KERNEL = dm.Kernel(
     name=__name__,
-    device=(f"{__name__}.cu",),  # on the GPU
-    archs=("sm_80", "sm_90"),
-    axes=(
+    device=[f"{__name__}.cu"],  # on the GPU
+    archs=["sm_80", "sm_90"],
+    axes=[
         dm.dtype_axis("dtype", "DType", ["float32", "float16", "bfloat16"]),
         # The wheel holds these widths; any other that `accepts` admits is compiled when it comes.
         dm.int_axis("width", "WIDTH", [1024, 4096], accepts=lambda width: width > 0),
-    ),
+    ],
 )
 
 
