@@ -134,6 +134,13 @@ def test_a_library_of_the_system_is_needed_by_name(tmp_path: Path) -> None:
         assert names and "libz.so.1" in names.needed
 
 
+def test_zig_says_that_it_finds_none_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMORPH_CXX", "zig")
+    monkeypatch.setenv("PKG_CONFIG_PATH", str(pc_file(tmp_path / "pc", "answer", libs="-lanswer")))
+    with pytest.raises(dm.ToolchainError, match=r"the library answer is one of the system's.*such as g"):
+        probe(tmp_path / "kernel", dm.pkg_config("answer"), entry=LINKED).load()
+
+
 @pytest.mark.parametrize(
     ("install", "mend"),
     [("apt-get install absent1", "apt-get install absent1"), ("", "package that has libabsent.so.1")],

@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from dimorph import _lazy, records
+from dimorph import _lazy
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.dependency import Dependency
 from dimorph.errors import ToolchainError
 from dimorph.resolve import digests
 from dimorph.settings import Settings
-from dimorph.toolchain.dependencies import Found
+from dimorph.toolchain.with_dependencies import Found, Library
 
 _MEMO = "dependencies.json"
 _MOST = 500  # dependencies in the memo
 
-
-class _Kept(NamedTuple):
-    """What was found, the stamps for which that holds, and the memos that have it."""
-
-    found: Found
-    stamps: dict[str, digests.Stamp | None]
-    in_memos: set[Path]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What a memo holds about one question."""
-
-    found: Found
-    stamps: Mapping[str, Sequence[int] | None]
-
-
+# What was found, the stamps for which that holds, and the memos that have it.
+_Kept = tuple[Found, Mapping[str, digests.Stamp | None], set[Path]]
 # Results of this process, by what was asked.
 _known: dict[str, _Kept] = {}
 
@@ -68,23 +52,23 @@ def found(kernel: Declaration, settings: Settings, memo_dir: Path | None, *, kee
 
 def _found(dependency: Dependency, settings: Settings, memo_dir: Path | None, *, keep: bool) -> Found:
     searched = [settings.path, settings.pkg_config_path, settings.cmake_prefix_path, sys.path]
-    asked = _lazy.json.dumps([asdict(dependency), searched, settings.compiler_env])
+    asked = repr((dependency, searched, settings.compiler_env))
     memo = memo_dir and memo_dir / _MEMO
     kept = _known.get(asked)
-    if kept and digests.recent.same(kept.stamps):
-        if memo and keep and memo not in kept.in_memos:  # the store may have been made since
+    if kept and digests.recent.same(kept[1]):
+        if memo and keep and memo not in kept[2]:  # the store may have been made since
             _remember(memo, asked, kept)
-        return kept.found
+        return kept[0]
     kept = _recalled(memo, asked) if memo else None
-    if kept and digests.recent.same(kept.stamps):
+    if kept and digests.recent.same(kept[1]):
         _known[asked] = kept
-        return kept.found
+        return kept[0]
     from dimorph.toolchain.dependencies import find  # its parts are needed by few loads
 
     made = find(dependency, settings)
     stamps = {path: digests.stamp(path) for path in made.known_by}
     if all(map(digests.settled, stamps.values())):
-        kept = _known[asked] = _Kept(made, stamps, set())
+        kept = _known[asked] = made, stamps, set[Path]()
         if memo and keep:
             _remember(memo, asked, kept)
     return made
@@ -93,20 +77,29 @@ def _found(dependency: Dependency, settings: Settings, memo_dir: Path | None, *,
 def _recalled(memo: Path, asked: str) -> _Kept | None:
     """Return what a memo holds for a question; None if it holds nothing, or something malformed."""
     content = digests.read(memo)
-    kept = content.get(_digest(asked)) if isinstance(content, dict) else None
+    kept: Any = content.get(_digest(asked)) if isinstance(content, dict) else None
     try:
-        row = records.parse(_Row, kept, "dependency")
-    except ValueError:
+        name, version, dirs, defines, libraries, known_by, root = kept["found"]
+        linked = tuple(Library(*map(_text, one)) for one in libraries)
+        texts = (tuple(map(_text, one)) for one in (dirs, defines, known_by))
+        dirs, defines, known_by = texts
+        found = Found(_text(name), _text(version), dirs, defines, linked, known_by, _text(root))
+        return found, dict(kept["stamps"]), {memo}  # what is no stamp equals none
+    except (TypeError, LookupError, ValueError):
         return None
-    stamps = {path: list(stamp) if stamp else None for path, stamp in row.stamps.items()}
-    return _Kept(row.found, stamps, {memo})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected a text")
+    return value
 
 
 def _remember(memo: Path, asked: str, kept: _Kept) -> None:
-    kept.in_memos.add(memo)
+    kept[2].add(memo)
     content = digests.read(memo)
     known = content if isinstance(content, dict) and len(content) < _MOST else {}
-    known[_digest(asked)] = {"found": asdict(kept.found), "stamps": kept.stamps}
+    known[_digest(asked)] = {"found": kept[0], "stamps": kept[1]}
     digests.write(memo, memo.parent, known)
 
 

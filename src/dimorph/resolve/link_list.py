@@ -10,8 +10,8 @@ from pathlib import Path
 from dimorph.store.links import Link
 from dimorph.toolchain import dynamic
 from dimorph.toolchain.compiler import Compiler
-from dimorph.toolchain.dependencies import Found, Library, system_dirs
-from dimorph.toolchain.with_dependencies import WithDependencies
+from dimorph.toolchain.dependencies import system_dirs
+from dimorph.toolchain.with_dependencies import Found, Library, WithDependencies
 
 
 def made(output: Path, compiler: Compiler, linked: Iterable[str], installs: Mapping[str, str]) -> dict[Link, str]:

@@ -7,7 +7,6 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -16,56 +15,9 @@ from dimorph.declare.dependency import Dependency
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
 from dimorph.toolchain import dynamic
+from dimorph.toolchain.with_dependencies import Found, Library
 
 _TIMEOUT = 30.0  # seconds; pkg-config reads a few small files
-
-
-@dataclass(frozen=True)
-class Library:
-    """A library to link.
-
-    Attributes:
-        word: the linker's argument: the path of the file, or `-lNAME` for one that the linker finds itself.
-        soname: the name by which objects need it; empty: it is static, or not known yet.
-        how: the way in which it is found at run time: `system`, by the dynamic loader; `bundled`, as a copy in the
-            artifact; `required`, in a Python package.
-    """
-
-    word: str
-    soname: str
-    how: str
-
-
-@dataclass(frozen=True)
-class Found:
-    """A dependency as it is on this machine.
-
-    Attributes:
-        name: the name of the dependency.
-        version: its version; empty: unknown.
-        include_dirs: the directories of its headers, in order.
-        defines: the macros that its headers need, as `NAME` or `NAME=VALUE`.
-        libraries: the libraries to link, in order.
-        known_by: the files and directories whose change may change any of this.
-        root: the directory in which the Python package is installed; empty: it is none.
-    """
-
-    name: str
-    version: str
-    include_dirs: tuple[str, ...]
-    defines: tuple[str, ...]
-    libraries: tuple[Library, ...]
-    known_by: tuple[str, ...]
-    root: str = ""
-
-    @property
-    def identity(self) -> list[object]:
-        """The part of it that the identity of a compiler covers, without paths."""
-        linked = [[library.word.rpartition("/")[2], library.how] for library in self.libraries]
-        return [self.name, self.version, self.defines, linked]
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version}".rstrip()
 
 
 def find(dependency: Dependency, settings: Settings) -> Found:
@@ -138,8 +90,22 @@ def _words(dependency: Dependency) -> tuple[str, ...]:
 
 
 def _import_path() -> list[str]:
-    """Return the directories of installed Python packages, which change when one is installed or upgraded."""
-    return [entry for entry in dict.fromkeys(sys.path) if os.path.isdir(entry)]  # noqa: PTH112 (texts)
+    """Return the directories that hold installed Python packages, which change when one is installed or upgraded.
+
+    Others, such as that of a script, may change at any moment for other reasons.
+    """
+    return [entry for entry in dict.fromkeys(sys.path) if any(map(_describes, _names(entry)))]
+
+
+def _describes(name: str) -> bool:
+    return name.endswith((".dist-info", ".egg-info"))
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208 (names, not paths)
+    except OSError:
+        return []  # an entry of the import path may be a file, or be missing
 
 
 def _pkg_config(dependency: Dependency, settings: Settings) -> Found:
