@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import dimorph as dm
-from dimorph import aot
+from dimorph import aot, settings
 from dimorph.store import links, manifest
 from dimorph.toolchain import dynamic
+from dimorph.toolchain.dependencies import find
 from support.compilers import Compiler
 from support.dependencies import LINKED, has_pkg_config, pc_file, probe, python_package, shared_library, static_library
 from support.paths import REPOSITORY
@@ -186,6 +187,23 @@ def test_a_library_without_a_name_is_refused(tmp_path: Path) -> None:
     library = shared_library(tmp_path / "lib", soname="")
     with pytest.raises(dm.MissingSpecialization, match=r"libanswer.so has no SONAME.*-Wl,-soname,libanswer.so"):
         probe(tmp_path / "kernel", dm.library("answer", libraries=[library]), entry=LINKED).load()
+
+
+def test_what_the_dynamic_loader_finds_is_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = shared_library(tmp_path / "apart")  # as alternatives of one library lie
+    system = tmp_path / "system"
+    system.mkdir()
+    monkeypatch.setattr(dynamic, "system_dirs", lambda: frozenset([str(system)]))
+    declared = dm.library("answer", libraries=[library])
+    assert [one.how for one in find(declared, settings.current()).libraries] == ["bundled"]
+    (system / "libanswer.so.1").symlink_to(library)
+    assert [one.how for one in find(declared, settings.current()).libraries] == ["system"]
+    declared = dm.library("answer", libraries=[library], bundle=True)
+    assert [one.how for one in find(declared, settings.current()).libraries] == ["bundled"]
+    (system / "libanswer.so.1").unlink()
+    shared_library(system, value="2")  # another library of that name
+    declared = dm.library("answer", libraries=[library])
+    assert [one.how for one in find(declared, settings.current()).libraries] == ["bundled"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

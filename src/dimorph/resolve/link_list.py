@@ -10,8 +10,7 @@ from pathlib import Path
 from dimorph.store.links import Link
 from dimorph.toolchain import dynamic
 from dimorph.toolchain.compiler import Compiler
-from dimorph.toolchain.dependencies import system_dirs
-from dimorph.toolchain.with_dependencies import Found, Library, WithDependencies
+from dimorph.toolchain.with_dependencies import Found, Library
 
 
 def made(output: Path, compiler: Compiler, linked: Iterable[str], installs: Mapping[str, str]) -> dict[Link, str]:
@@ -23,11 +22,11 @@ def made(output: Path, compiler: Compiler, linked: Iterable[str], installs: Mapp
         linked: the files that the linker named.
         installs: name of a dependency -> the command that installs it.
     """
-    if not isinstance(compiler, WithDependencies):
+    if not compiler.dependencies:
         return {}
     names = dynamic.read(output)
     needed = names.needed if names else ()
-    known = {link.file: (link, path) for link, path in _candidates(compiler.found, linked, installs)}
+    known = {link.file: (link, path) for link, path in _candidates(compiler.dependencies, linked, installs)}
     ordered: dict[Link, str] = {}
     for link, path in (known[name] for name in needed if name in known):
         ordered |= {**(_beside(link, path) if link.how == "bundled" else {}), link: path}
@@ -64,7 +63,7 @@ def _beside(link: Link, path: str) -> dict[Link, str]:
     The directories of the system hold everything, so of a library there the copy is alone.
     """
     found: dict[Link, str] = {}
-    if os.path.dirname(os.path.realpath(path)) in system_dirs():  # noqa: PTH120
+    if os.path.dirname(os.path.realpath(path)) in dynamic.system_dirs():  # noqa: PTH120
         return found
     seen = {link.file}
 

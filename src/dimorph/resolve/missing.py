@@ -24,7 +24,7 @@ def missing_unit(unit: Unit, reason: str, passed: Sequence[str], *, no_compiler:
         unit: the missing unit.
         reason: why it is not compiled.
         passed: for each layer that was searched, a line with the reason why it did not serve.
-        no_compiler: True if the reason is that no compiler serves.
+        no_compiler: True if the reason is that no compiler serves, or that a dependency is missing.
     """
     what = f"{unit.label} for {unit.archs[0].name}" if unit.archs else unit.label
     declared = {axis.name: [axis.text(value) for value in axis.values] for axis in unit.kernel.axes}
@@ -32,7 +32,8 @@ def missing_unit(unit: Unit, reason: str, passed: Sequence[str], *, no_compiler:
     if any(": refused: " in line or ": cannot be read: " in line for line in passed):
         first = "mend the place that was refused or cannot be read; if it lacks the specialization, "
     if no_compiler:
-        first += "once there is a compiler, "
+        # The reason may be a missing library as well.
+        first += "once that is mended, " if unit.kernel.dependencies else "once there is a compiler, "
     return _missing(unit.kernel, what, unit.values, reason, passed, declared, unit.archs[:1], first)
 
 

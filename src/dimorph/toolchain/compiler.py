@@ -12,6 +12,7 @@ from dimorph.toolchain.targets import Target
 
 if TYPE_CHECKING:
     from dimorph.toolchain.process import Completed, Group
+    from dimorph.toolchain.with_dependencies import Found
 
 # The target of a compile: a target level of the host, or a GPU architecture.
 Level = Target | Arch
@@ -45,6 +46,10 @@ class Compiler(Protocol):
     @property
     def path(self) -> str:
         """The PATH that it runs with."""
+
+    @property
+    def dependencies(self) -> Sequence[Found]:
+        """The libraries of others whose headers it finds, and that it links."""
 
     def compile_command(
         self,

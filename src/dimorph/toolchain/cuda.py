@@ -21,6 +21,7 @@ from dimorph.toolchain.identity import Identity, identify
 
 if TYPE_CHECKING:
     from dimorph.toolchain.process import Completed, Group
+    from dimorph.toolchain.with_dependencies import Found
 
 Dialect = Literal["nvrtc", "nvcc"]
 Version = tuple[int, int]
@@ -60,6 +61,11 @@ class CudaCompiler(NamedTuple):
     def command(self) -> tuple[str, ...]:
         """The compiler program (or NVRTC's library), for messages."""
         return (str(self.program),)
+
+    @property
+    def dependencies(self) -> tuple[Found, ...]:
+        """None: `with_dependencies` adds those of a kernel."""
+        return ()
 
     def compile_command(
         self,

@@ -46,16 +46,10 @@ def _library(dependency: Dependency, file: str, how: str) -> Library:
             f"the library {dependency.name}: {file} has no SONAME, by which objects could find it: link it with "
             f"-Wl,-soname,{Path(file).name}"
         )
-    if how == "bundled" and not dependency.bundle and os.path.dirname(os.path.realpath(file)) in system_dirs():  # noqa: PTH120
+    soname = names.soname if names else ""
+    if how == "bundled" and not dependency.bundle and dynamic.is_systems(file, soname):
         how = "system"
-    return Library(file, names.soname if names else "", how)
-
-
-def system_dirs() -> frozenset[str]:
-    """Return the directories that the dynamic loader of every system searches."""
-    wide = f"{os.uname().machine}-linux-gnu"
-    every = (f"{top}/{name}" for top in ("/lib", "/usr/lib") for name in ("", wide))
-    return frozenset(os.path.realpath(path) for path in (*every, "/lib64", "/usr/lib64"))
+    return Library(file, soname, how)
 
 
 def _missing(dependency: Dependency, why: str, mend: str = "") -> ToolchainError:

@@ -1,8 +1,9 @@
-"""The names in the dynamic section of a shared object: its own, and those of the libraries that it needs."""
+"""Shared objects as the dynamic loader sees them: their names, the libraries that they need, and where it looks."""
 
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -65,3 +66,16 @@ def _names(content: mmap.mmap) -> Dynamic | None:
 
     own = [text(value) for tag, value in tags if tag == _SONAME]
     return Dynamic(own[0] if own else "", tuple(text(value) for tag, value in tags if tag == _NEEDED))
+
+
+def system_dirs() -> frozenset[str]:
+    """Return the directories that the dynamic loader of every system searches."""
+    wide = f"{os.uname().machine}-linux-gnu"
+    every = (f"{top}/{name}" for top in ("/lib", "/usr/lib") for name in ("", wide))
+    return frozenset(os.path.realpath(path) for path in (*every, "/lib64", "/usr/lib64"))
+
+
+def is_systems(file: str, soname: str) -> bool:
+    """Return True if the dynamic loader of every system finds this very library by its name."""
+    path = os.path.realpath(file)
+    return bool(soname) and any(os.path.realpath(f"{directory}/{soname}") == path for directory in system_dirs())

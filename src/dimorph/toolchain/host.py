@@ -19,6 +19,7 @@ from dimorph.toolchain.targets import Target
 
 if TYPE_CHECKING:
     from dimorph.toolchain.process import Completed, Group
+    from dimorph.toolchain.with_dependencies import Found
 
 Dialect = Literal["gcc", "clang", "zig"]
 
@@ -37,6 +38,11 @@ class HostCompiler(NamedTuple):
     dialect: Dialect
     path: str
     variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def dependencies(self) -> tuple[Found, ...]:
+        """None: `with_dependencies` adds those of a kernel."""
+        return ()
 
     def compile_command(
         self,

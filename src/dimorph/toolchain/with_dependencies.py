@@ -74,11 +74,11 @@ class WithDependencies(NamedTuple):
 
     Attributes:
         compiler: the compiler itself.
-        found: the dependencies.
+        dependencies: what was found of them.
     """
 
     compiler: HostCompiler | CudaCompiler
-    found: tuple[Found, ...]
+    dependencies: tuple[Found, ...]
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ class WithDependencies(NamedTuple):
     ) -> list[str]:
         """Return the command line of the compiler with what the dependencies add to it."""
         roots = {place: directory for directory, place in self._places().items()}
-        defines = [f"-D{define}" for one in self.found for define in one.defines]
+        defines = [f"-D{define}" for one in self.dependencies for define in one.defines]
         if isinstance(self.compiler, CudaCompiler):
             # It takes neither system directories nor flags, and all its directories are searched in order.
             dirs = (*include_dirs, *map(Path, roots.values()))
@@ -126,7 +126,7 @@ class WithDependencies(NamedTuple):
     def roots(self) -> dict[str, Path]:
         """Return the directories of headers and libraries, by name."""
         named = {place: Path(directory) for directory, place in self._places().items()}
-        for one in self.found:
+        for one in self.dependencies:
             files = [Path(library.word) for library in one.libraries if library.how != "system" and library.soname]
             named |= {f"{one.name}.lib{number}": file.parent for number, file in enumerate(files)}
         return {**self.compiler.roots(), **named}
@@ -134,7 +134,7 @@ class WithDependencies(NamedTuple):
     def _places(self) -> dict[str, str]:
         """Return directory of headers -> its name, in order."""
         named: dict[str, str] = {}
-        for one in self.found:
+        for one in self.dependencies:
             for number, directory in enumerate(one.include_dirs):
                 named.setdefault(directory, f"{one.name}.{number}")
         return named
@@ -142,10 +142,10 @@ class WithDependencies(NamedTuple):
     def compile_words(self) -> list[str]:
         """Return what the dependencies add to a command that only compiles."""
         dirs = [word for directory in self._places() for word in ("-isystem", directory)]
-        return [*dirs, *(f"-D{define}" for one in self.found for define in one.defines)]
+        return [*dirs, *(f"-D{define}" for one in self.dependencies for define in one.defines)]
 
     def _link(self) -> list[str]:
-        linked = [(one, library) for one in self.found for library in one.libraries]
+        linked = [(one, library) for one in self.dependencies for library in one.libraries]
         words = [library.word for _, library in linked]
         if self.dialect == "zig" and (left := [one.name for one, library in linked if library.word.startswith("-l")]):
             raise ToolchainError(
@@ -157,7 +157,7 @@ class WithDependencies(NamedTuple):
 
     def tools(self) -> Sequence[str]:
         """Return the programs that the compiler searches for, and the libraries that are linked."""
-        files = [library.word for one in self.found for library in one.libraries if library.word.startswith("/")]
+        files = [library.word for one in self.dependencies for library in one.libraries if library.word.startswith("/")]
         return (*self.compiler.tools(), *(files if isinstance(self.compiler, HostCompiler) else ()))
 
     def environment(self, work_dir: Path, memo_dir: Path | None = None) -> dict[str, str]:
@@ -167,9 +167,9 @@ class WithDependencies(NamedTuple):
     def identity(self, memo_dir: Path | None, *, keep: bool = True) -> Identity:
         """Return the identity of the compiler and of the dependencies as they are on this machine."""
         own = self.compiler.identity(memo_dir, keep=keep)
-        whole = _lazy.json.dumps([own.id, [one.identity for one in self.found]])
+        whole = _lazy.json.dumps([own.id, [one.identity for one in self.dependencies]])
         digest = _lazy.hashlib.sha256(whole.encode()).hexdigest()[: len(own.id)]
-        return Identity(digest, f"{own.description} with {', '.join(map(str, self.found))}")
+        return Identity(digest, f"{own.description} with {', '.join(map(str, self.dependencies))}")
 
     def run(
         self,
