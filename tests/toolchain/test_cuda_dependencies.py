@@ -12,7 +12,8 @@ import dimorph as dm
 from dimorph import settings
 from dimorph.toolchain import archs
 from dimorph.toolchain.cuda import CudaCompiler
-from dimorph.toolchain.with_dependencies import Found, WithDependencies
+from dimorph.toolchain.found import Found
+from dimorph.toolchain.with_dependencies import WithDependencies
 from support.cuda import RMS
 from support.dependencies import headers
 

@@ -13,7 +13,7 @@ from dimorph.declare.dependency import Dependency
 from dimorph.errors import ToolchainError
 from dimorph.resolve import digests
 from dimorph.settings import Settings
-from dimorph.toolchain.with_dependencies import Found, Library
+from dimorph.toolchain.found import Found, Library
 
 _MEMO = "dependencies.json"
 _MOST = 500  # dependencies in the memo

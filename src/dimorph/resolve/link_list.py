@@ -10,7 +10,7 @@ from pathlib import Path
 from dimorph.store.links import Link
 from dimorph.toolchain import dynamic
 from dimorph.toolchain.compiler import Compiler
-from dimorph.toolchain.with_dependencies import Found, Library
+from dimorph.toolchain.found import Found, Library
 
 
 def made(output: Path, compiler: Compiler, linked: Iterable[str], installs: Mapping[str, str]) -> dict[Link, str]:

@@ -11,8 +11,8 @@ from dimorph.toolchain.identity import Identity
 from dimorph.toolchain.targets import Target
 
 if TYPE_CHECKING:
+    from dimorph.toolchain.found import Found
     from dimorph.toolchain.process import Completed, Group
-    from dimorph.toolchain.with_dependencies import Found
 
 # The target of a compile: a target level of the host, or a GPU architecture.
 Level = Target | Arch

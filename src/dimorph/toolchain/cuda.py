@@ -20,8 +20,8 @@ from dimorph.toolchain.compiler import DeviceReport, Level
 from dimorph.toolchain.identity import Identity, identify
 
 if TYPE_CHECKING:
+    from dimorph.toolchain.found import Found
     from dimorph.toolchain.process import Completed, Group
-    from dimorph.toolchain.with_dependencies import Found
 
 Dialect = Literal["nvrtc", "nvcc"]
 Version = tuple[int, int]

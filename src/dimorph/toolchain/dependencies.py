@@ -15,7 +15,7 @@ from dimorph.declare.dependency import Dependency
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
 from dimorph.toolchain import dynamic
-from dimorph.toolchain.with_dependencies import Found, Library
+from dimorph.toolchain.found import Found, Library
 
 _TIMEOUT = 30.0  # seconds; pkg-config reads a few small files
 

@@ -18,8 +18,8 @@ from dimorph.toolchain.identity import Identity, identify, known
 from dimorph.toolchain.targets import Target
 
 if TYPE_CHECKING:
+    from dimorph.toolchain.found import Found
     from dimorph.toolchain.process import Completed, Group
-    from dimorph.toolchain.with_dependencies import Found
 
 Dialect = Literal["gcc", "clang", "zig"]
 

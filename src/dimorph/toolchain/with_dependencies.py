@@ -1,7 +1,4 @@
-"""A compiler together with the dependencies of a kernel, as they were found on this machine.
-
-Every store hit of such a kernel imports this module, and `dependencies`, which finds them, only a search does.
-"""
+"""A compiler together with the dependencies of a kernel, as they were found on this machine."""
 
 from __future__ import annotations
 
@@ -13,57 +10,12 @@ from dimorph import _lazy
 from dimorph.errors import ToolchainError
 from dimorph.toolchain.compiler import DeviceReport, Level
 from dimorph.toolchain.cuda import CudaCompiler
+from dimorph.toolchain.found import Found
 from dimorph.toolchain.host import HostCompiler
 from dimorph.toolchain.identity import Identity
 
 if TYPE_CHECKING:
     from dimorph.toolchain.process import Completed, Group
-
-
-class Library(NamedTuple):
-    """A library to link.
-
-    Attributes:
-        word: the linker's argument: the path of the file, or `-lNAME` for one that the linker finds itself.
-        soname: the name by which objects need it; empty: it is static, or not known yet.
-        how: the way in which it is found at run time: `system`, by the dynamic loader; `bundled`, as a copy in the
-            artifact; `required`, in a Python package.
-    """
-
-    word: str
-    soname: str
-    how: str
-
-
-class Found(NamedTuple):
-    """A dependency as it is on this machine.
-
-    Attributes:
-        name: the name of the dependency.
-        version: its version; empty: unknown.
-        include_dirs: the directories of its headers, in order.
-        defines: the macros that its headers need, as `NAME` or `NAME=VALUE`.
-        libraries: the libraries to link, in order.
-        known_by: the files and directories whose change may change any of this.
-        root: the directory in which the Python package is installed; empty: it is none.
-    """
-
-    name: str
-    version: str
-    include_dirs: tuple[str, ...]
-    defines: tuple[str, ...]
-    libraries: tuple[Library, ...]
-    known_by: tuple[str, ...]
-    root: str = ""
-
-    @property
-    def identity(self) -> list[object]:
-        """The part of it that the identity of a compiler covers, without paths."""
-        linked = [[library.word.rpartition("/")[2], library.how] for library in self.libraries]
-        return [self.name, self.version, self.defines, linked]
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version}".rstrip()
 
 
 class WithDependencies(NamedTuple):
