@@ -12,10 +12,14 @@ constexpr bool is_complete = false;
 template <typename T>
 constexpr bool is_complete<T, decltype(void(sizeof(T)))> = true;
 
+// Only named, never called: any T, where a null pointer would bring a warning.
+template <typename T>
+T& some() noexcept;
+
 template <typename T>
 struct HandleTypeOf {
   static_assert(is_complete<T>, "the type of a handle is not defined in the case: define it above the function");
-  static_assert(noexcept(static_cast<T*>(nullptr)->~T()),
+  static_assert(noexcept(some<T>().~T()),
                 "the object of a handle has a destructor that may throw: make it noexcept, because Python frees it "
                 "where nothing catches");
   static constexpr TypeName<T> name{};
