@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pydoc
 import threading
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def test_a_signature_is_that_of_the_source(signed: dm.Module) -> None:
         **{"in_": "Array", "out": "Array", "scale": "float", "shift": "Array | None"},
         **{"mode": "str", "twice": "bool", "from_": "int", "return": "None"},
     }
+    assert typing.get_type_hints(signed.affine)["shift"] == typing.Optional[dm.Array]
     assert str(inspect.signature(signed.larger)) == "(first: 'float', second: 'float' = 15.0) -> 'float'"
     assert str(inspect.signature(signed.silent)) == "() -> 'None'"
 
@@ -150,12 +152,20 @@ def test_a_definition_that_the_build_reads_otherwise_than_the_compiler_is_refuse
         dm.Kernel(name="two", entry="two.cc", root=tmp_path).load()
 
 
-def test_an_argument_called_stream_is_refused_where_python_has_one(tmp_path: Path) -> None:
-    (tmp_path / "k.cc").write_text(
-        '#include <dimorph/entry.h>\n#include "k_config.h"\nvoid k(Tensor x, int64_t stream) {}\nDIMORPH_EXPORT(k)\n'
-    )
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("int64_t stream", "parameter 'stream': in kernels with device sources Python has an argument of this name"),
+        ("dimorph::TensorList xs", "parameter 'xs': in kernels with device sources the stream of arrays in a list"),
+    ],
+)
+def test_arguments_that_a_kernel_with_device_code_cannot_have_are_refused(
+    tmp_path: Path, parameter: str, said: str
+) -> None:
+    head = '#include <dimorph/entry.h>\n#include "k_config.h"\n'
+    (tmp_path / "k.cc").write_text(f"{head}void k(Tensor x, {parameter}) {{}}\nDIMORPH_EXPORT(k)\n")
     for name in ("k_case.cc", "k.cu"):
         (tmp_path / name).write_text("")
     kernel = dm.Kernel(name="k", entry="k.cc", case=["k_case.cc"], device=["k.cu"], archs=["sm_80"], root=tmp_path)
-    with pytest.raises(dm.DeclarationError, match="k: parameter 'stream': functions of kernels with device sources"):
+    with pytest.raises(dm.DeclarationError, match=f"k: {said}"):
         kernel.load()

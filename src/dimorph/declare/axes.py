@@ -54,6 +54,9 @@ class DtypeAxis(Axis):
     def literal(self, value: str) -> str:
         return TENSORS[value]
 
+    def exprs(self, value: str) -> list[str]:
+        return [f"::dimorph::data_type<{self.literal(value)}>()"]
+
     def constant(self, value: str) -> list[str]:
         return [f"using {self.binds[0]} = {self.literal(value)};"]
 
@@ -166,6 +169,9 @@ class TupleAxis(Axis):
     def sizes(self, value: tuple[int, ...]) -> tuple[int, ...]:
         return value
 
+    def exprs(self, value: tuple[int, ...]) -> list[str]:
+        return [str(part) for part in value]
+
     def constant(self, value: tuple[int, ...]) -> list[str]:
         return [f"constexpr int {bind} = {part};" for bind, part in zip(self.binds, value, strict=True)]
 
@@ -222,6 +228,9 @@ class VariantAxis(Axis):
 
     def is_found_by(self, text: str) -> bool:
         return any(text == value.name for value in self.values)
+
+    def exprs(self, value: Variant) -> list[str]:
+        return [f'"{value.name}"']
 
     def constant(self, value: Variant) -> list[str]:
         lines = [f'#include "{header}"' for header in dict.fromkeys(v.header for v in value.structs())]

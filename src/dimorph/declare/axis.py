@@ -186,6 +186,10 @@ class Axis:
         """Return a C++ expression for a value."""
         return self.text(value)
 
+    def exprs(self, value: Value) -> list[str]:
+        """Return the C++ expressions that a `DISPATCH_` macro takes for a value."""
+        return [self.literal(value)]
+
     def constant(self, value: Value) -> list[str]:
         """Return the lines that define the constant, type or macro that a case sees."""
         raise NotImplementedError

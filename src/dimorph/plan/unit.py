@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -145,12 +145,8 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
             raise
         raise _missing_source(kernel, "entry", kernel.entry, str(error.strerror)) from error
     exports = signatures(entry, _EXPORT.findall(without_comments(entry)), str(path))
-    for signature in exports.values() if kernel.device else ():
-        if any(parameter.name == "stream" for parameter in signature.parameters or ()):
-            raise DeclarationError(
-                f"{path}: {signature.name}: parameter 'stream': functions of kernels with device sources have an "
-                f"argument of this name in Python; give the parameter another name"
-            )
+    if kernel.device:
+        _check_device(path, exports.values())
     names = [f"#define DIMORPH_ARGUMENTS_{name} {signature.names}".rstrip() for name, signature in exports.items()]
     text = "\n".join([*_device_macro(kernel), *names, f'#include "{kernel.entry}"', ""])
     if instantiations.specialized:
@@ -159,6 +155,25 @@ def entry_unit(instantiations: InstantiationSet, files: Files | None = None) -> 
         beyond = instantiations.beyond_declared()
         values = {axis.name: ",".join(map(axis.text, beyond[axis.name])) for axis in kernel.axes if axis.name in beyond}
     return _unit("entry", values, text, instantiations, files, exports)
+
+
+def _check_device(path: Path, exports: Iterable[Signature]) -> None:
+    """Refuse parameters that functions of kernels with device sources cannot have.
+
+    Raises:
+        DeclarationError: there is one; the message names it.
+    """
+    for signature in exports:
+        for parameter in signature.parameters or ():
+            if parameter.name == "stream":
+                problem = "Python has an argument of this name there; give the parameter another name"
+            elif "TensorList" in parameter.type:
+                problem = "the stream of arrays in a list is not known; take the tensors one by one"
+            else:
+                continue
+            raise DeclarationError(
+                f"{path}: {signature.name}: parameter {parameter.name!r}: in kernels with device sources {problem}"
+            )
 
 
 def case_unit(specialization: Specialization, files: Files | None = None) -> Unit:

@@ -37,10 +37,17 @@ def exported(args: tuple[Any, ...], described: Callable[[int], str], read_only_m
         ValueError: an argument that the function writes to is a read-only array.
         TypeError: DLPack cannot export an array, e.g. because of its dtype or its device.
     """
-    return [
-        _tensor(arg, bool(read_only_mask >> i & 1), partial(described, i)) if hasattr(arg, "__dlpack__") else arg
-        for i, arg in enumerate(args)
-    ]
+    return [_argument(arg, bool(read_only_mask >> i & 1), partial(described, i)) for i, arg in enumerate(args)]
+
+
+def _argument(arg: Any, read_only: bool, described: Callable[[], str]) -> Any:
+    if type(arg) in (list, tuple):
+        return [_argument(item, read_only, partial(_item, described, index)) for index, item in enumerate(arg)]
+    return _tensor(arg, read_only, described) if hasattr(arg, "__dlpack__") else arg
+
+
+def _item(described: Callable[[], str], index: int) -> str:
+    return f"{described()}: item {index}"
 
 
 def refuse_unexportable(args: tuple[Any, ...], described: Callable[[int], str]) -> None:
@@ -60,7 +67,8 @@ def as_callers(result: Any, args: tuple[Any, ...]) -> Any:
     It stays a tensor of tvm-ffi where no argument is an array, or the library has no arrays in host memory or of
     its dtype.
     """
-    first = next((arg for arg in args if hasattr(arg, "__dlpack__")), None)
+    every = (one for arg in args for one in (arg if type(arg) in (list, tuple) else (arg,)))
+    first = next((one for one in every if hasattr(one, "__dlpack__")), None)
     tensor = tvm_ffi().Tensor
     if first is None or isinstance(first, tensor) or not isinstance(result, tensor):  # torch's are made by tvm-ffi
         return result

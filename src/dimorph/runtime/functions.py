@@ -65,6 +65,7 @@ unsigned-int unsigned-long unsigned-long-long signed-char unsigned-char
 _TYPES = {
     **{name.replace("-", " "): "int" for name in _INTEGERS.split()},
     **{"Tensor": "Array", "ConstTensor": "Array", "bool": "bool", "float": "float", "double": "float"},
+    **dict.fromkeys(("TensorList", "ConstTensorList"), "Sequence[Array]"),
     **{"Str": "str", "char*": "str", "char *": "str", "void": "None"},
 }
 _SCALARS = {"int32": "int", "int64": "int", "bool": "bool"}
@@ -206,6 +207,7 @@ def _check(arguments: Arguments) -> None:
 @lru_cache(maxsize=1024)
 def _compiled(text: str) -> Callable[..., tuple[Any, Callable[[Callable[..., Any]], None]]]:
     """Compile the text of `make` in _CALL, which takes about 0.1 ms."""
-    namespace: dict[str, Any] = {"__name__": __name__}
+    # With the names in annotations, for typing.get_type_hints.
+    namespace: dict[str, Any] = {"__name__": __name__, "Any": Any, "Array": Array, "Sequence": Sequence}
     exec(compile(text, "<dimorph>", "exec"), namespace)
     return namespace["make"]  # type: ignore[no-any-return]

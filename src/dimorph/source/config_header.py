@@ -140,6 +140,7 @@ def _slots(instantiations: InstantiationSet) -> list[str]:
             f"#define DIMORPH_PLACE_{function} {number * instantiations.slots}"
             for number, function in enumerate(kernel.functions)
         ),
+        *(line for axis, values in instantiations.pairs() if len(kernel.functions) > 1 for line in _any(axis, values)),
         "#endif",
     ]
 
@@ -152,6 +153,15 @@ def _axis_texts(instantiations: InstantiationSet) -> Iterator[str]:
             yield from (f'"{text}"' for text in (axis.name, *map(axis.text, values)))
             yield "nullptr"
     yield "nullptr"
+
+
+def _any(axis: Axis, values: Sequence[Value]) -> list[str]:
+    """Return the macro for calls of a function that does not depend on an axis: it binds the first value."""
+    if axis.choose:
+        return []
+    consts = ", ".join(_numbered("const_expr", axis))
+    given = ", ".join(axis.exprs(values[0]))
+    return macro(f"ANY_{axis.name}({consts}, ...)", [f"DISPATCH_{axis.name}({given}, {consts}, __VA_ARGS__)"])
 
 
 def _variant_params(single: Specialization) -> tuple[Param, ...]:

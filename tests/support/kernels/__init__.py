@@ -106,6 +106,21 @@ WEIGHTED = dm.Kernel(
 # Exports one function for each kind of argument and result.
 ARGUMENTS = dm.Kernel(name="arguments", entry="arguments.cc", case=[])
 
+# Two functions, of which one depends on fewer axes.
+OWN_AXES = dm.Kernel(
+    name="own_axes",
+    entry="own_axes.cc",
+    case=["own_axes_case.cc"],
+    functions=["scaled", "total"],
+    axes=[
+        dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
+        dm.int_axis("width", "WIDTH", [2, 4], accepts=lambda width: width > 0),
+        dm.tuple_axis("pair", ["PAIR_A", "PAIR_B"], [(1, 2), (2, 1)]),
+        dm.flag_axis("twice", "TWICE"),
+        dm.variant_axis("variant", "OWN_VARIANT", default=PLAIN, values=[PLAIN, SHIFT]),
+    ],
+)
+
 # Functions with defaults and comments, which Python takes over.
 SIGNED = dm.Kernel(name="signed", entry="signed.cc")
 

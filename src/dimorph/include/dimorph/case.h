@@ -9,6 +9,7 @@
 #include "expect.h"
 #include "make_handle.h"
 #include "tensor.h"
+#include "tensor_list.h"
 
 #define DIMORPH_HOST 1
 

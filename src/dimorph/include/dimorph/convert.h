@@ -156,6 +156,18 @@ __attribute__((cold, noinline)) inline bool closed_handle(const HandleObject* ob
               place.function, name, HandleText(object).text);
 }
 
+// The items of a list or tuple of Python; a size of -1 for anything else.
+struct Items {
+  const TVMFFIAny* data;
+  int64_t size;
+};
+inline Items items_of(const TVMFFIAny& any) {
+  if (any.type_index != kTVMFFIArray) return {nullptr, -1};
+  const auto* cell =
+      reinterpret_cast<const TVMFFISeqCell*>(reinterpret_cast<const char*>(any.v_obj) + sizeof(TVMFFIObject));
+  return {static_cast<const TVMFFIAny*>(cell->data), cell->size};
+}
+
 __attribute__((cold, noinline)) inline bool no_memory(const ArgumentPlace& place, ErrorSink* sink) {
   char name[64];
   argument_name(place.names, place.index, name);

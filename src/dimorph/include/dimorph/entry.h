@@ -14,6 +14,7 @@
 #include "expect.h"
 #include "result.h"
 #include "tensor.h"
+#include "tensor_list.h"
 
 namespace dimorph {
 namespace detail {
@@ -57,6 +58,10 @@ struct Wider {
 constexpr int64_t kBriefElements = 500;
 inline void count_elements(const ConstTensor* tensor, int64_t* count) {
   *count = (*count < 0 ? 0 : *count) + tensor->numel();
+}
+template <typename T>
+inline void count_elements(const ListOf<T>* list, int64_t* count) {
+  for (const T tensor : *list) count_elements(&tensor, count);
 }
 inline void count_elements(const void*, int64_t*) {}
 template <typename T>
@@ -296,7 +301,11 @@ constexpr bool is_read_only(T*) {
   return false;
 }
 constexpr bool is_read_only(ConstTensor*) { return true; }
-constexpr bool is_read_only(Optional<ConstTensor>*) { return true; }
+constexpr bool is_read_only(ConstTensorList*) { return true; }
+template <typename T>
+constexpr bool is_read_only(Optional<T>*) {
+  return is_read_only(static_cast<T*>(nullptr));
+}
 
 // Whether results of type T go to Python.
 template <typename T, typename = void>

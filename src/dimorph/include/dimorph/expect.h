@@ -8,7 +8,15 @@
 namespace dimorph {
 namespace detail {
 
-// The start of a message: the function and the argument that the tensor is.
+// The position of a tensor among the items of an argument; -1 if it is none of them.
+inline int64_t item_at(const TVMFFIAny& any, const DLTensor* tensor) {
+  const Items items = items_of(any);
+  for (int64_t i = 0; i < items.size; ++i)
+    if (tensor_of(items.data[i]) == tensor) return i;
+  return -1;
+}
+
+// The start of a message: the function and the argument that the tensor is, or is an item of.
 struct TensorText {
   char text[192];
 
@@ -16,14 +24,20 @@ struct TensorText {
     const Call* call = tensor.call();
     const auto* args = call ? static_cast<const TVMFFIAny*>(call->args) : nullptr;
     int32_t index = 0;
-    while (args && index < call->count && tensor_of(args[index]) != tensor.dl()) ++index;
+    while (args && index < call->count && tensor_of(args[index]) != tensor.dl() &&
+           item_at(args[index], tensor.dl()) < 0)
+      ++index;
     const char* function = call ? call->function : "";
     const char* colon = *function ? ": " : "";
     if (args && index < call->count) {
       char name[64];
       const bool more = call->more && index >= call->fixed;
       argument_name(more ? call->more : call->names, more ? index - call->fixed : index, name);
-      snprintf(text, sizeof text, "%s%sargument %s", function, colon, name);
+      const int64_t item = item_at(args[index], tensor.dl());
+      if (item >= 0)
+        snprintf(text, sizeof text, "%s%sargument %s: item %lld", function, colon, name, static_cast<long long>(item));
+      else
+        snprintf(text, sizeof text, "%s%sargument %s", function, colon, name);
     } else {
       snprintf(text, sizeof text, "%s%sa tensor", function, colon);
     }
