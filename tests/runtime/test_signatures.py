@@ -41,7 +41,7 @@ def test_a_signature_is_that_of_the_source(signed: dm.Module) -> None:
         **{"in_": "Array", "out": "Array", "scale": "float", "shift": "Array | None"},
         **{"mode": "str", "twice": "bool", "from_": "int", "return": "None"},
     }
-    assert typing.get_type_hints(signed.affine)["shift"] == typing.Optional[dm.Array]
+    assert typing.get_type_hints(signed.affine)["shift"] == dm.Array | None
     assert str(inspect.signature(signed.larger)) == "(first: 'float', second: 'float' = 15.0) -> 'float'"
     assert str(inspect.signature(signed.silent)) == "() -> 'None'"
 
