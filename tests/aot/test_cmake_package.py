@@ -119,6 +119,21 @@ def test_a_cpp_program_calls_kernels_without_python(package: Path, tmp_path: Pat
     ]
 
 
+def test_a_setting_names_the_level(package: Path, tmp_path: Path) -> None:
+    program = compiled(package, tmp_path, "face.c")
+    loads = [
+        run(program, DIMORPH_TARGET=level, LD_DEBUG="files", LD_DEBUG_OUTPUT=str(tmp_path / level)) for level in LEVELS
+    ]
+    for level, lines in zip(LEVELS, loads, strict=True):
+        assert lines[0] == "0 0.75"
+        (log,) = tmp_path.glob(f"{level}.*")
+        assert set(re.findall(r"lib/rowmath/([^/]+)/", log.read_text())) == {level}
+    done = subprocess.run([program], env={"DIMORPH_TARGET": "i486"}, capture_output=True, text=True, check=False)
+    built = ", ".join(reversed(LEVELS))
+    message = f"9 rowmath: DIMORPH_TARGET: expected one of {built}, got i486"
+    assert done.stdout.splitlines()[2:] == [message, message]
+
+
 def test_a_machine_needs_only_the_package_and_the_c_library(package: Path, tmp_path: Path) -> None:
     """In a root directory with nothing but the program, the package and the libraries that both name."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-r", "true"], check=False).returncode:
@@ -160,6 +175,12 @@ def test_the_example_runs_in_both_languages(store: Path, tmp_path: Path) -> None
     assert lines[2] == "affine: head_dim=80 is not there: this value was not built"
     in_rust = run(with_rust(tmp_path, example / "program.rs", example / "ahead", "2021"))
     assert in_rust == ["2.000", lines[1]]
+
+
+def test_many_threads_may_make_the_first_call(package: Path, tmp_path: Path) -> None:
+    program = compiled(package, tmp_path, "threads.cc")
+    for _ in range(20):
+        assert run(program) == ["800 of 800"]
 
 
 # The lines of pieces.cc and pieces.rs.
@@ -221,22 +242,32 @@ def test_rust_passes_and_takes_every_kind(pieces: Path, tmp_path: Path, edition:
 
 def test_a_missing_value_can_be_built_meanwhile(package: Path, store: Path, tmp_path: Path) -> None:
     program = compiled(package, tmp_path / "build", "missing.cc")
-    commands = tmp_path / "bin"
+    wrong = "  1 rms_norm: argument 'y': expected a row-major matrix of the shape and dtype of 'x'"
+    lines = run(program, tmp_path / "built", **builder(store, tmp_path))
+    assert lines[:6] == ["96 0 0.5", wrong, "64 0 0.5", wrong, "96 0 0.5", wrong]
+    assert lines[6].startswith("7 8 0 rms_norm: width=7 is not there, and building it failed with status 1: dimorph ")
+    assert len(list((tmp_path / "built").iterdir())) == 1
+
+
+def test_values_of_two_axes_can_be_missing(store: Path, tmp_path: Path) -> None:
+    declared = tmp_path / "picks.py"
+    declared.write_text("from support.kernels import PICK\n")
+    done = dimorph("build", declared, "--target", LEVELS[0], "--cmake", tmp_path / "picks", store=store)
+    assert done.returncode == 0, done.stderr
+    program = compiled(tmp_path / "picks", tmp_path / "build", "picks.cc")
+    lines = run(program, tmp_path / "built", **builder(store, tmp_path))
+    assert lines == ["5007", "2007", "5001", "1002", "6007"]
+    assert len(list((tmp_path / "built").iterdir())) == 3
+
+
+def builder(store: Path, work: Path) -> dict[str, str]:
+    """Return the environment of a program that can build what it lacks."""
+    commands = work / "bin"
     commands.mkdir()
     (commands / "dimorph").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dimorph "$@"\n')
     (commands / "dimorph").chmod(0o755)
-    env = {
-        "PATH": f"{commands}:{os.environ['PATH']}",
-        "DIMORPH_STORE": str(store),
-        "PYTHONPATH": f"{REPOSITORY / 'src'}",
-    }
-    wrong = "  1 rms_norm: argument 'y': expected a row-major matrix of the shape and dtype of 'x'"
-    lines = run(program, tmp_path / "built", **env)
-    assert lines[:6] == ["96 0 0.5", wrong, "64 0 0.5", wrong, "96 0 0.5", wrong]
-    assert lines[6].startswith(
-        "7 8 0 rms_norm: width=7 is not there, and building it failed with status 1: dimorph build "
-    )
-    assert [path.name for path in (tmp_path / "built").iterdir()] == ["rms_norm_width_96"]
+    searched = f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}"
+    return {"PATH": f"{commands}:{os.environ['PATH']}", "DIMORPH_STORE": str(store), "PYTHONPATH": searched}
 
 
 # --- Device code, on emulated GPUs ---
@@ -402,6 +433,21 @@ def test_a_directory_of_somebody_else_is_kept(store: Path, tmp_path: Path) -> No
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"{other.parent}: expected what an earlier build of the package rowmath left"
     assert other.exists()
+
+
+def test_a_second_build_writes_only_what_differs(store: Path, tmp_path: Path) -> None:
+    def built(spec: str) -> dict[str, int]:
+        done = dimorph("build", spec, "--target", LEVELS[0], "--cmake", tmp_path / "out", store=store)
+        assert done.returncode == 0, done.stderr
+        files = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+        return {path.relative_to(tmp_path / "out").as_posix(): path.stat().st_ino for path in files}
+
+    first = built(str(KERNELS))
+    assert built(str(KERNELS)) == first
+    fewer = built(f"{KERNELS}:row_dot")
+    assert {path for path in first if "rms_norm" in path} == first.keys() - fewer.keys()
+    assert fewer["include/rowmath/row_dot.h"] == first["include/rowmath/row_dot.h"]
+    assert fewer["lib/librowmath.so"] != first["lib/librowmath.so"]
 
 
 def test_build_wants_a_directory(store: Path) -> None:

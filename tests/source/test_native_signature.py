@@ -28,6 +28,10 @@ SPELLINGS = {
         ["DLDataType", "DLDevice"],
         ["int64_t", "char*"],
     ),
+    'extern "C" [[nodiscard]] bool f(unsigned int, ConstTensor, double eps = f(1)) { return true; }': (
+        ["uint32_t", "const DLTensor*", "double"],
+        ["bool"],
+    ),
     "namespace { int g() { return f(1); } }\nlong f(long long n) { return n; }": (["int64_t"], ["int64_t"]),
 }
 
@@ -37,6 +41,11 @@ def test_types_are_read_from_any_spelling(text: str) -> None:
     found = signature(text, "f", None, "kernel k")
     assert ([one.c for one in found.arguments], [one.c for one in found.results]) == SPELLINGS[text]
     assert not any(one.optional for one in found.arguments)
+
+
+def test_parameters_without_a_name_get_one() -> None:
+    names = [one.name for one in signature("void f(long long, Str text, Tensor) {}", "f", None, "k").arguments]
+    assert names == ["argument0", "text", "argument2"]
 
 
 def test_optional_arguments_and_results() -> None:

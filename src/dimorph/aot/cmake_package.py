@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,19 +78,15 @@ class Package:
 
 
 def write(
-    directory: Path,
-    spec: str,
-    built: Sequence[tuple[InstantiationSet, Report]],
-    command: str,
-    settings: Settings,
+    directory: Path, words: Sequence[str], built: Sequence[tuple[InstantiationSet, Report]], settings: Settings
 ) -> Package:
     """Write the package of sets that were built.
 
     Args:
         directory: the prefix of the package; several packages can share it.
-        spec: the `PACKAGE_OR_FILE[:KERNEL]` that declares the kernels, after which the package is named.
+        words: what follows `dimorph build`, for messages of calls whose values the package lacks. The first is the
+            `PACKAGE_OR_FILE[:KERNEL]` that declares the kernels, after which the package is named.
         built: each set with the report of its build, all for the same target levels.
-        command: the command that builds the package, for messages of calls whose values it lacks.
         settings: the settings of the builds.
 
     Raises:
@@ -99,9 +95,9 @@ def write(
         LoadError: an object takes a function that the library does not have.
         OSError: the directory cannot be written.
     """
-    name = package_name(spec)
+    name = package_name(words[0])
     if problem := cpp_name_problem(name):
-        raise DeclarationError(f"the name of the package: {problem}")
+        raise DeclarationError(f"a CMake package has the name of the module or file that is built: {problem}")
     kernels = [_kernel(instantiations, report) for instantiations, report in built]
     _check_names(name, kernels)
     artifacts = {artifact.meta.key: artifact for _, report in built for artifact in report.artifacts}
@@ -109,27 +105,33 @@ def write(
     levels = [level for level in _all_levels(hosts) if level.name in hosts]
     # Two packages in one process have different functions, so that each finds its own errors.
     prefix = "D" + digest([name, *sorted(artifacts)])[:5]
-    files = {
+    objects = {
         f"{artifact.meta.target}/{_file_name(instantiations, artifact)}": _content(artifact, prefix)
         for instantiations, report in built
         for artifact in report.artifacts
     }
     needed = [(level.name, sorted(level.needs)) for level in levels]
-    text = library_source(name, prefix, declared_in(spec), command, needed, kernels)
+    command = shlex.join(["dimorph", "build", *words, "--cmake", str(directory)])
+    text = library_source(name, prefix, declared_in(words[0]), command, needed, kernels)
     library = _compiled(name, text, levels[-1], settings)
     root = directory.resolve()
-    for old in (root / "lib" / name, root / "include" / name):
-        if old.exists() and not (root / "lib" / "cmake" / name).is_dir():
-            raise DeclarationError(f"{old}: expected what an earlier build of the package {name} left")
-        shutil.rmtree(old, ignore_errors=True)
+    own = (root / "lib" / name, root / "include" / name)
+    for folder in own:
+        if folder.exists() and not (root / "lib" / "cmake" / name).is_dir():
+            raise DeclarationError(f"{folder}: expected what an earlier build of the package {name} left")
+    files = {f"lib/{name}/{path}": content for path, content in objects.items()}
+    files |= {f"lib/lib{name}.so": library, **_texts(name, text, kernels)}
     for path, content in files.items():
-        _replace(root / "lib" / name / path, content)
-    _replace(root / "lib" / f"lib{name}.so", library)
-    _write_texts(root, name, text, kernels)
-    return Package(name, root, len(files))
+        _replace(root / path, content)
+    for folder in own:
+        for left in folder.rglob("*"):
+            if left.is_file() and left.relative_to(root).as_posix() not in files:
+                left.unlink()
+    return Package(name, root, len(objects))
 
 
-def _write_texts(root: Path, name: str, source: str, kernels: Sequence[NativeKernel]) -> None:
+def _texts(name: str, source: str, kernels: Sequence[NativeKernel]) -> dict[str, bytes]:
+    """Return the text files of a package, by their paths in it."""
     functions = [function for kernel in kernels for function in kernel.functions]
     native = INCLUDE / "dimorph" / "native"
     texts = {
@@ -141,8 +143,7 @@ def _write_texts(root: Path, name: str, source: str, kernels: Sequence[NativeKer
         "include/dlpack/dlpack.h": (system_include_dirs()[0] / "dlpack" / "dlpack.h").read_text("utf-8"),
         f"rust/{name}.rs": rust_source(name, functions, (native / "tensors.rs").read_text("utf-8")),
     }
-    for path, text in texts.items():
-        _replace(root / path, text.encode("utf-8", "surrogateescape"))
+    return {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}
 
 
 def _kernel(instantiations: InstantiationSet, report: Report) -> NativeKernel:
@@ -245,7 +246,12 @@ def _compiled(name: str, text: str, level: Target, settings: Settings) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file anew; programs that have the old one open keep it."""
+    """Write a file anew, unless it has this content; programs that have the old one open keep it."""
+    if path.is_file() and path.read_bytes() == content:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.write_bytes(content)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    written = Path(file.name)
+    written.chmod(0o644)
+    written.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -160,10 +159,9 @@ def build(
             output().report(show.report, replace(report, out=place))
             built.append((instantiations, report))
         if cmake is not None:
-            words = [word for name in targets for word in ("--target", name)]
-            words += [word for name in archs for word in ("--arch", name)]
-            command = shlex.join(["dimorph", "build", spec, *values, *words, "--cmake", str(cmake)])
-            output().report(click.echo, str(cmake_package.write(cmake, spec, built, command, config)))
+            named = [*(("--target", name) for name in targets), *(("--arch", name) for name in archs)]
+            words = [spec, *values, *(word for pair in named for word in pair)]
+            output().report(click.echo, str(cmake_package.write(cmake, words, built, config)))
     output().record({"kernels": [as_json.build(report) for _, report in built]})
 
 

@@ -9,14 +9,11 @@ from dimorph.source.native_signature import Argument, Result, Signature
 
 def c_header(package: str, signatures: Sequence[Signature]) -> str:
     """Return the text of `<package>.h`."""
-    guard = f"{package.upper()}_H"
     lines = [
         f"/* {package}.h: the C functions of the package; generated.",
         " * Each returns DIMORPH_OK or another dimorph_status. Pointers to optional arguments may be null. Results are",
         " * written through the last pointers; the caller frees texts with free(), and tensors with their deleter. */",
-        f"#ifndef {guard}",
-        f"#define {guard}",
-        "",
+        "#pragma once",
         "#include <dlpack/dlpack.h>",
         "#include <stdbool.h>",
         "#include <stdint.h>",
@@ -43,7 +40,7 @@ def c_header(package: str, signatures: Sequence[Signature]) -> str:
     ]
     for one in signatures:
         lines += [f"/* {one.text} */", f"{c_prototype(package, one)};", ""]
-    return "\n".join([*lines, "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""])
+    return "\n".join([*lines, "#ifdef __cplusplus", "}", "#endif", ""])
 
 
 def c_prototype(package: str, function: Signature) -> str:
@@ -65,14 +62,10 @@ def results(function: Signature) -> list[tuple[Result, str]]:
 
 def cpp_header(package: str, kernel: str, functions: Sequence[Signature]) -> str:
     """Return the text of `<package>/<kernel>.h`."""
-    guard = f"{package}_{kernel}_H".upper()
     lines = [
         f"// {kernel}.h: kernel {kernel} of the package; generated. Each function stands here twice: one throws",
         "// dimorph::Error, the other leaves the outcome in its last argument.",
-        f"#ifndef {guard}",
-        f"#define {guard}",
-        "",
-        "#include <cstdlib>",
+        "#pragma once",
         "#include <optional>",
         "#include <string>",
         "#include <tuple>",
@@ -85,7 +78,7 @@ def cpp_header(package: str, kernel: str, functions: Sequence[Signature]) -> str
     ]
     for one in functions:
         lines += _cpp_functions(package, one)
-    return "\n".join([*lines, f"}}  // namespace {package}", "", "#endif", ""])
+    return "\n".join([*lines, f"}}  // namespace {package}", ""])
 
 
 def _cpp_functions(package: str, function: Signature) -> list[str]:

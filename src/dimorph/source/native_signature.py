@@ -42,7 +42,7 @@ _OTHERS = {
 _OBJECTS = {"Str": "char*", "char*": "char*", "NewTensor": "DLManagedTensor*"}
 _VALUES = {"double": "double", "float": "float", "bool": "bool", "DataType": "DLDataType", **_INTEGERS}
 _NO_CODE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*\n|\bDIMORPH_EXPORT\s*\(\s*\w*\s*\)", re.MULTILINE)
-_QUALIFIERS = re.compile(r"\b(?:const|static|inline|dimorph::|std::)|&|\[\[[\w:]+\]\]")
+_QUALIFIERS = re.compile(r"\b(?:(?:const|static|inline|extern|constexpr)\b|dimorph::|std::)|&|\[\[[\w:]+\]\]")
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def signature(source: str, function: str, variant: Sequence[Param] | None, what:
     listed = code[found.start + len(function) : found.body - len(found.after)].strip()[1:-1]
     text = " ".join(f"{before.strip()} {function}({listed})".split())
     arguments: list[Argument] = []
-    for part in _parts(listed):
-        typed, name = _type_and_name(part)
+    for index, part in enumerate(_parts(listed)):
+        typed, name = _type_and_name(part, f"argument{index}")
         if typed == "Extra":
             if variant is None:
                 raise DeclarationError(
@@ -145,9 +145,12 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"\s*([<>,*])\s*", r"\1", _QUALIFIERS.sub("", text)).split())
 
 
-def _type_and_name(part: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(.*[\s&>])([A-Za-z_]\w*)\s*", part.partition("=")[0], re.DOTALL)
-    return (_plain(match[1]), match[2]) if match else (_plain(part), "")
+def _type_and_name(part: str, unnamed: str) -> tuple[str, str]:
+    """Return type and name of a parameter; `unnamed` where it has no name."""
+    match = re.fullmatch(r"(.*[\s&>])([A-Za-z_]\w*)", part.partition("=")[0].strip(), re.DOTALL)
+    if match is None or _plain(part) in _INTEGERS:  # as `unsigned int` without a name
+        return _plain(part.partition("=")[0]), unnamed
+    return _plain(match[1]), match[2]
 
 
 def _argument(typed: str, place: str) -> str:

@@ -105,6 +105,18 @@ __attribute__((constructor)) static void find_package() {
   free(path);
 }
 
+// Appends printf text to a buffer of fixed size.
+struct Text {
+  char text[3000] = "";
+  __attribute__((format(printf, 2, 3))) void add(const char* format, ...) {
+    const size_t at = strlen(text);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text + at, sizeof text - at, format, args);
+    va_end(args);
+  }
+};
+
 // --- Target levels, chosen as toolchain/targets.py chooses them ---
 
 // The features of the first processor in /proc/cpuinfo, each between blanks; empty if they cannot be read.
@@ -133,9 +145,19 @@ inline bool cpu_has(const char* features, const char* needs) {
   return true;
 }
 
-// Chooses the level, once; null, with an error, if this CPU runs none.
+// Chooses the level, once: the one that DIMORPH_TARGET names, or the best that this CPU runs. Null, with an error, if
+// it was not built.
 inline const Level* level() {
   if (package.level) return package.level;
+  if (const char* name = getenv("DIMORPH_TARGET")) {
+    Text built;
+    for (int32_t i = 0; i < package.level_count; ++i) {
+      if (strcmp(package.levels[i].name, name) == 0) return package.level = &package.levels[i];
+      built.add("%s%s", i ? ", " : "", package.levels[i].name);
+    }
+    fail(DIMORPH_LOAD_ERROR, "%s: DIMORPH_TARGET: expected one of %s, got %s", package.name, built.text, name);
+    return nullptr;
+  }
   const char* features = cpu_features();
   // Where the features cannot be read, only the lowest level may run.
   for (int32_t i = *features ? 0 : package.level_count - 1; i < package.level_count; ++i) {
@@ -211,18 +233,6 @@ inline void* open_case(const Kernel& kernel, int64_t slot) {
   }
   return handle;
 }
-
-// Appends printf text to a buffer of fixed size.
-struct Text {
-  char text[3000] = "";
-  __attribute__((format(printf, 2, 3))) void add(const char* format, ...) {
-    const size_t at = strlen(text);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text + at, sizeof text - at, format, args);
-    va_end(args);
-  }
-};
 
 inline int64_t missing(const Kernel& kernel, const char* function, const char* what, const char* reason) {
   Text held;

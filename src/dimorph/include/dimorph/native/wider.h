@@ -1,7 +1,6 @@
 // Values that a package lacks, built while the program runs: the program names a function that builds a package with
 // the value, whose library is then loaded beside this one and serves the call.
 #pragma once
-#include <ctype.h>
 #include <errno.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -129,26 +128,37 @@ inline int64_t resolve_value(const Kernel& kernel, const char* function, const c
 
 // --- The build that runs `dimorph build` ---
 
-inline const char* build_directory(const char* parent, const char* kernel, const char* axis, const char* value) {
-  static thread_local char path[4096];
-  const size_t at = static_cast<size_t>(snprintf(path, sizeof path, "%s/", parent));
-  snprintf(path + at, sizeof path - at, "%s-%s-%s", kernel, axis, value);
-  for (char* letter = path + at; *letter; ++letter)
-    if (!isalnum(static_cast<unsigned char>(*letter))) *letter = '_';
-  return path;
-}
+// A value that was asked for. The next build has it too, so that each library serves all that those before it served.
+struct Asked {
+  const Kernel* kernel;
+  const char* axis;
+  const char* value;
+  Asked* next;
+};
 
-// Builds a kernel with one more value below the directory `parent`, by the program `dimorph` on PATH, which needs a
-// compiler and the kernel's sources. The body of <package>_build_missing.
+// Builds a kernel with all values asked for, below the directory `parent`, by the program `dimorph` on PATH, which
+// needs a compiler and the kernel's sources. The body of <package>_build_missing, which one thread calls at a time.
 inline const char* build_missing(Kernel* const* kernels, int32_t count, const char* name, const char* axis,
                                  const char* value, const char* parent) {
+  static Asked* asked = nullptr;
+  static char directory[4096];
+  constexpr int32_t kMostAxes = 32;
+  const Level* chosen = nullptr;
+  {
+    Locked locked;
+    chosen = level();
+  }
   const Kernel* kernel = nullptr;
   for (int32_t i = 0; i < count; ++i)
     if (strcmp(kernels[i]->name, name) == 0) kernel = kernels[i];
-  const char* directory = build_directory(parent, name, axis, value);
-  constexpr int32_t kMostAxes = 32;
+  auto* more = static_cast<Asked*>(malloc(sizeof(Asked)));
+  if (!chosen || !kernel || kernel->axis_count > kMostAxes || !more) {
+    free(more);
+    return nullptr;
+  }
+  *more = Asked{kernel, strdup(axis), strdup(value), asked};
+  asked = more;
   Text spec, values[kMostAxes];
-  if (!kernel || kernel->axis_count > kMostAxes) return nullptr;
   spec.add("%s:%s", kernel->spec, name);
   const char* words[kMostAxes + 8] = {"dimorph", "build", spec.text};
   int32_t at = 3;
@@ -156,18 +166,18 @@ inline const char* build_missing(Kernel* const* kernels, int32_t count, const ch
     const Axis& one = kernel->axes[i];
     values[i].add("%s=", one.name);
     for (int32_t j = 0; j < one.count; ++j) values[i].add("%s%s", j ? "," : "", one.values[j]);
-    if (strcmp(one.name, axis) == 0) values[i].add(",%s", value);
+    for (const Asked* other = asked; other; other = other->next)
+      if (other->kernel == kernel && strcmp(other->axis, one.name) == 0) values[i].add(",%s", other->value);
     words[at++] = values[i].text;
   }
-  const Level* chosen = nullptr;
-  {
-    Locked locked;
-    chosen = level();
-  }
-  if (!chosen) return nullptr;
   words[at++] = "--target";
   words[at++] = chosen->name;
   words[at++] = "--cmake";
+  // A directory for each command, because its package may be in use.
+  uint64_t hash = dimorph::detail::kTagSeed;
+  for (int32_t i = 0; i < at; ++i)
+    for (const char* letter = words[i]; *letter; ++letter) hash = dimorph::detail::mix(hash, *letter);
+  snprintf(directory, sizeof directory, "%s/%s_%016llx", parent, name, static_cast<unsigned long long>(hash));
   words[at++] = directory;
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -179,10 +189,12 @@ inline const char* build_missing(Kernel* const* kernels, int32_t count, const ch
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
     if (status == 0) return directory;
   }
+  asked = more->next;
   Text command;
   for (int32_t i = 0; i < at; ++i) command.add("%s%s", i ? " " : "", words[i]);
   fail(DIMORPH_MISSING_SPECIALIZATION, "%s: %s=%s is not there, and building it failed with status %d: %s", name, axis,
        value, WIFEXITED(status) ? WEXITSTATUS(status) : status, command.text);
+  free(more);
   return nullptr;
 }
 
