@@ -23,6 +23,8 @@ LEVELS = ("x86-64-v2", "x86-64-v3") if os.uname().machine == "x86_64" else ("arm
 TARGETS = [word for level in LEVELS for word in ("--target", level)]
 # A file that declares kernels with arguments, results and errors of every kind. The last lacks a combination.
 PIECES = """
+from pathlib import Path
+
 import dimorph as dm
 from support.kernels import ARGUMENTS, FAILURES, PICK, ROOT, TASKS, WEIGHTED
 
@@ -31,6 +33,8 @@ pick = dm.Kernel(
     where=lambda values: values["width"] + values["depth"] < 4,
 )
 del PICK
+# Its functions have names that the generated files use for other things.
+names = dm.Kernel(name="names", entry="names.cc", root=Path(NATIVE))
 """
 RUSTC = shutil.which("rustc") or shutil.which("rustc", path=Path.home() / ".cargo" / "bin")
 
@@ -59,7 +63,7 @@ def package(store: Path) -> Path:
 def pieces(store: Path) -> Path:
     """The CMake package of kernels with arguments, results and errors of every kind."""
     declared = store.parent / "pieces.py"
-    declared.write_text(PIECES)
+    declared.write_text(f"NATIVE = {str(NATIVE)!r}\n{PIECES}")
     done = dimorph("build", declared, "--target", LEVELS[0], "--cmake", store.parent / "pieces", store=store)
     assert done.returncode == 0, done.stderr
     return store.parent / "pieces"
@@ -213,6 +217,7 @@ a text of more than seven bytes|a literal|4
 8 raise_in_case: width=3 is not there: this value was not built
 1001 1002 2001
 8 pick: width=2, depth=2 is not there: this combination was not built
+3 6 9
 1 doubled: argument 'x': expected 1 dimension, got 2
 2 echo_str: argument 'text': expected a str, got None
 50

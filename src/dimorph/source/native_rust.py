@@ -40,12 +40,17 @@ def rust_source(package: str, functions: Sequence[Signature], tensors: str) -> s
     """
     lines = [
         f"// {package}.rs: the functions of the package; generated. Link the library {package}.",
-        "#![allow(dead_code, clippy::all)]",
+        "#![allow(dead_code, unused_imports, clippy::all)]",
         "use std::ffi::{c_char, c_int, c_void, CStr};",
-        "use std::marker::PhantomData;",
-        "use std::{fmt, ptr, slice};",
+        "use std::ptr;",
         "",
-        tensors,
+        "// Where a function of the package has the same name, that one is meant.",
+        "pub use self::support::*;",
+        "",
+        "mod support {",
+        *(f"    {line}".rstrip() for line in tensors.splitlines()),
+        "}",
+        "",
         "mod ffi {",
         "    use super::*;",
         f'    #[link(name = "{package}")]',
@@ -58,14 +63,6 @@ def rust_source(package: str, functions: Sequence[Signature], tensors: str) -> s
         '    unsafe extern "C" {',
         "        pub fn free(memory: *mut c_void);",
         "    }",
-        "}",
-        "",
-        "fn check(code: c_int) -> Result<(), Error> {",
-        "    if code == 0 {",
-        "        return Ok(());",
-        "    }",
-        f"    let text = unsafe {{ CStr::from_ptr(ffi::{package}_last_error()) }};",
-        "    Err(Error { code, text: text.to_string_lossy().into_owned() })",
         "}",
         "",
         "/// The target level that this CPU gets; None if it runs none that was built.",
@@ -127,7 +124,8 @@ def _function(package: str, function: Signature) -> list[str]:
         f"/// `{function.text}`",
         f"pub fn {_name(function.name)}({given}) -> Result<{joined}, Error> {{",
         *declared,
-        f"    check(unsafe {{ ffi::{package}_{function.name}({', '.join(passed)}) }})?;",
+        f"    let code_ = unsafe {{ ffi::{package}_{function.name}({', '.join(passed)}) }};",
+        f"    support::outcome(code_, unsafe {{ ffi::{package}_last_error() }})?;",
         f"    Ok({returned})",
         "}",
         "",
@@ -169,7 +167,7 @@ def _result_type(result: Result) -> str:
 
 def _taken(result: Result, name: str) -> str:
     if result.c == "char*":
-        return f"unsafe {{ text_of({name}) }}"
+        return f"unsafe {{ support::text_of({name}) }}"
     if result.c == "DLManagedTensor*":
-        return f"tensor_of({name})"
+        return f"support::tensor_of({name})"
     return f"has_{name}.then_some({name})" if result.optional else name

@@ -1,6 +1,7 @@
 // Calls functions with arguments and results of every kind; pieces.rs prints the same lines.
 #include <pieces/arguments.h>
 #include <pieces/failures.h>
+#include <pieces/names.h>
 #include <pieces/pick.h>
 #include <pieces/tasks.h>
 #include <pieces/weighted.h>
@@ -68,6 +69,8 @@ int main() {
   std::printf("%d %d %d\n", static_cast<int>(pieces::pick(1, 1)), static_cast<int>(pieces::pick(1, 2)),
               static_cast<int>(pieces::pick(2, 1)));
   FAILS(pick, 2, 2);
+  std::printf("%d %d %d\n", static_cast<int>(pieces::cuda(1, 2)), static_cast<int>(pieces::text_of(1, 2, 3)),
+              static_cast<int>(pieces::outcome(2, 3, 4)));
   FAILS(doubled, {x.data(), {3, 1}});
   FAILS(echo_str, nullptr);
 

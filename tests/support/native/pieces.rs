@@ -25,7 +25,7 @@ fn main() -> Result<(), Error> {
     );
     let words = echo_str(c"a text of more than seven bytes")?.unwrap();
     println!("{}|{}|{}", words, literal()?.unwrap(), size_of_str(c"four")?);
-    println!("{} {}", echo_dtype(BFLOAT16)?.code, device_type(cuda(1))?);
+    println!("{} {}", echo_dtype(BFLOAT16)?.code, device_type(Device { device_type: 2, device_id: 1 })?);
     println!("{} {}", text(echo_optional(Some(7))?), text(echo_optional(None)?));
     println!("{} {} {}", trailing(1, None, None)?, trailing(1, Some(2), None)?, trailing(1, None, Some(c"abc"))?);
     let (number, half, words, positive, none) = several(3)?;
@@ -56,6 +56,7 @@ fn main() -> Result<(), Error> {
     fails(raise_in_case(3, 0));
     println!("{} {} {}", pick(1, 1)?, pick(1, 2)?, pick(2, 1)?);
     fails(pick(2, 2));
+    println!("{} {} {}", cuda(1, 2)?, text_of(1, 2, 3)?, outcome(2, 3, Some(4))?);
     fails(doubled(&Tensor::new(&x, &[3, 1])));
     println!("2 echo_str: argument 'text': expected a str, got None"); // no null pointer in Rust
 

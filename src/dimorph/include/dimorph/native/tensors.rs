@@ -1,3 +1,8 @@
+use super::ffi::free;
+use std::ffi::{c_char, c_void, CStr};
+use std::marker::PhantomData;
+use std::{fmt, ptr, slice};
+
 /// A DLPack device.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,7 +113,7 @@ impl<'a> Tensor<'a> {
         self
     }
 
-    fn dl(&self) -> DLTensor {
+    pub(super) fn dl(&self) -> DLTensor {
         DLTensor {
             data: self.data,
             device: self.device,
@@ -143,7 +148,7 @@ impl<'a> TensorMut<'a> {
         TensorMut(unsafe { self.0.with_strides(strides) }, PhantomData)
     }
 
-    fn dl(&mut self) -> DLTensor {
+    pub(super) fn dl(&mut self) -> DLTensor {
         self.0.dl()
     }
 }
@@ -192,15 +197,23 @@ impl fmt::Display for Error {
 }
 impl std::error::Error for Error {}
 
-unsafe fn text_of(text: *mut c_char) -> Option<String> {
+pub(super) unsafe fn text_of(text: *mut c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
     let copy = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
-    unsafe { ffi::free(text as *mut c_void) };
+    unsafe { free(text as *mut c_void) };
     Some(copy)
 }
 
-fn tensor_of(tensor: *mut DLManagedTensor) -> Option<OwnedTensor> {
+pub(super) fn tensor_of(tensor: *mut DLManagedTensor) -> Option<OwnedTensor> {
     if tensor.is_null() { None } else { Some(OwnedTensor(tensor)) }
+}
+
+pub(super) fn outcome(code: i32, text: *const c_char) -> Result<(), Error> {
+    if code == 0 {
+        return Ok(());
+    }
+    let text = unsafe { CStr::from_ptr(text) };
+    Err(Error { code, text: text.to_string_lossy().into_owned() })
 }
