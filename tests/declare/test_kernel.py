@@ -203,6 +203,18 @@ def test_what_cannot_work_says_why(declare: Callable[[], object], said: str) -> 
         declare()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "k", "entry": "k.cc", "cases": ["k_case.cc"]}, r"unexpected keyword argument 'cases'"),
+        ({"entry": "k.cc"}, r"missing 1 required positional argument: 'name'"),
+    ],
+)
+def test_wrong_arguments_of_a_kernel_are_told_by_its_name(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Kernel\(\).* {said}"):
+        dm.Kernel(**given)
+
+
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"policy: expected one of auto, aot, jit, got 'always'"):
         PICK.load(policy="always")

@@ -222,3 +222,7 @@ def _axis(given: object) -> str:
         return f"; write [{given!r}]"
     name = next(iter(given), given) if isinstance(given, Mapping) else given
     return f"; write [dm.int_axis({name!r}, {name.upper()!r}, [...])], or another kind" if isinstance(name, str) else ""
+
+
+# A wrong call of the constructor is told by this name, which is the one that users know.
+Declaration.__init__.__qualname__ = "Kernel"
