@@ -233,6 +233,11 @@ def documentation() -> dict[str, str]:
     }
 
 
+def given() -> list[str]:
+    """Return the names of the environment variables that begin like those of settings."""
+    return sorted(name for name in os.environ if name.startswith("DIMORPH_"))
+
+
 def _with_unit(text: str, units: Mapping[str, int], most: int, expected: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
     unit = units.get(match[2].lower()) if match else None

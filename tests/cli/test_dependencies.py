@@ -22,7 +22,7 @@ LINKING = ENTRY.replace("#include <answer.h>", '#include <answer.h>\nextern "C" 
 )
 DECLARED = """\
 import dimorph as dm
-kernel = dm.Kernel("probe", "probe.cc", dependencies=[dm.pkg_config("answer", install="apt-get install answer-dev")])
+kernel = dm.Kernel("probe", case=[], dependencies=[dm.pkg_config("answer", install="apt-get install answer-dev")])
 """
 
 

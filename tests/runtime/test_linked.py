@@ -48,7 +48,7 @@ def loaded_elsewhere(kernel: dm.Kernel, *path: Path, **env: str) -> str:
     """Load a kernel in another process, for what a process has loaded stays; return its answer or its error."""
     code = (
         "import dimorph as dm\n"
-        f"kernel = dm.Kernel('probe', 'probe.cc', root={str(kernel.root)!r}, origin=dm.kernel.Path('declared.py'))\n"
+        f"kernel = dm.Kernel('probe', case=[], root={str(kernel.root)!r}, origin=dm.kernel.Path('declared.py'))\n"
         f"kernel = dm.kernel.Kernel(**{{**vars(kernel), 'dependencies': {kernel.dependencies!r}}})\n"
         "try:\n    print(kernel.load().probe())\nexcept dm.DimorphError as error:\n    print(error)\n"
     ).replace("Dependency(", "dm.Dependency(")

@@ -149,7 +149,7 @@ def test_a_definition_that_the_build_reads_otherwise_than_the_compiler_is_refuse
         "int64_t two(int64_t a, int64_t b) { return a + b; }\n#endif\nDIMORPH_EXPORT(two)\n"
     )
     with pytest.raises(dm.BuildError, match="the build read other parameters than the compiler"):
-        dm.Kernel(name="two", entry="two.cc", root=tmp_path).load()
+        dm.Kernel(name="two", entry="two.cc", case=[], root=tmp_path).load()
 
 
 @pytest.mark.parametrize(

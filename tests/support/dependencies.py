@@ -59,7 +59,7 @@ def probe(root: Path, *dependencies: dm.Dependency, entry: str = ENTRY, **fields
     """Declare a kernel without cases that returns what `answer()` of a library returns."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "probe.cc").write_text(entry)
-    return dm.Kernel("probe", "probe.cc", root=root, origin=root / "declared.py", dependencies=dependencies, **fields)
+    return dm.Kernel("probe", case=[], root=root, origin=root / "declared.py", dependencies=dependencies, **fields)
 
 
 LINKED = """\

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields
 from functools import cache
 
@@ -27,7 +26,7 @@ def warn_of_compiler(problem: str) -> None:
 
 def unknown() -> dict[str, str]:
     """Return the environment variables that start with `DIMORPH_` and name no setting -> a sentence that says so."""
-    given = sorted(name for name in os.environ if name.startswith("DIMORPH_"))
+    given = settings.given()
     names = [settings.variable(field.name) for field in fields(settings.Settings)] if given else []
     return {name: f"{name}: there is no such setting{_nearest(name, names)}" for name in given if name not in names}
 

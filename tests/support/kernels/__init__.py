@@ -122,7 +122,7 @@ OWN_AXES = dm.Kernel(
 )
 
 # Functions with defaults and comments, which Python takes over.
-SIGNED = dm.Kernel(name="signed", entry="signed.cc")
+SIGNED = dm.Kernel(name="signed", entry="signed.cc", case=[])
 
 # Checks its arrays in its entry, and in its case on every thread.
 ARRAYS = dm.Kernel(
