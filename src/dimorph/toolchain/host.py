@@ -184,9 +184,9 @@ class HostCompiler(NamedTuple):
             *flags.COMMON,
             *mode,
             *level,
-            *flags.DIALECTS[self.dialect],
             *flags.MESSAGES,
             *flags.ERRORS,
+            *flags.DIALECTS[self.dialect],  # last, because some take an error back
         ]
 
     @staticmethod
