@@ -240,7 +240,7 @@ def _compiled(name: str, text: str, level: Target, settings: Settings) -> bytes:
     with tempfile.TemporaryDirectory(prefix="dimorph-") as work:
         source = Path(work) / f"{name}.cc"
         source.write_text(text, "utf-8", "surrogateescape")
-        declared = Declaration(name=name, entry=source.name, root=source.parent, origin=source)
+        declared = Declaration(name=name, entry=source.name, case=(), root=source.parent, origin=source)
         report = build(instantiate(declared), source.parent / "out", targets=[level.name], settings=settings)
         return report.artifacts[0].file.read_bytes()
 
