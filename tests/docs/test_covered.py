@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "guides
 PAGES += sorted((DOCS / "reference").glob("*.md"))
 
 # Classes that users are given: what these have counts, not what makes them.
-GIVEN = (dm.Module, dm.Axis)
+GIVEN = (dm.Module, dm.Axis, dm.Array, dm.Function)
 
 
 def public() -> dict[str, object]:
@@ -107,7 +107,10 @@ HEADERS = sorted((Path(dm.__file__).parent / "include" / "dimorph").glob("*.h"))
 # Members that only the library's own headers use.
 INNER = {
     "ConstTensor": {"call"},
+    "Elements": {"data", "tensor"},
     "Extra": {"args", "call", "count", "device", "function", "names", "sink"},
+    "Handle": {"object"},
+    "NewHandle": {"release"},
     "NewTensor": {"release"},
     "Results": {"first", "rest"},
     "TensorMap": {"opaque"},
@@ -117,6 +120,7 @@ INNER = {
 # Macros that only the library's own headers, generated code and builds use.
 INNER_MACROS = {
     *("DIMORPH_ABI_VERSION", "DIMORPH_ARITHMETIC_TAG", "DIMORPH_DATA_TYPE", "DIMORPH_ENTRY", "DIMORPH_EXPORT_CASE"),
+    *("DIMORPH_CALL_ON_PICK", "DIMORPH_CALL_ON_RESULT", "DIMORPH_CALL_ON_VOID", "DIMORPH_CASE_IS"),
     *("DIMORPH_CALL_PICK", "DIMORPH_CALL_RESULT", "DIMORPH_CALL_VOID", "DIMORPH_HOST", "DIMORPH_VISIBLE"),
     *("DIMORPH_INTEGER_ARGUMENT", "DIMORPH_INTEGER_RESULT", "DIMORPH_TEXT", "DIMORPH_TEXT_"),
 }

@@ -71,7 +71,7 @@ def _uncalled(program: str, line: int) -> list[str]:
 
 @pytest.mark.parametrize("page", pages(), ids=_name)
 def test_code_on_pages_is_code_of_examples(page: Path) -> None:
-    kinds = {"python": ("*.py",), "cpp": ("*.cc", "*.h", "*.cu")}
+    kinds = {"python": ("*.py",), "cpp": ("*.cc", "*.h", "*.cu"), "rust": ("*.rs",), "cmake": ("CMakeLists.txt",)}
     lost = [
         f"{_name(page)}:{block.line}"
         for block in blocks(page)

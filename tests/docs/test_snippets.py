@@ -18,9 +18,11 @@ from support.skeletons import declared
 RUN = {
     "README.md": {"sh", "text"},  # test_pages.py, test_dev.py
     "docs/tutorial.md": {"sh", "text", "diff"},  # test_tutorial.py
+    "docs/guides/kernels.md": {"sh"},  # here
+    "docs/guides/cpp_programs.md": {"sh"},  # here
     "docs/guides/deployment.md": {"sh", "toml"},  # here, test_reference.py
 }
-QUOTED = {"python", "cpp"}  # test_pages.py
+QUOTED = {"python", "cpp", "rust", "cmake"}  # test_pages.py
 
 
 def _name(page: Path) -> str:
@@ -36,17 +38,18 @@ def test_every_block_is_of_a_kind_that_tests_run(page: Path) -> None:
 
 
 @pytest.mark.long
-def test_commands_of_the_deployment_guide_run_in_their_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("guide", "least"), [("deployment", 5), ("cpp_programs", 1), ("kernels", 1)])
+def test_commands_of_a_guide_run_in_their_order(guide: str, least: int, tmp_path: Path) -> None:
     reader = Reader(tmp_path)
-    # What the page supposes: a package and a file that declare the kernel of the skeleton.
+    # What the pages suppose: a package and a file that declare the kernel of the skeleton.
     reader.run("cp -r examples/skeleton/. . && cp skeleton.py kernels.py")
     reader.run("cp -r examples/skeleton mypackage && mv mypackage/skeleton.py mypackage/kernels.py")
     reader.run("touch mypackage/__init__.py")
-    shells = [block for block in blocks(DOCS / "guides" / "deployment.md") if block.language == "sh"]
-    assert len(shells) >= 5
+    shells = [block for block in blocks(DOCS / "guides" / f"{guide}.md") if block.language == "sh"]
+    assert len(shells) >= least
     for block in shells:
         status, output = reader.run(block.text)
-        assert status == 0, f"deployment.md:{block.line}: exit status {status}\n{output}"
+        assert status == 0, f"{guide}.md:{block.line}: exit status {status}\n{output}"
 
 
 def test_parts_of_a_set_are_reused_by_the_whole(tmp_path: Path) -> None:
