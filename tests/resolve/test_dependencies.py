@@ -234,6 +234,21 @@ def test_a_cmake_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @needs_cmake
+def test_registered_cmake_files_of_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "set(Answer_VERSION 4.2)\nadd_library(Answer::answer INTERFACE IMPORTED)\n"
+        "set_target_properties(Answer::answer PROPERTIES\n"
+        '  INTERFACE_INCLUDE_DIRECTORIES "${CMAKE_CURRENT_LIST_DIR}/../include")\n'
+    )
+    site = python_package(tmp_path / "site", "answer_cpp", "4.2", {"answer_cpp/cmake/AnswerConfig.cmake": text})
+    (site / "answer_cpp" / "include").symlink_to(headers(tmp_path, 6))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    module = probe(tmp_path / "kernel", dm.cmake_package("Answer", target="Answer::answer")).load()
+    assert module.probe() == 6
+    assert "with Answer 4.2" in module.resolutions[0].artifact.meta.toolchain
+
+
+@needs_cmake
 def test_a_missing_cmake_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cmake_files(tmp_path / "prefix", 3, "2.1")
     monkeypatch.setenv("CMAKE_PREFIX_PATH", str(tmp_path / "prefix"))
@@ -288,6 +303,7 @@ def test_pkg_config_itself_is_missing(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("g++", "as", "ld"):
         (only / name).symlink_to(f"/usr/bin/{name}")
     monkeypatch.setenv("PATH", str(only))
+    monkeypatch.setattr(sys, "executable", str(only / "python"))  # pip installs programs beside it
     with pytest.raises(dm.MissingSpecialization, match="apt-get install pkg-config"):
         probe(tmp_path / "kernel", dm.pkg_config("answer")).load()
 

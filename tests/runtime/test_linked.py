@@ -22,7 +22,7 @@ from support.paths import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("fresh_dependencies")
 
-WAYS = ["pkg-config", "path", "package", "static", "bundled package"]
+WAYS = ["pkg-config", "path", "package", "static", "bundled package", "registered package"]
 
 
 def declare(way: str, place: Path, monkeypatch: pytest.MonkeyPatch, value: str = "1") -> dm.Dependency:
@@ -37,10 +37,13 @@ def declare(way: str, place: Path, monkeypatch: pytest.MonkeyPatch, value: str =
         monkeypatch.setenv("PKG_CONFIG_PATH", str(place / "pc"))
         return dm.pkg_config("answer")
     if not (place / "site").exists():
-        python_package(place / "site", "answer_cpp", "1.5", {})
+        pc = "Name: answer\nDescription: a\nVersion: 1.5\nLibs: -L${pcfiledir}/.. -lanswer\n"
+        python_package(place / "site", "answer_cpp", "1.5", {"answer_cpp/pc/answer.pc": pc})
     shared_library(place / "site" / "answer_cpp", value=value)
     if str(place / "site") not in sys.path:
         monkeypatch.setattr(sys, "path", [*sys.path, str(place / "site")])
+    if way == "registered package":
+        return dm.pkg_config("answer")
     return dm.python_package("answer-cpp", libraries=["answer_cpp/libanswer.so.1"], bundle=way.startswith("bundled"))
 
 
@@ -65,7 +68,7 @@ def test_a_linked_function_is_called(way: str, tmp_path: Path, monkeypatch: pyte
     assert module.probe() == 1
     artifact = module.resolutions[0].artifact
     found = [(link.file, link.how) for link in links.read(artifact)]
-    how = {"static": None, "package": "required"}.get(way, "bundled")
+    how = {"static": None, "package": "required", "registered package": "required"}.get(way, "bundled")
     assert found == ([("libanswer.so.1", how)] if how else [])
     assert ("libanswer.so.1" in artifact.meta.files) == (how == "bundled")
     assert str(tmp_path).encode() not in artifact.file.read_bytes()  # paths of this machine are worth nothing elsewhere
@@ -107,16 +110,19 @@ def test_another_library_of_that_name_is_not_taken(way: str, tmp_path: Path, mon
         assert loaded_elsewhere(kernel, tmp_path / "site", LD_LIBRARY_PATH=str(tmp_path / "other")) == "1"
 
 
-def test_built_ahead_it_requires_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = probe(tmp_path / "kernel", declare("package", tmp_path, monkeypatch), entry=LINKED)
+@pytest.mark.parametrize("way", ["package", "registered package"])
+def test_built_ahead_it_requires_the_package(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = probe(tmp_path / "kernel", declare(way, tmp_path, monkeypatch), entry=LINKED)
     kernel.build()
     site = (tmp_path / "site").rename(tmp_path / "other-site")
     assert loaded_elsewhere(kernel, site, PATH="/nowhere") == "1"
     said = loaded_elsewhere(kernel, PATH="/nowhere")
-    assert "libanswer.so.1 of the Python package answer-cpp, which is not installed: pip install answer-cpp" in said
-    shutil.move(site / "answer_cpp" / "libanswer.so.1", site / "answer_cpp" / "libanswer.so.2")
+    name = "answer_cpp" if way.startswith("registered") else "answer-cpp"
+    assert f"libanswer.so.1 of the Python package {name}, which is not installed: pip install {name}" in said
+    for file in list((site / "answer_cpp").glob("libanswer*")):
+        file.unlink()
     said = loaded_elsewhere(kernel, site, PATH="/nowhere")
-    assert "version 1.5 has no answer_cpp/libanswer.so.1" in said
+    assert "version 1.5 has no answer_cpp/libanswer.so" in said
 
 
 @pytest.mark.skipif(not has_pkg_config("zlib"), reason="needs pkg-config and zlib: apt-get install zlib1g-dev")

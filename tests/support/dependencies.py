@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import dimorph as dm
 from support.compilers import GXX
 
@@ -34,6 +36,8 @@ def pc_file(
     directory: Path, name: str, *, version: str = "1.0", cflags: str = "", libs: str = "", **lines: str
 ) -> Path:
     """Write a file for pkg-config and return its directory."""
+    if not shutil.which("pkg-config"):
+        pytest.skip("needs pkg-config: apt-get install pkg-config")
     directory.mkdir(parents=True, exist_ok=True)
     given = {"Name": name, "Description": name, "Version": version, "Cflags": cflags, "Libs": libs, **lines}
     (directory / f"{name}.pc").write_text("".join(f"{key}: {value}\n" for key, value in given.items() if value))
@@ -41,7 +45,7 @@ def pc_file(
 
 
 def python_package(directory: Path, name: str, version: str, files: dict[str, str]) -> Path:
-    """Lay out a Python package as pip installs it, with an entry point for pkg-config if it has .pc files."""
+    """Lay out a Python package as pip installs it, with an entry point where it has files for pkg-config or CMake."""
     info = directory / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -49,9 +53,12 @@ def python_package(directory: Path, name: str, version: str, files: dict[str, st
         path = directory / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        module = ".".join(Path(file).parent.parts)
         if path.suffix == ".pc":
-            module = ".".join(Path(file).parent.parts)
             (info / "entry_points.txt").write_text(f"[pkg_config]\n{path.stem} = {module}\n")
+        elif path.suffix == ".cmake":
+            found = path.stem.removesuffix("Config")
+            (info / "entry_points.txt").write_text(f"[cmake.root]\n{found} = {module}\n")
     return directory
 
 

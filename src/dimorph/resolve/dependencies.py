@@ -79,11 +79,11 @@ def _recalled(memo: Path, asked: str) -> _Kept | None:
     content = digests.read(memo)
     kept: Any = content.get(_digest(asked)) if isinstance(content, dict) else None
     try:
-        name, version, dirs, defines, libraries, known_by, root = kept["found"]
+        name, version, dirs, defines, libraries, known_by = kept["found"]
         linked = tuple(Library(*map(_text, one)) for one in libraries)
         texts = (tuple(map(_text, one)) for one in (dirs, defines, known_by))
         dirs, defines, known_by = texts
-        found = Found(_text(name), _text(version), dirs, defines, linked, known_by, _text(root))
+        found = Found(_text(name), _text(version), dirs, defines, linked, known_by)
         return found, dict(kept["stamps"]), {memo}  # what is no stamp equals none
     except (TypeError, LookupError, ValueError):
         return None

@@ -42,14 +42,14 @@ def _candidates(
             path = library.word if library.word.startswith("/") else by_stem.get(f"lib{library.word[2:]}", "")
             soname = library.soname or _soname(path)
             if soname:
-                yield _link(one, library, soname, path, installs.get(one.name, "")), path
+                yield _link(one, library, soname, installs.get(one.name, "")), path
 
 
-def _link(one: Found, library: Library, soname: str, path: str, install: str) -> Link:
+def _link(one: Found, library: Library, soname: str, install: str) -> Link:
     if library.how != "required":
         return Link(one.name, one.version, soname, library.how, install=install)
-    inside = path.removeprefix(f"{one.root}/")
-    return Link(one.name, one.version, soname, library.how, one.name, inside, install or f"pip install {one.name}")
+    mend = install or f"pip install {library.package}"
+    return Link(one.name, one.version, soname, library.how, library.package, library.path, mend)
 
 
 def _soname(path: str) -> str:

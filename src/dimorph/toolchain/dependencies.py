@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dimorph import _lazy
 from dimorph.declare.dependency import Dependency
 from dimorph.errors import ToolchainError
 from dimorph.settings import Settings
-from dimorph.toolchain import dynamic
+from dimorph.toolchain import cmake, dynamic, process
 from dimorph.toolchain.found import Found, Library
 
 _TIMEOUT = 30.0  # seconds; pkg-config reads a few small files
@@ -35,32 +34,56 @@ def find(dependency: Dependency, settings: Settings) -> Found:
     return found
 
 
-def _library(dependency: Dependency, file: str, how: str) -> Library:
-    """Return a library to link, from the path of its file."""
+def _library(dependency: Dependency, file: str, package: str = "", inside: str = "") -> Library:
+    """Return a library to link, from the path of its file.
+
+    Args:
+        dependency: the dependency that it belongs to.
+        file: the path.
+        package: the Python package that it is in; empty: none, or one that registers it.
+        inside: its path in the directory that the package is installed in.
+    """
     try:
         names = dynamic.read(Path(file))
     except OSError as error:
         raise _missing(dependency, f"{file}: {error.strerror}") from error
-    if names is not None and not names.soname:
+    if names is None:
+        return Library(file, "", "bundled")  # a static library is part of the object
+    if not names.soname:
         raise ToolchainError(
             f"the library {dependency.name}: {file} has no SONAME, by which objects could find it: link it with "
             f"-Wl,-soname,{Path(file).name}"
         )
-    soname = names.soname if names else ""
-    if how == "bundled" and not dependency.bundle and dynamic.is_systems(file, soname):
-        how = "system"
-    return Library(file, soname, how)
+    if not dependency.bundle:
+        if not package:
+            package, inside = _owner(file)
+        if package:
+            return Library(file, names.soname, "required", package, inside)
+        if dynamic.is_systems(file, names.soname):
+            return Library(file, names.soname, "system")
+    return Library(file, names.soname, "bundled")
+
+
+def _owner(file: str) -> tuple[str, str]:
+    """Return the Python package that registers its libraries and has a file, and the file's path in it."""
+    path = os.path.normpath(file)
+    for group in ("pkg_config", "cmake.root", "cmake.prefix"):
+        for entry in metadata.entry_points(group=group):
+            root = entry.dist and os.path.normpath(str(entry.dist.locate_file("")))
+            if entry.dist and path.startswith(f"{root}/{entry.module.partition('.')[0]}/"):
+                return entry.dist.name, path[len(str(root)) + 1 :]
+    return "", ""
 
 
 def _missing(dependency: Dependency, why: str, mend: str = "") -> ToolchainError:
     mend = dependency.install or mend
     return ToolchainError(
-        f"the library {dependency.name} is missing: {why}" + (f". Install it: {mend}" if mend else "")
+        f"the library {dependency.name} is missing: {why.rstrip('.')}" + (f". Install it: {mend}" if mend else "")
     )
 
 
 def _path(dependency: Dependency, _settings: Settings) -> Found:
-    libraries = tuple(_library(dependency, file, "bundled") for file in dependency.libraries)
+    libraries = tuple(_library(dependency, file) for file in dependency.libraries)
     known_by = (*dependency.include_dirs, *dependency.libraries)
     return Found(dependency.name, "", dependency.include_dirs, _words(dependency), libraries, known_by)
 
@@ -71,12 +94,10 @@ def _python(dependency: Dependency, _settings: Settings) -> Found:
     except metadata.PackageNotFoundError as error:
         raise _missing(dependency, "the Python package is not installed", f"pip install {dependency.name}") from error
     dirs = tuple(str(package.locate_file(name)) for name in dependency.include_dirs)
-    how = "bundled" if dependency.bundle else "required"
-    files = [str(package.locate_file(name)) for name in dependency.libraries]
-    libraries = tuple(_library(dependency, file, how) for file in files)
+    files = {str(package.locate_file(name)): name for name in dependency.libraries}
+    libraries = tuple(_library(dependency, file, dependency.name, name) for file, name in files.items())
     known_by = (*_import_path(), *files)
-    root = str(package.locate_file("")).rstrip("/")
-    return Found(dependency.name, package.version, dirs, _words(dependency), libraries, known_by, root)
+    return Found(dependency.name, package.version, dirs, _words(dependency), libraries, known_by)
 
 
 def _words(dependency: Dependency) -> tuple[str, ...]:
@@ -103,14 +124,13 @@ def _names(directory: str) -> list[str]:
 
 
 def _pkg_config(dependency: Dependency, settings: Settings) -> Found:
-    program = next(
-        (found for name in ("pkg-config", "pkgconf") if (found := _lazy.shutil.which(name, path=settings.path))), None
-    )
+    programs = (cmake.program(name, settings.path) for name in ("pkg-config", "pkgconf"))
+    program = next(filter(None, programs), None)
     if program is None:
         raise _missing(
             dependency,
             f"pkg-config, which knows where it is, is not on PATH ({settings.path})",
-            "`apt-get install pkg-config` (Debian, Ubuntu) or `dnf install pkgconf` (Fedora, RHEL)",
+            "`apt-get install pkg-config` (Debian, Ubuntu), `dnf install pkgconf` (Fedora), or `pip install pkgconf`",
         )
     asked = _Asked(program, settings)
     name = dependency.name
@@ -133,8 +153,6 @@ def _pkg_config(dependency: Dependency, settings: Settings) -> Found:
 
 
 def _cmake(dependency: Dependency, settings: Settings) -> Found:
-    from dimorph.toolchain import cmake  # here, because few kernels need it
-
     program = cmake.program("cmake", settings.path)
     if program is None:
         raise _missing(
@@ -173,8 +191,6 @@ class _Asked:
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run it; return its exit status and output."""
-        from dimorph.toolchain import process  # here, because only a search that is not kept needs it
-
         done = process.run([self._program, *words], timeout=_TIMEOUT, cwd=Path("/"), env=self._env)
         return done.exit_code, done.output.strip()
 
@@ -247,5 +263,5 @@ class _Flags:
         paths = [word] if word.startswith("/") else [f"{one}/{name}" for one in self._dirs for name in names]
         file = next((path for path in paths if Path(path).is_file()), None)
         if file:
-            return _library(self._dependency, file, "bundled")
+            return _library(self._dependency, file)
         return Library(word, "", "bundled" if self._dependency.bundle else "system")

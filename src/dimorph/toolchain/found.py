@@ -13,11 +13,15 @@ class Library(NamedTuple):
         soname: the name by which objects need it; empty: it is static, or not known yet.
         how: the way in which it is found at run time: `system`, by the dynamic loader; `bundled`, as a copy in the
             artifact; `required`, in a Python package.
+        package: the Python package.
+        path: the path of the file, relative to the directory that the package is installed in.
     """
 
     word: str
     soname: str
     how: str
+    package: str = ""
+    path: str = ""
 
 
 class Found(NamedTuple):
@@ -30,7 +34,6 @@ class Found(NamedTuple):
         defines: the macros that its headers need, as `NAME` or `NAME=VALUE`.
         libraries: the libraries to link, in order.
         known_by: the files and directories whose change may change any of this.
-        root: the directory in which the Python package is installed; empty: it is none.
     """
 
     name: str
@@ -39,7 +42,6 @@ class Found(NamedTuple):
     defines: tuple[str, ...]
     libraries: tuple[Library, ...]
     known_by: tuple[str, ...]
-    root: str = ""
 
     @property
     def identity(self) -> list[object]:
