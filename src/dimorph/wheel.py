@@ -45,7 +45,8 @@ from dimorph.errors import BuildError, DeclarationError, LoadError
 from dimorph.plan.unit import case_unit, device_unit, entry_unit
 from dimorph.settings import Settings, current
 from dimorph.source.include_scan import Files
-from dimorph.store.artifact import KINDS
+from dimorph.store import links
+from dimorph.store.artifact import KINDS, Artifact
 from dimorph.store.layers import PACKAGED
 from dimorph.toolchain import elf, targets
 
@@ -103,7 +104,8 @@ def build_wheel(
 
     Raises:
         ValueError: `[tool.dimorph]` or a setting has an invalid value, or the backend made a wheel that is not pure.
-        DeclarationError: a kernel or a source is not in the wheel; the message names it.
+        DeclarationError: a kernel or a source is not in the wheel, or a package that it needs is not among its
+            requirements; the message names it.
         ToolchainError: there is no compiler, or a target or architecture is unknown.
         BuildError: a kernel could not be compiled.
         LoadError: an object links a C++ library dynamically.
@@ -218,6 +220,7 @@ def _add_artifacts(tree: Path, config: Config, settings: Settings, made: float) 
                 if found := _NO_HEADER.search(error.output):
                     raise _not_in_wheel(kernel, found[1] or found[2], config) from error
                 raise
+            _check_required(kernel, report.artifacts, tree)
             print(report, flush=True)  # front ends show the output of a hook
     return machines[0]
 
@@ -299,6 +302,27 @@ def _check_headers(kernel: Declaration, tree: Path, config: Config) -> None:
             here = kernel.root / folder / name
             if (root / folder / name).is_file() and not here.is_file():
                 raise _not_in_wheel(kernel, os.path.normpath(here.relative_to(tree)), config)
+
+
+def _check_required(kernel: Declaration, artifacts: Sequence[Artifact], tree: Path) -> None:
+    """Refuse a wheel that does not ask for the Python packages whose libraries its objects need.
+
+    Raises:
+        DeclarationError: a package is not among its requirements; the message names it.
+    """
+    (described,) = tree.glob("*.dist-info/METADATA")
+    asked = message_from_bytes(described.read_bytes()).get_all("Requires-Dist", [])
+    listed = {_canonical(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in asked}
+    for link in (link for artifact in artifacts for link in links.read(artifact)):
+        if link.how == "required" and _canonical(link.package) not in listed:
+            raise DeclarationError(
+                f"kernel {kernel.name}: it needs {link.file} of the Python package {link.package} where it runs: add "
+                "the package to `dependencies` of [project] in pyproject.toml, or say bundle=True"
+            )
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _checkouts(kernel: Declaration, tree: Path) -> list[Path]:

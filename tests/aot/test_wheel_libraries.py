@@ -129,6 +129,11 @@ def test_a_library_of_a_package_is_required(tmp_path: Path, monkeypatch: pytest.
     case = root / "checksums" / "crc_case.cc"
     declared = 'using z_size_t = size_t;\nextern "C" int crc32_z(int, const uint8_t*, size_t);'
     case.write_text(case.read_text().replace("#include <zlib.h>", declared))
+    needs = r"needs libcrc32_z\.so\.1 of the Python package crc-cpp where it runs: add the package"
+    with pytest.raises(AssertionError, match=needs):
+        build_wheel(root, tmp_path / "store")
+    settings = root / "pyproject.toml"
+    settings.write_text(settings.read_text().replace('["dimorph"]\n', '["dimorph", "CRC_cpp>1"]\n'))
     made = build_wheel(root, tmp_path / "store")
     assert made.name == f"checksums-1.0-py3-none-linux_{os.uname().machine}.whl"
     with ZipFile(made) as archive:
