@@ -45,7 +45,7 @@ def _in_package(artifact: Artifact, link: links.Link) -> Path:
     if not path.is_file():
         raise LoadError(
             f"{needs}, made with version {link.version}; version {package.version} has no {link.path}: "
-            f"pip install '{link.package}=={link.version}', or build it again"
+            f"pip install {link.package}=={link.version}, or build it again"
         )
     return path
 
