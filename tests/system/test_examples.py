@@ -52,7 +52,8 @@ def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    assert {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")} == set(ALL)
+    """One of them has tests of its own, in test_nearest."""
+    assert {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")} == {*ALL, "nearest/nearest.py"}
 
 
 def test_the_skeleton_in_both_forms(tmp_path: Path) -> None:
