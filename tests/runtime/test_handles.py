@@ -211,6 +211,20 @@ def test_a_handle_may_be_optional(mode: Form, counts: np.ndarray) -> None:
     assert counts.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("dispatched", [False, True])
+def test_an_author_who_forgets_that_a_handle_may_be_none_gets_an_error(
+    mode: Form, counts: np.ndarray, dispatched: bool
+) -> None:
+    def child() -> list[object]:
+        module = mode.load(BAG, dtype="float32", width=3)
+        found = module.sum_careless(module.make(_values(), counts), dispatched)
+        with pytest.raises(TypeError, match=r"^sum(_careless)?: argument 'bag': expected a handle.*, got None$"):
+            module.sum_careless(None, dispatched)
+        return [found]
+
+    assert result_of(start_child(child)) == [6]  # in a process of its own, which a null pointer would end
+
+
 def test_the_object_of_another_type_is_refused(mode: Form, counts: np.ndarray) -> None:
     module = mode.load(BAG, dtype="float32", width=3)
     bag, other = module.make(_values(), counts), module.make_other(3)
@@ -362,10 +376,26 @@ def test_what_ends_with_the_call_cannot_be_kept(mode: Form, counts: np.ndarray) 
             "type",
             "Handle<>",
         ),
+        (
+            "bag.cc",
+            "double other(Handle<> bag) {",
+            "dimorph::Results<NewHandle, int> f() { return {}; }\nDIMORPH_EXPORT(f)\ndouble other(Handle<> bag) {",
+            "bag.cc",
+            "cannot get",
+            "Optional<T> or dimorph::Results<A, B> of these but the new ones",
+        ),
         ("bag.cc", "other, double)(bag)", "other)(bag)", "bag.cc", "is void", r"DIMORPH_CALL_ON\(bag, other, int\)"),
         ("bag.cc", "(bag, other, double)", "(bag, othr, double)", "bag.cc", "no function 'othr'", "'other'"),
     ],
-    ids=["incomplete", "throwing destructor", "untyped in a case", "typed in an entry", "no result", "misspelt"],
+    ids=[
+        "incomplete",
+        "throwing destructor",
+        "untyped in a case",
+        "typed in an entry",
+        "two results",
+        "no result",
+        "misspelt",
+    ],
 )
 def test_a_mistake_is_told_in_six_lines(
     copy_of: Callable[..., dm.Kernel], file: str, old: str, new: str, place: str, cause: str, cure: str

@@ -20,6 +20,13 @@ double sum_as(Handle<> bag, int width) {
   return 0;
 }
 double sum_or_zero(Optional<Handle<>> bag) { return bag ? DIMORPH_CALL_ON(*bag, sum_or_zero, double)(bag) : 0; }
+// Forgets that the handle may be None.
+double sum_careless(Optional<Handle<>> bag, bool dispatched) {
+  if (!dispatched) return DIMORPH_CALL_ON(*bag, sum, double)(*bag, 1.0);
+  DISPATCH_dtype(dimorph::data_type<float>(), DType,
+                 DISPATCH_width(3, WIDTH, return DIMORPH_CALL(sum, double)(*bag, 1.0)));
+  return 0;
+}
 double other(Handle<> bag) { return DIMORPH_CALL_ON(bag, other, double)(bag); }
 NewHandle keep(ConstTensor values, Tensor counts) {
   DISPATCH_dtype(values.dtype(), DType,
@@ -51,6 +58,7 @@ void wait(Handle<> bag, ConstTensor, int milliseconds) { DIMORPH_CALL_ON(bag, wa
 DIMORPH_EXPORT(make)
 DIMORPH_EXPORT(sum)
 DIMORPH_EXPORT(sum_as)
+DIMORPH_EXPORT(sum_careless)
 DIMORPH_EXPORT(sum_or_zero)
 DIMORPH_EXPORT(other)
 DIMORPH_EXPORT(keep)

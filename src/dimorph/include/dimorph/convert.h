@@ -140,11 +140,11 @@ inline const DLTensor* tensor_of(const TVMFFIAny& any) {
   return nullptr;
 }
 
-// The name of the argument that a handle is.
+// The name of the argument that a handle is; of the first that is None or left out, if `object` is null.
 inline void argument_name(const HandleObject* object, const Call* call, char (&out)[64]) {
   const auto* args = static_cast<const TVMFFIAny*>(call->args);
   int32_t index = 0;
-  while (index < call->count && args[index].v_ptr != object) ++index;
+  while (index < call->count && (object ? args[index].v_ptr != object : args[index].type_index != kTVMFFINone)) ++index;
   argument_name(call->names, index, out);
 }
 

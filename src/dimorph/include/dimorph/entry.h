@@ -253,9 +253,16 @@ __attribute__((cold, noinline)) inline int64_t slot_of(const HandleObject* objec
   return slot;
 }
 
+[[noreturn]] __attribute__((cold, noinline)) inline void no_handle(const char* function) {
+  char name[64];
+  argument_name(static_cast<const HandleObject*>(nullptr), call_state().call, name);
+  raise(ErrorKind::type, "%s: argument %s: expected a handle, got None", function, name);
+}
+
 template <typename R, int64_t slots>
 inline CaseCall<R> call_on(Handle<> handle, const char* function, int64_t first, const char* const* axes) {
   HandleObject* object = handle.object();
+  if (__builtin_expect(!object, 0)) no_handle(function);
   const auto here = reinterpret_cast<uintptr_t>(places<slots>);
   uint64_t slot = __atomic_load_n(&object->place, __ATOMIC_RELAXED) - here;
   if (__builtin_expect(slot >= slots, 0)) {
@@ -316,10 +323,13 @@ template <typename T>
 constexpr bool is_result = goes<T>;
 template <>
 constexpr bool is_result<void> = true;
+// New tensors and handles cannot be copied into others.
 template <typename T>
-constexpr bool is_result<Optional<T>> = is_result<T>;
+constexpr bool is_part = is_result<T> && __is_trivially_copyable(T);
+template <typename T>
+constexpr bool is_result<Optional<T>> = is_part<T>;
 template <typename... Ts>
-constexpr bool is_result<Results<Ts...>> = (... && is_result<Ts>);
+constexpr bool is_result<Results<Ts...>> = (... && is_part<Ts>);
 
 template <typename T>
 constexpr bool is_written = false;
@@ -340,7 +350,7 @@ template <typename T>
 struct Result {
   static_assert(is_result<T>,
                 "an exported function has a result that Python cannot get: return a number, bool, dimorph::Str, "
-                "NewTensor, NewHandle, Optional<T> or dimorph::Results<A, B>");
+                "NewTensor, NewHandle, Optional<T> or dimorph::Results<A, B> of these but the new ones");
   static constexpr bool valid = true;
 };
 

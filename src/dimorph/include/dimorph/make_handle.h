@@ -43,7 +43,10 @@ __attribute__((cold, noinline)) inline void wrong_handle(const HandleObject* obj
                                                          Call* call) {
   char name[64];
   argument_name(object, call, name);
-  const HandleText want(expected), got(object);
+  const HandleText want(expected);
+  if (!object)
+    refuse(call, ErrorKind::type, "%s: argument %s: expected a handle %s, got None", call->function, name, want.text);
+  const HandleText got(object);
   refuse(call, ErrorKind::type, "%s: argument %s: expected a handle %s, got %s%s", call->function, name, want.text,
          got.text, strcmp(want.text, got.text) ? "" : ", made by another build");
 }
@@ -55,7 +58,8 @@ template <typename T>
 inline void admit(const Handle<T>& handle, Call* call) {
   static_assert(!__is_same(T, void), "a case takes a handle of no type: name the type, Handle<Tree>");
   const HandleType& expected = HandleTypeOf<value_t<T>>::type;
-  if (__builtin_expect(handle.object()->type != &expected, 0)) wrong_handle(handle.object(), expected, call);
+  const HandleObject* object = handle.object();
+  if (__builtin_expect(!object || object->type != &expected, 0)) wrong_handle(object, expected, call);
 }
 template <typename T>
 inline void admit(const Optional<Handle<T>>& handle, Call* call) {
