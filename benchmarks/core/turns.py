@@ -34,12 +34,12 @@ CALL = """
 import time, numpy, statistics
 from benchmarks.core.kernels import add_scalar, empty
 x = numpy.zeros(1, "float32")
-call, arguments = {call}
+call = {call}
 samples = []
 for _ in range(9):
     start = time.perf_counter_ns()
     for _ in range(20000):
-        call(*arguments)
+        call({arguments})
     samples.append((time.perf_counter_ns() - start) / 20000)
 print(statistics.median(samples))
 """
@@ -50,10 +50,13 @@ PROGRAMS = {
     "import dimorph, processor time": ("ms", IMPORT),
     "call with one array and one scalar": (
         "ns",
-        CALL.format(call='add_scalar.load(dtype="float32").add_scalar, (x, 1)'),
+        CALL.format(call='add_scalar.load(dtype="float32").add_scalar', arguments="x, 1"),
     ),
-    "empty call over 3 axes, dispatching": ("ns", CALL.format(call="empty.load().empty, (1, 2, 3)")),
-    "empty call, specialized": ("ns", CALL.format(call="empty.load(first=1, second=2, third=3).empty, (1, 2, 3)")),
+    "empty call over 3 axes, dispatching": ("ns", CALL.format(call="empty.load().empty", arguments="1, 2, 3")),
+    "empty call, specialized": (
+        "ns",
+        CALL.format(call="empty.load(first=1, second=2, third=3).empty", arguments="1, 2, 3"),
+    ),
 }
 
 

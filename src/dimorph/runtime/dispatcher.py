@@ -24,7 +24,7 @@ from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
 from dimorph.runtime import ffi, library, streams
 from dimorph.runtime.arrays import as_callers, exported, refuse_unexportable
-from dimorph.runtime.functions import arguments, make
+from dimorph.runtime.functions import arguments, bind, make
 from dimorph.settings import Settings
 from dimorph.source.signature import Signature
 
@@ -116,7 +116,7 @@ class Dispatcher:
 
         def rebind(wider: library.Instance) -> None:
             made.native = wider.function(name)
-            bind(finishing(made.native))
+            bind(made, finishing(made.native))
 
         creates = "NewTensor" in signature.result
 
@@ -127,7 +127,7 @@ class Dispatcher:
             return (lambda *args: as_callers(native(*args), args)) if creates else native
 
         given, streamed = arguments(signature, self._only_params()), on_stream if self.unit.kernel.device else None
-        made, bind = make(signature, given, finishing(native), again, refuse, streamed)
+        made = make(signature, given, finishing(native), again, refuse, streamed)
         made.rebind = rebind
         # See `Module` for what callers of `native` have to do themselves.
         made.native = native
