@@ -27,7 +27,7 @@ def values() -> None:
 
 def variant() -> None:
     fast = affine.load(dtype="float32", head_dim=64, variant=SCALE_BIAS)
-    fast.affine(x, y, *SCALE_BIAS(scale=2.0, maybe_bias=bias).args)
+    fast.affine(x, y, scale=2.0, maybe_bias=bias)
     print(y[0, :3])
 
 

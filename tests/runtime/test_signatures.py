@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+import sys
 import threading
 import typing
 from collections.abc import Callable
@@ -15,8 +16,8 @@ import pytest
 
 import dimorph as dm
 from dimorph.runtime.dispatcher import Dispatcher
-from dimorph.runtime.functions import Argument, Arguments, make
-from dimorph.source.signature import Signature
+from dimorph.runtime.functions import Argument, Arguments, arguments, make
+from dimorph.source.signature import Parameter, Signature
 from support.kernels import FUNCTOR, PICK, SIGNED
 
 pytestmark = pytest.mark.usefixtures("warm_store")
@@ -97,6 +98,7 @@ def test_wrong_arguments_are_told_in_the_words_of_python(
 
 def test_parameters_that_a_macro_makes_have_no_names(signed: dm.Module) -> None:
     assert str(inspect.signature(signed.by_macro)) == "(*args) -> 'int'"
+    assert inspect.getdoc(signed.by_macro) == "In C++: int64_t by_macro(...)"
     assert signed.by_macro(1, 2) == 3
     with pytest.raises(TypeError, match="by_macro: expected 2 arguments"):
         signed.by_macro(1)
@@ -116,6 +118,28 @@ def test_parameters_of_one_variant_have_names() -> None:
 def test_nothing_but_names_and_literals_becomes_part_of_a_function(name: str, default: str | None) -> None:
     with pytest.raises((ValueError, SyntaxError), match=r"identifier|malformed|invalid syntax"):
         make(Signature("f"), Arguments((Argument(name, "int", default),)), print, print, print, None)
+
+
+def test_functions_of_kernels_with_device_code_take_a_stream_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    signature = Signature("f", (Parameter("x", "ConstTensor"), Parameter("n", "int64_t", "3"), Parameter("e", "Extra")))
+    shift = (dm.scalar("offset"), dm.tensor("maybe_bias", "float32"))
+    several = make(signature, arguments(signature, None), _told("native"), print, print, lambda *a: ("stream", *a))
+    single = make(signature, arguments(signature, shift[1:]), _told("native"), print, print, lambda *a: ("stream", *a))
+    assert str(inspect.signature(several)) == "(x: 'Array', n: 'int' = 3, *e, stream=None)"
+    assert several(1, 2, 5, 6) == ("native", 1, 2, 5, 6) and several(1) == ("native", 1, 3)
+    assert several(1, 2, 5, stream=7) == ("stream", (1, 2, 5), 7)
+    assert single(x=1, stream=7) == ("stream", (1, 3, None), 7)
+    with pytest.raises(TypeError, match=r"f\(\) takes from 1 to 3 positional arguments but 4 were given"):
+        single(1, 2, None, 7)
+    monkeypatch.setitem(sys.modules, "cupy", sys)  # whose arrays may be among the arguments
+    assert single(1) == ("stream", (1, 3, None), None)
+    # A parameter that must be given cannot follow one that has a default.
+    assert arguments(signature, shift).rest == "e"
+
+
+def _told(name: str) -> Callable[..., Any]:
+    return lambda *args: (name, *args)
 
 
 def test_functions_are_made_when_they_are_asked_for_and_stay_the_same(signed: dm.Module) -> None:

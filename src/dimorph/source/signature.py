@@ -61,7 +61,8 @@ class Signature(NamedTuple):
         return ",".join(parameter.name for parameter in self.parameters or ())
 
     def __str__(self) -> str:
-        return f"{self.result} {self.name}({', '.join(f'{p.type} {p.name}' for p in self.parameters or ())})"
+        known = "..." if self.parameters is None else ", ".join(f"{p.type} {p.name}" for p in self.parameters)
+        return f"{self.result} {self.name}({known})".lstrip()
 
 
 _END_OF_OTHER = re.compile(r"[;{})]|^[ \t]*#[^\n]*", re.MULTILINE)

@@ -256,7 +256,8 @@ template <typename T>
 inline bool from_any(const TVMFFIAny&, T&, const ArgumentPlace&, ErrorSink*) {
   static_assert(__is_same(T, void),
                 "an exported function has a parameter that no value from Python becomes: take ConstTensor, Tensor, "
-                "dimorph::Str, bool, a number, dimorph::Handle<>, Optional<T> of these, or Extra at the end");
+                "dimorph::TensorList, dimorph::Str, bool, a number, dimorph::Handle<>, Optional<T> of these, or Extra "
+                "at the end");
   return false;
 }
 
