@@ -123,6 +123,28 @@ def test_a_cpp_program_calls_kernels_without_python(package: Path, tmp_path: Pat
     ]
 
 
+def test_each_cpu_gets_its_best_level(package: Path, tmp_path: Path) -> None:
+    program, cpuinfo = compiled(package, tmp_path, "face.c"), tmp_path / "cpuinfo"
+    script = 'mount --bind "$1" /proc/cpuinfo && exec "$2"'
+    show = ["unshare", "-r", "-m", "sh", "-c", script, "sh", cpuinfo, program]
+    cpuinfo.write_text("processor : 0\n")
+    if shutil.which("unshare") is None or subprocess.run(show, capture_output=True, check=False).returncode:
+        pytest.skip("unshare and mount cannot show another /proc/cpuinfo here")
+    name = "flags" if os.uname().machine == "x86_64" else "Features"
+    for level in LEVELS:
+        cpuinfo.write_text(f"processor\t: 0\n{name}\t\t: fpu {' '.join(targets.by_name(level).needs)}\n")
+        run(*show, PATH=os.environ["PATH"], LD_DEBUG="files", LD_DEBUG_OUTPUT=str(tmp_path / level))
+        logs = "".join(log.read_text() for log in tmp_path.glob(f"{level}.*"))
+        assert set(re.findall(r"lib/rowmath/([^/]+)/", logs)) == {level}
+    cpuinfo.write_text(f"{name} : fpu\n")
+    done = subprocess.run(show, capture_output=True, text=True, check=False)
+    needs = "".join(f"{one} " for one in sorted(targets.by_name(LEVELS[0]).needs))
+    message = (
+        f"rowmath: this CPU runs none of the target levels that were built; the lowest, {LEVELS[0]}, needs: {needs}"
+    )
+    assert done.stdout.splitlines()[-1] == f"9 {message}"
+
+
 def test_a_setting_names_the_level(package: Path, tmp_path: Path) -> None:
     program = compiled(package, tmp_path, "face.c")
     loads = [

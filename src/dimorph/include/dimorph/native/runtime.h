@@ -174,7 +174,7 @@ inline const Level* level() {
 
 // Loads an object of the chosen level; null, with an error, if that fails.
 inline void* open(const char* name) {
-  char path[4096];
+  char path[sizeof package.directory + 1024];
   snprintf(path, sizeof path, "%s/%s/%s.so", package.directory, level()->name, name);
   void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) fail(DIMORPH_LOAD_ERROR, "%s: %s", package.name, dlerror());
