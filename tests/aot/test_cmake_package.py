@@ -475,9 +475,3 @@ def test_a_second_build_writes_only_what_differs(store: Path, tmp_path: Path) ->
     assert {path for path in first if "rms_norm" in path} == first.keys() - fewer.keys()
     assert fewer["include/rowmath/row_dot.h"] == first["include/rowmath/row_dot.h"]
     assert fewer["lib/librowmath.so"] != first["lib/librowmath.so"]
-
-
-def test_build_wants_a_directory(store: Path) -> None:
-    done = dimorph("build", KERNELS, store=store)
-    assert done.returncode == 2
-    assert "expected --out or --cmake, or both" in done.stderr

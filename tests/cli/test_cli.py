@@ -62,7 +62,7 @@ def test_every_command_has_help(words: list[str]) -> None:
         (["header", "SPEC", "head_dim"], "expected AXIS=VALUE[,VALUE...], got 'head_dim'"),
         (["header", "SPEC", "head_dim="], "expected AXIS=VALUE[,VALUE...], got 'head_dim='"),
         (["header", "SPEC", "head_dim=64", "head_dim=128"], "axis head_dim is given twice"),
-        (["build", "SPEC"], "Missing option '--out'"),
+        (["build", "SPEC"], "expected --out or --cmake, or both"),
         (["explain", "SPEC", "--policy", "never"], "Invalid value for '--policy'"),
         (["cache", "prune"], "expected --max-size or --max-age"),
         (["cache", "prune", "--max-size", "1 furlong"], "expected a size such as 500MB or 1GB, got '1 furlong'"),

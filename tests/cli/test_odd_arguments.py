@@ -56,7 +56,8 @@ def lines() -> Iterator[tuple[str, list[str]]]:
             words = list(path)
             for param, key in zip(params, keys, strict=True):
                 given = "ODD" if key == odd else GOOD.get(key, "")
-                if isinstance(param, click.Option) and (key == odd or param.required):
+                # A build needs one of two options.
+                if isinstance(param, click.Option) and (key in (odd, "--out") or param.required):
                     words += [key, given]
                 elif isinstance(param, click.Argument) and key in (odd, "spec"):
                     words.append(given)
@@ -85,10 +86,10 @@ def inside(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", LINES)
 def test_an_odd_value_ends_in_a_sentence(name: str) -> None:
     # A directory of any name is right, and a build into each of them would take long.
-    texts = () if name in ("build --out", "ide --dir") else (*TEXTS, *AMOUNTS)
+    texts = () if name in ("build --out", "build --cmake", "ide --dir") else (*TEXTS, *AMOUNTS)
     wrong = []
     for odd in (*PATHS, *texts):
-        if name == "ide --dir" and odd in ("/", "..", "."):
+        if name in ("ide --dir", "build --cmake") and odd in ("/", "..", "."):
             continue  # right, too
         result = CliRunner().invoke(dimorph, [word.replace("ODD", odd) for word in LINES[name]])
         error = result.exception
@@ -110,7 +111,7 @@ def test_an_odd_amount_is_wrong_usage(name: str, odd: str) -> None:
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("odd", ["", "~nobody-of-this-name/x", "skeleton.py", "/dev/null"])
-@pytest.mark.parametrize("name", [name for name in LINES if name.endswith(("--out", "--dir"))])
+@pytest.mark.parametrize("name", [name for name in LINES if name.endswith(("--out", "--cmake", "--dir"))])
 def test_what_is_no_directory_is_wrong_usage(name: str, odd: str) -> None:
     result = CliRunner().invoke(dimorph, [word.replace("ODD", odd) for word in LINES[name]])
     assert result.exit_code == 2, result.output

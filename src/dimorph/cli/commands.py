@@ -127,16 +127,17 @@ def build(
     targets: tuple[str, ...],
     archs: tuple[str, ...],
 ) -> None:
-    """Build kernels ahead of time, into the directory --out, or as a CMake package, or both.
+    """Build kernels ahead of time.
 
-    Loads find the artifacts in a directory _dimorph beside a kernel's sources, and in directories that
-    DIMORPH_SHARED_STORES names. Artifacts that the directory already holds are kept; only missing ones are compiled.
+    --out is for Python, --cmake for programs without it; give one or both. Loads find the artifacts in a directory
+    _dimorph beside a kernel's sources, and in directories that DIMORPH_SHARED_STORES names. Artifacts that the
+    directory already holds are kept; only missing ones are compiled.
 
     \b
     dimorph build skeleton.py --out _dimorph
     dimorph build mypkg.kernels:affine head_dim=64,128 --out _dimorph
     dimorph build mypkg.kernels:rms --arch sm_80 --arch sm_90a --out _dimorph
-    dimorph build mypkg.kernels --target x86-64-v2 --target x86-64-v3 --cmake /opt/mypkg
+    dimorph build mypkg.kernels --target x86-64-v3 --cmake /opt/mypkg
     """
     place = out or cmake
     if place is None:
