@@ -149,10 +149,11 @@ class Declaration:
                     )
                 for size in param.sizes:
                     if not size.isdigit() and (size.removesuffix("|1") if own else size) not in sizes:
+                        given = "integer axes are sizes, and names that the case checks itself are given in"
+                        more = "" if own else f"; {given} variant_axis(..., sizes=[{size!r}])"
                         raise self._refused(
                             f"{place}: shape: expected numbers and names of sizes "
-                            f"({', '.join(sizes) or 'there is none'}), got {size!r}; integer axes are sizes, and names "
-                            f"that the case checks itself are given in variant_axis(..., sizes=[{size!r}])"
+                            f"({', '.join(sizes) or 'there is none'}), got {size!r}{more}"
                         )
 
     def _check_sources(self) -> None:
