@@ -142,6 +142,12 @@ def test_a_variants_parameters_are_the_fields_of_a_struct_that_sets_them() -> No
     ]
 
 
+def test_the_header_of_an_entry_leaves_every_name_to_its_functions() -> None:
+    """A kernel without axes, its function and the namespace of its case may have one name."""
+    header = config_header(_kernel().instantiations(), "entry")
+    assert "namespace" not in header and "#define DIMORPH_CASE k" in header
+
+
 def test_a_variant_without_parameters_has_the_same_struct_empty() -> None:
     first, *_ = _additional(_header(FUNCTOR, variant="Plain")).splitlines()
     assert first == "#if defined(DIMORPH_HOST)"

@@ -48,7 +48,8 @@ def config_header(instantiations: InstantiationSet, kind: str) -> str:
             lines += axis.constant(value)
     if single:
         lines.append(f"#define DIMORPH_CASE {single.namespace}")
-        lines += _additional(single)
+        if kind != "entry":  # where the namespace could have the name of the entry's function
+            lines += _additional(single)
     lines += ["", "#if defined(DIMORPH_HOST)"]
     for (axis, values), value in zip(instantiations.pairs(), left, strict=True):
         if value is not None:
