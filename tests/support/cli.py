@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,13 @@ def runner(root: Path) -> Run:
 
     def run(*arguments: str, code: int = 0) -> Result:
         spec = str(root / "skeleton.py")
-        result = CliRunner().invoke(dimorph, [word.replace("SPEC", spec) for word in arguments])
+        log = logging.getLogger("dimorph")
+        level, handlers = log.level, log.handlers[:]
+        try:
+            result = CliRunner().invoke(dimorph, [word.replace("SPEC", spec) for word in arguments])
+        finally:  # -q and -v are for a process, which here goes on
+            log.setLevel(level)
+            log.handlers[:] = handlers
         assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
         return result
 
