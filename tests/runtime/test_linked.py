@@ -13,6 +13,8 @@ import pytest
 
 import dimorph as dm
 from dimorph import aot, settings
+from dimorph.errors import Gone
+from dimorph.runtime.library import Entry
 from dimorph.store import links, manifest
 from dimorph.toolchain import dynamic
 from dimorph.toolchain.dependencies import find
@@ -229,6 +231,18 @@ def test_a_damaged_copy_is_made_again(tmp_path: Path, store: Path) -> None:
         damaged.write_bytes(b"damaged")
         assert loaded_elsewhere(kernel) == "1"
         assert damaged.read_bytes() == whole
+
+
+def test_an_artifact_that_was_removed_is_gone(tmp_path: Path) -> None:
+    library = shared_library(tmp_path / "lib")
+    kernel = probe(tmp_path / "kernel", dm.library("answer", libraries=[library]), entry=LINKED)
+    (artifact,) = kernel.build().artifacts  # loaded and unloaded again
+    for left_over in (links.NAME, None):  # removed between the two steps of a load, or before both
+        for file in list(artifact.path.iterdir()):
+            if file.name != left_over:
+                file.unlink()
+        with pytest.raises(Gone, match=r"entry\.so cannot be loaded"):
+            Entry(artifact)
 
 
 def test_names_of_libraries_are_read(tmp_path: Path) -> None:

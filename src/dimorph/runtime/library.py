@@ -37,14 +37,15 @@ class Library:
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         self.path = artifact.file
         ffi.require()  # cases with device code call its functions too
-        linked.provide(artifact, _open)
         try:
+            linked.provide(artifact, _open)
             self._handle = _open(self.path, again=again)
         except OSError as error:
             if no_descriptors(error):
                 raise
-            kind = LoadError if self.path.exists() else Gone
-            why = linked.missing(artifact, error) or error
+            there = self.path.exists()
+            why = (there and linked.missing(artifact, error)) or error
+            kind = LoadError if there else Gone
             raise kind(f"{artifact.meta.kernel}: {self.path} cannot be loaded: {why}") from error
 
     def symbol(self, name: str) -> int:

@@ -19,6 +19,8 @@ def provide(artifact: Artifact, load: Callable[[Path], object]) -> None:
 
     Raises:
         LoadError: a library is missing; the message names it and says how to install it.
+        ArtifactCorrupt: the record of the libraries is malformed.
+        OSError: the artifact was removed, or no file descriptor is left.
     """
     for link in links.read(artifact):
         if link.how == "system":
@@ -27,7 +29,7 @@ def provide(artifact: Artifact, load: Callable[[Path], object]) -> None:
         try:
             load(path)
         except OSError as error:
-            if no_descriptors(error):
+            if no_descriptors(error) or not artifact.file.exists():
                 raise
             raise LoadError(f"{artifact.meta.kernel}: needs {link}, which cannot be loaded: {error}") from error
 
