@@ -193,3 +193,7 @@ def test_arguments_that_a_kernel_with_device_code_cannot_have_are_refused(
     kernel = dm.Kernel(name="k", entry="k.cc", case=["k_case.cc"], device=["k.cu"], archs=["sm_80"], root=tmp_path)
     with pytest.raises(dm.DeclarationError, match=f"k: {said}"):
         kernel.load()
+
+
+def test_functions_may_have_the_names_of_what_the_macros_use(signed: dm.Module) -> None:
+    assert (signed.count(1), signed.handle(1), signed.args(), signed.result()) == (2, 3, 3, 4)

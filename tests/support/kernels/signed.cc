@@ -33,3 +33,13 @@ DIMORPH_EXPORT(silent)
 int64_t by_macro(LIST) { return a + b; }
 #undef LIST
 DIMORPH_EXPORT(by_macro)
+
+// Names that others use inside of the macro.
+int64_t count(int64_t args) { return args + 1; }
+DIMORPH_EXPORT(count)
+int64_t handle(int64_t result) { return result + 2; }
+DIMORPH_EXPORT(handle)
+int64_t args() { return 3; }
+DIMORPH_EXPORT(args)
+int64_t result() { return 4; }
+DIMORPH_EXPORT(result)

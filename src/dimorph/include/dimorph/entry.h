@@ -526,15 +526,15 @@ DIMORPH_VISIBLE inline __attribute__((used)) int __tvm_ffi_dimorph_function(void
 
 // Makes a function of the entry callable from Python. The build reads its definition and defines
 // DIMORPH_ARGUMENTS_name: the names of the parameters, as the entry spells them.
-#define DIMORPH_EXPORT(name)                                                                                      \
-  static_assert(::dimorph::detail::Exported<&name>::named_by(DIMORPH_TEXT(DIMORPH_ARGUMENTS_##name)),             \
-                "the build read other parameters than the compiler, and Python takes those: define the function " \
-                "once, without macros in its list of parameters");                                                \
-  extern "C" DIMORPH_VISIBLE int __tvm_ffi_##name(void* handle, const TVMFFIAny* args, int32_t count,             \
-                                                  TVMFFIAny* result) {                                            \
-    return ::dimorph::detail::Exported<&name>::call(#name, DIMORPH_TEXT(DIMORPH_ARGUMENTS_##name), handle, args,  \
-                                                    count, result);                                               \
-  }                                                                                                               \
-  extern "C" DIMORPH_VISIBLE uint64_t dimorph_read_only_##name() {                                                \
-    return ::dimorph::detail::Exported<&name>::read_only();                                                       \
+#define DIMORPH_EXPORT(name)                                                                                       \
+  static_assert(::dimorph::detail::Exported<&name>::named_by(DIMORPH_TEXT(DIMORPH_ARGUMENTS_##name)),              \
+                "the build read other parameters than the compiler, and Python takes those: define the function "  \
+                "once, without macros in its list of parameters");                                                 \
+  extern "C" DIMORPH_VISIBLE int __tvm_ffi_##name(void* dimorph_handle, const TVMFFIAny* dimorph_args,             \
+                                                  int32_t dimorph_count, TVMFFIAny* dimorph_result) {              \
+    return ::dimorph::detail::Exported<&name>::call(#name, DIMORPH_TEXT(DIMORPH_ARGUMENTS_##name), dimorph_handle, \
+                                                    dimorph_args, dimorph_count, dimorph_result);                  \
+  }                                                                                                                \
+  extern "C" DIMORPH_VISIBLE uint64_t dimorph_read_only_##name() {                                                 \
+    return ::dimorph::detail::Exported<&name>::read_only();                                                        \
   }

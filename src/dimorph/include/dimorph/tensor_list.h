@@ -6,6 +6,7 @@
 #include "tensor.h"
 
 namespace dimorph {
+namespace detail {
 
 // A view of a list. T: Tensor, or ConstTensor for tensors that are only read.
 template <typename T>
@@ -15,7 +16,7 @@ class ListOf {
   ListOf(const TVMFFIAny* items, int64_t size, Call* call) : items_(items), size_(size), call_(call) {}
 
   int64_t size() const { return size_; }
-  T operator[](int64_t index) const { return T(detail::tensor_of(items_[index]), call_); }
+  T operator[](int64_t index) const { return T(tensor_of(items_[index]), call_); }
 
   struct Iterator {
     const ListOf* list;
@@ -36,8 +37,10 @@ class ListOf {
   Call* call_ = nullptr;
 };
 
-using TensorList = ListOf<Tensor>;
-using ConstTensorList = ListOf<ConstTensor>;
+}  // namespace detail
+
+using TensorList = detail::ListOf<Tensor>;
+using ConstTensorList = detail::ListOf<ConstTensor>;
 
 namespace detail {
 
