@@ -418,8 +418,8 @@ def test_a_tensor_of_another_device_is_refused_before_it_is_read(functions: dm.M
 def test_unknown_names_and_keywords_are_refused(functions: dm.Module) -> None:
     with pytest.raises(AttributeError, match=r"kernel arguments exports no function 'summ'; it has: .*sum"):
         functions.summ(1)
-    with pytest.raises(TypeError, match=r"echo_int64\(\) got an unexpected keyword argument 'numbr'"):
-        functions.echo_int64(numbr=1)
+    with pytest.raises(TypeError, match=r"echo_int64\(\) got an unexpected keyword argument 'amount'"):
+        functions.echo_int64(amount=1)
 
 
 def test_a_callable_says_what_it_is(functions: dm.Module) -> None:
