@@ -169,11 +169,22 @@ def test_a_function_first_asked_for_after_a_late_build_calls_the_wider_entry(
 def test_a_definition_that_the_build_reads_otherwise_than_the_compiler_is_refused(tmp_path: Path) -> None:
     (tmp_path / "two.cc").write_text(
         '#include <dimorph/entry.h>\n#include "two_config.h"\n'
-        "#if 0\nint64_t two(int64_t a) { return a; }\n#else\n"
-        "int64_t two(int64_t a, int64_t b) { return a + b; }\n#endif\nDIMORPH_EXPORT(two)\n"
+        "#define LONG int64_t b, int64_t\nint64_t two(LONG a) { return a + b; }\nDIMORPH_EXPORT(two)\n"
     )
     with pytest.raises(dm.BuildError, match="the build read other parameters than the compiler"):
         dm.Kernel(name="two", entry="two.cc", case=[], root=tmp_path).load()
+
+
+def test_a_function_with_several_definitions_takes_its_arguments_by_position(tmp_path: Path) -> None:
+    (tmp_path / "two.cc").write_text(
+        '#include <dimorph/entry.h>\n#include "two_config.h"\n'
+        "#if 0\nint64_t two(int64_t a) { return a; }\n#else\n"
+        "int64_t two(int64_t a, int64_t b = 7) { return 10 * a + b; }\n#endif\nDIMORPH_EXPORT(two)\n"
+    )
+    two = dm.Kernel(name="two", entry="two.cc", case=[], root=tmp_path).load().two
+    assert two(1, 2) == 12
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        two(1, b=2)
 
 
 @pytest.mark.parametrize(

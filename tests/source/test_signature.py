@@ -9,7 +9,7 @@ from dimorph.source.signature import Signature, signatures
 
 
 def _read(definition: str, name: str = "f") -> Signature:
-    return signatures(definition, [name], "entry.cc")[name]
+    return signatures(f"{definition}\nDIMORPH_EXPORT({name})\n", [name], "entry.cc")[name]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,46 @@ def test_parameters_that_cannot_be_read_are_not_guessed(parameters: str) -> None
     assert _read(f"void f({parameters}) {{}}").parameters is None
 
 
+@pytest.mark.parametrize(
+    ("others", "known"),
+    [
+        ("struct S { void f(int b, int a) {} };", True),
+        ("namespace n { void f(int b, int a) {} }", True),
+        ("struct S { void f(int a = g()) {} };", True),
+        ("void f(int b, int a);", True),
+        ("#if 0\nvoid f(int b, int a) {}\n#endif", False),
+        ("void f(int a, float b) {}", False),
+    ],
+)
+def test_of_functions_of_one_name_the_exported_one_counts(others: str, known: bool) -> None:
+    for definition in (f"{others}\nvoid f(int a, int b) {{}}", f"void f(int a, int b) {{}}\n{others}"):
+        parameters = _read(definition).parameters
+        assert [one.name for one in parameters or ()] == (["a", "b"] if known else [])
+
+
+def test_a_function_may_be_exported_inside_its_namespace() -> None:
+    text = "void f(int x) {}\nnamespace n {\nvoid f(int a) {}\nDIMORPH_EXPORT(f)\n}\n"
+    assert signatures(text, ["f"], "entry.cc")["f"].names == "a"
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "unsigned v = -1",
+        "int v = 0xffffffff",
+        "int8_t v = 200",
+        "uint64_t v = 0xffffffffffffffff",
+        "bool v = 1",
+        "int64_t v = 1e3",
+        "int v = 1.9",
+        "dimorph::Str v = 0",
+    ],
+)
+def test_a_default_that_no_call_could_pass_is_refused(declared: str) -> None:
+    with pytest.raises(dm.DeclarationError, match=r"entry.cc:1: f: parameter 'v': expected "):
+        _read(f"void f({declared}) {{}}")
+
+
 def test_a_function_that_is_not_there_has_no_parameters_that_are_known() -> None:
     assert _read("DEFINE(f)").parameters is None
     assert _read("void f(int a);").parameters is None
@@ -56,6 +96,10 @@ def test_a_function_that_is_not_there_has_no_parameters_that_are_known() -> None
         ("double v = 2", "2.0"),
         ("double v = -1e-6", "-1e-06"),
         ("float v = .5f", "0.5"),
+        ("float v = .1f", "0.1"),
+        ("double v = .1f", "0.10000000149011612"),
+        ("uint8_t v = 255", "255"),
+        ("int64_t v = -9223372036854775808", "-9223372036854775808"),
         ("int v = 1'000'000", "1000000"),
         ("int64_t v = -0x1F", "-31"),
         ("uint64_t v = 3ull", "3"),

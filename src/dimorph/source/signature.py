@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from collections.abc import Iterable, Iterator
+from ctypes import c_float
 from math import isfinite
 from typing import NamedTuple
 
@@ -71,8 +72,16 @@ _PARAMETER = re.compile(r"(?P<type>.*[^\w:]|.*[&*])(?P<name>[A-Za-z_]\w*)", re.D
 # Without a name behind it, a type of several words would end with the name.
 _LAST_WORDS = frozenset(("int", "long", "short", "char", "double", "float", "bool", "const"))
 # Patterns of defaults, which `re` compiles when there is one.
-_NUMBER = r"(?P<sign>[-+]?)\s*(?P<digits>0[xX][\da-fA-F']+|[\d'.]+(?:[eE][-+]?\d+)?)[fFlLuUzZ]*"
+_NUMBER = r"(?P<sign>[-+]?)\s*(?P<digits>0[xX][\da-fA-F']+|[\d'.]+(?:[eE][-+]?\d+)?)(?P<suffix>[fFlLuUzZ]*)"
 _TEXT = r'"(?:[^"\\\n]|\\[\\"\'nrt0])*"'
+# Integer types and their bits.
+_BITS = {
+    **{f"{sign}int{bits}_t": bits for sign in ("", "u") for bits in (8, 16, 32)},
+    **{"int": 32, "short": 16, "signed char": 8, "unsigned": 32, "unsigned int": 32, "unsigned char": 8},
+    **dict.fromkeys(("int64_t", "long", "long long"), 64),
+    # A call passes an integer of 64 bits with a sign.
+    **dict.fromkeys(("uint64_t", "size_t", "unsigned long", "unsigned long long"), 63),
+}
 _WORDS = {"true": "True", "false": "False"}
 _NOTHING = r"\{\s*\}|(?:std::)?nullopt|(?:dimorph::)?Optional<.*>(?:\(\)|\{\})"
 
@@ -89,12 +98,27 @@ def signatures(text: str, names: Iterable[str], place: str) -> dict[str, Signatu
         DeclarationError: a default is not one that Python can have.
     """
     code = blanked(text)
-    defined: dict[str, Function] = {}
-    for function in functions(code):
-        defined.setdefault(function.name, function)
-    return {
-        name: _signature(text, code, defined[name], place) if name in defined else Signature(name) for name in names
-    }
+    defined = list(functions(code))
+    return {name: _exported(text, code, [one for one in defined if one.name == name], name, place) for name in names}
+
+
+def _exported(text: str, code: str, defined: list[Function], name: str, place: str) -> Signature:
+    """Return the signature of an exported function, of those of its name the one beside a line that exports it."""
+    scopes = {_scope(code, at.start()) for at in re.finditer(rf"\bDIMORPH_EXPORT\s*\(\s*{name}\s*\)", code)}
+    found = {_signature(text, code, one, place) for one in defined if _scope(code, one.start) in scopes}
+    # Of several, as in the branches of an #if, nobody but the preprocessor knows which one is compiled.
+    return found.pop() if len(found) == 1 else Signature(name)
+
+
+def _scope(code: str, position: int) -> tuple[int, ...]:
+    """Return where the braces are opened that enclose a position."""
+    opened: list[int] = []
+    for match in re.compile(r"[{}]").finditer(code, 0, position):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif opened:
+            opened.pop()
+    return tuple(opened)
 
 
 def _signature(text: str, code: str, function: Function, place: str) -> Signature:
@@ -152,12 +176,25 @@ def _default(given: str, parameter: Parameter, where: str) -> str:
             value = float(digits)
         else:
             value = int(digits, 8 if digits.startswith("0") else 10)
-        if isfinite(value):
-            return f"{'-' * (number['sign'] == '-')}{value!r}"
+        value = -value if number["sign"] == "-" else value
+        if isinstance(value, float) and "f" in number["suffix"].lower() and parameter.type != "float":
+            value = c_float(value).value
+        if isfinite(value) and _fits(value, parameter.type):
+            return repr(value)
     raise DeclarationError(
         f"{where}: expected a number, true, false, a string, or {{}} of an Optional as default, got {given}; "
         f"write it as one of these, because Python fills it in"
     )
+
+
+def _fits(value: float, cpp_type: str) -> bool:
+    """Return True if a parameter of a type takes the number as it is; of a type that is not known, any number."""
+    if cpp_type in ("bool", "Str"):
+        return False
+    if cpp_type not in _BITS:
+        return True
+    bits, low = _BITS[cpp_type], 0 if cpp_type.startswith(("u", "size_t")) else -(1 << _BITS[cpp_type] - 1)
+    return isinstance(value, int) and low <= value < low + (1 << bits)
 
 
 def _doc(before: str) -> str:
