@@ -420,11 +420,19 @@ ODD = {
     ),
     "macro": (
         "#define DEFINED void odd() {}\nDEFINED",
-        "kernel odd: no definition of odd was found in its entry, which C++ programs need",
+        "kernel odd: no definitions of odd were found in its entry; C++ programs need one",
     ),
     "tvm-ffi": (
         'void odd() {\n  const TVMFFIByteArray key{"x", 1};\n  int32_t i = 0;\n  TVMFFITypeKeyToIndex(&key, &i);\n}',
         "odd entry: it calls TVMFFITypeKeyToIndex, which programs without Python do not have",
+    ),
+    "two": (
+        "#if 0\nvoid odd(int a) {}\n#else\nvoid odd(int b) {}\n#endif",
+        "kernel odd: 2 definitions of odd were found in its entry; C++ programs need one",
+    ),
+    "begin of a name": (
+        "void odd(int refused_odd) {}",
+        "kernel odd: odd: parameter 'refused_odd': expected a name that does not begin with refused_",
     ),
     "name": (
         "void level() {}",
@@ -440,8 +448,15 @@ def test_functions_that_c_cannot_call_are_refused_by_name(what: str, store: Path
     entry = f'#include <dimorph/entry.h>\n\n#include "odd_config.h"\n\n{text}\nDIMORPH_EXPORT({name})\n'
     (tmp_path / "odd.cc").write_text(entry)
     file = tmp_path / "refused.py"
-    file.write_text('import dimorph as dm\n\nodd = dm.Kernel(name="odd", entry="odd.cc")\n')
+    file.write_text('import dimorph as dm\n\nodd = dm.Kernel(name="odd", case=[])\n')
     assert refusal(file, store, tmp_path / "out").startswith(message)
+
+
+def test_a_package_called_as_a_function_of_the_c_library_is_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.cc").write_text('#include "odd_config.h"\nvoid odd() {}\nDIMORPH_EXPORT(odd)\n')
+    file = tmp_path / "printf.py"
+    file.write_text('import dimorph as dm\n\nodd = dm.Kernel(name="odd", case=[])\n')
+    assert refusal(file, store, tmp_path / "out").startswith("package printf: it has the name of a function of the C ")
 
 
 def refusal(declared: Path, store: Path, out: Path) -> str:

@@ -12,6 +12,7 @@ DIR/src/<name>.cc                          the source of the library
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import re
 import shlex
@@ -184,9 +185,20 @@ def _variant_params(instantiations: InstantiationSet) -> tuple[Param, ...] | Non
 
 
 def _check_names(package: str, kernels: Sequence[NativeKernel]) -> None:
+    if package in ("std", "dimorph", "errno") or hasattr(ctypes.CDLL(None), package):
+        raise DeclarationError(
+            f"package {package}: it has the name of a function of the C library, or of a namespace in C++: give the "
+            "module that declares the kernels another name"
+        )
     owners: dict[str, str] = dict.fromkeys(_OWN, f"the package {package}")
     for kernel in kernels:
         for function in kernel.functions:
+            for argument in function.arguments:
+                if argument.name.startswith(f"{package}_"):
+                    raise DeclarationError(
+                        f"kernel {kernel.name}: {function.name}: parameter {argument.name!r}: expected a name that "
+                        f"does not begin with {package}_, as the functions in C do"
+                    )
             if other := owners.get(function.name):
                 raise DeclarationError(
                     f"kernel {kernel.name}: it exports {function.name}, and so does {other}: functions of a package "

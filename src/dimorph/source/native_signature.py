@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from dimorph.declare.variant import Param
 from dimorph.errors import DeclarationError
-from dimorph.source.cpp_functions import functions
+from dimorph.source.cpp_functions import Function
 from dimorph.source.cpp_text import blanked
+from dimorph.source.signature import definitions
 
 # C++ type of a parameter or result -> the type in C.
 _INTEGERS = {
@@ -42,6 +43,8 @@ _OTHERS = {
 _OBJECTS = {"Str": "char*", "char*": "char*", "NewTensor": "DLManagedTensor*"}
 _VALUES = {"double": "double", "float": "float", "bool": "bool", "DataType": "DLDataType", **_INTEGERS}
 _NO_CODE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*\n|\bDIMORPH_EXPORT\s*\(\s*\w*\s*\)", re.MULTILINE)
+# Names of parameters in C++ that C or Rust cannot have.
+_TAKEN = frozenset(("restrict", "self", "Self", "super", "crate", "async", "await", "try", "errno"))
 _QUALIFIERS = re.compile(r"\b(?:(?:const|static|inline|extern|constexpr)\b|dimorph::|std::)|&|\[\[[\w:]+\]\]")
 
 
@@ -108,10 +111,18 @@ def signature(source: str, function: str, variant: Sequence[Param] | None, what:
         DeclarationError: the function is not defined in this text, or has a type that C cannot pass.
     """
     # Comments, literals, lines of the preprocessor and exports become blanks, so that positions stay.
-    code = _NO_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0][:-1]) + ";", blanked(source))
-    found = next((one for one in functions(code) if one.name == function), None)
-    if found is None:
-        raise DeclarationError(f"{what}: no definition of {function} was found in its entry, which C++ programs need")
+    exporting = blanked(source)
+    code = _NO_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0][:-1]) + ";", exporting)
+    found = definitions(code, exporting, function)
+    if len(found) != 1:
+        raise DeclarationError(
+            f"{what}: {len(found) or 'no'} definitions of {function} were found in its entry; C++ programs need one"
+        )
+    return _signature(code, found[0], variant, what)
+
+
+def _signature(code: str, found: Function, variant: Sequence[Param] | None, what: str) -> Signature:
+    function = found.name
     before = re.split(r"[;{}]", code[: found.start])[-1]
     listed = code[found.start + len(function) : found.body - len(found.after)].strip()[1:-1]
     text = " ".join(f"{before.strip()} {function}({listed})".split())
@@ -150,7 +161,7 @@ def _type_and_name(part: str, unnamed: str) -> tuple[str, str]:
     match = re.fullmatch(r"(.*[\s&>])([A-Za-z_]\w*)", part.partition("=")[0].strip(), re.DOTALL)
     if match is None or _plain(part) in _INTEGERS:  # as `unsigned int` without a name
         return _plain(part.partition("=")[0]), unnamed
-    return _plain(match[1]), match[2]
+    return _plain(match[1]), f"{match[2]}_" if match[2] in _TAKEN else match[2]
 
 
 def _argument(typed: str, place: str) -> str:

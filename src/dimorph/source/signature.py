@@ -98,16 +98,26 @@ def signatures(text: str, names: Iterable[str], place: str) -> dict[str, Signatu
         DeclarationError: a default is not one that Python can have.
     """
     code = blanked(text)
-    defined = list(functions(code))
-    return {name: _exported(text, code, [one for one in defined if one.name == name], name, place) for name in names}
+    return {name: _exported(text, code, name, place) for name in names}
 
 
-def _exported(text: str, code: str, defined: list[Function], name: str, place: str) -> Signature:
-    """Return the signature of an exported function, of those of its name the one beside a line that exports it."""
-    scopes = {_scope(code, at.start()) for at in re.finditer(rf"\bDIMORPH_EXPORT\s*\(\s*{name}\s*\)", code)}
-    found = {_signature(text, code, one, place) for one in defined if _scope(code, one.start) in scopes}
+def _exported(text: str, code: str, name: str, place: str) -> Signature:
+    found = {_signature(text, code, one, place) for one in definitions(code, code, name)}
     # Of several, as in the branches of an #if, nobody but the preprocessor knows which one is compiled.
     return found.pop() if len(found) == 1 else Signature(name)
+
+
+def definitions(code: str, exporting: str, name: str) -> list[Function]:
+    """Return the definitions of an exported function: those beside a line that exports it.
+
+    Args:
+        code: a text from `blanked`.
+        exporting: the same, where that has lost the lines that export.
+        name: the name of the function.
+    """
+    lines = re.finditer(rf"\bDIMORPH_EXPORT\s*\(\s*{name}\s*\)", exporting)
+    scopes = {_scope(exporting, line.start()) for line in lines}
+    return [one for one in functions(code) if one.name == name and _scope(code, one.start) in scopes]
 
 
 def _scope(code: str, position: int) -> tuple[int, ...]:

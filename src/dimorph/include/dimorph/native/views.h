@@ -77,6 +77,8 @@ class ConstTensorView {
   ConstTensorView(const void* data, DLDataType dtype, const int64_t* shape, const int64_t* strides, size_t ndim,
                   DLDevice device) {
     if (ndim > kMostDims) throw std::length_error("a tensor view has at most 8 dimensions; give a DLTensor instead");
+    for (size_t i = 0; i < ndim; ++i)
+      if (shape[i] < 0) throw std::length_error("a tensor view has sizes of 0 and more");
     tensor_ = DLTensor{const_cast<void*>(data), device, static_cast<int32_t>(ndim), dtype, sizes_, nullptr, 0};
     if (strides) tensor_.strides = strides_;
     copy(shape, strides);
