@@ -202,6 +202,25 @@ def test_an_error_is_json_too(
     assert error["type"] == type_
 
 
+@pytest.mark.parametrize("noise", ["os.write(1, b'noise\\n')", "os.system('echo noise')", "print('noise', end='')"])
+def test_what_a_module_prints_does_not_mix_with_json(root: Path, noise: str) -> None:
+    with (root / "skeleton.py").open("a") as stream:
+        stream.write(f"\nimport os\n{noise}\n")
+    command = [sys.executable, "-m", "dimorph", "list", str(root / "skeleton.py"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [one["name"] for one in json.loads(done.stdout)["kernels"]] == ["affine"]
+    assert "noise" in done.stderr
+
+
+@pytest.mark.parametrize(("line", "type_"), [("raise ValueError('odd')", "ValueError"), ("if", "SyntaxError")])
+def test_an_error_of_the_module_is_json_too(root: Path, line: str, type_: str) -> None:
+    (root / "skeleton.py").write_text(f"{line}\n")
+    command = [sys.executable, "-m", "dimorph", "list", str(root / "skeleton.py"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and json.loads(done.stdout)["error"]["type"] == type_
+    assert "skeleton.py" in done.stderr
+
+
 # --- list ---
 
 

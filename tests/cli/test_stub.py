@@ -61,6 +61,8 @@ kinds.KINDS.load(unroll=3)  # no
 kinds.SIGNED.load().affine(kinds.x, kinds.x, from_="1")  # no
 text: str = kinds.SIGNED.load().larger(1.0)  # no
 kinds.SIGNED.load(width=1)  # no
+number: int = kinds.SIGNED.load().own(self=1)
+kinds.SIGNED.load().own(other=1)  # no
 cuda_rms.rms.load().rms(kinds.x, kinds.x, 1e-6, 0)  # no
 """
 

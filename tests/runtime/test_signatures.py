@@ -208,3 +208,4 @@ def test_arguments_that_a_kernel_with_device_code_cannot_have_are_refused(
 
 def test_functions_may_have_the_names_of_what_the_macros_use(signed: dm.Module) -> None:
     assert (signed.count(1), signed.handle(1), signed.args(), signed.result()) == (2, 3, 3, 4)
+    assert signed.own(self=5) == 5

@@ -163,7 +163,9 @@ def build(
             named = [*(("--target", name) for name in targets), *(("--arch", name) for name in archs)]
             words = [spec, *values, *(word for pair in named for word in pair)]
             output().report(click.echo, str(cmake_package.write(cmake, words, built, config)))
-    output().record({"kernels": [as_json.build(report) for _, report in built]})
+    # The artifacts of a package alone lie in it under names of its own.
+    done = [replace(report, out=place, artifacts=report.artifacts if out else ()) for _, report in built]
+    output().record({"kernels": [as_json.build(report) for report in done]})
 
 
 def _check_archs(sets: Sequence[InstantiationSet], archs: Sequence[str]) -> None:

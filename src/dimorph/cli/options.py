@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -89,10 +90,21 @@ class Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader has left: click ends the program without a word
+        except click.exceptions.Exit:
+            raise
         except (DimorphError, OSError) as error:
-            if ctx.meta.get(_JSON):
-                click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}, indent=2))
+            _record(ctx, error)
             raise Failure(str(error)) from error
+        except Exception as error:  # the module that declares the kernels has failed: its traceback says where
+            if not isinstance(error, (click.ClickException, click.Abort)):
+                _record(ctx, error)
+            raise
+
+
+def _record(ctx: click.Context, error: Exception) -> None:
+    """Print an error as JSON, if it is wanted."""
+    if ctx.meta.get(_JSON):
+        click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}, indent=2))
 
 
 def _common() -> list[click.Option]:
@@ -212,9 +224,25 @@ def selection(command: _Wrapped) -> _Wrapped:
 
 def kernels(spec: str) -> list[Declaration]:
     """Load the kernels that a spec names; whatever their module prints goes to standard error."""
-    # A module may print during its import, which must not mix with the output of the command.
-    with redirect_stdout(sys.stderr):
+    # A module, or a program that it starts, may print during its import: that must not mix with the output.
+    sys.stdout.flush()
+    with redirect_stdout(sys.stderr), _descriptor_to_stderr():
         return load_kernels(spec)
+
+
+@contextmanager
+def _descriptor_to_stderr() -> Iterator[None]:
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def sets(spec: str, values: Sequence[str]) -> list[InstantiationSet]:

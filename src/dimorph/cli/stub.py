@@ -146,10 +146,11 @@ def _module(name: str, exports: Iterable[Signature], given: Iterable[Arguments],
             typed += [*([] if known.rest else ["*"]), "stream: _Any = None"]
         if known.rest:
             typed.append("**named: _Any")
+        own = any(one.name == "self" for one in known.named)
         result = _public(python_type(signature.result))
         functions += [
             f"class {name}_{signature.name}(_dimorph.Function, _Protocol):",
-            f"    def __call__({', '.join(['self', *typed])}) -> {result}:",
+            f"    def __call__({', '.join(['self_', '/', *typed] if own else ['self', *typed])}) -> {result}:",
             *(f"        {line}".rstrip() for line in [*_docstring(signature.doc), "..."]),
         ]
         attributes.append(f"    {signature.name}: {name}_{signature.name}")

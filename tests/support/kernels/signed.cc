@@ -43,3 +43,5 @@ int64_t args() { return 3; }
 DIMORPH_EXPORT(args)
 int64_t result() { return 4; }
 DIMORPH_EXPORT(result)
+int64_t own(int64_t self) { return self; }
+DIMORPH_EXPORT(own)
