@@ -274,6 +274,8 @@ def test_a_missing_value_can_be_built_meanwhile(package: Path, store: Path, tmp_
     assert lines[:6] == ["96 0 0.5", wrong, "64 0 0.5", wrong, "96 0 0.5", wrong]
     assert lines[6].startswith("7 8 0 rms_norm: width=7 is not there, and building it failed with status 1: dimorph ")
     assert len(list((tmp_path / "built").iterdir())) == 1
+    without = run(program, tmp_path / "elsewhere", PATH=str(tmp_path / "nothing"))
+    assert " is not there, and dimorph, on PATH, cannot be started (No such file or directory) " in "".join(without)
 
 
 def test_values_of_two_axes_can_be_missing(store: Path, tmp_path: Path) -> None:

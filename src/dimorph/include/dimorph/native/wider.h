@@ -183,17 +183,23 @@ inline const char* build_missing(Kernel* const* kernels, int32_t count, const ch
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);  // the program's output stays its own
   pid_t child = 0;
-  int status = posix_spawnp(&child, words[0], &actions, nullptr, const_cast<char* const*>(words), environ);
+  const int error = posix_spawnp(&child, words[0], &actions, nullptr, const_cast<char* const*>(words), environ);
   posix_spawn_file_actions_destroy(&actions);
-  if (status == 0) {
+  int status = 0;
+  if (error == 0) {
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
     if (status == 0) return directory;
   }
   asked = more->next;
   Text command;
   for (int32_t i = 0; i < at; ++i) command.add("%s%s", i ? " " : "", words[i]);
-  fail(DIMORPH_MISSING_SPECIALIZATION, "%s: %s=%s is not there, and building it failed with status %d: %s", name, axis,
-       value, WIFEXITED(status) ? WEXITSTATUS(status) : status, command.text);
+  if (error != 0)
+    fail(DIMORPH_MISSING_SPECIALIZATION,
+         "%s: %s=%s is not there, and %s, on PATH, cannot be started (%s) to build it: %s", name, axis, value, words[0],
+         strerror(error), command.text);
+  else
+    fail(DIMORPH_MISSING_SPECIALIZATION, "%s: %s=%s is not there, and building it failed with status %d: %s", name,
+         axis, value, WIFEXITED(status) ? WEXITSTATUS(status) : status, command.text);
   free(more);
   return nullptr;
 }
