@@ -22,12 +22,12 @@ nearest = dm.Kernel(
 class Index:
     """A tree of points, `[count, dim]`, which it keeps; the tree ends with the last reference to this object."""
 
-    def __init__(self, points, metric=None):
+    def __init__(self, points: np.ndarray, metric: dm.BoundVariant | None = None) -> None:
         metric = metric or EUCLIDEAN()
         self._module = nearest.load(dtype=points.dtype, dim=points.shape[1], metric=metric.variant)
         self.tree = self._module.build(points, metric.variant.name, *metric.args)
 
-    def query(self, x, k=1):
+    def query(self, x: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return distances and rows of the k points nearest to each of x: infinity and -1 where there are fewer."""
         rows, distances = np.empty((len(x), k), np.int64), np.empty((len(x), k), x.dtype)
         self._module.query(self.tree, x, rows, distances)

@@ -34,7 +34,7 @@ pick = dm.Kernel(
 )
 del PICK
 # Its functions have names that the generated files use for other things.
-names = dm.Kernel(name="names", entry="names.cc", root=Path(NATIVE))
+names = dm.Kernel(name="names", case=[], root=Path(NATIVE))
 """
 RUSTC = shutil.which("rustc") or shutil.which("rustc", path=Path.home() / ".cargo" / "bin")
 

@@ -128,7 +128,8 @@ def test_a_library_of_a_package_is_required(tmp_path: Path, monkeypatch: pytest.
     root = project(tmp_path, **{ours: 'dm.python_package("crc-cpp", libraries=["crc_cpp/libcrc32_z.so.1"])'})
     case = root / "checksums" / "crc_case.cc"
     declared = 'using z_size_t = size_t;\nextern "C" int crc32_z(int, const uint8_t*, size_t);'
-    case.write_text(case.read_text().replace("#include <zlib.h>", declared))
+    text = case.read_text().replace("#include <zlib.h>\n\n", "")
+    case.write_text(text.replace('#include "crc_config.h"', f'#include "crc_config.h"\n{declared}'))
     needs = r"needs libcrc32_z\.so\.1 of the Python package crc-cpp where it runs: add the package"
     with pytest.raises(AssertionError, match=needs):
         build_wheel(root, tmp_path / "store")

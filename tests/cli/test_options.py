@@ -132,6 +132,7 @@ JSON = {
     "explain": ["explain", "SPEC", *VALUES],
     "explain --against": ["explain", "SPEC", *VALUES, "--against", "head_dim=128"],
     "ide": ["ide", "SPEC"],
+    "stub": ["stub", "SPEC"],
     "doctor": ["doctor"],
     "cache path": ["cache", "path"],
     "cache list": ["cache", "list"],

@@ -269,7 +269,8 @@ def test_many_loads_leave_nothing_behind(warm_store: Path) -> None:
         module = PICK.load()
         assert module.pick(1, 1) == 1001 and module.pick(48, 1) == 48001
 
-    use()
+    for _ in range(2):  # the second finds what the first has left in memos
+        use()
     gc.collect()
     before = len(gc.get_objects())
     for _ in range(20):

@@ -14,6 +14,7 @@ import torch
 
 import dimorph as dm
 from support.arrays import OnlyDLPack
+from support.kernels import SIGNED
 
 jax.config.update("jax_enable_x64", True)
 
@@ -21,6 +22,11 @@ jax.config.update("jax_enable_x64", True)
 def _frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     array.flags.writeable = False
     return array
+
+
+@pytest.fixture
+def functions(warm_store: object) -> dm.Module:
+    return SIGNED.load()
 
 
 MAKERS: dict[str, Callable[[Any], Any]] = {

@@ -117,7 +117,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "export misspelt": _mistake(ENTRY, _EXPORT, "DIMORPH_EXPORT(afine)", "afine", "affine"),
     "export before the definition": Mistake(
-        ((ENTRY, _EXPORT, ""), (ENTRY, "// y[i, j]", "DIMORPH_EXPORT(affine)\n// y[i, j]")),
+        ((ENTRY, _EXPORT, ""), (ENTRY, "/// y[i, j]", "DIMORPH_EXPORT(affine)\n/// y[i, j]")),
         (ENTRY, "DIMORPH_EXPORT"),
         "affine",
         "after",
@@ -126,7 +126,7 @@ MISTAKES: dict[str, Mistake] = {
         ENTRY, _EXPORT, "DIMORPH_EXPORT(::affine)", "::affine", r"plain name|unqualified"
     ),
     "export in a namespace": Mistake(
-        ((ENTRY, "// y[i, j]", "namespace mine {\n// y[i, j]"), (ENTRY, _EXPORT, f"}}\n{_EXPORT}")),
+        ((ENTRY, "/// y[i, j]", "namespace mine {\n/// y[i, j]"), (ENTRY, _EXPORT, f"}}\n{_EXPORT}")),
         (ENTRY, _EXPORT),
         "affine",
         "namespace",
@@ -192,8 +192,8 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "result of a struct": _mistake(
         ENTRY,
-        "// y[i, j]",
-        "struct Pair { int a, b; };\nPair pair() { return {1, 2}; }\nDIMORPH_EXPORT(pair)\n// y",
+        "/// y[i, j]",
+        "struct Pair { int a, b; };\nPair pair() { return {1, 2}; }\nDIMORPH_EXPORT(pair)\n/// y",
         "Pair",
         "Results",
         at="Pair pair()",
@@ -217,8 +217,8 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "missing return": _mistake(
         ENTRY,
-        "// y[i, j]",
-        "int rows(int n) { if (n) return 1; }\n// y[i, j]",
+        "/// y[i, j]",
+        "int rows(int n) { if (n) return 1; }\n/// y[i, j]",
         "return",
         "return a value|every path",
     ),
@@ -457,6 +457,20 @@ MISTAKES: dict[str, Mistake] = {
     "variant with parameters and no constructor": _mistake(
         SCALE, f"  {_CONSTRUCTOR}\n", "", "constructor", r"Scale\(const Params", at="struct Scale {"
     ),
+    "field with the name of a variant's parameter": _mistake(
+        CASE,
+        f"{_PARAMS}\n",
+        f"{_PARAMS}\n  double scale;\n",
+        "name of a parameter of the variant",
+        "another name",
+        at=_FILL.strip(),
+    ),
+    "field of a base with the name of a variant's parameter": Mistake(
+        ((CASE, _PARAMS, "struct Own {\n  double scale;\n};\nstruct Params : Own, AdditionalParams {"),),
+        (SCALE, "struct Scale {"),
+        "parameter 'scale'",
+        "another name",
+    ),
     "header of a variant missing": _mistake(
         PYTHON,
         'SCALE = dm.Variant("Scale", header="scale.h"',
@@ -515,8 +529,8 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "case that is not there": _mistake(
         PYTHON,
-        '"affine_case.cc"',
-        '"afine_case.cc"',
+        'name="affine"',
+        'name="affine", case=["afine_case.cc"]',
         r"kernel affine: case .*afine_case\.cc: No such file",
         r"there is affine_case\.cc",
         at=_KERNEL,
@@ -535,8 +549,8 @@ MISTAKES: dict[str, Mistake] = {
     "dtype misspelt": _mistake(PYTHON, '["float32", "float64"]', '["float", "float64"]', "'float'", "float32"),
     "axes as a dict": _mistake(
         PYTHON,
-        "axes=(",
-        "axes={'head_dim': [64]} or (",
+        "axes=[",
+        "axes={'head_dim': [64]} or [",
         "axes: expected a list, got {'head_dim'",
         r"write \[dm\.int_axis\('head_dim', 'HEAD_DIM', ",
         at=_KERNEL,
@@ -563,7 +577,7 @@ MISTAKES: dict[str, Mistake] = {
     "size that no axis has": _mistake(
         PYTHON,
         _VARIANT,
-        _VARIANT.replace("),)", '), dm.tensor("edges", "float32", shape="width"))'),
+        _VARIANT.replace(")])", '), dm.tensor("edges", "float32", shape="width")])'),
         "shape: expected numbers and names of sizes .*head_dim.*got 'width'",
         r"variant_axis\(.*sizes=\['width'\]",
         at=_KERNEL,

@@ -223,7 +223,7 @@ def test_a_check_names_the_tensor_of_a_variant(mode: Form, root: Path) -> None:
     case = root / "affine_case.cc"
     check = "ConstTensor(dimorph::detail::tensor_of(extra.args[{}]), extra.call).expect({{2}});"
     tensors = 'dm.scalar("scale"), dm.tensor("maybe_one", "float32"), dm.tensor("maybe_two", "float32")'
-    replace(root / "skeleton.py", 'params=(dm.scalar("scale"),)', f"params=({tensors})")
+    replace(root / "skeleton.py", 'params=[dm.scalar("scale")]', f"params=[{tensors}]")
     replace(
         root / "scale.h", "(params.scale)) {}", "(params.scale)) { (void)params.maybe_one, (void)params.maybe_two; }"
     )

@@ -193,6 +193,12 @@ def _check_names(package: str, kernels: Sequence[NativeKernel]) -> None:
     owners: dict[str, str] = dict.fromkeys(_OWN, f"the package {package}")
     for kernel in kernels:
         for function in kernel.functions:
+            names = [argument.name for argument in function.arguments]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise DeclarationError(
+                    f"kernel {kernel.name}: {function.name} and its variant both have a parameter {twice[0]!r}: "
+                    "C++ programs need different names"
+                )
             for argument in function.arguments:
                 if argument.name.startswith(f"{package}_"):
                     raise DeclarationError(

@@ -38,7 +38,11 @@ class Param:
 
     def field(self) -> str:
         """Return the C++ declaration of its field in the params struct."""
-        return f"{f'const {TENSORS[self.dtype]}*' if self.is_tensor else SCALARS[self.dtype]} {self.name} = {{}};"
+        return f"{self.cpp_type()} {self.name} = {{}};"
+
+    def cpp_type(self) -> str:
+        """Return the C++ type of its field."""
+        return f"const {TENSORS[self.dtype]}*" if self.is_tensor else SCALARS[self.dtype]
 
 
 @placed

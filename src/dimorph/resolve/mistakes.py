@@ -26,6 +26,10 @@ _UNKNOWN = re.compile(
     r'|identifier "(\w+)" is undefined'
 )
 _NO_MEMBER = re.compile(r"""has no member (?:named )?['"](\w+)['"]|no member named '(\w+)'""")
+_AMBIGUOUS = re.compile(
+    r"""(?:member|reference to) '(?:\w*::)*(\w+)' is ambiguous|member '(\w+)' found in multiple base classes"""
+    r"""|"(?:\w*::)*(\w+)" is ambiguous"""
+)
 _STATIC = re.compile(r"static assertion failed(?: due to requirement '.*?')?(?::| with) \"?([^\"\n]+)\"?")
 _NO_HEADER = re.compile(r"""([^\s'":]+): No such file|'([^']+)' file not found|cannot open source file "([^"]+)\"""")
 _STD = r"\b(?:std::)?(?:basic_)?(string_view|string|vector|optional|array|span|map|pair|tuple)\b"
@@ -262,6 +266,21 @@ def _no_parameter(finding: Finding, author: Author) -> Lesson | None:
     return None
 
 
+def _ambiguous(finding: Finding, author: Author) -> Lesson | None:
+    """Explain a variant's parameter that has the name of a field of the kernel's own."""
+    match = _AMBIGUOUS.search(finding.head.message)
+    name = next(filter(None, match.groups()), "") if match else ""
+    for variant in author.unit.variants:
+        if any(param.name == name for param in variant.params):
+            path = str(variant.root / variant.header)
+            return Lesson(
+                f"variant {variant.name}: its parameter {name!r} has the name of a field of the kernel's params struct",
+                "give the parameter another name",
+                author.find(rf"\bstruct\s+{variant.struct}\b") or Place(path, 1),
+            )
+    return None
+
+
 def _variant(finding: Finding, author: Author) -> Lesson | None:
     """Explain a variant whose struct is missing, no template, or cannot be made from the params struct."""
     place = author.first(finding.places)
@@ -346,6 +365,7 @@ _RULES: tuple[Rule, ...] = (
     _dispatch_forgotten,
     _export_unknown,
     _call_forgotten,
+    _ambiguous,
     _variant,
     _no_parameter,
     _case_function,

@@ -59,6 +59,13 @@ class Library:
         except ValueError as error:
             raise LoadError(f"{self.path} exports no {name}") from error
 
+    def has(self, name: str) -> bool:
+        """Return True if it exports a name."""
+        try:
+            return bool(self._handle[name])
+        except (AttributeError, UnicodeDecodeError):  # ctypes decodes a message that has the path
+            return False
+
     def call(self, name: str, argument: int) -> None:
         """Call an exported `void name(const void*)`."""
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.symbol(name))(argument)
@@ -70,7 +77,7 @@ class Entry(Library):
     def __init__(self, artifact: Artifact, *, again: bool = False) -> None:
         super().__init__(artifact, again=again)
         self.call("dimorph_python_lock", ctypes.addressof(ffi.python_lock()))
-        if hasattr(self._handle, "dimorph_handle_index"):
+        if self.has("dimorph_handle_index"):
             handle.register()
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
 

@@ -44,7 +44,9 @@ _OBJECTS = {"Str": "char*", "char*": "char*", "NewTensor": "DLManagedTensor*"}
 _VALUES = {"double": "double", "float": "float", "bool": "bool", "DataType": "DLDataType", **_INTEGERS}
 _NO_CODE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*\n|\bDIMORPH_EXPORT\s*\(\s*\w*\s*\)", re.MULTILINE)
 # Names of parameters in C++ that C or Rust cannot have.
-_TAKEN = frozenset(("restrict", "self", "Self", "super", "crate", "async", "await", "try", "errno"))
+_TAKEN = frozenset(
+    ("restrict", "self", "Self", "super", "crate", "async", "await", "try", "errno", "args_", "got_", "status_")
+)
 _QUALIFIERS = re.compile(r"\b(?:(?:const|static|inline|extern|constexpr)\b|dimorph::|std::)|&|\[\[[\w:]+\]\]")
 
 

@@ -161,22 +161,3 @@ dimorph::NewTensor unfilled(int64_t rows, int64_t columns) {
   return dimorph::NewTensor({rows, columns}, dimorph::data_type<float>());
 }
 DIMORPH_EXPORT(unfilled)
-
-// Adds the sum of float64 tensors, each of the size of `out`, to `out`; returns their number.
-int64_t add_all(dimorph::ConstTensorList xs, Tensor out) {
-  dimorph::Size count("count");
-  out.expect<double>({count});
-  for (const ConstTensor x : xs) {
-    x.expect<double>({count});
-    for (int64_t i = 0; i < count; ++i) out.data<double>()[i] += x.data<double>()[i];
-  }
-  return xs.size();
-}
-DIMORPH_EXPORT(add_all)
-
-// Fills each float64 tensor with its position in the list.
-void number_all(dimorph::TensorList outs, Optional<dimorph::ConstTensorList> maybe_unused = {}) {
-  for (int64_t i = 0; i < outs.size(); ++i)
-    for (int64_t k = 0; k < outs[i].numel(); ++k) outs[i].data<double>()[k] = i;
-}
-DIMORPH_EXPORT(number_all)

@@ -578,6 +578,9 @@ struct Extra {
   template <typename Params, typename Check>
   [[nodiscard]] bool fill(Params& params, Check check) const {
     using Additional = typename detail::Additional<Params>::type;
+    static_assert(Additional::template dimorph_own<Params>,
+                  "the struct of parameters has a field with the name of a parameter of the variant, which it hides: "
+                  "give one of them another name");
     detail::Filling<Additional, Check> to{params, check};
     return apply(&Additional::template dimorph_set<decltype(to)>, to);
   }
