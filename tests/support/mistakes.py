@@ -421,6 +421,22 @@ MISTAKES: dict[str, Mistake] = {
     "parameters of the variant never set": _mistake(
         CASE, _FILL, "", r"sets the variant's parameters \(scale\)", r"extra\.fill\(params\)", at=_CASE_SIGNATURE
     ),
+    "parameters of the variant only set in a comment": _mistake(
+        CASE,
+        _FILL,
+        "  // if (!extra.fill(params)) return;\n",
+        r"sets the variant's parameters \(scale\)",
+        r"extra\.fill\(params\)",
+        at=_CASE_SIGNATURE,
+    ),
+    "handle made in a noexcept case": _mistake(
+        CASE,
+        "  Params params{};",
+        "  (void)dimorph::make_handle<int>(1);\n  Params params{};",
+        "noexcept",
+        "remove .?noexcept",
+        at="make_handle",
+    ),
     "params without the variant's fields": _mistake(
         CASE, _PARAMS, "struct Params {", "none of the variant's", "struct Params : AdditionalParams", at=_FILL.strip()
     ),

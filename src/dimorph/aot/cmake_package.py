@@ -36,6 +36,7 @@ from dimorph.source.native_headers import c_header, cpp_header
 from dimorph.source.native_library import NativeKernel, library_source
 from dimorph.source.native_rust import rust_source
 from dimorph.source.native_signature import signature
+from dimorph.store import links
 from dimorph.store.artifact import Artifact
 from dimorph.toolchain import archs, targets
 from dimorph.toolchain.archs import Arch
@@ -111,6 +112,12 @@ def write(
         for instantiations, report in built
         for artifact in report.artifacts
     }
+    objects |= {
+        f"{artifact.meta.target}/{link.file}": (artifact.path / link.file).read_bytes()
+        for artifact in artifacts.values()
+        for link in links.read(artifact)
+        if _packed(artifact, link)
+    }
     needed = [(level.name, sorted(level.needs)) for level in levels]
     command = shlex.join(["dimorph", "build", *words, "--cmake", str(directory)])
     text = library_source(name, prefix, declared_in(words[0]), command, needed, kernels)
@@ -129,6 +136,20 @@ def write(
             if left.is_file() and left.relative_to(root).as_posix() not in files:
                 left.unlink()
     return Package(name, root, len(objects))
+
+
+def _packed(artifact: Artifact, link: links.Link) -> bool:
+    """Return True if a library lies beside the objects that need it.
+
+    Raises:
+        DeclarationError: it is in a Python package, which a program without Python cannot search.
+    """
+    if link.how == "required":
+        raise DeclarationError(
+            f"kernel {artifact.meta.kernel}: it needs {link.file} of the Python package {link.package}, which programs "
+            "without Python do not have: declare the dependency with bundle=True"
+        )
+    return link.how == "bundled"
 
 
 def _texts(name: str, source: str, kernels: Sequence[NativeKernel]) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from dimorph.declare.names import cpp_name_problem, python_name_problem
@@ -24,6 +25,7 @@ _LONGEST = 40
 
 # Sources, whose words cannot be the name of a kernel too.
 _CODE = {".cc", ".cu", ".h", ".py"}
+_DIRECTORIES = {"build", "dist", "src", "benchmark"}
 _TAKEN = sys.stdlib_module_names | {"dimorph", "numpy", "pytest", "torch"}
 
 
@@ -38,6 +40,10 @@ def name_problem(name: str, *, cuda: bool) -> str:
         problem = f"cannot be the name of a project: expected at most {_LONGEST} characters and no capital letters"
     elif name in _TAKEN:
         problem = "is the name of a module that every project needs: choose another name"
+    elif name in _DIRECTORIES or name.startswith("test"):
+        problem = "is a directory or a test of every project: choose another name"
+    elif name in packages_distributions():
+        problem = "is the name of an installed module: choose another name"
     elif hasattr(ctypes.CDLL(None), name):
         problem = "is a function of the C library: choose another name"
     elif any(re.search(rf"\b{name}\b", text) for text in code):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Every build asks this module, so expressions are compiled only for a text that gives reason to.
 _EXPORT = r"\bDIMORPH_EXPORT\s*\(([^()]*)\)"
-_RAISES = r"\bDIMORPH_(?:CHECK|CHECK_TYPE|RAISE)\b|\btry\b"
+_RAISES = r"\bDIMORPH_(?:CHECK|CHECK_TYPE|RAISE)\b|\bmake_handle\b|\btry\b"
 # What may begin a function inside of another.
 _INNER = r"\boperator\b|\]\s*(?:\([^()]*\)[^{};]*)?\{"
 
@@ -130,7 +130,8 @@ class _Raise(NamedTuple):
 
 def _noexcept(author: Author) -> Lesson | None:
     """Explain a check in or below a function that lets no exception out, which would end the process."""
-    if not any("DIMORPH_CHECK" in text or "DIMORPH_RAISE" in text for text in map(author.text, author.paths)):
+    signs = ("DIMORPH_CHECK", "DIMORPH_RAISE", "make_handle")
+    if not any(sign in text for text in map(author.text, author.paths) for sign in signs):
         return None
     defined = list(author.functions())
     names = [function.name for function, _ in defined]
@@ -153,14 +154,18 @@ def _noexcept(author: Author) -> Lesson | None:
 def _unfilled(author: Author) -> Lesson | None:
     """Explain a case that never asks for the parameters of its variant, which would all be 0."""
     params = [param.name for variant in author.unit.variants for param in variant.params]
-    texts = list(map(author.text, author.paths))
-    if not params or any(".fill(" in text for text in texts) or not any("Extra" in text for text in texts):
-        return None
-    return Lesson(
-        f"nothing sets the variant's parameters ({', '.join(params)}), so each would be 0",
-        "write: if (!extra.fill(params)) return;",
-        author.find(r"\bExtra\b"),
-    )
+    for function, place in author.functions() if params else ():
+        code = author.code(place.file)
+        extra = re.search(r"\bExtra\b[\s&]*(\w*)", code[function.start : function.body])
+        # A function may leave it to another, and hands it on.
+        if extra and not (extra[1] and re.search(rf"\b{extra[1]}\b", code[function.body : function.end])):
+            name = extra[1] or "extra"
+            return Lesson(
+                f"{function.name!r} never sets the variant's parameters ({', '.join(params)}), so each would be 0",
+                f"write: if (!{name}.fill(params)) return;",
+                place,
+            )
+    return None
 
 
 def _raised(function: Function, code: str, file: str, raising: Mapping[str, _Raise]) -> _Raise | None:

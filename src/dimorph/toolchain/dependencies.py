@@ -147,7 +147,9 @@ def _pkg_config(dependency: Dependency, settings: Settings) -> Found:
     searched = [*asked.path, *asked.answer("--variable=pc_path", "pkg-config").split(os.pathsep)]
     libraries = flags.libraries()
     files = [one.word for one in libraries if one.word.startswith("/")]
-    known_by = dict.fromkeys([program, *(one for one in searched if one), *_import_path(), *asked.files(name), *files])
+    known_by = dict.fromkeys(
+        [program, *(one for one in searched if one), *_import_path(), *asked.files(name), *files, *flags.searched]
+    )
     version = asked.answer("--modversion", name)
     return Found(name, version, flags.include_dirs, flags.defines, libraries, tuple(known_by))
 
@@ -175,7 +177,7 @@ def _cmake(dependency: Dependency, settings: Settings) -> Found:
     libraries = flags.libraries()
     files = [one.word for one in libraries if one.word.startswith("/")]
     searched = [f"{top}/{name}" for top in (*prefixes, "/usr/local") for name in ("lib", "lib/cmake", "share/cmake")]
-    known_by = dict.fromkeys([program, *searched, *_import_path(), *answer.files, *files])
+    known_by = dict.fromkeys([program, *searched, *_import_path(), *answer.files, *files, *flags.searched])
     return Found(name, answer.version, flags.include_dirs, flags.defines, libraries, tuple(known_by))
 
 
@@ -253,6 +255,8 @@ class _Flags:
         self.include_dirs = tuple({**found["-I"], **found["-isystem"]})
         self.defines = tuple(found["-D"])
         self._dirs, self._words = tuple(found["-L"]), tuple(found["-l"])
+        # Where a library that is missing now may be later.
+        self.searched = (*self._dirs, *sorted(dynamic.system_dirs())) if self._words else ()
 
     def libraries(self) -> tuple[Library, ...]:
         """Return the libraries; those that none of the named directories has are the linker's to find."""

@@ -414,8 +414,9 @@ struct Slots;
 template <int... I, typename... Params>
 struct Slots<Indices<I...>, Params...> : Slot<I, Params>... {
   // Fills the slots in order. Stops at the first argument that cannot be converted.
-  bool fill(const TVMFFIAny* args, int32_t count, const char* function, const char* names, Call* call,
-            ErrorSink* sink) {
+  bool fill([[maybe_unused]] const TVMFFIAny* args, [[maybe_unused]] int32_t count,
+            [[maybe_unused]] const char* function, [[maybe_unused]] const char* names, [[maybe_unused]] Call* call,
+            [[maybe_unused]] ErrorSink* sink) {
     return ((I >= count || from_any(args[I], static_cast<Slot<I, Params>*>(this)->value,
                                     ArgumentPlace{function, names, I, call}, sink)) &&
             ...);
