@@ -297,6 +297,17 @@ def test_a_missing_library_is_named(case: str, tmp_path: Path) -> None:
         probe(tmp_path / "kernel", make()).load()
 
 
+@pytest.mark.parametrize("how", ["too old", "gone"])
+@pytest.mark.usefixtures("by_pkg_config")
+def test_what_was_made_with_another_library_does_not_serve_in_its_place(how: str, tmp_path: Path) -> None:
+    assert probe(tmp_path / "kernel", dm.pkg_config("answer")).load().probe() == 1
+    wanted = dm.pkg_config("answer", at_least="9.0" if how == "too old" else "")
+    if how == "gone":
+        (tmp_path / "pc" / "answer.pc").unlink()
+    with pytest.raises(dm.MissingSpecialization, match="answer is missing"):
+        probe(tmp_path / "kernel", wanted).load()
+
+
 def test_pkg_config_itself_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only = tmp_path / "bin"
     only.mkdir()

@@ -45,6 +45,10 @@ def archs_here(settings: Settings) -> DeviceArchs:
     return wanted
 
 
+class MissingDependency(ToolchainError):
+    """A compiler is there, but a library that the kernel depends on is not."""
+
+
 def compiler(unit: Unit, settings: Settings, *, identify: bool = False, keep: bool = True) -> Compiler:
     """Return the compiler that builds a unit, with the dependencies of its kernel.
 
@@ -57,7 +61,8 @@ def compiler(unit: Unit, settings: Settings, *, identify: bool = False, keep: bo
         keep: False to change nothing in the store.
 
     Raises:
-        ToolchainError: there is no usable compiler, or a dependency is missing; the message says what to install.
+        MissingDependency: a dependency is missing; the message says what to install.
+        ToolchainError: there is no usable compiler.
     """
     used = cuda.find(settings) if unit.kind == "device" else _host(settings, identify=identify)
     if not unit.kernel.dependencies:
@@ -66,7 +71,10 @@ def compiler(unit: Unit, settings: Settings, *, identify: bool = False, keep: bo
     from dimorph.toolchain.with_dependencies import WithDependencies
 
     memo = memo_dir(user_store(settings, read_only=not identify))
-    return WithDependencies(used, dependencies.found(unit.kernel, settings, memo, keep=keep))
+    try:
+        return WithDependencies(used, dependencies.found(unit.kernel, settings, memo, keep=keep))
+    except ToolchainError as error:
+        raise MissingDependency(str(error)) from error
 
 
 def _host(settings: Settings, *, identify: bool) -> HostCompiler:

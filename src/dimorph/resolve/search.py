@@ -14,7 +14,7 @@ from dimorph.errors import StoreRefused, ToolchainError, no_descriptors
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.unit import Unit
 from dimorph.resolve.environment import warn_of_compiler
-from dimorph.resolve.levels import compiler, levels
+from dimorph.resolve.levels import MissingDependency, compiler, levels
 from dimorph.resolve.reads import changed
 from dimorph.settings import Settings
 from dimorph.store.artifact import Artifact
@@ -75,7 +75,11 @@ def search(
             continue
         # Where a compiler is installed, an artifact of the user's store serves only if a build would make the same: for
         # the best level, by that compiler.
-        required = None if layer.any_compiler or policy == "aot" else available()
+        try:
+            required = None if layer.any_compiler or policy == "aot" else available()
+        except MissingDependency as error:  # the store may hold what was made with another version of it
+            passed.append(f"{layer.name}: {error}")
+            continue
         artifact, why = _search_layer(
             layer, fitting[:1] if required else fitting, key_of, required, unit, not read_only
         )
@@ -99,9 +103,15 @@ def held_for_other_archs(unit: Unit, settings: Settings) -> Iterator[str]:
 
 
 def _available_compiler(unit: Unit, settings: Settings, *, keep: bool) -> Compiler | None:
-    """Return the compiler that a build would use; None if there is none."""
+    """Return the compiler that a build would use; None if there is none.
+
+    Raises:
+        MissingDependency: there is one, but not a library that the kernel depends on.
+    """
     try:
         return compiler(unit, settings, keep=keep)
+    except MissingDependency:
+        raise
     except ToolchainError as error:
         if settings.nvcc if unit.kind == "device" else settings.cxx:
             warn_of_compiler(str(error))
