@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -47,6 +48,16 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # OMP_NUM_THREADS above is not meant for the kernels under test.
     monkeypatch.setenv("DIMORPH_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     return path
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """Leave the log as it was: settings and options of commands are for a process, which here goes on."""
+    top = logging.getLogger("dimorph")
+    level, handlers = top.level, top.handlers[:]
+    yield
+    top.setLevel(level)
+    top.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from dimorph.declare.variant import scalar, tensor
+from dimorph.declare.variant import Param, scalar, tensor
 from dimorph.errors import DeclarationError
-from dimorph.source.native_signature import Argument, Result, Signature, signature
+from dimorph.source import native_signature
+from dimorph.source.native_signature import Argument, Result, Signature
+
+
+def signature(source: str, function: str, variant: Sequence[Param] | None, what: str) -> Signature:
+    """Read the signature of a function, which the text exports."""
+    return native_signature.signature(f"{source}\nDIMORPH_EXPORT({function})\n", function, variant, what)
+
 
 SPELLINGS = {
     "void f(ConstTensor x, Tensor y) {}": (["const DLTensor*", "DLTensor*"], []),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,13 +20,7 @@ def runner(root: Path) -> Run:
 
     def run(*arguments: str, code: int = 0) -> Result:
         spec = str(root / "skeleton.py")
-        log = logging.getLogger("dimorph")
-        level, handlers = log.level, log.handlers[:]
-        try:
-            result = CliRunner().invoke(dimorph, [word.replace("SPEC", spec) for word in arguments])
-        finally:  # -q and -v are for a process, which here goes on
-            log.setLevel(level)
-            log.handlers[:] = handlers
+        result = CliRunner().invoke(dimorph, [word.replace("SPEC", spec) for word in arguments])
         assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
         return result
 
