@@ -367,7 +367,7 @@ def test_many_compiles_tell_of_their_progress(
     kernel: dm.Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each takes less than a second."""
-    monkeypatch.setenv("DIMORPH_CXX", str(_slow_compiler(tmp_path, 0.3)))
+    monkeypatch.setenv("DIMORPH_CXX", str(_slow_compiler(tmp_path, 0.6)))
     monkeypatch.setenv("DIMORPH_JOBS", "1")
     kernel.build(tmp_path / "out", width=[1, 2], depth=[1, 2, 3])
     lines = _lines(caplog)

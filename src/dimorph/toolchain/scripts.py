@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from posixpath import dirname
 
@@ -50,20 +51,23 @@ def words(file: str, *, script: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(next(filter(None, match.groups())) for match in found))
 
 
-def places(word: str, file: str, directories: Sequence[str]) -> Iterator[str]:
+def places(word: str, file: str, searched: Sequence[str], own: Sequence[str]) -> Iterator[str]:
     """Yield the paths that a word in a file can stand for, in the order in which they would be tried.
 
     Args:
         word: the word; the rest of `$(dirname "$0")/name` begins with a slash, and may lie beneath any directory.
         file: the file in which it stands.
-        directories: those of PATH, and those that the script names.
+        searched: the directories of PATH and of the user.
+        own: those that the script names.
     """
     if word.startswith("/"):
         yield word
     beneath = word.lstrip("~/")
     if beneath in ("", ".", ".."):
         return
-    for directory in dict.fromkeys((*directories, dirname(file), dirname(os.path.realpath(file)))):
+    # A pattern without a letter, as in `case *)`, would name every program of the system.
+    outside = searched if re.search(r"\w", beneath) else ()
+    for directory in dict.fromkeys((*outside, *own, dirname(file), dirname(os.path.realpath(file)))):
         yield f"{directory}/{beneath}"
 
 
@@ -77,12 +81,15 @@ def named(programs: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[str
     texts = [(file, words(file, script=True)) for file in programs]
     if not any(found for _, found in texts):
         return
-    directories = [one for one in (*env["PATH"].split(os.pathsep), env.get("HOME", "")) if one.startswith("/")]
-    most, seen, before = len(directories) + _MOST, set(programs), -1
+    searched = [one for one in (*env["PATH"].split(os.pathsep), env.get("HOME", "")) if one.startswith("/")]
+    own: list[str] = []
+    seen, before = set(programs), -1
+    matching = cache(_matching)
     while before != len(seen) < _PLACES:  # again, because a directory may be named behind the words beneath it
         before = len(seen)
         for file, found in texts:
-            for place in _matching(place for word in found for place in places(word, file, directories)):
+            tried = (path for word in found for path in places(word, file, searched, own))
+            for place in (place for path in tried for place in matching(path)):
                 if place in seen:
                     continue
                 if len(seen) >= _PLACES:
@@ -90,7 +97,7 @@ def named(programs: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[str
                 seen.add(place)
                 mode = _mode(place)
                 if stat.S_ISDIR(mode):
-                    directories += [place] if len(directories) < most else []
+                    own += [place] if len(own) < _MOST else []
                     continue
                 yield place, stat.S_ISREG(mode)
                 if stat.S_ISREG(mode) and not place.startswith(_SYSTEM):
@@ -104,6 +111,5 @@ def _mode(path: str) -> int:
         return 0
 
 
-def _matching(paths: Iterator[str]) -> Iterator[str]:
-    for path in paths:
-        yield from sorted(glob.glob(path)) if re.search(r"[*?\[]", path) else (path,)  # noqa: PTH207 (paths are text)
+def _matching(path: str) -> Sequence[str]:
+    return sorted(glob.glob(path)) if re.search(r"[*?\[]", path) else (path,)  # noqa: PTH207 (paths are text)
