@@ -63,11 +63,10 @@ def places(word: str, file: str, searched: Sequence[str], own: Sequence[str]) ->
     if word.startswith("/"):
         yield word
     beneath = word.lstrip("~/")
-    if beneath in ("", ".", ".."):
+    # A pattern without a letter, as in `case *)`, would name every file there is.
+    if not re.search(r"\w", beneath):
         return
-    # A pattern without a letter, as in `case *)`, would name every program of the system.
-    outside = searched if re.search(r"\w", beneath) else ()
-    for directory in dict.fromkeys((*outside, *own, dirname(file), dirname(os.path.realpath(file)))):
+    for directory in dict.fromkeys((*searched, *own, dirname(file), dirname(os.path.realpath(file)))):
         yield f"{directory}/{beneath}"
 
 
