@@ -101,8 +101,9 @@ def test_another_error_keeps_the_words_of_the_compiler(planted: str, cause: str,
     assert quoted.strip() == f"{planted} struct Params : AdditionalParams {{" and len(rest) <= 3
 
 
-def test_an_entry_without_cases_that_exports_nothing_is_told(tmp_path: Path) -> None:
-    (tmp_path / "one.cc").write_text("#include <dimorph/entry.h>\n\nint one() { return 1; }\n")
+@pytest.mark.parametrize("header", ["<dimorph/entry.h>", '"one_config.h"'])
+def test_an_entry_without_cases_that_exports_nothing_is_told(header: str, tmp_path: Path) -> None:
+    (tmp_path / "one.cc").write_text(f"#include {header}\n\nint one() {{ return 1; }}\n")
     kernel = dm.Kernel(name="one", entry="one.cc", case=[], root=tmp_path)
     with pytest.raises(dm.BuildError, match=r"one\.cc:3: error: .*exports no function(?s:.*)DIMORPH_EXPORT\(one\)"):
         kernel.load()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimorph.errors import BuildError
 from dimorph.plan.unit import Unit
 from dimorph.resolve.author import Author, Lesson, message
+from dimorph.source.config_header import header_name
 from dimorph.source.cpp_text import line_of, macro_arguments
 from dimorph.toolchain.diagnostics import Place
 
@@ -38,8 +39,9 @@ def check(unit: Unit) -> None:
 def _mistake(author: Author) -> Lesson | None:
     """Return the explanation of a mistake in the sources of a unit; None if there is none that is certain."""
     if author.unit.kind == "entry":
-        # An entry without either is no kernel of an author's: the thread pool has functions of another kind.
-        if not author.unit.kernel.case and not author.includes("dimorph/entry.h"):
+        # Any other entry is no kernel of an author's: the thread pool has functions of another kind.
+        kernel = author.unit.kernel
+        if not kernel.case and not author.includes("dimorph/entry.h") and not author.includes(header_name(kernel)):
             return None
         return _exports(author) or _endless(author) or _bound(author)
     return (_noexcept(author) or _unread(author) or _unfilled(author)) if author.unit.kind == "case" else None
