@@ -88,23 +88,13 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # the reader has left: click ends the program without a word
-        except click.exceptions.Exit:
-            raise
-        except (DimorphError, OSError) as error:
-            _record(ctx, error)
-            raise Failure(str(error)) from error
-        except Exception as error:  # the module that declares the kernels has failed: its traceback says where
-            if not isinstance(error, (click.ClickException, click.Abort)):
-                _record(ctx, error)
-            raise
-
-
-def _record(ctx: click.Context, error: Exception) -> None:
-    """Print an error as JSON, if it is wanted."""
-    if ctx.meta.get(_JSON):
-        click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}, indent=2))
+        except (BrokenPipeError, click.ClickException, click.Abort, click.exceptions.Exit):
+            raise  # click ends the program; where the reader has left, without a word
+        except Exception as error:
+            output().record({"error": {"type": type(error).__name__, "message": str(error)}})
+            if isinstance(error, (DimorphError, OSError)):
+                raise Failure(str(error)) from error
+            raise  # the module that declares the kernels has failed: its traceback says where
 
 
 def _common() -> list[click.Option]:
