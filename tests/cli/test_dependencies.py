@@ -1,4 +1,4 @@
-"""What the commands say and write of a kernel's dependencies."""
+"""The dependencies of a kernel in the output of commands, and in the files that they write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of each public object is one short line that says what it is."""
+"""The repr of each public object is one short line, which a notebook shows."""
 
 from __future__ import annotations
 

@@ -93,8 +93,11 @@ class Dispatcher:
         mask = self._entry.read_only(name)
         native = instance.function(name)
 
+        def converted(args: tuple[Any, ...]) -> Any:
+            return made.native(*exported(args, described(args), mask))
+
         def again(args: tuple[Any, ...]) -> Any:
-            return finish(made.native(*exported(args, described(args), mask)), args)
+            return finish(converted(args), args)
 
         def refuse(args: tuple[Any, ...]) -> None:
             refuse_unexportable(args, described(args))
@@ -106,7 +109,7 @@ class Dispatcher:
             try:
                 return made.native(*args)
             except BufferError:
-                return made.native(*exported(args, described(args), mask))
+                return converted(args)
             except RuntimeError:
                 refuse(args)
                 raise

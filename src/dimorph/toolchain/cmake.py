@@ -31,7 +31,7 @@ _OWN = re.compile(r"-fPIC|-std=.*|-O3|-DNDEBUG|-shared|-Wl,-soname,.*|-Wl,--depe
 
 
 class Answer(NamedTuple):
-    """What CMake knows of a package.
+    """A package as CMake knows it.
 
     Attributes:
         version: its version; empty: it states none.
