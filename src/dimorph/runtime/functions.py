@@ -11,7 +11,7 @@ from types import CodeType
 from typing import Any, NamedTuple, Protocol
 
 from dimorph.declare.variant import Param
-from dimorph.source.signature import Signature
+from dimorph.source.signature import INTEGERS, Signature
 
 
 class Array(Protocol):
@@ -59,12 +59,8 @@ class Arguments(NamedTuple):
     rest: str = ""
 
 
-_INTEGERS = """
-int unsigned long short size_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t long-long
-unsigned-int unsigned-long unsigned-long-long signed-char unsigned-char
-"""
 _TYPES = {
-    **{name.replace("-", " "): "int" for name in _INTEGERS.split()},
+    **dict.fromkeys(INTEGERS, "int"),
     **{"Tensor": "Array", "ConstTensor": "Array", "bool": "bool", "float": "float", "double": "float"},
     **dict.fromkeys(("TensorList", "ConstTensorList"), "Sequence[Array]"),
     **{"Str": "str", "char*": "str", "char *": "str", "void": "None"},

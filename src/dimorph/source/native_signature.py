@@ -10,25 +10,10 @@ from dimorph.declare.variant import Param
 from dimorph.errors import DeclarationError
 from dimorph.source.cpp_functions import Function
 from dimorph.source.cpp_text import blanked
-from dimorph.source.signature import definitions
+from dimorph.source.signature import INTEGERS, beginnings, declared, definitions, parts, plain_type
 
 # C++ type of a parameter or result -> the type in C.
-_INTEGERS = {
-    "int8_t": "int8_t",
-    "int16_t": "int16_t",
-    "int32_t": "int32_t",
-    "int64_t": "int64_t",
-    "uint8_t": "uint8_t",
-    "uint16_t": "uint16_t",
-    "uint32_t": "uint32_t",
-    "uint64_t": "uint64_t",
-    "int": "int32_t",
-    "unsigned": "uint32_t",
-    "unsigned int": "uint32_t",
-    "long": "int64_t",
-    "long long": "int64_t",
-    "size_t": "uint64_t",
-}
+_INTEGERS = {name: f"{'' if one.signed else 'u'}int{one.bits}_t" for name, one in INTEGERS.items()}
 _OTHERS = {
     "double": "double",
     "float": "float",
@@ -42,12 +27,10 @@ _OTHERS = {
 # C++ type of a result that is no number -> its type in C, for which null is None.
 _OBJECTS = {"Str": "char*", "char*": "char*", "NewTensor": "DLManagedTensor*"}
 _VALUES = {"double": "double", "float": "float", "bool": "bool", "DataType": "DLDataType", **_INTEGERS}
-_NO_CODE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*\n|\bDIMORPH_EXPORT\s*\(\s*\w*\s*\)", re.MULTILINE)
 # Names of parameters in C++ that C or Rust cannot have.
 _TAKEN = frozenset(
     ("restrict", "self", "Self", "super", "crate", "async", "await", "try", "errno", "args_", "got_", "status_")
 )
-_QUALIFIERS = re.compile(r"\b(?:(?:const|static|inline|extern|constexpr)\b|dimorph::|std::)|&|\[\[[\w:]+\]\]")
 
 
 @dataclass(frozen=True)
@@ -112,25 +95,21 @@ def signature(source: str, function: str, variant: Sequence[Param] | None, what:
     Raises:
         DeclarationError: the function is not defined in this text, or has a type that C cannot pass.
     """
-    # Comments, literals, lines of the preprocessor and exports become blanks, so that positions stay.
-    exporting = blanked(source)
-    code = _NO_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0][:-1]) + ";", exporting)
-    found = definitions(code, exporting, function)
+    code = blanked(source)
+    found = definitions(code, [function])[function]
     if len(found) != 1:
         raise DeclarationError(
             f"{what}: {len(found) or 'no'} definitions of {function} were found in its entry; C++ programs need one"
         )
-    return _signature(code, found[0], variant, what)
+    return _signature(source, code, found[0], variant, what)
 
 
-def _signature(code: str, found: Function, variant: Sequence[Param] | None, what: str) -> Signature:
+def _signature(source: str, code: str, found: Function, variant: Sequence[Param] | None, what: str) -> Signature:
     function = found.name
-    before = re.split(r"[;{}]", code[: found.start])[-1]
-    listed = code[found.start + len(function) : found.body - len(found.after)].strip()[1:-1]
-    text = " ".join(f"{before.strip()} {function}({listed})".split())
+    _, begin = beginnings(code, found)
     arguments: list[Argument] = []
-    for index, part in enumerate(_parts(listed)):
-        typed, name = _type_and_name(part, f"argument{index}")
+    for index, (typed, spelled, _, _) in enumerate(declared(source, code, found)):
+        name = f"{spelled}_" if spelled in _TAKEN else spelled or f"argument{index}"
         if typed == "Extra":
             if variant is None:
                 raise DeclarationError(
@@ -142,7 +121,8 @@ def _signature(code: str, found: Function, variant: Sequence[Param] | None, what
         place = f"{what}: {function}: parameter {name!r}"
         inner = re.fullmatch(r"Optional<(.*)>", typed)
         arguments.append(Argument(name, _argument(inner[1].strip() if inner else typed, place), inner is not None))
-    results = tuple(_results(_plain(before), f"{what}: {function}: its result"))
+    results = tuple(_results(plain_type(code[begin : found.start]), f"{what}: {function}: its result"))
+    text = " ".join(code[begin : found.body - len(found.after)].split())
     return Signature(function, text, tuple(arguments), results)
 
 
@@ -151,19 +131,6 @@ def _of_variant(param: Param) -> Argument:
         return Argument(param.name, "const DLTensor*", param.optional)
     c = {"float32": "float", "int32": "int32_t", "int64": "int64_t", "bool": "bool"}.get(param.dtype, "double")
     return Argument(param.name, c)
-
-
-def _plain(text: str) -> str:
-    """Return a type without qualifiers, references and the namespaces of the library and of the standard."""
-    return " ".join(re.sub(r"\s*([<>,*])\s*", r"\1", _QUALIFIERS.sub("", text)).split())
-
-
-def _type_and_name(part: str, unnamed: str) -> tuple[str, str]:
-    """Return type and name of a parameter; `unnamed` where it has no name."""
-    match = re.fullmatch(r"(.*[\s&>])([A-Za-z_]\w*)", part.partition("=")[0].strip(), re.DOTALL)
-    if match is None or _plain(part) in _INTEGERS:  # as `unsigned int` without a name
-        return _plain(part.partition("=")[0]), unnamed
-    return _plain(match[1]), f"{match[2]}_" if match[2] in _TAKEN else match[2]
 
 
 def _argument(typed: str, place: str) -> str:
@@ -179,7 +146,10 @@ def _results(typed: str, place: str) -> Iterator[Result]:
     if typed == "void":
         return
     several = re.fullmatch(r"Results<(.*)>", typed)
-    for one in map(str.strip, _parts(several[1]) if several else [typed]):
+    given = (
+        [several[1][start:end].strip() for start, end in parts(several[1], 0, len(several[1]))] if several else [typed]
+    )
+    for one in given:
         inner = re.fullmatch(r"Optional<(.*)>", one)
         name = inner[1].strip() if inner else one
         if name in _OBJECTS:
@@ -191,15 +161,3 @@ def _results(typed: str, place: str) -> Iterator[Result]:
                 f"{place}: C++ programs cannot take {one!r}: expected void, double, float, bool, an integer, Str, "
                 "NewTensor, DataType, Optional of these, or Results of these"
             )
-
-
-def _parts(text: str) -> Iterator[str]:
-    """Yield the parts of a text between the commas outside of brackets."""
-    depth, start = 0, 0
-    for at, letter in enumerate(text):
-        depth += (letter in "<({[") - (letter in ">)}]")
-        if letter == "," and depth == 0:
-            yield text[start:at]
-            start = at + 1
-    if text[start:].strip():
-        yield text[start:]

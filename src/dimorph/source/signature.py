@@ -66,6 +66,48 @@ class Signature(NamedTuple):
         return f"{self.result} {self.name}({known})".lstrip()
 
 
+class Integer(NamedTuple):
+    """An integer type of C++."""
+
+    bits: int
+    signed: bool
+
+
+# Spelling in C++ -> the type, on the 64-bit systems that kernels run on.
+INTEGERS = {
+    **{
+        f"{'' if signed else 'u'}int{bits}_t": Integer(bits, signed)
+        for bits in (8, 16, 32, 64)
+        for signed in (True, False)
+    },
+    "int": Integer(32, True),
+    **dict.fromkeys(("unsigned", "unsigned int"), Integer(32, False)),
+    **dict.fromkeys(("long", "long long"), Integer(64, True)),
+    **dict.fromkeys(("unsigned long", "unsigned long long", "size_t"), Integer(64, False)),
+    "short": Integer(16, True),
+    "signed char": Integer(8, True),
+    "unsigned char": Integer(8, False),
+}
+
+
+class Declared(NamedTuple):
+    """A parameter as a definition declares it.
+
+    Attributes:
+        type: its type, without namespaces of Dimorph and the standard, `const` and `&`.
+        name: its name; empty: it has none, or the type cannot be read.
+        default: the C++ text of its default; empty: it has none.
+        position: where that text is, or else the parameter.
+    """
+
+    type: str
+    name: str
+    default: str
+    position: int
+
+
+# Lines of the preprocessor, whose definitions are those of macros.
+_DIRECTIVE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*", re.MULTILINE)
 _END_OF_OTHER = re.compile(r"[;{})]|^[ \t]*#[^\n]*", re.MULTILINE)
 _SPECIFIERS = re.compile(r"\[\[[^]]*\]\]|\b(?:static|inline|constexpr|extern|const)\b|\b(?:::)?(?:dimorph|std)::|&")
 _PARAMETER = re.compile(r"(?P<type>.*[^\w:]|.*[&*])(?P<name>[A-Za-z_]\w*)", re.DOTALL)
@@ -74,14 +116,6 @@ _LAST_WORDS = frozenset(("int", "long", "short", "char", "double", "float", "boo
 # Patterns of defaults, which `re` compiles when there is one.
 _NUMBER = r"(?P<sign>[-+]?)\s*(?P<digits>0[xX][\da-fA-F']+|[\d'.]+(?:[eE][-+]?\d+)?)(?P<suffix>[fFlLuUzZ]*)"
 _TEXT = r'"(?:[^"\\\n]|\\[\\"\'nrt0])*"'
-# Integer types and their bits.
-_BITS = {
-    **{f"{sign}int{bits}_t": bits for sign in ("", "u") for bits in (8, 16, 32)},
-    **{"int": 32, "short": 16, "signed char": 8, "unsigned": 32, "unsigned int": 32, "unsigned char": 8},
-    **dict.fromkeys(("int64_t", "long", "long long"), 64),
-    # A call passes an integer of 64 bits with a sign.
-    **dict.fromkeys(("uint64_t", "size_t", "unsigned long", "unsigned long long"), 63),
-}
 _WORDS = {"true": "True", "false": "False"}
 _NOTHING = r"\{\s*\}|(?:std::)?nullopt|(?:dimorph::)?Optional<.*>(?:\(\)|\{\})"
 
@@ -98,26 +132,59 @@ def signatures(text: str, names: Iterable[str], place: str) -> dict[str, Signatu
         DeclarationError: a default is not one that Python can have.
     """
     code = blanked(text)
-    return {name: _exported(text, code, name, place) for name in names}
+    return {name: _exported(text, code, found, name, place) for name, found in definitions(code, names).items()}
 
 
-def _exported(text: str, code: str, name: str, place: str) -> Signature:
-    found = {_signature(text, code, one, place) for one in definitions(code, code, name)}
+def _exported(text: str, code: str, defined: list[Function], name: str, place: str) -> Signature:
+    found = {_signature(text, code, one, place) for one in defined}
     # Of several, as in the branches of an #if, nobody but the preprocessor knows which one is compiled.
     return found.pop() if len(found) == 1 else Signature(name)
 
 
-def definitions(code: str, exporting: str, name: str) -> list[Function]:
-    """Return the definitions of an exported function: those beside a line that exports it.
+def definitions(code: str, names: Iterable[str]) -> dict[str, list[Function]]:
+    """Return the definitions of exported functions, by name: those beside a line that exports the function.
 
     Args:
         code: a text from `blanked`.
-        exporting: the same, where that has lost the lines that export.
-        name: the name of the function.
+        names: the names of the functions.
     """
-    lines = re.finditer(rf"\bDIMORPH_EXPORT\s*\(\s*{name}\s*\)", exporting)
-    scopes = {_scope(exporting, line.start()) for line in lines}
-    return [one for one in functions(code) if one.name == name and _scope(code, one.start) in scopes]
+    plain = _DIRECTIVE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), code)
+    defined = list(functions(plain))
+    found = {}
+    for name in names:
+        lines = re.finditer(rf"\bDIMORPH_EXPORT\s*\(\s*{name}\s*\)", code)
+        scopes = {_scope(code, line.start()) for line in lines}
+        found[name] = [one for one in defined if one.name == name and _scope(plain, one.start) in scopes]
+    return found
+
+
+def beginnings(code: str, function: Function) -> tuple[int, int]:
+    """Return where the text between a definition and what stands before it begins, and where the definition does."""
+    earlier = max((match.end() for match in _END_OF_OTHER.finditer(code, 0, function.start)), default=0)
+    head = code[earlier : function.start]
+    return earlier, earlier + len(head) - len(head.lstrip())
+
+
+def declared(text: str, code: str, function: Function) -> Iterator[Declared]:
+    """Yield the parameters that a definition declares.
+
+    Args:
+        text: the text of the definition.
+        code: the same from `blanked`.
+        function: the definition.
+    """
+    opening = code.index("(", function.start) + 1
+    for start, end in parts(code, opening, function.body - len(function.after) - 1):
+        equals = code.find("=", start, end)
+        spelled = code[start : end if equals < 0 else equals].strip()
+        match = _PARAMETER.fullmatch(spelled)
+        if match is None or match["name"] in _LAST_WORDS:
+            yield Declared(plain_type(spelled), "", "", start)
+        elif equals < 0:
+            yield Declared(plain_type(match["type"]), match["name"], "", start)
+        else:
+            default = without_comments(text[equals + 1 : end]).strip()
+            yield Declared(plain_type(match["type"]), match["name"], default, equals)
 
 
 def _scope(code: str, position: int) -> tuple[int, ...]:
@@ -132,29 +199,18 @@ def _scope(code: str, position: int) -> tuple[int, ...]:
 
 
 def _signature(text: str, code: str, function: Function, place: str) -> Signature:
-    earlier = max((match.end() for match in _END_OF_OTHER.finditer(code, 0, function.start)), default=0)
-    head = code[earlier : function.start]
-    begin = earlier + len(head) - len(head.lstrip())
-    parameters: list[Parameter] | None = []
-    opening = code.index("(", function.start) + 1
-    for start, end in _parts(code, opening, function.body - len(function.after) - 1):
-        equals = code.find("=", start, end)
-        declared = _PARAMETER.fullmatch(code[start : end if equals < 0 else equals].strip())
-        if parameters is None or declared is None or declared["name"] in _LAST_WORDS:
-            parameters = None
-            break
-        parameter = Parameter(declared["name"], _plain(declared["type"]))
-        if equals >= 0:
-            given = without_comments(text[equals + 1 : end]).strip()
-            where = f"{place}:{line_of(text, equals)}: {function.name}: parameter {parameter.name!r}"
-            if not parameter.is_extra:  # the arguments of a variant have defaults of their own
-                parameter = Parameter(parameter.name, parameter.type, _default(given, parameter, where))
-        parameters.append(parameter)
-    known = None if parameters is None else tuple(parameters)
-    return Signature(function.name, known, _plain(head), _doc(text[earlier:begin]))
+    known = list(declared(text, code, function))
+    parameters = None
+    if all(one.name for one in known):
+        parameters = tuple(
+            Parameter(one.name, one.type, _default(one, f"{place}:{line_of(text, one.position)}: {function.name}"))
+            for one in known
+        )
+    earlier, begin = beginnings(code, function)
+    return Signature(function.name, parameters, plain_type(code[begin : function.start]), _doc(text[earlier:begin]))
 
 
-def _parts(code: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def parts(code: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield where the parts of a list between the commas outside of brackets begin and end."""
     if not code[start:end].strip() or code[start:end].strip() == "void":
         return
@@ -167,14 +223,19 @@ def _parts(code: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     yield start, end
 
 
-def _plain(cpp_type: str) -> str:
+def plain_type(cpp_type: str) -> str:
+    """Return a type without specifiers, references and the namespaces of Dimorph and the standard."""
     return re.sub(r"\s*([<>,*])\s*", r"\1", " ".join(_SPECIFIERS.sub(" ", cpp_type).split())).replace(",", ", ")
 
 
-def _default(given: str, parameter: Parameter, where: str) -> str:
+def _default(declared: Declared, where: str) -> str | None:
+    """Return the default of a parameter as Python spells it; None: it has none."""
+    given = declared.default
+    if not given or declared.type == "Extra":  # the arguments of a variant have defaults of their own
+        return None
     if given in _WORDS:
         return _WORDS[given]
-    if parameter.is_optional and re.fullmatch(_NOTHING, given, re.DOTALL):
+    if declared.type.startswith("Optional<") and re.fullmatch(_NOTHING, given, re.DOTALL):
         return "None"
     if re.fullmatch(_TEXT, given):
         return repr(literal_eval(given))
@@ -182,18 +243,18 @@ def _default(given: str, parameter: Parameter, where: str) -> str:
         digits = number["digits"].replace("'", "")
         if digits[:2] in ("0x", "0X"):
             value: float = int(digits, 16)
-        elif re.search(r"[.eE]", digits) or parameter.type in ("float", "double"):
+        elif re.search(r"[.eE]", digits) or declared.type in ("float", "double"):
             value = float(digits)
         else:
             value = int(digits, 8 if digits.startswith("0") else 10)
         value = -value if number["sign"] == "-" else value
-        if isinstance(value, float) and "f" in number["suffix"].lower() and parameter.type != "float":
+        if isinstance(value, float) and "f" in number["suffix"].lower() and declared.type != "float":
             value = c_float(value).value
-        if isfinite(value) and _fits(value, parameter.type):
+        if isfinite(value) and _fits(value, declared.type):
             return repr(value)
     raise DeclarationError(
-        f"{where}: expected a number, true, false, a string, or {{}} of an Optional as default, got {given}; "
-        f"write it as one of these, because Python fills it in"
+        f"{where}: parameter {declared.name!r}: expected a number, true, false, a string, or {{}} of an Optional as "
+        f"default, got {given}; write it as one of these, because Python fills it in"
     )
 
 
@@ -201,10 +262,12 @@ def _fits(value: float, cpp_type: str) -> bool:
     """Return True if a parameter of a type takes the number as it is; of a type that is not known, any number."""
     if cpp_type in ("bool", "Str"):
         return False
-    if cpp_type not in _BITS:
+    if cpp_type not in INTEGERS:
         return True
-    bits, low = _BITS[cpp_type], 0 if cpp_type.startswith(("u", "size_t")) else -(1 << _BITS[cpp_type] - 1)
-    return isinstance(value, int) and low <= value < low + (1 << bits)
+    bits, signed = INTEGERS[cpp_type]
+    # A call passes an integer of 64 bits with a sign.
+    low, high = (-(1 << bits - 1), 1 << bits - 1) if signed else (0, 1 << min(bits, 63))
+    return isinstance(value, int) and low <= value < high
 
 
 def _doc(before: str) -> str:
