@@ -2,7 +2,7 @@
 
 python benchmarks/core/mistakes.py OTHER     # a checkout of the other commit; about four minutes
 
-The mistakes are those of `tests/support/mistakes.py`, made in the skeleton example of each checkout.
+The mistakes are those of `tests/support/mistakes`, made in the skeleton example of each checkout.
 """
 
 from __future__ import annotations
