@@ -13,13 +13,13 @@ import pytest
 
 from dimorph.toolchain import targets
 from support import emulated
+from support.cmake import LEVELS, dimorph
 from support.paths import EXAMPLES, REPOSITORY, ROWMATH, SUPPORT
 
 pytestmark = pytest.mark.long
 
 NATIVE = SUPPORT / "native"
 KERNELS = ROWMATH / "src" / "rowmath" / "kernels.py"
-LEVELS = ("x86-64-v2", "x86-64-v3") if os.uname().machine == "x86_64" else ("armv8",)
 TARGETS = [word for level in LEVELS for word in ("--target", level)]
 # A file that declares kernels with arguments, results and errors of every kind. The last lacks a combination.
 PIECES = """
@@ -37,13 +37,6 @@ del PICK
 names = dm.Kernel(name="names", case=[], root=Path(NATIVE))
 """
 RUSTC = shutil.which("rustc") or shutil.which("rustc", path=Path.home() / ".cargo" / "bin")
-
-
-def dimorph(*words: str | Path, store: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dimorph", *map(str, words)]
-    path = f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}"
-    env = {**os.environ, "DIMORPH_STORE": str(store), "PYTHONPATH": path, **more}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -393,80 +386,7 @@ def test_a_process_may_have_python_and_two_copies_of_a_package(package: Path, st
     assert lines == ["0 0.5 ", "Python 0.5", f"1 0.0 {wrong}", f"Python {wrong}"] * 2
 
 
-# --- What is refused when the package is built ---
-
-REFUSED = {
-    "from support.kernels import FUNCTOR": "kernel functor: functor takes the arguments of a variant, and several "
-    "variants are built: C++ programs can call one; name it, as in `variant=NAME`",
-    "from support.kernels import ARRAYS, FAILURES": "kernel failures: it exports quiet, and so does kernel arrays: "
-    "functions of a package need names of their own",
-}
-
-
-@pytest.mark.parametrize("declared", REFUSED)
-def test_kernels_that_c_cannot_call_are_refused_by_name(declared: str, store: Path, tmp_path: Path) -> None:
-    file = tmp_path / "refused.py"
-    file.write_text(f"{declared}\n")
-    assert refusal(file, store, tmp_path / "out") == REFUSED[declared]
-
-
-# The text of an entry, and how its refusal begins.
-ODD = {
-    "parameter": (
-        "using Number = int64_t;\nvoid odd(Number count) {}",
-        "kernel odd: odd: parameter 'count': C++ programs cannot pass 'Number': expected ",
-    ),
-    "result": (
-        "using Number = int64_t;\nNumber odd() { return 1; }",
-        "kernel odd: odd: its result: C++ programs cannot take 'Number': expected ",
-    ),
-    "macro": (
-        "#define DEFINED void odd() {}\nDEFINED",
-        "kernel odd: no definitions of odd were found in its entry; C++ programs need one",
-    ),
-    "tvm-ffi": (
-        'void odd() {\n  const TVMFFIByteArray key{"x", 1};\n  int32_t i = 0;\n  TVMFFITypeKeyToIndex(&key, &i);\n}',
-        "odd entry: it calls TVMFFITypeKeyToIndex, which programs without Python do not have",
-    ),
-    "two": (
-        "#if 0\nvoid odd(int a) {}\n#else\nvoid odd(int b) {}\n#endif",
-        "kernel odd: 2 definitions of odd were found in its entry; C++ programs need one",
-    ),
-    "begin of a name": (
-        "void odd(int refused_odd) {}",
-        "kernel odd: odd: parameter 'refused_odd': expected a name that does not begin with refused_",
-    ),
-    "name": (
-        "void level() {}",
-        "kernel odd: it exports level, and so does the package refused: functions of a package need names of their own",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", ODD)
-def test_functions_that_c_cannot_call_are_refused_by_name(what: str, store: Path, tmp_path: Path) -> None:
-    text, message = ODD[what]
-    name = "level" if what == "name" else "odd"
-    entry = f'#include <dimorph/entry.h>\n\n#include "odd_config.h"\n\n{text}\nDIMORPH_EXPORT({name})\n'
-    (tmp_path / "odd.cc").write_text(entry)
-    file = tmp_path / "refused.py"
-    file.write_text('import dimorph as dm\n\nodd = dm.Kernel(name="odd", case=[])\n')
-    assert refusal(file, store, tmp_path / "out").startswith(message)
-
-
-def test_a_package_called_as_a_function_of_the_c_library_is_refused(store: Path, tmp_path: Path) -> None:
-    (tmp_path / "odd.cc").write_text('#include "odd_config.h"\nvoid odd() {}\nDIMORPH_EXPORT(odd)\n')
-    file = tmp_path / "printf.py"
-    file.write_text('import dimorph as dm\n\nodd = dm.Kernel(name="odd", case=[])\n')
-    assert refusal(file, store, tmp_path / "out").startswith("package printf: it has the name of a function of the C ")
-
-
-def refusal(declared: Path, store: Path, out: Path) -> str:
-    """Return the message of a build that must leave nothing."""
-    done = dimorph("build", declared, "--target", LEVELS[0], "--cmake", out, store=store)
-    assert done.returncode == 1, done.stderr
-    assert not out.exists()
-    return done.stderr.splitlines()[-1]
+# --- Other files, and builds before ---
 
 
 def test_a_directory_of_somebody_else_is_kept(store: Path, tmp_path: Path) -> None:
