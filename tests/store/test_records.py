@@ -182,8 +182,10 @@ def test_the_config_header_is_read_like_a_record(tmp_path: Path) -> None:
         KeyRecord.recorded(Artifact(tmp_path, make_meta().with_files(names)))
     outside = tmp_path.parent / "secret_config.h"
     outside.write_text("secret")
-    with pytest.raises(ArtifactCorrupt, match="among its files"):
-        KeyRecord.recorded(Artifact(tmp_path, make_meta(kernel="../secret").with_files(names)))
+    with pytest.raises(ValueError, match=r"'\.\./secret_config\.h'"):
+        make_meta().with_files({**names, "../secret_config.h": FileRecord("ab" * 32, 1)})
+    with pytest.raises(ArtifactCorrupt, match="expected a config header among its files"):
+        KeyRecord.recorded(Artifact(tmp_path, make_meta().with_files({"case.so": names["case.so"]})))
 
 
 # The reader itself

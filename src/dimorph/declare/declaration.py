@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -18,6 +19,8 @@ from dimorph.errors import DeclarationError
 
 # The other arguments of `Kernel.load`, `Kernel.build` and `Kernel.instantiations`: no axis may have such a name.
 RESERVED = ("self", "policy", "settings", "targets", "archs")
+
+_HEADER = re.compile(r"\w+_config\.h\Z", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,8 @@ class Declaration:
         axes: the compile-time parameters. Combinations of their values are numbered in this order, the last axis
             fastest.
         functions: the functions that the cases define and the entry calls; default: the kernel's name.
+        config: the file name of the config header, as the sources include it; default: `<name>_config.h`. Kernels that
+            share an entry, such as one for the CPU and one for the GPU, give it the same name.
         where: predicate on combinations (axis name -> value): True for those that exist; None: all exist.
         only: the combinations that exist, as an explicit list of axis name -> value.
         include_dirs: directories searched for headers after `root`, relative to it.
@@ -58,6 +63,7 @@ class Declaration:
     archs: Sequence[str] | Callable[[Mapping[str, Value]], Sequence[str]] = ()
     axes: Sequence[Axis] = ()
     functions: Sequence[str] = ()
+    config: str = ""
     where: Callable[[Mapping[str, Value]], bool] | None = None
     only: Sequence[Mapping[str, Any]] | None = None
     include_dirs: Sequence[str] = ()
@@ -179,6 +185,8 @@ class Declaration:
         for name in self.functions:
             if problem := cpp_name_problem(name):
                 raise self._refused(f"functions: {problem}")
+        if self.config and not (isinstance(self.config, str) and _HEADER.match(self.config)):
+            raise self._refused(f'config: expected a file name that ends with "_config.h", got {self.config!r}')
         names = [axis.name for axis in self.axes]
         binds = [bind for axis in self.axes for bind in axis.binds]
         for what, given in (("axes", names), ("bound names", binds)):

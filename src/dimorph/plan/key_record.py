@@ -70,9 +70,9 @@ class KeyRecord:
             ArtifactCorrupt: the file of the record is malformed.
             OSError: a file of the artifact cannot be read.
         """
-        name = f"{artifact.meta.kernel}_config.h"
-        if name not in artifact.meta.files:
-            raise ArtifactCorrupt(f"{artifact.path}: expected {name} among its files")
+        name = next((name for name in artifact.meta.files if name.endswith("_config.h")), "")
+        if not name:
+            raise ArtifactCorrupt(f"{artifact.path}: expected a config header among its files")
         where = artifact.path / name
         with records.errors_in(str(where)):
             header = without_comments(records.read(where).decode())

@@ -140,7 +140,8 @@ def _missing_header(finding: Finding, author: Author) -> Lesson | None:
         return None
     name, right = next(filter(None, match.groups())), header_name(author.unit.kernel)
     if name.endswith("_config.h"):
-        return Lesson(f"there is no header {name}", f'the config header of this kernel is "{right}"')
+        cure = f'the config header of this kernel is "{right}"; to share sources, declare config="{name}"'
+        return Lesson(f"there is no header {name}", cure)
     cure = "name its directory in include_dirs of the kernel, or put it into the kernel's root"
     return Lesson(f"there is no header {name}", cure)
 

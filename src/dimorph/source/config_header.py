@@ -19,11 +19,11 @@ from dimorph.source.cpp_text import macro
 
 def header_name(kernel: Declaration) -> str:
     """Return the file name of a kernel's config header, as its sources include it."""
-    return f"{kernel.name}_config.h"
+    return kernel.config or f"{kernel.name}_config.h"
 
 
 def config_header(instantiations: InstantiationSet, kind: str) -> str:
-    """Return the text of `<kernel>_config.h` for a set of specializations.
+    """Return the text of the config header for a set of specializations.
 
     For a single specialization this is the JIT form, which is independent of the other declared values. Every case is
     compiled with it, JIT and ahead of time.
