@@ -13,12 +13,11 @@ import pytest
 
 from dimorph.toolchain import targets
 from support import emulated
-from support.cmake import LEVELS, dimorph
-from support.paths import EXAMPLES, REPOSITORY, ROWMATH, SUPPORT
+from support.cmake import LEVELS, NATIVE, compiled, dimorph, run
+from support.paths import EXAMPLES, REPOSITORY, ROWMATH
 
 pytestmark = pytest.mark.long
 
-NATIVE = SUPPORT / "native"
 KERNELS = ROWMATH / "src" / "rowmath" / "kernels.py"
 TARGETS = [word for level in LEVELS for word in ("--target", level)]
 # A file that declares kernels with arguments, results and errors of every kind. The last lacks a combination.
@@ -62,20 +61,6 @@ def pieces(store: Path) -> Path:
     return store.parent / "pieces"
 
 
-def compiled(prefix: Path, build: Path, source: str | Path) -> Path:
-    """Compile a program, or a project with one, with CMake, and return the path of the program."""
-    if shutil.which("cmake") is None:
-        pytest.skip("cmake is not installed")
-    project, name = (source, "program") if isinstance(source, Path) else (NATIVE, source.partition(".")[0])
-    configure = ["cmake", "-S", str(project), "-B", str(build), f"-DCMAKE_PREFIX_PATH={prefix}"]
-    if isinstance(source, str):
-        configure += [f"-DPACKAGE={prefix.name}", f"-DSOURCES={NATIVE / source}"]
-    for command in (configure, ["cmake", "--build", str(build)]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return build / name
-
-
 def with_rust(work: Path, source: Path, prefix: Path, edition: str) -> Path:
     """Compile a Rust program, and return its path."""
     if RUSTC is None:
@@ -85,13 +70,6 @@ def with_rust(work: Path, source: Path, prefix: Path, edition: str) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return work / "in_rust"
-
-
-def run(*command: str | Path, **env: str) -> list[str]:
-    """Return the lines that a program prints in an otherwise empty environment."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()
 
 
 # --- What programs get ---
