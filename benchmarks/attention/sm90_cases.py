@@ -70,7 +70,8 @@ def _shared_bytes(dims: tuple[int, int], masks: bool, directory: Path) -> int:
     source.write_text(_PROGRAM)
     root = Path(at.__file__).parent
     given = [f"-DQK={dims[0]}", f"-DVO={dims[1]}", f"-DMASKS={int(masks)}"]
-    command = ["g++", "-std=c++17", *given, f"-I{root / 'csrc'}", f"-I{root / 'include'}", str(source)]
+    includes = [f"-I{path}" for path in (root / "csrc", root / "include", root.parent / "include")]
+    command = ["g++", "-std=c++17", *given, *includes, str(source)]
     subprocess.run([*command, "-o", str(program)], check=True)
     return int(subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout)
 

@@ -1,6 +1,7 @@
 // The element types of dtype axes, in host and device code. `half` and `bfloat16` are CUDA's own types in CUDA code;
 // elsewhere they are storage types that convert to and from float.
 #pragma once
+#include "host_device.h"  // IWYU pragma: export
 #include "ints.h"
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)

@@ -1,11 +1,6 @@
-// DM_HD marks functions that run on the host and on the device.
+// What all headers of attention share.
 #pragma once
-
-#if defined(__CUDACC__)  // NVRTC defines it too
-#define DM_HD __host__ __device__
-#else
-#define DM_HD
-#endif
+#include <dimorph/host_device.h>  // IWYU pragma: export
 
 namespace dm {
 

@@ -1,15 +1,13 @@
 // SIMD values on the host: FloatV, IntV and MaskV hold one number, or one truth value, a lane. They are thin wrappers
 // around the compilers' vector types. Hooks may mix them with scalars, with the same meaning for every compiler.
 #pragma once
+#include <dimorph/host_device.h>  // IWYU pragma: export
 #include <stdint.h>
 
-#define DM_INLINE inline __attribute__((always_inline))
 #if defined(__clang__)
-#define DM_UNROLL _Pragma("unroll")
 #define DM_NO_UNROLL _Pragma("nounroll")
 #pragma clang fp contract(fast)  // a * b + c is one instruction, as it is for GCC
 #else
-#define DM_UNROLL _Pragma("GCC unroll 16")
 #define DM_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
