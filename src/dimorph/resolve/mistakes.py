@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from dimorph.plan.unit import INCLUDE
-from dimorph.resolve import expressions
+from dimorph.resolve import expressions, name_clash
 from dimorph.resolve.author import OURS, Author, Lesson
 from dimorph.source.config_header import header_name
 from dimorph.source.cpp_functions import Function
@@ -365,6 +365,8 @@ _RULES: tuple[Rule, ...] = (
     _call_unknown,
     _dispatch_forgotten,
     _export_unknown,
+    name_clash.overloaded_export,
+    name_clash.own_name,
     _call_forgotten,
     _ambiguous,
     _variant,

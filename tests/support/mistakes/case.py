@@ -20,6 +20,13 @@ CASES: dict[str, Mistake] = {
         '#include "affine_config.h"',
         at="// The case",
     ),
+    "template with a name of Dimorph's": mistake(
+        CASE,
+        "namespace DIMORPH_CASE {",
+        "struct View { int a; };\nnamespace DIMORPH_CASE {",
+        "View is a name of Dimorph's",
+        "choose another name, or put yours into a namespace",
+    ),
     "entry.h included by a case": mistake(
         CASE,
         '#include "affine_config.h"',

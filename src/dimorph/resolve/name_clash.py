@@ -1,0 +1,39 @@
+"""Explain names that somebody else has already taken: Dimorph's own, and functions of the C library."""
+
+from __future__ import annotations
+
+import re
+
+from dimorph.resolve.author import Author, Lesson
+from dimorph.toolchain.findings import Finding
+
+# What the headers bring into the global namespace.
+_OURS = ("Tensor", "ConstTensor", "View", "Optional", "Extra", "half", "bfloat16")
+# The words of GCC (several for templates and types) and of clang, which names no name.
+_AGAIN = re.compile(r"redeclared|redefinition of|conflicting declaration|declaration conflicts with target of using")
+_OVERLOADED = re.compile(r"unable to deduce 'auto' from '& ?(\w+)'|overloaded function type|overloaded function \"")
+_EXPORT = re.compile(r"DIMORPH_EXPORT\s*\((\w+)\)")
+
+
+def own_name(finding: Finding, author: Author) -> Lesson | None:
+    """Explain a type of the author's that has the name of one of Dimorph's."""
+    place = author.first(finding.places)
+    if place is None or not _AGAIN.search(finding.head.message):
+        return None
+    named = re.search(rf"\b(?:struct|class|union|enum|using|typedef)\b.*\b({'|'.join(_OURS)})\b", author.line(place))
+    if named is None:
+        return None
+    cause = f"{named[1]} is a name of Dimorph's, which the config header declares"
+    return Lesson(cause, "choose another name, or put yours into a namespace", place)
+
+
+def overloaded_export(finding: Finding, author: Author) -> Lesson | None:
+    """Explain an export of a name that several functions have, of which one may be the C library's."""
+    place = author.first(finding.places)
+    match = _EXPORT.search(author.line(place)) if place else None
+    if match is None or not _OVERLOADED.search(finding.head.message):
+        return None
+    name = match[1]
+    own = sum(function.name == name for function, _ in author.functions())
+    other = "several functions" if own > 1 else "a function of a library that is included, too"
+    return Lesson(f"DIMORPH_EXPORT({name}): {name!r} is the name of {other}", "give this one another name", place)
