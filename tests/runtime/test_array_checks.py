@@ -149,6 +149,19 @@ def test_memory_of_a_device_is_not_read_by_a_kernel_without_device_code(arrays: 
         assert arrays.first_float(on_device(ones(1), host, 0)) == 1
 
 
+def test_elements_must_be_aligned_where_that_is_asked_for(arrays: dm.Module) -> None:
+    room = np.zeros(64, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    arrays.whole_vectors(room[start:])
+    arrays.whole_vectors(room[start + 16 :])
+    expected = (
+        r"^whole_vectors: argument 'x': expected elements at a multiple of 64 bytes, got the address 0x[0-9a-f]+$"
+    )
+    for offset in (1, 8, 15):
+        with pytest.raises(ValueError, match=expected):
+            arrays.whole_vectors(room[start + offset :])
+
+
 def test_tensors_must_share_a_device_where_that_is_asked_for(arrays: dm.Module) -> None:
     arrays.same_device(on_device(ones(1), "cuda", 1), on_device(ones(2), "cuda", 1))
     with pytest.raises(ValueError, match=r"^same_device: argument 'y': expected a tensor on cuda:1, got one on cpu:0$"):

@@ -16,6 +16,9 @@ DIMORPH_EXPORT(shapes)
 void same_device(ConstTensor x, ConstTensor y) { y.expect_on(x.device()); }
 DIMORPH_EXPORT(same_device)
 
+void whole_vectors(ConstTensor x) { x.expect_aligned(64); }
+DIMORPH_EXPORT(whole_vectors)
+
 // The first element: read as float32 without a check, and as what the name says.
 double first_raw(ConstTensor x) { return *static_cast<const float*>(x.data()); }
 DIMORPH_EXPORT(first_raw)

@@ -87,6 +87,11 @@ __attribute__((cold, noinline)) inline void wrong_device(ConstTensor tensor, Dev
          got);
 }
 
+__attribute__((cold, noinline)) inline void wrong_alignment(ConstTensor tensor, int bytes) {
+  refuse(tensor.call(), ErrorKind::value, "%s: expected elements at a multiple of %d bytes, got the address %p",
+         TensorText(tensor).text, bytes, tensor.data());
+}
+
 __attribute__((cold, noinline)) inline void wrong_index(ConstTensor tensor, int32_t dim, int64_t index) {
   refuse(tensor.call(), ErrorKind::index, "%s: expected 0 <= index < %lld in dimension %d, got %lld",
          TensorText(tensor).text, static_cast<long long>(tensor.size(dim)), dim, static_cast<long long>(index));

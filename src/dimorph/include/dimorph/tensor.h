@@ -122,6 +122,7 @@ inline bool reachable([[maybe_unused]] Device device) {
 [[noreturn]] void wrong_shape(ConstTensor tensor, const Dim* dims, int32_t count);
 [[noreturn]] void wrong_layout(ConstTensor tensor);
 [[noreturn]] void wrong_device(ConstTensor tensor, Device expected);
+[[noreturn]] void wrong_alignment(ConstTensor tensor, int bytes);
 [[noreturn]] void wrong_index(ConstTensor tensor, int32_t dim, int64_t index);
 
 }  // namespace detail
@@ -166,6 +167,12 @@ class ConstTensor {
     const Device given = tensor_->device;
     if (__builtin_expect(given.device_type != device.device_type || given.device_id != device.device_id, 0))
       detail::wrong_device(*this, device);
+  }
+  // Refuses the call unless the address of the first element is a multiple of `bytes`, a power of two. Arrays are only
+  // known to be aligned to their elements.
+  void expect_aligned(int bytes) const {
+    if (__builtin_expect((reinterpret_cast<uintptr_t>(data_) & static_cast<uintptr_t>(bytes - 1)) != 0, 0))
+      detail::wrong_alignment(*this, bytes);
   }
 
   int32_t ndim() const { return tensor_->ndim; }
