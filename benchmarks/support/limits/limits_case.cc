@@ -1,8 +1,6 @@
 // The case: streams beyond the caches, and multiply-adds in registers.
+#include <dimorph/nontemporal.h>
 #include <dimorph/parallel.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "limits_config.h"
 
@@ -12,20 +10,11 @@ constexpr int kBytes = 64;
 constexpr int kLanes = kBytes / sizeof(DType);
 typedef DType Vector __attribute__((vector_size(kBytes)));
 
-// A store that does not read the line first, where the target has one.
-inline void stream(Vector* to, Vector value) {
-#if defined(__AVX512F__)
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<const __m512i&>(value));
-#else
-  *to = value;
-#endif
-}
-
 void copy(View<const DType, 2> source, View<DType, 2> target) noexcept {
   dimorph::parallel_for(source.size(0), [&](int64_t row) {
     const Vector* from = reinterpret_cast<const Vector*>(&source(row, 0));
     Vector* to = reinterpret_cast<Vector*>(&target(row, 0));
-    for (int64_t i = 0; i < source.size(1) / kLanes; ++i) stream(to + i, from[i]);
+    for (int64_t i = 0; i < source.size(1) / kLanes; ++i) dimorph::nontemporal_store(to + i, from[i]);
   });
 }
 
