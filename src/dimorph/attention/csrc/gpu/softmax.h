@@ -35,9 +35,8 @@ __device__ __forceinline__ float transform_scale(const Params& p) { return Trait
 // Where a row max starts: finite, so that -inf minus it is -inf and not NaN.
 constexpr float kLowest = -3.402823466e38f;
 // How far a logit may exceed its row max before the max is raised. Weights then reach 2^8, which loses no precision,
-// and after the first keys output and row sum are hardly ever rescaled. RowFinalize sees the row max, so with it the
-// max is exact.
-constexpr float kRescaleThreshold = Traits::has_row_finalize ? 0.f : kNatural ? 8 * dm::math::ln2 : 8.f;
+// and after the first keys output and row sum are hardly ever rescaled.
+constexpr float kRescaleThreshold = Traits::exact_row_max ? 0.f : kNatural ? 8 * dm::math::ln2 : 8.f;
 
 constexpr int kThreadRows = 2 * kRowTiles;  // rows of which a thread holds elements, 8 apart
 constexpr int kValueChunks = HEAD_DIM_VO / 8;

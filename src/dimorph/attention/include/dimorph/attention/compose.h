@@ -163,6 +163,7 @@ struct Traits<Compose<ParamsT, First, Second, Rest...>> {
   static constexpr bool has_row_finalize = A::has_row_finalize || B::has_row_finalize;
   static constexpr bool use_softmax = A::use_softmax && B::use_softmax;
   static constexpr bool logits_additive = A::logits_additive && B::logits_additive;
+  static constexpr bool exact_row_max = A::exact_row_max || B::exact_row_max;
 };
 
 }  // namespace dm

@@ -13,6 +13,10 @@
 //     static constexpr bool logits_additive = false;
 //       // true: LogitsTransform adds to the logit a term that does not depend on the logit.
 //
+//     static constexpr bool exact_row_max = true;
+//       // false: RowFinalize reads max and sum only together, as sum * exp(max). Then max may lie up to 8 * ln(2) below
+//       // the largest logit, and GPU kernels rescale their output less often.
+//
 //     DM_HD MyVariant(const ParamsT& params, int batch_idx);
 //       // Reads what all queries of sequence batch_idx have in common. A third parameter, `uint8_t* smem_ptr`, is
 //       // accepted, as FlashInfer's variants have it; it is null.
@@ -145,6 +149,7 @@ DM_HAS_MEMBER(classify_tile)
 DM_HAS_MEMBER(CheckParams)
 DM_HAS_MEMBER(use_softmax)
 DM_HAS_MEMBER(logits_additive)
+DM_HAS_MEMBER(exact_row_max)
 #undef DM_HAS_MEMBER
 
 template <typename V, bool = Hasuse_softmax<V>::value>
@@ -162,6 +167,14 @@ struct LogitsAdditive {
 template <typename V>
 struct LogitsAdditive<V, true> {
   static constexpr bool value = V::logits_additive;
+};
+template <typename V, bool = Hasexact_row_max<V>::value>
+struct ExactRowMax {
+  static constexpr bool value = HasRowFinalize<V>::value;
+};
+template <typename V>
+struct ExactRowMax<V, true> {
+  static constexpr bool value = HasRowFinalize<V>::value && V::exact_row_max;
 };
 
 #define DM_CALLABLE(Name, ...)                                                                        \
@@ -193,6 +206,7 @@ struct Traits {
   static constexpr bool has_row_finalize = detail::HasRowFinalize<V>::value;
   static constexpr bool use_softmax = detail::UseSoftmax<V>::value;
   static constexpr bool logits_additive = detail::LogitsAdditive<V>::value;
+  static constexpr bool exact_row_max = detail::ExactRowMax<V>::value;
   static_assert(has_query_transform || has_logits_transform || has_logits_mask || has_output_transform ||
                     has_row_init || has_row_finalize || detail::Hasclassify_tile<V>::value ||
                     detail::Hasuse_softmax<V>::value,

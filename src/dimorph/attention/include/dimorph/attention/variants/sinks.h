@@ -8,6 +8,8 @@ namespace dm {
 
 template <typename ParamsT>
 struct Sinks {
+  static constexpr bool exact_row_max = false;
+
   template <typename T, typename QIdx>
   DM_HD void RowFinalize(const ParamsT& params, RowState<T>& row, int, QIdx, int qo_head_idx) {
     const T sink = params.sinks[qo_head_idx];
