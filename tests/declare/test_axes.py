@@ -199,7 +199,13 @@ def test_an_error_of_a_declaration_begins_with_its_place() -> None:
     ("declare", "said"),
     [
         (lambda: dm.Variant("No good", header="v.h"), "variant 'No good': 'No good' is not an identifier"),
-        (lambda: dm.Variant("V", header="v.cc"), "variant 'V': expected a header file, got 'v.cc'"),
+        (lambda: dm.Variant("V", header="v.cc"), "variant 'V': header: expected a header file, got 'v.cc'"),
+        (lambda: dm.Variant("V", header=7), "variant 'V': header: expected a header file, got 7"),
+        (
+            lambda: dm.Variant("V", header="/made/v.h"),
+            "variant 'V': header: expected a path relative to the file that declares the variant, got '/made/v.h'; "
+            "write header='v.h', root='/made'",
+        ),
         (
             lambda: dm.Variant("V", header="v.h", params=(dm.scalar("a"), dm.scalar("a"))),
             "two parameters have one name",

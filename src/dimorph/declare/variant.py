@@ -148,8 +148,13 @@ class Variant:
                 raise DeclarationError(f"variant {self.name!r}: parameter {problem}")
         if len(set(names)) != len(names):
             raise DeclarationError(f"variant {self.name!r}: two parameters have one name: {names}")
-        if not self.header.endswith((".h", ".hpp", ".cuh")):
-            raise DeclarationError(f"variant {self.name!r}: expected a header file, got {self.header!r}")
+        if not isinstance(self.header, str) or not self.header.endswith((".h", ".hpp", ".cuh")):
+            raise DeclarationError(f"variant {self.name!r}: header: expected a header file, got {self.header!r}")
+        if (path := Path(self.header)).is_absolute():
+            raise DeclarationError(
+                f"variant {self.name!r}: header: expected a path relative to the file that declares the variant, "
+                f"got {self.header!r}; write header={path.name!r}, root={str(path.parent)!r}"
+            )
 
     def __repr__(self) -> str:
         return f"<dimorph.Variant {self.name}({parameter_names(self.params)})>"
