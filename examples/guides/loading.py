@@ -37,6 +37,15 @@ def other_settings() -> None:
     print(module.resolutions[0].place)
 
 
+def background() -> None:
+    module = affine.load(dtype="float32")  # dispatches, and was built ahead
+    made = affine.load_in_background(dtype="float32", head_dim=80)
+    while not made.done():
+        module.affine(x, y, 2.0)
+    module = made.result()  # raises what `load` would have raised
+    print(module)
+
+
 def missing() -> None:
     try:
         affine.load(policy="aot", dtype="float32", head_dim=72)
@@ -49,4 +58,5 @@ if __name__ == "__main__":
     values()
     variant()
     other_settings()
+    background()
     missing()

@@ -13,6 +13,8 @@ from dimorph.runtime.module import Module, load
 from dimorph.settings import Settings
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from dimorph.aot.builder import Report
 
 
@@ -71,6 +73,47 @@ class Kernel(Declaration):
         except AUTHORS as error:
             # The frames inside of Dimorph tell the author nothing.
             raise error.with_traceback(None) from None
+
+    def load_in_background(
+        self, *, policy: str | None = None, settings: Settings | None = None, **values: object
+    ) -> Future[Module]:
+        """Load the kernel in a thread of its own, so that the caller goes on with what it has until then.
+
+        A program that may not wait serves with a module for all values, loads the one for the value in use in the
+        background, and changes to it as soon as the future is `done()`. The process may end before the load does.
+
+        Args:
+            policy, settings, values: as for `load`; settings are read from the environment at the call.
+
+        Returns:
+            The future, whose `result()` is the module; it raises what `load` raises.
+
+        Raises:
+            DeclarationError: an axis is unknown or does not accept a value.
+            ValueError: an environment variable has an invalid value.
+        """
+        from concurrent.futures import Future  # few processes need it, and its import takes a millisecond
+        from threading import Thread
+
+        from dimorph.settings import current
+
+        try:
+            wanted = self.instantiations(**values)
+        except AUTHORS as error:
+            raise error.with_traceback(None) from None
+        found, future = settings or current(), Future[Module]()
+
+        def run() -> None:
+            try:
+                module = load(wanted, policy, found)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(module)
+
+        future.set_running_or_notify_cancel()  # so that it cannot be cancelled: a load runs to its end
+        Thread(target=run, name=f"load of {self.name}", daemon=True).start()
+        return future
 
     def build(
         self,

@@ -27,6 +27,7 @@ affine.load(variant=SCALE_BIAS).affine(x, y, 1.0, None)
 affine.load(variant="Scale", head_dim=64).affine(x, y, scale=1.0)
 affine.build("out", dtype="float32", head_dim=64, targets=["x86-64-v3"])
 affine.instantiations(head_dim=64).slots
+affine.load_in_background(head_dim=64).result().affine(x, y, 2.0)
 affine.name
 main()
 
@@ -34,6 +35,8 @@ affine.load(dtyp="float32")  # no
 affine.load(dtype="float31")  # no
 affine.load(head_dim="wide")  # no
 affine.load(variant="Skale")  # no
+affine.load_in_background(head_dim="wide")  # no
+affine.load_in_background().result().affine(x)  # no
 affine.build(head_dims=64)  # no
 affine.instantiations(width=64)  # no
 fast.affine(x)  # no

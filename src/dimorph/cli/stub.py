@@ -20,6 +20,7 @@ _QUIET = """# mypy: disable-error-code="override"
 # pyright: reportIncompatibleMethodOverride=false"""
 _HEAD = '''
 from collections.abc import Sequence as _Sequence
+from concurrent.futures import Future as _Future
 from pathlib import Path as _Path
 from typing import Any as _Any, Literal as _Literal, Protocol as _Protocol, overload as _overload
 import dimorph as _dimorph
@@ -127,6 +128,10 @@ def _kernel(name: str, kernel: Declaration) -> list[str]:
     for decorator, given, result in loads:
         lines += [f"    {decorator}"] if decorator else []
         lines.append(f"    def load(self, *, {', '.join([_LOAD, *given])}) -> {result}: ...")
+    for decorator, given, result in loads:
+        lines += [f"    {decorator}"] if decorator else []
+        taken = f"self, *, {', '.join([_LOAD, *given])}"
+        lines.append(f"    def load_in_background({taken}) -> _Future[{result}]: ...")
     star = ", *, " if every else ""
     lines.append(f"    def instantiations(self{star}{every}) -> _dimorph.InstantiationSet: ...")
     lines.append(f"    def build(self, {', '.join([_BUILD, *([every] if every else [])])}) -> _Report: ...")
