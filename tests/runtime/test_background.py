@@ -39,6 +39,7 @@ def scaled(module: dm.Module) -> bool:
 def test_the_caller_goes_on_until_the_module_is_there(held: tuple[dm.Settings, Path]) -> None:
     compiled_late, go = held
     general = SCALE.load()
+    assert scaled(general)  # its case is there; a call that needs one that is being compiled waits for it
     future = SCALE.load_in_background(settings=compiled_late, dtype="float32", width=7)
     assert scaled(general) and not future.done() and not future.cancel()
     go.touch()

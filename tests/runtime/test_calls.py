@@ -6,6 +6,7 @@ import contextlib
 import gc
 import resource
 import sys
+import traceback
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import dimorph as dm
 from support.forms import Form
 from support.kernels import ARGUMENTS, FAILURES, FUNCTOR, SCALE
-from support.skeletons import declared
+from support.skeletons import declared, replace
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 
@@ -148,6 +149,33 @@ def test_what_is_thrown_becomes_the_exception_of_its_kind(
     assert said.format(1 if where == "entry" else 2) in str(caught.value)
     # The next call works.
     assert function(10) == (10 if where == "entry" else 210)
+
+
+FRAMES = {__file__, "<dimorph>", "python/tvm_ffi/cython/function.pxi"}
+
+
+def files(error: BaseException) -> set[str]:
+    """Return the files of the frames that a traceback shows."""
+    return {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+
+
+@pytest.mark.parametrize("where", ["entry", "case"])
+def test_a_traceback_shows_no_function_of_dimorph_in_cpp(mode: Form, where: str) -> None:
+    module = mode.load(FAILURES, width=2)
+    with pytest.raises(ValueError) as caught:
+        module.raise_in_entry(0) if where == "entry" else module.raise_in_case(2, 0)
+    assert files(caught.value) <= FRAMES
+
+
+def test_a_traceback_of_a_late_build_shows_no_function_of_dimorph(store: Path, root: Path) -> None:
+    module = declared(root).load(dtype="float32")
+    replace(
+        root / "affine_case.cc", "  Params params{};", '  static_assert(HEAD_DIM != 72, "odd");\n  Params params{};'
+    )
+    x = np.ones((2, 72), np.float32)
+    with pytest.raises(dm.BuildError, match="odd") as caught:
+        module.affine(x, x.copy(), 1.0)
+    assert files(caught.value) <= FRAMES
 
 
 @pytest.mark.parametrize("length", [0, 400, 508, 509, 510, 600, 2000])

@@ -3,7 +3,9 @@
 #define DIMORPH_HOST 1
 #define DIMORPH_ENTRY 1
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "abi.h"
@@ -108,6 +110,16 @@ __attribute__((noinline)) auto surviving_shutdown(Function function, Args... arg
   }
 }
 
+// Makes an error the one that the call ends with. It has no backtrace: tvm-ffi would show each C++ function, Dimorph's
+// own among them, as a frame of an unknown file.
+inline void set_raised(const char* kind, const char* text) {
+  const TVMFFIByteArray name{kind, strlen(kind)}, message{text, strlen(text)}, none{"", 0};
+  TVMFFIObjectHandle error = nullptr;
+  if (TVMFFIErrorCreate(&name, &message, &none, &error) != 0) return TVMFFIErrorSetRaisedFromCStr(kind, text);
+  TVMFFIErrorSetRaised(error);
+  TVMFFIObjectDecRef(error);
+}
+
 __attribute__((cold, noinline)) inline void* resolve(const char* function, int64_t slot, const char* axis,
                                                      const char* value) {
   const Instance* instance = call_state().instance;
@@ -117,7 +129,7 @@ __attribute__((cold, noinline)) inline void* resolve(const char* function, int64
     char number[24];
     snprintf(number, sizeof number, "%lld", static_cast<long long>(-result));
     // 0: a signal handler has raised before Python came to the function. Python has printed its exception.
-    TVMFFIErrorSetRaisedFromCStr(result ? "dimorph.carried" : "KeyboardInterrupt", result ? number : "");
+    set_raised(result ? "dimorph.carried" : "KeyboardInterrupt", result ? number : "");
     raise(ErrorKind::raised, "set on the side of tvm-ffi");
   }
   return reinterpret_cast<void*>(result);
@@ -276,13 +288,9 @@ inline void set_error(const char* function, ErrorKind kind, const char* text) {
   const char* kinds[] = {"RuntimeError", "ValueError",          "TypeError",    "IndexError",
                          "MemoryError",  "NotImplementedError", "RuntimeError", "dimorph.SpecializationMismatch",
                          "RuntimeError", "EnvErrorAlreadySet"};
-  const char* parts[] = {text};
-  if (kind == ErrorKind::mismatch) {
-    const char* named[] = {function, ": ", text};
-    TVMFFIErrorSetRaisedFromCStrParts(kinds[static_cast<int32_t>(kind)], named, 3);
-  } else {
-    TVMFFIErrorSetRaisedFromCStrParts(kinds[static_cast<int32_t>(kind)], parts, 1);
-  }
+  char named[2 * sizeof(ErrorSink::text)];
+  snprintf(named, sizeof named, "%s: %s", function, text);
+  set_raised(kinds[static_cast<int32_t>(kind)], kind == ErrorKind::mismatch ? named : text);
 }
 
 inline bool from_any(const TVMFFIAny&, Extra&, const ArgumentPlace&, ErrorSink*) { return true; }

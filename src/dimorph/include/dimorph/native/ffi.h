@@ -1,6 +1,7 @@
 // The functions that entries and cases take from tvm-ffi in Python, for programs without it. The build renames them in
 // the objects of a package (DIMORPH_FFI), so that the two never meet where a process has both.
 #pragma once
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <tvm/ffi/c_api.h>
@@ -61,23 +62,22 @@ inline int status_of(const char* kind) {
 
 extern "C" {
 
-DIMORPH_VISIBLE void DIMORPH_FFI(ErrorSetRaisedFromCStrParts)(const char* kind, const char** parts, int32_t count) {
+// An error is the thread's as soon as it is made, and has no object.
+DIMORPH_VISIBLE void DIMORPH_FFI(ErrorSetRaisedFromCStr)(const char* kind, const char* text) {
   using namespace dimorph::native;
+  // The resolver has left its error already, and an entry only says that there is one.
+  if (strcmp(kind, "dimorph.carried") == 0) return;
   Thread& error = this_thread();
   error.status = status_of(kind);
-  size_t at = 0;
-  for (int32_t i = 0; i < count; ++i) {
-    const size_t room = sizeof error.text - 1 - at, size = strnlen(parts[i], room);
-    memcpy(error.text + at, parts[i], size);
-    at += size;
-  }
-  error.text[at] = 0;
+  snprintf(error.text, sizeof error.text, "%s", text);
 }
-
-DIMORPH_VISIBLE void DIMORPH_FFI(ErrorSetRaisedFromCStr)(const char* kind, const char* text) {
-  // The resolver has left its error already, and an entry only says that there is one.
-  if (strcmp(kind, "dimorph.carried") != 0) DIMORPH_FFI(ErrorSetRaisedFromCStrParts)(kind, &text, 1);
+DIMORPH_VISIBLE int DIMORPH_FFI(ErrorCreate)(const TVMFFIByteArray* kind, const TVMFFIByteArray* text,
+                                             const TVMFFIByteArray*, TVMFFIObjectHandle* out) {
+  DIMORPH_FFI(ErrorSetRaisedFromCStr)(kind->data, text->data);
+  *out = nullptr;
+  return 0;
 }
+DIMORPH_VISIBLE void DIMORPH_FFI(ErrorSetRaised)(TVMFFIObjectHandle) {}
 
 DIMORPH_VISIBLE int DIMORPH_FFI(ObjectIncRef)(TVMFFIObjectHandle handle) {
   if (handle) __atomic_add_fetch(&static_cast<dimorph::native::Object*>(handle)->users, 1, __ATOMIC_RELAXED);
