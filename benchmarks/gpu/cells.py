@@ -107,6 +107,7 @@ def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.BoundVariant,
     """Return name -> sequence length, our variant, its formula, and the fraction of the logits that its mask leaves."""
     # The slopes of FlashInfer's own ALiBi option.
     slopes = torch.tensor(2.0 ** (-8 * np.arange(1, heads + 1) / heads), dtype=torch.float32, device="cuda")
+    sinks = torch.randn(heads, generator=torch.Generator().manual_seed(0)).cuda()
     bias = -float(np.log(8192))
 
     def share(seq: int, window: int) -> float:
@@ -136,6 +137,12 @@ def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.BoundVariant,
             ),
             0.5,
         ),
+        "causal+sinks": (
+            16384,
+            at.compose(at.Causal, at.Sinks(sinks)),
+            Formula(keep=CAUSAL.keep, sinks=sinks, flashinfer=None),
+            0.5,
+        ),
         "user: uses all indices": (
             16384,
             USER(0.01),
@@ -158,7 +165,7 @@ def variant_cells(dim: int, heads: int) -> dict[str, tuple[int, dm.BoundVariant,
 def variant_makers(name: str, bound: dm.BoundVariant, formula: Formula) -> dict[str, gpu_peers.Maker]:
     """Return the peers that can compute a variant: FlexAttention with a softmax, FlashInfer by option or source."""
     makers: dict[str, gpu_peers.Maker] = {}
-    if formula.softmax:
+    if formula.softmax and formula.sinks is None:
         makers["flex"] = lambda q, k, v: gpu_peers.flex(q, k, v, formula)
     for peer in FLASHINFER:
         if name == "sigmoid":

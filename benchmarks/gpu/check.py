@@ -22,12 +22,14 @@ class Formula:
             logits and returns the weights. The index of a query is its position among the keys.
         keep: (batch, head, query, key) -> True if the query attends to the key.
         softmax: True if the weights are normalised.
+        sinks: [heads], the logit of one more term of each row's softmax, which has no value; None: there is none.
         flashinfer: the same formula as options of FlashInfer; None: FlashInfer has no option for it.
     """
 
     score: Callable[..., Any] | None = None
     keep: Callable[..., Any] | None = None
     softmax: bool = True
+    sinks: Any = None
     flashinfer: Mapping[str, Any] | None = field(default_factory=dict)
 
 
@@ -86,6 +88,9 @@ def weights(formula: Formula, q: Any, k: Any, rows: Any, dtype: torch.dtype) -> 
         logits = formula.score(logits, 0, h, i, j)
     if formula.keep:
         logits = logits.masked_fill(~formula.keep(0, h, i, j), -torch.inf if formula.softmax else 0.0)
+    if formula.sinks is not None:
+        sinks = formula.sinks.to(dtype)[:, None, None].expand(-1, len(rows), 1)
+        return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
     return logits.softmax(-1) if formula.softmax else logits
 
 
