@@ -19,7 +19,7 @@ LEVELS = ("x86-64-v2", "x86-64-v3") if os.uname().machine == "x86_64" else ("arm
 
 def dimorph(*words: str | Path, store: Path, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dimorph", *map(str, words)]
-    path = f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}"
+    path = f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}:{os.environ.get('PYTHONPATH', '')}"
     env = {**os.environ, "DIMORPH_STORE": str(store), "PYTHONPATH": path, **more}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
