@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import dimorph as dm
+from dimorph import settings
+from support.arrays import on_device
 from support.forms import Form
 from support.kernels import WEIGHTED, WEIGHTS
 
@@ -104,3 +108,69 @@ def test_a_shape_that_cannot_be_read_is_refused(shape: Any) -> None:
 def test_a_shape_is_text_or_a_list() -> None:
     assert dm.tensor("t", "float32", ("a", 2)) == dm.tensor("t", "float32", "a, 2") == dm.tensor("t", "float32", "a,2")
     assert WEIGHTS.params[1].sizes == ("ROWS", "2")
+
+
+# --- Kernels with device code ---
+
+ON_DEVICE = {
+    "held.cc": """#include "held_config.h"
+
+int held(double, dimorph::Optional<ConstTensor>, Tensor y, Extra extra) {
+  return DIMORPH_CALL(held, int)(y, extra);
+}
+DIMORPH_EXPORT(held)
+""",
+    "held_case.cc": """#include <dimorph/cuda.h>
+
+#include "held_config.h"
+
+namespace DIMORPH_CASE {
+struct Params : AdditionalParams {};
+
+int held(Tensor, Extra extra) noexcept {
+  Params params{};
+  return extra.fill(params) && VARIANT<Params>(params).table ? 1 : 0;
+}
+}  // namespace DIMORPH_CASE
+""",
+    "held.cu": """#include "held_config.h"
+
+namespace DIMORPH_CASE {
+extern "C" __global__ void held_kernel(int* y) { *y = 1; }
+}  // namespace DIMORPH_CASE
+""",
+    "table.h": """#pragma once
+template <typename Params>
+struct Table {
+  const float* table;
+  explicit Table(const Params& params) : table(params.table) {}
+};
+""",
+}
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> dm.Function:
+    for name, text in ON_DEVICE.items():
+        (tmp_path / name).write_text(text)
+    table = dm.Variant("Table", header="table.h", params=[dm.tensor("table", "float32")], root=tmp_path)
+    axes = [dm.variant_axis("variant", "VARIANT", default=table)]
+    kernel = dm.Kernel("held", device=["held.cu"], archs=["sm_80"], axes=axes, root=tmp_path)
+    return kernel.load(settings=replace(settings.current(), arch="sm_80")).held
+
+
+def test_tensors_of_a_variant_lie_where_the_first_argument_does(held: dm.Function) -> None:
+    here, there, other = ones(4), on_device(ones(4), "cuda", 1), on_device(ones(4), "cuda", 0)
+    assert held(0.5, None, there, there) == 1
+    assert held(0.5, other, there, other) == 1
+    assert held(0.5, None, here, here) == 1
+    expected = "held: argument 'table': expected a tensor on {}, got one on {}"
+    for x, y, table, said in (
+        (None, there, here, ("cuda:1", "cpu:0")),
+        (None, there, other, ("cuda:1", "cuda:0")),
+        (other, there, there, ("cuda:0", "cuda:1")),
+        (None, here, there, ("cpu:0", "cuda:1")),
+    ):
+        with pytest.raises(ValueError) as caught:
+            held(0.5, x, y, table)
+        assert str(caught.value) == expected.format(*said)

@@ -563,7 +563,7 @@ struct Extra {
   const char* names = "";
   ErrorSink* sink = nullptr;
   Call* call = nullptr;
-  Device device{kDLCPU, 0};  // where tensors among them must be
+  Device device{kDLCPU, 0};  // where tensors among them must be: that of the call's first tensor
 
   // Sets the variant's parameters in `params`, a struct derived from AdditionalParams of the config header. False if an
   // argument cannot be converted: the case must return at once, and the caller gets the exception.

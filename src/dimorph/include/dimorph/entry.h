@@ -296,12 +296,29 @@ inline void set_error(const char* function, ErrorKind kind, const char* text) {
 inline bool from_any(const TVMFFIAny&, Extra&, const ArgumentPlace&, ErrorSink*) { return true; }
 
 template <typename T>
-inline void receive(T&, const TVMFFIAny*, int32_t, Call*) {}
-inline void receive(Extra& extra, const TVMFFIAny* args, int32_t count, Call* call) {
+inline void receive(T&, const TVMFFIAny*, int32_t, Call*, Device) {}
+inline void receive(Extra& extra, const TVMFFIAny* args, int32_t count, Call* call, Device device) {
   extra.args = args;
   extra.count = count > 0 ? count : 0;
   extra.function = call->function;
   extra.call = call;
+  extra.device = device;
+}
+
+// Whether an argument lies on a device, which is then set. Kernels without device code take no others than the host.
+template <typename T>
+inline bool lies_on_device([[maybe_unused]] const T& value, [[maybe_unused]] Device& device) {
+#if defined(DIMORPH_HAS_DEVICE)
+  if constexpr (__is_base_of(ConstTensor, T)) {
+    device = value.device();
+    return true;
+  }
+#endif
+  return false;
+}
+template <typename T>
+inline bool lies_on_device(const Optional<T>& value, Device& device) {
+  return value && lies_on_device(*value, device);
 }
 
 template <typename T>
@@ -417,7 +434,9 @@ struct Exported<function> {
       set_error(name, sink.kind, sink.text);
       return -1;
     }
-    (receive(static_cast<Slot<I, value_t<Params>>&>(slots).value, args + fixed, count - fixed, &running), ...);
+    Device device{kDLCPU, 0};  // that of the first tensor, where those of the variant must be, too
+    (void)(lies_on_device(static_cast<Slot<I, value_t<Params>>&>(slots).value, device) || ...);
+    (receive(static_cast<Slot<I, value_t<Params>>&>(slots).value, args + fixed, count - fixed, &running, device), ...);
     CallState& state = call_state();
     const CallState outer = state;
     int64_t elements = -1;

@@ -46,7 +46,6 @@ inline bool check_scale(float scale, dimorph::ErrorSink* sink) {
 // is left in the call's sink.
 inline void launch_kernels(Params& params, const dimorph::attention::Launch& launch, const gpu::Plan& plan,
                            int64_t grid, int threads, int shared_bytes, dimorph::Extra extra) {
-  extra.device = launch.device;
   dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
   if (!checks.fill<Variant>(params, extra, HEAD_DIM_VO) || !check_scale(params.sm_scale, extra.sink)) return;
   constexpr int64_t kMostBlocks = 0x7fffffff;
