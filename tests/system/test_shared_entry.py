@@ -129,3 +129,9 @@ def test_a_forgotten_config_is_told(project: Path) -> None:
     other = replace(kernel, name="other")
     with pytest.raises(dm.BuildError, match=r'(?s)there is no header fill_config\.h.*config="fill_config\.h"'):
         other.load(width=3)
+
+
+def test_a_case_that_launches_nothing_is_told(project: Path) -> None:
+    (project.parent / "fill_gpu_case.cc").write_text(CASE % 1)
+    with pytest.raises(dm.BuildError, match=r"(?s)fill_gpu_case\.cc:1.*the case launches nothing.*DIMORPH_LAUNCH"):
+        kernels(project)["fill_gpu"].build(project.parent / "out")

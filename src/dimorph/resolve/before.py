@@ -44,7 +44,9 @@ def _mistake(author: Author) -> Lesson | None:
         if not kernel.case and not author.includes("dimorph/entry.h") and not author.includes(header_name(kernel)):
             return None
         return _exports(author) or _endless(author) or _bound(author)
-    return (_noexcept(author) or _unread(author) or _unfilled(author)) if author.unit.kind == "case" else None
+    if author.unit.kind == "case":
+        return _noexcept(author) or _unread(author) or _unfilled(author) or _unlaunched(author)
+    return None
 
 
 def _exports(author: Author) -> Lesson | None:
@@ -201,3 +203,12 @@ def _unread(author: Author) -> Lesson | None:
                 there,
             )
     return None
+
+
+def _unlaunched(author: Author) -> Lesson | None:
+    """Explain a case that cannot launch the device code of its kernel."""
+    if not author.unit.kernel.device or author.includes("dimorph/cuda.h"):
+        return None
+    sources = ", ".join(author.unit.kernel.device)
+    cause = f"the case launches nothing, and the kernel has device sources ({sources})"
+    return Lesson(cause, "write #include <dimorph/cuda.h>, and DIMORPH_LAUNCH in the case", author.top())

@@ -1,10 +1,12 @@
-"""Explain names that somebody else has already taken: Dimorph's own, and functions of the C library."""
+"""Explain names that are taken, by Dimorph or by a library, and those that a circle of headers leaves undeclared."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from dimorph.resolve.author import Author, Lesson
+from dimorph.source.config_header import header_name
 from dimorph.toolchain.findings import Finding
 
 # What the headers bring into the global namespace.
@@ -37,3 +39,30 @@ def overloaded_export(finding: Finding, author: Author) -> Lesson | None:
     own = sum(function.name == name for function, _ in author.functions())
     other = "several functions" if own > 1 else "a function of a library that is included, too"
     return Lesson(f"DIMORPH_EXPORT({name}): {name!r} is the name of {other}", "give this one another name", place)
+
+
+def circle(finding: Finding, author: Author) -> Lesson | None:
+    """Explain a variant's header that is read before the header it includes, because that includes the config header."""
+    config = header_name(author.unit.kernel)
+    place = author.first(finding.places)
+    for variant in author.unit.variants:
+        own = str(variant.root / variant.header)
+        if place is None or place.file != own:
+            continue
+        for path in author.paths:
+            name = Path(path).name
+            if path == own or not re.search(_including(name), author.text(own)):
+                continue
+            if re.search(_including(config), author.text(path)):
+                return Lesson(
+                    f"{variant.header}, the header of variant {variant.name}, stands before the rest of {name}: {name} "
+                    f"includes {config}, and that {variant.header}",
+                    f"include {config} first in each source, or let {variant.header} take what it needs as template "
+                    f"arguments in place of including {name}",
+                    place,
+                )
+    return None
+
+
+def _including(name: str) -> str:
+    return rf'(?m)^[ \t]*#\s*include\s*"(?:[^"]*/)?{re.escape(name)}"'

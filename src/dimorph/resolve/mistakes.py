@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from dimorph.plan.unit import INCLUDE
-from dimorph.resolve import expressions, name_clash
+from dimorph.resolve import clashes, expressions
 from dimorph.resolve.author import OURS, Author, Lesson
 from dimorph.source.config_header import header_name
 from dimorph.source.cpp_functions import Function
@@ -357,6 +357,7 @@ Rule = Callable[[Finding, Author], "Lesson | None"]
 # In the order in which mistakes cause the errors of others.
 _RULES: tuple[Rule, ...] = (
     _circle,
+    clashes.circle,
     _missing_header,
     _static_assertion,
     _standard_type,
@@ -365,8 +366,8 @@ _RULES: tuple[Rule, ...] = (
     _call_unknown,
     _dispatch_forgotten,
     _export_unknown,
-    name_clash.overloaded_export,
-    name_clash.own_name,
+    clashes.overloaded_export,
+    clashes.own_name,
     _call_forgotten,
     _ambiguous,
     _variant,

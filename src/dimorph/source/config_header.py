@@ -42,10 +42,14 @@ def config_header(instantiations: InstantiationSet, kind: str) -> str:
         "#include <dimorph/dtype.h>",
     ]
     left = single.values if single else tuple(v[0] if len(v) == 1 else None for v in instantiations.values)
+    of_variants: list[str] = []
     for axis, value in zip(kernel.axes, left, strict=True):
-        lines += [f'#include "{header}"' for header in axis.includes]
+        includes = [f'#include "{header}"' for header in axis.includes]
+        # Behind all constants, which the structs of variants may use.
+        (of_variants if axis.for_cases_only else lines).extend(includes)
         if value is not None and (single or not axis.for_cases_only):
             lines += axis.constant(value)
+    lines += of_variants
     if single:
         lines.append(f"#define DIMORPH_CASE {single.namespace}")
         if kind != "entry":  # where the namespace could have the name of the entry's function

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.mistakes.mistake import CASE, CASE_SIGNATURE, FILL, PARAMS, Mistake, mistake
+from support.mistakes.mistake import CASE, CASE_SIGNATURE, FILL, PARAMS, SCALE, Mistake, mistake
 
 CASES: dict[str, Mistake] = {
     "case outside DIMORPH_CASE": Mistake(
@@ -92,6 +92,16 @@ CASES: dict[str, Mistake] = {
         "trivially copyable",
     ),
     "bound name misspelt": mistake(CASE, "sum / HEAD_DIM", "sum / HEADDIM", "HEADDIM", "HEAD_DIM", at="HEADDIM"),
+    "circle of headers through the config header": Mistake(
+        (
+            (CASE, '#include "affine_config.h"', '#include "rows.h"'),
+            ("rows.h", "", '#pragma once\n#include "affine_config.h"\nstruct Rows { DType first[HEAD_DIM]; };\n'),
+            (SCALE, "#pragma once", '#pragma once\n#include "rows.h"\nusing All = Rows;'),
+        ),
+        (SCALE, "using All = Rows"),
+        "scale.h, the header of variant Scale, stands before the rest of rows.h",
+        "include affine_config.h first in each source",
+    ),
     "parameters of the variant never set": mistake(
         CASE, FILL, "", r"sets the variant's parameters \(scale\)", r"extra\.fill\(params\)", at=CASE_SIGNATURE
     ),
