@@ -1,4 +1,4 @@
-"""Explain names that are taken, by Dimorph or by a library, and those that a circle of headers leaves undeclared."""
+"""Explain names that are taken, by Dimorph or by a library, and those that a circle of headers leaves unknown."""
 
 from __future__ import annotations
 
