@@ -1,0 +1,149 @@
+"""Operators of finite elements on hexahedra without a matrix: mass, diffusion, or a physics of the caller's.
+
+The operators of the CEED bake-off problems BP1 and BP3 (https://ceed.exascaleproject.org/bps), of continuous elements
+of any degree p with Gauss-Lobatto nodes, on p + 2 Gauss points in each direction.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import dimorph as dm
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .layout import Layout, batched, layout
+from .mesh import Floats, Mesh, grid, lobatto, positions, trilinear
+
+__all__ = ["DIFFUSION", "HELMHOLTZ", "KERNEL", "MASS", "Mesh", "Operator", "conjugate_gradients", "grid"]
+
+MASS = dm.Variant("Mass", header="physics.h")
+DIFFUSION = dm.Variant("Diffusion", header="physics.h")
+HELMHOLTZ = dm.Variant("Helmholtz", header="physics.h", params=[dm.scalar("shift"), dm.scalar("contrast")])
+
+_AXES = [
+    dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
+    dm.int_axis("degree", "DEGREE", list(range(1, 9)), accepts=lambda degree: 0 < degree <= 20),
+    dm.variant_axis("physics", "PHYSICS_OF_POINT", default=MASS, values=[MASS, DIFFUSION]),
+]
+KERNEL = dm.Kernel(name="matrix_free", functions=["apply"], axes=_AXES)
+
+
+@cache
+def _loaded(dtype: str, degree: int, physics: dm.Variant) -> dm.Module:
+    return KERNEL.load(dtype=dtype, degree=degree, physics=physics)
+
+
+class Operator:
+    """y = A x, for a mesh, a degree and a physics.
+
+    Unknowns are values at the nodes. Those on the boundary come last: `inner` of `unknowns` are not on it.
+
+    Args:
+        mesh: its elements.
+        degree: of the polynomials, 1 to 20; those beyond 8 are compiled when they are asked for.
+        physics: `MASS` (BP1), `DIFFUSION` (BP3), `HELMHOLTZ(shift, contrast)` or another variant.
+        dtype: float32 or float64, of vectors and arithmetic.
+        module: by default one for exactly this degree, physics and dtype.
+
+    Raises:
+        ValueError, TypeError: an argument is of another kind; the message names it.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        degree: int,
+        physics: dm.Variant | dm.BoundVariant = MASS,
+        dtype: DTypeLike = np.float64,
+        module: dm.Module | None = None,
+    ) -> None:
+        self.mesh, self.degree, self.dtype = mesh, degree, np.dtype(dtype)
+        self._physics = physics if isinstance(physics, dm.BoundVariant) else physics()
+        lanes = 64 // self.dtype.itemsize
+        self._layout: Layout = layout(mesh, degree, lanes, _threads())
+        self.unknowns, self.inner = self._layout.unknowns, self._layout.inner
+        self._arrays = (
+            batched(trilinear(mesh.corners[self._layout.order]).astype(self.dtype), self._layout, lanes),
+            batched(self._layout.starts.astype(np.int32), self._layout, lanes),
+            self._layout.chunks,
+            self._layout.colours,
+        )
+        self._apply = (module or _loaded(self.dtype.name, degree, self._physics.variant)).apply
+
+    def __call__(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return A x, in `out` where it is given; x and out: [unknowns], of the operator's dtype, two arrays."""
+        if x.shape != (self.unknowns,):
+            raise ValueError(f"Operator: argument 'x': expected shape ({self.unknowns},), got {x.shape}")
+        y = np.empty_like(x) if out is None else out
+        self._apply(*self._arrays, x, y, self.degree, self._physics.variant.name, *self._physics.args)
+        return y
+
+    def nodes(self) -> Floats:
+        """Return the position of each unknown's node, [unknowns, 3]."""
+        found = np.empty((self.unknowns, 3))
+        found[self.numbers()] = positions(self.mesh.corners, lobatto(self.degree))
+        return found
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return the unknown of each node of each element of the mesh, [elements, nodes^3], the first direction first."""
+        node_block, offset = _blocks(self.degree)
+        numbers = np.empty((self.mesh.elements, len(offset)), np.int64)
+        numbers[self._layout.order] = self._layout.starts[:, node_block] + offset
+        return numbers
+
+
+def conjugate_gradients(
+    operator: Operator, right: NDArray[Any], tolerance: float = 1e-10, most: int = 10_000, boundary: bool = True
+) -> tuple[NDArray[Any], int]:
+    """Solve A x = right without a preconditioner; return x and the number of iterations.
+
+    Args:
+        operator: symmetric and positive definite on the unknowns that are solved for.
+        right: [unknowns].
+        tolerance: of the norm of the residual, relative to that of `right`.
+        most: iterations.
+        boundary: whether the unknowns on the boundary are solved for; otherwise they are zero.
+
+    Raises:
+        RuntimeError: the tolerance was not reached.
+    """
+    solved = operator.unknowns if boundary else operator.inner
+    x, direction, image = (np.zeros_like(right) for _ in range(3))
+    residual = np.array(right)
+    residual[solved:] = 0
+    direction[:] = residual
+    square = float(residual @ residual)
+    goal = tolerance**2 * square
+    for iteration in range(most):
+        if square <= goal:
+            return x, iteration
+        operator(direction, image)
+        image[solved:] = 0
+        step = right.dtype.type(square / float(direction @ image))
+        x += step * direction
+        residual -= step * image
+        before, square = square, float(residual @ residual)
+        direction *= right.dtype.type(square / before)
+        direction += residual
+    raise RuntimeError(
+        f"conjugate_gradients: residual {(square / goal) ** 0.5:.1e} times the goal after {most} iterations"
+    )
+
+
+def _threads() -> int:
+    return int(os.environ.get("DIMORPH_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def _blocks(degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the block of each node of an element, and the node's place in it."""
+    classes = min(degree + 1, 3)
+    node = np.arange(degree + 1)
+    of = np.where(node == 0, 0, np.where(node == degree, classes - 1, 1))
+    place = np.where((node == 0) | (node == degree), 0, node - 1)
+    size = np.where((node == 0) | (node == degree), 1, degree - 1)
+    k, j, i = np.meshgrid(node, node, node, indexing="ij")
+    block = (of[k] * classes + of[j]) * classes + of[i]
+    return block.ravel(), ((place[k] * size[j] + place[j]) * size[i] + place[i]).ravel()
