@@ -127,6 +127,10 @@ inline void __syncthreads(EMULATED_PLACE) { emulator::block_barrier(EMULATED_SIT
 inline int __syncthreads_or(int vote, EMULATED_PLACE) { return emulator::block_barrier(EMULATED_SITE, vote != 0); }
 
 inline int atomicOr(int* place, int bits) { return std::exchange(*place, *place | bits); }
+template <typename T>
+inline T atomicAdd(T* place, T value) {
+  return std::exchange(*place, *place + value);
+}
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
