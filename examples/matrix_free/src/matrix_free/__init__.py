@@ -7,6 +7,7 @@ of any degree p with Gauss-Lobatto nodes, on p + 2 Gauss points in each directio
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,10 +15,10 @@ import dimorph as dm
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .layout import Layout, batched, layout
+from .layout import batched, layout
 from .mesh import Floats, Mesh, grid, lobatto, positions, trilinear
 
-__all__ = ["DIFFUSION", "HELMHOLTZ", "KERNEL", "MASS", "Mesh", "Operator", "conjugate_gradients", "grid"]
+__all__ = ["DIFFUSION", "GPU_KERNEL", "HELMHOLTZ", "KERNEL", "MASS", "Mesh", "Operator", "conjugate_gradients", "grid"]
 
 MASS = dm.Variant("Mass", header="physics.h")
 DIFFUSION = dm.Variant("Diffusion", header="physics.h")
@@ -29,24 +30,37 @@ _AXES = [
     dm.variant_axis("physics", "PHYSICS_OF_POINT", default=MASS, values=[MASS, DIFFUSION]),
 ]
 KERNEL = dm.Kernel(name="matrix_free", functions=["apply"], axes=_AXES)
+GPU_KERNEL = dm.Kernel(
+    name="matrix_free_gpu",
+    entry="matrix_free.cc",  # that of KERNEL, with its header
+    config="matrix_free_config.h",
+    functions=["apply"],
+    device=["matrix_free.cu"],
+    archs=["sm_80", "sm_90"],
+    # A thread for each line of points: so many elements in a block that it has about 256.
+    axes=[*_AXES, dm.int_axis("elements", "ELEMENTS", [], choose=lambda v: max(1, 256 // (int(v["degree"]) + 2) ** 2))],
+)
 
 
 @cache
-def _loaded(dtype: str, degree: int, physics: dm.Variant) -> dm.Module:
-    return KERNEL.load(dtype=dtype, degree=degree, physics=physics)
+def _loaded(kernel: dm.Kernel, dtype: str, degree: int, physics: dm.Variant) -> dm.Module:
+    return kernel.load(dtype=dtype, degree=degree, physics=physics)
 
 
 class Operator:
     """y = A x, for a mesh, a degree and a physics.
 
-    Unknowns are values at the nodes. Those on the boundary come last: `inner` of `unknowns` are not on it.
+    Unknowns are values at the nodes. Those on the boundary come last: `inner` of `unknowns` are not on it. `geometry`
+    has the arrays that a call reads besides x: of all elements, the maps and the numbers of unknowns.
 
     Args:
         mesh: its elements.
         degree: of the polynomials, 1 to 20; those beyond 8 are compiled when they are asked for.
         physics: `MASS` (BP1), `DIFFUSION` (BP3), `HELMHOLTZ(shift, contrast)` or another variant.
         dtype: float32 or float64, of vectors and arithmetic.
-        module: by default one for exactly this degree, physics and dtype.
+        to_gpu: for an operator on a GPU, where x and out lie there: a function that returns a copy of a NumPy array on
+            the GPU, such as `lambda array: torch.from_numpy(array).cuda()`.
+        module: of `KERNEL` or `GPU_KERNEL`; by default one for exactly this degree, physics and dtype.
 
     Raises:
         ValueError, TypeError: an argument is of another kind; the message names it.
@@ -58,25 +72,29 @@ class Operator:
         degree: int,
         physics: dm.Variant | dm.BoundVariant = MASS,
         dtype: DTypeLike = np.float64,
+        to_gpu: Callable[[NDArray[Any]], Any] | None = None,
         module: dm.Module | None = None,
     ) -> None:
         self.mesh, self.degree, self.dtype = mesh, degree, np.dtype(dtype)
         self._physics = physics if isinstance(physics, dm.BoundVariant) else physics()
-        lanes = 64 // self.dtype.itemsize
-        self._layout: Layout = layout(mesh, degree, lanes, _threads())
-        self.unknowns, self.inner = self._layout.unknowns, self._layout.inner
-        self._arrays = (
-            batched(trilinear(mesh.corners[self._layout.order]).astype(self.dtype), self._layout, lanes),
-            batched(self._layout.starts.astype(np.int32), self._layout, lanes),
-            self._layout.chunks,
-            self._layout.colours,
-        )
-        self._apply = (module or _loaded(self.dtype.name, degree, self._physics.variant)).apply
+        lanes = 1 if to_gpu else 64 // self.dtype.itemsize
+        found = self._layout = layout(mesh, degree, lanes, 1 if to_gpu else _threads())
+        self.unknowns, self.inner = found.unknowns, found.inner
+        maps = batched(trilinear(mesh.corners[found.order]).astype(self.dtype), found, lanes)
+        starts = batched(found.starts.astype(np.int32), found, lanes)
+        on_device = to_gpu or np.asarray
+        self.geometry = (on_device(maps), on_device(starts))
+        self._arrays = (*self.geometry, found.chunks, found.colours)
+        kernel = GPU_KERNEL if to_gpu else KERNEL
+        self._apply = (module or _loaded(kernel, self.dtype.name, degree, self._physics.variant)).apply
 
-    def __call__(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return A x, in `out` where it is given; x and out: [unknowns], of the operator's dtype, two arrays."""
-        if x.shape != (self.unknowns,):
-            raise ValueError(f"Operator: argument 'x': expected shape ({self.unknowns},), got {x.shape}")
+    def __call__(self, x: Any, out: Any = None) -> Any:
+        """Return A x, in `out` where it is given, as it is on a GPU.
+
+        x and out: [unknowns], of the operator's dtype, two arrays; on a GPU the call runs on the current stream.
+        """
+        if tuple(x.shape) != (self.unknowns,):
+            raise ValueError(f"Operator: argument 'x': expected shape ({self.unknowns},), got {tuple(x.shape)}")
         y = np.empty_like(x) if out is None else out
         self._apply(*self._arrays, x, y, self.degree, self._physics.variant.name, *self._physics.args)
         return y

@@ -1,137 +1,134 @@
-// Gauss points, nodes and the matrices of one direction, computed by the compiler for the degree at hand.
+// The matrices of one direction, which the compiler computes for the degree, and their products with lines of numbers.
 #pragma once
+#include "matrix_free_config.h"
 
-template <int kRows, int kColumns>
-struct Matrix {
-  double at[kRows][kColumns];
-};
-template <int kCount>
+#if defined(__CUDACC__)
+#define HD __host__ __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
+#define TABLE __device__ constexpr
+#elif defined(__clang__)
+#define HD inline __attribute__((always_inline))
+#define UNROLL _Pragma("unroll")
+#define TABLE constexpr
+#else
+#define HD inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+#define TABLE constexpr
+#endif
+
+namespace DIMORPH_CASE {
+
+constexpr int kNodes = DEGREE + 1, kPoints = DEGREE + 2;  // in one direction
+
 struct Points {
-  double at[kCount], weight[kCount];
+  int count;
+  double at[kPoints], weight[kPoints];
 };
 
-// The Legendre polynomial of degree n at x, and its first two derivatives.
-struct Legendre {
-  double value, slope, bend;
+// The Gegenbauer polynomial of degree n and its derivative at x: for half 1 Legendre's P_n, for half 3 P_(n+1)'.
+struct Polynomial {
+  double value, slope;
 };
-constexpr Legendre legendre(int n, double x) {
-  Legendre before{1, 0, 0}, now{x, 1, 0};
-  for (int k = 2; k <= n; ++k) {
-    const double a = (2.0 * k - 1) / k, b = (k - 1.0) / k;
-    const Legendre next{a * x * now.value - b * before.value, a * (now.value + x * now.slope) - b * before.slope,
-                        a * (2 * now.slope + x * now.bend) - b * before.bend};
+constexpr Polynomial gegenbauer(int half, int n, double x) {
+  Polynomial before{0, 0}, now{1, 0};
+  for (int k = 1; k <= n; ++k) {
+    const double a = (2.0 * k + half - 2) / k, b = (k + half - 2.0) / k;
+    const Polynomial next{a * x * now.value - b * before.value, a * (now.value + x * now.slope) - b * before.slope};
     before = now;
     now = next;
   }
   return now;
 }
 
-// Fills in the roots between -1 and 1 of the polynomial of degree n (of its derivative, where kSlope), in rising order.
-// Newton's method from the right finds the largest; those that are found are divided out.
-template <bool kSlope>
-constexpr void find_roots(int n, int count, double* roots) {
-  for (int i = 0; i <= count / 2; ++i) {
+// Fills in the `count` roots, in rising order. Newton's method from the right finds the largest; those that are found
+// are divided out.
+constexpr void find_roots(int half, int count, double* roots) {
+  if (count % 2) roots[count / 2] = 0;
+  for (int i = 0; i < count / 2; ++i) {
     double x = 1;
-    for (int step = 0; step < 100; ++step) {
-      const Legendre at = legendre(n, x);
-      const double value = kSlope ? at.slope : at.value, slope = kSlope ? at.bend : at.slope;
-      double taken = 0;
-      for (int j = 0; j < i; ++j) taken += 1 / (x - roots[count - 1 - j]);
-      const double change = value / (slope - value * taken);
-      x -= change;
-      if (change < 1e-16 && change > -1e-16) break;
+    for (int step = 0; step < 60; ++step) {
+      const Polynomial p = gegenbauer(half, count, x);
+      double found = 0;
+      for (int j = 0; j < i; ++j) found += 1 / (x - roots[count - 1 - j]);
+      x -= p.value / (p.slope - p.value * found);
     }
     roots[count - 1 - i] = x;
     roots[i] = -x;
   }
-  if (count % 2) roots[count / 2] = 0;
 }
-
-// Gauss-Legendre quadrature on [-1, 1].
-template <int kCount>
-constexpr Points<kCount> gauss() {
-  Points<kCount> points{};
-  find_roots<false>(kCount, kCount, points.at);
-  for (int i = 0; i < kCount; ++i) {
-    const double slope = legendre(kCount, points.at[i]).slope;
-    points.weight[i] = 2 / ((1 - points.at[i] * points.at[i]) * slope * slope);
+constexpr Points gauss() {
+  Points points{kPoints, {}, {}};
+  find_roots(1, kPoints, points.at);
+  for (int i = 0; i < kPoints; ++i) {
+    const double x = points.at[i], slope = gegenbauer(1, kPoints, x).slope;
+    points.weight[i] = 2 / ((1 - x * x) * slope * slope);
   }
   return points;
 }
-
-// Gauss-Lobatto nodes on [-1, 1].
-template <int kCount>
-constexpr Points<kCount> lobatto() {
-  Points<kCount> points{};
-  find_roots<true>(kCount - 1, kCount - 2, points.at + 1);
-  points.at[0] = -1;
-  points.at[kCount - 1] = 1;
-  return points;
+constexpr Points lobatto() {
+  Points nodes{kNodes, {-1}, {}};
+  find_roots(3, kNodes - 2, nodes.at + 1);
+  nodes.at[kNodes - 1] = 1;
+  return nodes;
 }
+TABLE Points kGauss = gauss(), kLobatto = lobatto();
 
-// Row i holds the Lagrange polynomials of the nodes (kSlope: their derivatives) at point i.
-template <bool kSlope, int kRows, int kColumns>
-constexpr Matrix<kRows, kColumns> lagrange(const Points<kRows>& points, const Points<kColumns>& nodes) {
-  Matrix<kRows, kColumns> matrix{};
-  for (int i = 0; i < kRows; ++i)
-    for (int j = 0; j < kColumns; ++j) {
+// Points and nodes lie symmetrically, so turned by 180 degrees a matrix is the same (sign 1) or its negative (-1).
+struct Matrix {
+  int rows, columns, sign;
+  double at[kPoints][kPoints];
+};
+// Row i holds the Lagrange polynomials of the nodes, or their derivatives, at point i.
+constexpr Matrix lagrange(const Points& points, const Points& nodes, bool derivatives) {
+  Matrix matrix{points.count, nodes.count, derivatives ? -1 : 1, {}};
+  for (int i = 0; i < points.count; ++i)
+    for (int j = 0; j < nodes.count; ++j) {
       double value = 1, slope = 0;
-      for (int k = 0; k < kColumns; ++k) {
+      for (int k = 0; k < nodes.count; ++k) {
         if (k == j) continue;
         const double scale = 1 / (nodes.at[j] - nodes.at[k]), factor = (points.at[i] - nodes.at[k]) * scale;
         slope = slope * factor + value * scale;
         value *= factor;
       }
-      matrix.at[i][j] = kSlope ? slope : value;
+      matrix.at[i][j] = derivatives ? slope : value;
     }
   return matrix;
 }
-
-template <int kRows, int kColumns>
-constexpr Matrix<kColumns, kRows> transposed(const Matrix<kRows, kColumns>& matrix) {
-  Matrix<kColumns, kRows> result{};
-  for (int i = 0; i < kRows; ++i)
-    for (int j = 0; j < kColumns; ++j) result.at[j][i] = matrix.at[i][j];
+constexpr Matrix transposed(const Matrix& matrix) {
+  Matrix result{matrix.columns, matrix.rows, matrix.sign, {}};
+  for (int i = 0; i < matrix.rows; ++i)
+    for (int j = 0; j < matrix.columns; ++j) result.at[j][i] = matrix.at[i][j];
   return result;
 }
+// From nodes to values at points, from nodes to derivatives there, from values at points to derivatives; and back.
+TABLE Matrix kValues = lagrange(kGauss, kLobatto, false), kValuesBack = transposed(kValues);
+TABLE Matrix kSlopes = lagrange(kGauss, kLobatto, true), kSlopesBack = transposed(kSlopes);
+TABLE Matrix kDerive = lagrange(kGauss, kGauss, true), kDeriveBack = transposed(kDerive);
 
-// A matrix in its even-odd form. Nodes and points lie symmetrically, so that the matrix turned by 180 degrees is the
-// same (kSign 1) or its negative (-1), and half of the multiplications suffice (Solomonoff 1992).
-template <int kRows, int kColumns>
-struct EvenOdd {
-  double even[(kRows + 1) / 2][(kColumns + 1) / 2], odd[(kRows + 1) / 2][(kColumns + 1) / 2];
-};
-template <int kRows, int kColumns>
-constexpr EvenOdd<kRows, kColumns> even_odd(const Matrix<kRows, kColumns>& matrix) {
-  EvenOdd<kRows, kColumns> half{};
-  for (int i = 0; i < (kRows + 1) / 2; ++i)
-    for (int j = 0; j < (kColumns + 1) / 2; ++j) {
-      const double left = matrix.at[i][j], right = matrix.at[i][kColumns - 1 - j];
-      half.even[i][j] = (left + right) / 2;
-      half.odd[i][j] = (left - right) / 2;
-    }
-  return half;
+// out = M in (kAdd: out += M in), also in place; T is a number, or a vector with a number for each of several lines.
+// The sums and differences of opposite numbers need half of the multiplications (Solomonoff 1992).
+template <const Matrix& kMatrix, bool kAdd = false, typename T>
+HD void multiply(const T* in, int in_stride, T* out, int out_stride) {
+  constexpr int kRows = kMatrix.rows, kPairs = kMatrix.columns / 2, kLast = kMatrix.columns - 1;
+  const auto& m = kMatrix.at;
+  T sum[kPairs + 1], difference[kPairs + 1];
+  UNROLL for (int j = 0; j < kPairs; ++j) {
+    const T left = in[j * in_stride], right = in[(kLast - j) * in_stride];
+    sum[j] = left + right;
+    difference[j] = left - right;
+  }
+  if (kLast % 2 == 0) sum[kPairs] = in[kPairs * in_stride];
+  UNROLL for (int i = 0; i < (kRows + 1) / 2; ++i) {
+    T even = sum[0] * DType((m[i][0] + m[i][kLast]) / 2), odd = difference[0] * DType((m[i][0] - m[i][kLast]) / 2);
+    UNROLL for (int j = 1; j < kLast / 2 + 1; ++j) even += sum[j] * DType((m[i][j] + m[i][kLast - j]) / 2);
+    UNROLL for (int j = 1; j < kPairs; ++j) odd += difference[j] * DType((m[i][j] - m[i][kLast - j]) / 2);
+    const bool middle = 2 * i + 1 == kRows;  // its own mirror image
+    T *low = out + i * out_stride, *high = out + (kRows - 1 - i) * out_stride;
+    const T first = middle ? (kMatrix.sign > 0 ? even : odd) : even + odd;
+    *low = kAdd ? *low + first : first;
+    const T second = kMatrix.sign > 0 ? even - odd : odd - even;
+    if (!middle) *high = kAdd ? *high + second : second;
+  }
 }
 
-// The four matrices of one direction: from nodes to points, from values at points to derivatives there, from nodes to
-// derivatives at points. Each has a transpose.
-template <int kNodes, int kPoints>
-struct Values {
-  static constexpr int kRows = kPoints, kColumns = kNodes, kSign = 1;
-  static constexpr auto make() { return lagrange<false>(gauss<kPoints>(), lobatto<kNodes>()); }
-};
-template <int kNodes, int kPoints>
-struct Slopes {
-  static constexpr int kRows = kPoints, kColumns = kNodes, kSign = -1;
-  static constexpr auto make() { return lagrange<true>(gauss<kPoints>(), lobatto<kNodes>()); }
-};
-template <int kPoints>
-struct SlopesOfPoints {
-  static constexpr int kRows = kPoints, kColumns = kPoints, kSign = -1;
-  static constexpr auto make() { return lagrange<true>(gauss<kPoints>(), gauss<kPoints>()); }
-};
-template <typename Of>
-struct Transposed {
-  static constexpr int kRows = Of::kColumns, kColumns = Of::kRows, kSign = Of::kSign;
-  static constexpr auto make() { return transposed(Of::make()); }
-};
+}  // namespace DIMORPH_CASE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -13,14 +14,18 @@ from .mesh import Ints, Mesh
 
 @dataclass(frozen=True)
 class Layout:
-    """The elements of a mesh in the order of their computation, and the unknowns in the order of their first use.
+    """The elements of a mesh in the order of their computation, and numbers for the unknowns.
+
+    Those inside of elements come first, those that elements share next, those on the boundary last; each group in the
+    order of its first use.
 
     Attributes:
         order: [elements], the element of the mesh that is computed at each place.
         starts: [elements, blocks], the first unknown of each block of nodes, in the order of computation.
-        chunks: int32 [chunks, 4]: first batch, elements, first and last + 1 of the unknowns used first.
+        chunks: int32 [chunks, 4]: first batch, elements, first and last + 1 of the shared unknowns that it is the first
+            to use.
         colours: int32 [colours + 1]: where the chunks begin that may be computed at the same time.
-        unknowns: their number; those on the boundary come last.
+        unknowns: their number.
         inner: the number of those that are not on the boundary.
     """
 
@@ -32,6 +37,7 @@ class Layout:
     inner: int
 
 
+@lru_cache(maxsize=4)
 def layout(mesh: Mesh, degree: int, lanes: int, threads: int) -> Layout:
     """Return the layout for elements of a degree, `lanes` elements in a batch, and so many threads.
 
@@ -51,21 +57,22 @@ def layout(mesh: Mesh, degree: int, lanes: int, threads: int) -> Layout:
         blocks = blocks[:, [a + 3 * b + 9 * c for c in (0, 2) for b in (0, 2) for a in (0, 2)]]
     inner_sizes = np.array([(degree - 1) ** sum(x == 1 for x in (m % 3, m // 3 % 3, m // 9)) for m in range(27)])
     size_of = np.ones(8, np.int64) if degree == 1 else inner_sizes
-    # The number of an entity is the rank of its first use; the boundary comes last.
     entities, first_use, inverse = np.unique(blocks.ravel(), return_index=True, return_inverse=True)
-    boundary = mesh.on_boundary[entities]
-    in_order = np.lexsort([first_use, boundary])
-    sizes_in_order = size_of[first_use[in_order] % blocks.shape[1]]
-    begin = np.concatenate([[0], np.cumsum(sizes_in_order)])
+    group = np.where(mesh.on_boundary[entities], 2, 1)
+    if degree > 1:
+        group[first_use % 27 == 13] = 0
+    in_order = np.lexsort([first_use, group])
+    begin = np.concatenate([[0], np.cumsum(size_of[first_use[in_order] % blocks.shape[1]])])
     starts_of = np.empty(len(entities), np.int64)
     starts_of[in_order] = begin[:-1]
-    inner = int(begin[np.count_nonzero(~boundary)])
-    # Where each chunk's own unknowns begin: those of entities first used at or after its first element.
-    uses = first_use[in_order][: np.count_nonzero(~boundary)] // blocks.shape[1]
-    own = begin[np.searchsorted(uses, np.concatenate([[0], np.cumsum(sizes)]))]
+    shared, boundary = np.searchsorted(group[in_order], [1, 2])
+    uses = first_use[in_order][shared:boundary] // blocks.shape[1]
+    own = begin[shared + np.searchsorted(uses, np.concatenate([[0], np.cumsum(sizes)]))]
     chunks = np.stack([first_batch, sizes, own[:-1], own[1:]], axis=1).astype(np.int32)
     colours = np.concatenate([[0], np.cumsum(np.bincount(colour_of))]).astype(np.int32)
-    return Layout(order, starts_of[inverse.reshape(blocks.shape)], chunks, colours, int(begin[-1]), inner)
+    return Layout(
+        order, starts_of[inverse.reshape(blocks.shape)], chunks, colours, int(begin[-1]), int(begin[boundary])
+    )
 
 
 def _candidates(mesh: Mesh, lanes: int, threads: int) -> list[int]:

@@ -19,7 +19,7 @@ def lobatto(degree: int) -> Floats:
     return np.concatenate([[-1.0], np.sort(slope.roots().real) if degree > 1 else [], [1.0]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mesh:
     """Hexahedra in a grid that is bent by a map, each the trilinear image of a cube.
 
