@@ -1,0 +1,118 @@
+"""The part of matrix_free.py for a GPU: unknowns per second for each degree and number of elements in a block."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+if not __package__:  # run as a script: the root of the repository takes the place of this folder
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from benchmarks.fields.matrix_free_counts import instructions
+from benchmarks.fields.matrix_free_mesh import bend
+from benchmarks.support.limits import gpu_copy_rate
+from benchmarks.support.rows import ROOT, Row, interleaved, write
+
+import dimorph as dm
+
+sys.path.append(str(ROOT / "examples" / "matrix_free" / "src"))
+from matrix_free import DIFFUSION, GPU_KERNEL, KERNEL, MASS, Mesh, Operator, grid
+
+DEGREES = range(1, 9)
+THREADS = (64, 128, 256, 512)  # of a block, about
+CASES = [(MASS, "float64"), (DIFFUSION, "float64"), (MASS, "float32"), (DIFFUSION, "float32")]
+
+
+def main(repeats: int = 5) -> None:
+    tiles = {degree: sorted({max(1, threads // (degree + 2) ** 2) for threads in THREADS}) for degree in DEGREES}
+    wanted = [(p, t, d, e) for d in DEGREES for p, t in CASES for e in tiles[d]]
+    of_cpu = [(p, t, d) for d in DEGREES for p, t in CASES]
+    with ThreadPoolExecutor() as pool:
+        checks = pool.map(lambda key: _load(KERNEL, *key), of_cpu)
+        modules = dict(
+            zip(wanted, pool.map(lambda key: _load(GPU_KERNEL, *key[:3], elements=key[3]), wanted), strict=True)
+        )
+        against = dict(zip(of_cpu, checks, strict=True))
+    rate = gpu_copy_rate(torch)
+    print(f"{torch.cuda.get_device_name()}: copies {rate / 1e12:.2f} TB/s")
+    rows = []
+    for degree in DEGREES:
+        size = round(({1: 2e6, 2: 4e6}.get(degree, 8e6)) ** (1 / 3) / degree)
+        mesh = grid((size,) * 3, bend)
+        for physics, dtype in CASES:
+            for e in tiles[degree]:
+                _check(physics, dtype, degree, modules[physics, dtype, degree, e], against[physics, dtype, degree])
+            of = {e: modules[physics, dtype, degree, e] for e in tiles[degree]}
+            rows.append(_row(mesh, physics, dtype, degree, of, rate, repeats))
+    write("matrix_free_gpu", rows)
+
+
+def _load(kernel: dm.Kernel, physics: dm.Variant, dtype: str, degree: int, **tile: int) -> dm.Module:
+    return kernel.load(dtype=dtype, degree=degree, physics=physics, **tile)
+
+
+def _to_gpu(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).cuda()
+
+
+def _check(physics: dm.Variant, dtype: str, degree: int, module: dm.Module, against: dm.Module) -> None:
+    """Compare a GPU's result with the CPU's on a small mesh."""
+    mesh = grid((3, 4, 2), bend)
+    ours = Operator(mesh, degree, physics, dtype, _to_gpu, module)
+    theirs = Operator(mesh, degree, physics, dtype, module=against)
+    values = np.random.default_rng(0).standard_normal(ours.unknowns).astype(dtype)
+    x = _to_gpu(values)
+    y = ours(x, torch.full_like(x, float("nan"))).cpu().numpy()
+    of_cpu = np.empty_like(values)
+    of_cpu[theirs.numbers()] = values[ours.numbers()]
+    expected = theirs(of_cpu)[theirs.numbers()]
+    error = np.abs(y[ours.numbers()] - expected).max() / np.abs(expected).max()
+    assert error < {"float64": 1e-12, "float32": 1e-4}[dtype], f"{physics.name} {dtype} {degree}: error {error:.1e}"
+
+
+def _row(
+    mesh: Mesh, physics: dm.Variant, dtype: str, degree: int, modules: dict[int, dm.Module], rate: float, repeats: int
+) -> Row:
+    operators = {e: Operator(mesh, degree, physics, dtype, _to_gpu, module) for e, module in modules.items()}
+    one = next(iter(operators.values()))
+    x = torch.randn(one.unknowns, device="cuda", dtype=getattr(torch, dtype))
+    y = torch.empty_like(x)
+    calls = {str(e): partial(_seconds, partial(operator, x, y)) for e, operator in operators.items()}
+    found = interleaved(calls, repeats)
+    best = min(found, key=lambda e: found[e])
+    moved = 2 * x.nbytes + sum(array.nbytes for array in one.geometry)  # each read or written once
+    slots = {"float64": 17e12, "float32": 33.5e12}[dtype]  # multiply-adds/s of an H200, by NVIDIA's data sheet
+    peers = {
+        "memory limit": one.unknowns / (moved / rate),
+        "arithmetic limit": one.unknowns / (mesh.elements * instructions(degree, physics.name) / slots),
+    } | {f"{e} elements in a block": one.unknowns / time for e, time in found.items()}
+    cell = {"physics": physics.name, "degree": degree, "dtype": dtype, "unknowns": one.unknowns, "elements": best}
+    name = torch.cuda.get_device_name()
+    return Row("matrix_free/gpu", cell, "DoF/s", one.unknowns / found[best], peers, device=name)
+
+
+def _seconds(call: object, count: int = 10) -> float:
+    """Return the seconds of a call on the GPU, of some in a graph."""
+    assert callable(call)
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            call()
+    graph.replay()
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / count / 1e3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The operators of examples/matrix_free by libCEED and MFEM, on the same mesh: both of one thread, as their wheels are.
+
+Both store the geometric factors at each point. libCEED gets the numbers of our unknowns, so that results are compared
+element by element; MFEM numbers them itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import libceed
+import numpy as np
+from matrix_free import Operator
+
+
+@dataclass
+class Peer:
+    """A peer's operator: `apply` computes once, `result` is the y of our x, or None where numbers differ."""
+
+    apply: Callable[[], object]
+    result: Callable[[], np.ndarray] | None = None
+
+
+def with_libceed(operator: Operator, physics: str, x: np.ndarray, resource: str) -> Peer:
+    ceed = libceed.Ceed(resource)
+    mesh, degree = operator.mesh, operator.degree
+    elements, nodes, points = mesh.elements, (degree + 1) ** 3, (degree + 2) ** 3
+    values = 1 if physics == "Mass" else 6
+
+    numbers = operator.numbers().astype(np.int32).ravel()
+    unknowns = ceed.ElemRestriction(elements, nodes, 1, 1, operator.unknowns, numbers)
+    corners = ceed.StridedElemRestriction(elements, 8, 3, 24 * elements, np.array([1, 8, 24], np.int32))
+    strides = np.array([1, points, points * values], np.int32)
+    factors = ceed.StridedElemRestriction(elements, points, values, elements * points * values, strides)
+    of_unknowns = ceed.BasisTensorH1Lagrange(3, 1, degree + 1, degree + 2, libceed.GAUSS)
+    of_corners = ceed.BasisTensorH1Lagrange(3, 3, 2, degree + 2, libceed.GAUSS)
+
+    # Setting up: weights and Jacobians of the points -> geometric factors.
+    build = ceed.QFunctionByName("Mass3DBuild" if physics == "Mass" else "Poisson3DBuild")
+    data = ceed.Vector(elements * points * values)
+    at = ceed.Vector(24 * elements)
+    at.set_array(np.ascontiguousarray(mesh.corners.transpose(0, 2, 1)).ravel(), cmode=libceed.COPY_VALUES)
+    setup = ceed.Operator(build)
+    setup.set_field("dx", corners, of_corners, libceed.VECTOR_ACTIVE)
+    none = ceed.elem_restriction_none() if hasattr(ceed, "elem_restriction_none") else libceed.ELEMRESTRICTION_NONE
+    setup.set_field("weights", none, of_corners, libceed.VECTOR_NONE)
+    setup.set_field("qdata", factors, libceed.BASIS_NONE, libceed.VECTOR_ACTIVE)
+    setup.apply(at, data)
+
+    # The operator.
+    point = ceed.QFunctionByName("MassApply" if physics == "Mass" else "Poisson3DApply")
+    ours = ceed.Operator(point)
+    names = ("u", "v") if physics == "Mass" else ("du", "dv")
+    ours.set_field(names[0], unknowns, of_unknowns, libceed.VECTOR_ACTIVE)
+    ours.set_field("qdata", factors, libceed.BASIS_NONE, data)
+    ours.set_field(names[1], unknowns, of_unknowns, libceed.VECTOR_ACTIVE)
+    given, result = ceed.Vector(operator.unknowns), ceed.Vector(operator.unknowns)
+    given.set_array(x, cmode=libceed.COPY_VALUES)
+    result.set_value(0)
+
+    def read() -> np.ndarray:
+        with result.array_read() as array:
+            return np.array(array)
+
+    return Peer(lambda: ours.apply(given, result), read)
