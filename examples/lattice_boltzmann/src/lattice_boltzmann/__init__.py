@@ -1,0 +1,172 @@
+"""Flow of a fluid by the lattice Boltzmann method, in two and three dimensions, on the CPU and on a GPU.
+
+Lengths are in cells and times in steps. The method, with the source of each formula: Krueger et al. 2017, "The Lattice
+Boltzmann Method".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import cache
+from typing import Any
+
+import dimorph as dm
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+BGK = dm.Variant("BGK", header="collisions.h", params=[dm.scalar("viscosity")])
+TRT = dm.Variant("TRT", header="collisions.h", params=[dm.scalar("viscosity"), dm.scalar("magic")])
+MRT = dm.Variant("MRT", header="collisions.h", params=[dm.scalar("viscosity"), dm.scalar("bulk"), dm.scalar("ghost")])
+
+AXES = [
+    dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
+    dm.int_axis("directions", "Q", [9, 19], accepts=lambda q: q == 27),
+    dm.variant_axis("collision", "COLLISION", default=BGK, values=[BGK, TRT, MRT]),
+]
+
+KERNEL = dm.Kernel(
+    name="lattice_boltzmann",
+    functions=["advance"],
+    axes=[
+        *AXES,
+        # Steps that a tile advances by while it is in the cache, and its rows and planes.
+        dm.int_axis("depth", "DEPTH", [], choose=lambda v: 3),
+        dm.int_axis("rows", "ROWS", [], choose=lambda v: 32),
+        dm.int_axis("planes", "PLANES", [], choose=lambda v: 64),
+    ],
+)
+
+
+class Kind(IntEnum):
+    """Kinds of cells; walls lie half-way between a cell of the wall and the fluid."""
+
+    FLUID = 0
+    WALL = 1
+    MOVING = 2  # a wall that moves at the boundary velocity
+    OPEN = 3  # at equilibrium, at density 1 and the boundary velocity
+
+
+def directions(count: int) -> Array:
+    """Return the directions of a lattice of 9, 19 or 27: [count, 3], components along x, y and z, in kernel order."""
+    pairs = [(1, 0, 0), (0, 0, 1), (1, 0, 1), (-1, 0, 1), (0, 1, 0), (1, 1, 0), (1, -1, 0), (0, 1, 1), (0, 1, -1)]
+    pairs += [(1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)]
+    both = [(0, 0, 0), *(tuple(sign * c for c in pair) for pair in pairs[: count // 2] for sign in (1, -1))]
+    # In two dimensions, y is the outer axis of the kernel, and there is no middle one.
+    return np.asarray(np.array(both)[:, [0, 2, 1] if count == 9 else [0, 1, 2]])
+
+
+def weights(count: int) -> Array:
+    """Return the weights of the directions: [count], float64."""
+    of = {9: (4 / 9, 1 / 9, 1 / 36), 19: (1 / 3, 1 / 18, 1 / 36), 27: (8 / 27, 2 / 27, 1 / 54, 1 / 216)}[count]
+    return np.asarray(np.array(of)[np.abs(directions(count)).sum(1)])
+
+
+def equilibrium(density: ArrayLike, velocity: ArrayLike, count: int) -> Array:
+    """Return equilibrium populations less their weights, w (rho + rho (3 c.u + 9/2 (c.u)^2 - 3/2 u.u)) - w.
+
+    Args:
+        density: rho, of any shape.
+        velocity: u, of that shape and one axis more, of 2 or 3 components.
+        count: the directions of the lattice.
+
+    Returns:
+        [*shape, count], float64.
+    """
+    rho, u = np.asarray(density, np.float64)[..., None], np.asarray(velocity, np.float64)
+    c = u @ directions(count)[:, : u.shape[-1]].T
+    square = (u * u).sum(-1, keepdims=True)
+    return np.asarray(weights(count) * (rho - 1 + rho * (3 * c + 4.5 * c * c - 1.5 * square)))
+
+
+class Flow:
+    """A fluid on a periodic lattice, with walls, moving walls and open cells in it.
+
+    Args:
+        shape: cells, (y, x) or (z, y, x); x is a multiple of 16.
+        collision: the model with its arguments, e.g. `BGK(viscosity=0.02)`; any `dm.Variant` for this kernel.
+        kinds: the `Kind` of each cell, of that shape. Default: all are fluid.
+        boundary: velocity of moving walls and open cells, x first, in cells a step; below 0.1, or errors of
+            compressibility are seen.
+        dtype: float32 or float64.
+        lattice: directions: 9 in two dimensions, 19 or 27 in three. Default: 9 or 19.
+
+    Attributes:
+        populations: f less its weights, [z, y, directions, x], or [y, 1, directions, x] in two dimensions.
+
+    Raises:
+        ValueError, TypeError: an argument is of another shape or kind; the message names it.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        collision: dm.BoundVariant,
+        *,
+        kinds: ArrayLike | None = None,
+        boundary: Sequence[float] = (0.0, 0.0, 0.0),
+        dtype: str = "float32",
+        lattice: int | None = None,
+    ) -> None:
+        if len(shape) not in (2, 3):
+            raise ValueError(f"Flow: argument 'shape': expected (y, x) or (z, y, x), got {tuple(shape)}")
+        self.shape, self.collision = tuple(shape), collision
+        self.lattice = lattice or {2: 9, 3: 19}[len(shape)]
+        if (self.lattice == 9) != (len(shape) == 2):
+            raise ValueError(f"Flow: argument 'lattice': {self.lattice} directions do not fit the shape {self.shape}")
+        if len(boundary) not in (len(shape), 3):
+            raise ValueError(f"Flow: argument 'boundary': expected {len(shape)} components, got {tuple(boundary)}")
+        outer, middle, x = (self.shape[0], 1, self.shape[1]) if len(shape) == 2 else self.shape
+        self._kinds = np.zeros((outer, middle, x), np.uint8)
+        if kinds is not None:
+            given = np.asarray(kinds)
+            if given.shape != self.shape:
+                raise ValueError(f"Flow: argument 'kinds': expected shape {self.shape}, got {given.shape}")
+            self._kinds[...] = given.reshape(self._kinds.shape)
+        vx, vy, vz = (*boundary, 0.0)[:3]
+        self._velocity = (vx, 0.0, vy) if len(shape) == 2 else (vx, vy, vz)
+        self.populations = aligned((outer, middle, self.lattice, x), dtype)
+        self._other = aligned((outer, middle, self.lattice, x), dtype)
+        self.start()
+
+    def start(self, density: ArrayLike = 1.0, velocity: ArrayLike | None = None) -> None:
+        """Set all cells to equilibrium at a density, [*shape], and a velocity, [*shape, components]."""
+        still = np.zeros((*self.shape, len(self.shape)))
+        u = still if velocity is None else np.broadcast_to(np.asarray(velocity), still.shape)
+        f = equilibrium(np.broadcast_to(np.asarray(density), self.shape), u, self.lattice)
+        self.populations[...] = np.moveaxis(f, -1, -2).reshape(self.populations.shape)
+
+    def advance(self, steps: int) -> None:
+        """Advance by a number of steps."""
+        module = loaded(self.collision.variant)
+        arrays = self.populations, self._other, self._kinds
+        if module.advance(*arrays, *self._velocity, steps, self.collision.variant.name, *self.collision.args):
+            self.populations, self._other = self._other, self.populations
+
+    def density(self) -> Array:
+        """Return the density of each cell, [*shape], float64."""
+        return np.asarray(1 + self._f().sum(-2).reshape(self.shape))
+
+    def velocity(self) -> Array:
+        """Return the velocity of each cell, [*shape, components], x first, in cells a step, float64."""
+        momentum = np.tensordot(self._f(), directions(self.lattice)[:, : len(self.shape)], axes=(-2, 0))
+        return np.asarray(momentum.reshape((*self.shape, len(self.shape))) / self.density()[..., None])
+
+    def _f(self) -> Array:
+        return self.populations.astype(np.float64)
+
+
+@cache
+def loaded(collision: dm.Variant) -> dm.Module:
+    """Return the module for a collision model: of the set built ahead where that has the model, else compiled."""
+    return KERNEL.load(collision=collision)
+
+
+def aligned(shape: Sequence[int], dtype: str) -> Array:
+    """Return zeros at a multiple of 64 bytes, a line of the cache, which the kernel stores as a whole."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.zeros(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)

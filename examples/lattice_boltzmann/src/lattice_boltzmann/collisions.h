@@ -1,0 +1,67 @@
+// Collision models: each is a struct over the params type, whose `collide` changes the populations of a cell.
+#pragma once
+#include "cell.h"
+
+// One rate for all (Bhatnagar, Gross and Krook 1954).
+template <typename Params>
+struct BGK {
+  DType omega;
+  LBM_HD explicit BGK(const Params& params) : omega(lbm::rate(params.viscosity)) {}
+
+  template <typename T>
+  LBM_INLINE void collide(lbm::Cell<T>& cell) const {
+    cell.f[0] += omega * (cell.rest_equilibrium() - cell.f[0]);
+    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+      const T even = cell.even_equilibrium(i), odd = cell.odd_equilibrium(i);
+      cell.f[i] += omega * (even + odd - cell.f[i]);
+      cell.f[i + 1] += omega * (even - odd - cell.f[i + 1]);
+    }
+  }
+};
+
+// Two rates, of the even and odd parts; `magic` = (1/even - 1/2) (1/odd - 1/2) says where walls are exactly
+// (Ginzburg, Verhaeghe and d'Humieres 2008): at 3/16 they are half-way for every viscosity.
+template <typename Params>
+struct TRT {
+  DType even, odd;
+  LBM_HD explicit TRT(const Params& params)
+      : even(lbm::rate(params.viscosity)), odd(1 / (params.magic / (3 * params.viscosity) + DType(0.5))) {}
+
+  template <typename T>
+  LBM_INLINE void collide(lbm::Cell<T>& cell) const {
+    cell.relax(even, odd);
+  }
+};
+
+// Many rates: of shear, of compression (`bulk` viscosity), and one for all moments that are not hydrodynamic
+// (d'Humieres 2002, in the Hermite basis).
+template <typename Params>
+struct MRT {
+  DType shear, bulk, ghost;
+  LBM_HD explicit MRT(const Params& params)
+      : shear(lbm::rate(params.viscosity)), bulk(lbm::rate(params.bulk)), ghost(params.ghost) {}
+
+  template <typename T>
+  LBM_INLINE void collide(lbm::Cell<T>& cell) const {
+    T stress[6];
+    cell.find_stress(stress);
+    cell.relax(ghost, ghost);
+    // What the second moments relax more or less than the ghosts, put back in the shape of their Hermite polynomials.
+    constexpr int kDimensions = Q == 9 ? 2 : 3;
+    const T trace = (stress[0] + stress[1] + stress[2]) * DType(1. / kDimensions);
+    for (int axis = 0; axis < 3; ++axis) {
+      const bool there = kDimensions == 3 || axis != 1;
+      stress[axis] = there ? (ghost - shear) * (stress[axis] - trace) + (ghost - bulk) * trace : T{};
+    }
+    for (int mixed = 3; mixed < 6; ++mixed) stress[mixed] *= ghost - shear;
+    const T third = DType(1. / 3) * (stress[0] + stress[1] + stress[2]);
+    cell.f[0] -= DType(4.5) * lbm::weight(0) * third;
+    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+      T sum = -third;
+      for (int k = 0; k < 6; ++k)
+        if (lbm::second(i, k)) sum += DType((k < 3 ? 1 : 2) * lbm::second(i, k)) * stress[k];
+      cell.f[i] += DType(4.5) * lbm::weight(i) * sum;
+      cell.f[i + 1] += DType(4.5) * lbm::weight(i) * sum;
+    }
+  }
+};
