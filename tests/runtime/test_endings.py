@@ -134,6 +134,20 @@ def test_scratch_space_that_cannot_be_had_is_a_memory_error(count: int) -> None:
     assert ran.tolist() == [count, 1, 1]
 
 
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("count", [1, 50])
+def test_no_bytes_of_scratch_space_are_no_lack_of_memory(count: int) -> None:
+    module, ran, alone = TASKS.load(), np.zeros(3, np.int64), np.zeros(1, np.int64)
+    with pytest.raises(MemoryError):
+        module.needy(ran, 1, count, 2**60)  # leaves its threads without any
+    module.needy(ran, 1, count, 0)
+    assert ran.tolist() == [count, 1, 1]
+    first = threading.Thread(target=lambda: module.needy_alone(alone, 1, 0))
+    first.start()
+    first.join()
+    assert alone[0] == 1
+
+
 def test_attention_without_memory_is_a_memory_error(warm_store: Path) -> None:
     run(
         """

@@ -317,6 +317,7 @@ DIMORPH_VISIBLE bool dimorph_pool_run(int64_t count, int64_t grain, void (*body)
 
 DIMORPH_VISIBLE void* dimorph_thread_scratch(size_t bytes) noexcept {
   Thread& thread = this_thread;
+  if (bytes == 0) bytes = 1;  // null would mean that there is no memory
   if (bytes <= thread.scratch_size) return thread.scratch;
   free(thread.scratch);
   const size_t size = (bytes + 4095) / 4096 * 4096;

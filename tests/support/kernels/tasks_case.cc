@@ -28,7 +28,7 @@ void needy(dimorph::Tensor ran, int64_t count, int64_t bytes) noexcept {
   const bool all = dimorph::parallel_for(count, [&](int64_t) {
     char* scratch = static_cast<char*>(dimorph::thread_scratch(bytes));
     if (!scratch) return;
-    scratch[0] = scratch[bytes - 1] = 1;
+    if (bytes) scratch[0] = scratch[bytes - 1] = 1;
     __atomic_fetch_add(out, 1, __ATOMIC_RELAXED);
   });
   if (all) out[1] = 1;
