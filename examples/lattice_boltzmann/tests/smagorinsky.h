@@ -1,21 +1,35 @@
 // A collision model of one's own: BGK with the eddy viscosity of Smagorinsky (Hou et al. 1996).
 #pragma once
-#include "cell.h"
+#include "arithmetic.h"
+#include "lattice_boltzmann_config.h"
 
 template <typename Params>
 struct Smagorinsky {
-  DType time, factor;  // of relaxation at rest; of the eddy viscosity
+  DType time, factor;  // of relaxation without eddies; of the square of what they add
   LBM_HD explicit Smagorinsky(const Params& params)
       : time(1 / lbm::rate(params.viscosity)), factor(18 * params.constant * params.constant) {}
 
-  template <typename T>
-  LBM_INLINE void collide(lbm::Cell<T>& cell) const {
-    T stress[6];
+  template <typename Cell>
+  LBM_INLINE void collide(Cell& cell) const {
+    typename Cell::Value stress[6], square{};
     cell.find_stress(stress);
-    T square{};
-    for (int k = 0; k < 6; ++k) square += (k < 3 ? DType(1) : DType(2)) * stress[k] * stress[k];
-    const T eddies = factor * lbm::root(2 * square) / (1 + cell.density);
-    const T omega = 2 / (time + lbm::root(time * time + eddies));
+    for (int k = 0; k < 6; ++k) square += (k < 3 ? DType(2) : DType(4)) * stress[k] * stress[k];
+    const auto eddies = factor * root(square) / (1 + cell.density);
+    const auto omega = 2 / (time + root(time * time + eddies));
     cell.relax(omega, omega);
+  }
+
+ private:
+  static LBM_INLINE DType root(DType x) {
+#if defined(__CUDACC__)
+    return sqrt(x);
+#else
+    return static_cast<DType>(sizeof x == 4 ? __builtin_sqrtf(static_cast<float>(x)) : __builtin_sqrt(x));
+#endif
+  }
+  template <typename Vector>
+  static LBM_INLINE Vector root(Vector x) {
+    for (unsigned lane = 0; lane < sizeof x / sizeof(DType); ++lane) x[lane] = root(DType(x[lane]));
+    return x;
   }
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dimorph as dm
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lattice_boltzmann import BGK, KERNEL, MRT, TRT, Flow, aligned, directions, equilibrium, weights
+from lattice_boltzmann import BGK, GPU_KERNEL, KERNEL, MRT, TRT, Flow, directions, equilibrium, weights, zeros
 
 Array = NDArray[Any]
 MODELS = [BGK(0.05), TRT(0.05, 3 / 16), MRT(0.05, 0.1, 1.2)]
@@ -80,7 +81,7 @@ def reference(flow: Flow, viscosity: float, kinds: Array, boundary: Array, steps
         moving = f[..., opposite] + 6 * w * (c[:, :n] @ boundary[:n])
         opened = np.broadcast_to(equilibrium(1.0, boundary[:n], len(c)), f.shape)
         f = np.select([kinds == 0, kinds == 1, kinds == 2], [collided, f[..., opposite], moving], opened)
-    return f
+    return np.asarray(f)
 
 
 CASES = [("float32", (12, 48)), ("float64", (7, 32)), ("float32", (5, 6, 32)), ("float64", (3, 37, 16))]
@@ -105,7 +106,7 @@ def test_all_kinds_of_cells_follow_the_reference_in_both_forms(dtype: str, shape
     tiles: list[dict[str, Any]] = [{}, {"depth": 1}, {"depth": 4, "rows": 2, "planes": 3}]
     for tile in tiles:
         module = KERNEL.load(dtype=dtype, directions=flow.lattice, collision=BGK, **tile)
-        first, second = aligned(start.shape, dtype), aligned(start.shape, dtype)
+        first, second = zeros(start.shape, dtype), zeros(start.shape, dtype)
         first[...] = start
         velocity = (boundary[0], 0.0, boundary[1]) if len(shape) == 2 else boundary
         cells = kinds.reshape(start.shape[0], start.shape[1], -1).astype(np.uint8)
@@ -136,6 +137,32 @@ def test_two_and_many_rates_are_one_where_the_rates_are_equal() -> None:
         flow.start(1 + 0.01 * rng.random(flow.shape), 0.05 * rng.standard_normal((*flow.shape, 3)))
         flow.advance(20)
         np.testing.assert_allclose(flow.populations, flows[0].populations, atol=1e-14)
+
+
+@pytest.mark.parametrize("collision", [BGK, TRT, MRT], ids=lambda variant: variant.name)
+def test_device_code_compiles_without_spilling(tmp_path: Path, collision: dm.Variant) -> None:
+    report = GPU_KERNEL.build(tmp_path, dtype="float32", directions=19, collision=collision)
+    found = {one.meta.target: one.meta.device.kernels for one in report.artifacts if one.meta.device}
+    assert found.keys() == {"sm_80", "sm_90"}
+    for kernels in found.values():
+        used = kernels["advance_cells"]
+        assert (used["spill_stores"], used["stack"]) == (0, 0) and used["registers"] <= 80
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="argument 'shape': expected .y, x. or .z, y, x."):
+        Flow((16,), BGK(0.1))
+    with pytest.raises(ValueError, match="argument 'kinds': expected shape .8, 16., got .16, 8."):
+        Flow((8, 16), BGK(0.1), kinds=np.zeros((16, 8)))
+    with pytest.raises(ValueError, match="argument 'lattice': 19 directions do not fit"):
+        Flow((8, 16), BGK(0.1), lattice=19)
+    with pytest.raises(ValueError, match="argument 'first': expected a multiple of 16 cells along x, got 20"):
+        Flow((8, 20), BGK(0.1)).advance(1)
+    with pytest.raises(ValueError, match="argument 'steps': expected 0 or more, got -1"):
+        Flow((8, 16), BGK(0.1)).advance(-1)
+    module, f, cells = KERNEL.load(), zeros((1, 1, 9, 16), "float32"), zeros((1, 1, 16), "uint8")
+    with pytest.raises(ValueError, match="argument 'second': expected other memory"):
+        module.advance(f, f, cells, 0.0, 0.0, 0.0, 1, "BGK", 0.1)
 
 
 def test_a_model_that_nobody_declared_damps_eddies() -> None:

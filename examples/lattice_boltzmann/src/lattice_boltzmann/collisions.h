@@ -1,6 +1,7 @@
 // Collision models: each is a struct over the params type, whose `collide` changes the populations of a cell.
 #pragma once
-#include "cell.h"
+#include "arithmetic.h"
+#include "lattice_boltzmann_config.h"
 
 // One rate for all (Bhatnagar, Gross and Krook 1954).
 template <typename Params>
@@ -8,11 +9,11 @@ struct BGK {
   DType omega;
   LBM_HD explicit BGK(const Params& params) : omega(lbm::rate(params.viscosity)) {}
 
-  template <typename T>
-  LBM_INLINE void collide(lbm::Cell<T>& cell) const {
+  template <typename Cell>
+  LBM_INLINE void collide(Cell& cell) const {
     cell.f[0] += omega * (cell.rest_equilibrium() - cell.f[0]);
     LBM_UNROLL for (int i = 1; i < Q; i += 2) {
-      const T even = cell.even_equilibrium(i), odd = cell.odd_equilibrium(i);
+      const auto even = cell.even_equilibrium(i), odd = cell.odd_equilibrium(i);
       cell.f[i] += omega * (even + odd - cell.f[i]);
       cell.f[i + 1] += omega * (even - odd - cell.f[i + 1]);
     }
@@ -27,8 +28,8 @@ struct TRT {
   LBM_HD explicit TRT(const Params& params)
       : even(lbm::rate(params.viscosity)), odd(1 / (params.magic / (3 * params.viscosity) + DType(0.5))) {}
 
-  template <typename T>
-  LBM_INLINE void collide(lbm::Cell<T>& cell) const {
+  template <typename Cell>
+  LBM_INLINE void collide(Cell& cell) const {
     cell.relax(even, odd);
   }
 };
@@ -41,27 +42,25 @@ struct MRT {
   LBM_HD explicit MRT(const Params& params)
       : shear(lbm::rate(params.viscosity)), bulk(lbm::rate(params.bulk)), ghost(params.ghost) {}
 
-  template <typename T>
-  LBM_INLINE void collide(lbm::Cell<T>& cell) const {
-    T stress[6];
+  template <typename Cell>
+  LBM_INLINE void collide(Cell& cell) const {
+    typename Cell::Value stress[6];
     cell.find_stress(stress);
     cell.relax(ghost, ghost);
     // What the second moments relax more or less than the ghosts, put back in the shape of their Hermite polynomials.
     constexpr int kDimensions = Q == 9 ? 2 : 3;
-    const T trace = (stress[0] + stress[1] + stress[2]) * DType(1. / kDimensions);
-    for (int axis = 0; axis < 3; ++axis) {
-      const bool there = kDimensions == 3 || axis != 1;
-      stress[axis] = there ? (ghost - shear) * (stress[axis] - trace) + (ghost - bulk) * trace : T{};
-    }
-    for (int mixed = 3; mixed < 6; ++mixed) stress[mixed] *= ghost - shear;
-    const T third = DType(1. / 3) * (stress[0] + stress[1] + stress[2]);
-    cell.f[0] -= DType(4.5) * lbm::weight(0) * third;
+    const auto trace = (stress[0] + stress[1] + stress[2]) * DType(1. / kDimensions);
+    for (int k = 0; k < 3; k += 4 - kDimensions)
+      stress[k] = (ghost - shear) * (stress[k] - trace) + (ghost - bulk) * trace;
+    for (int k = 3; k < 6; ++k) stress[k] *= ghost - shear;
+    const auto third = DType(1. / 3) * (stress[0] + stress[1] + stress[2]);
+    cell.f[0] -= DType(4.5) * cell.weight(0) * third;
     LBM_UNROLL for (int i = 1; i < Q; i += 2) {
-      T sum = -third;
-      for (int k = 0; k < 6; ++k)
-        if (lbm::second(i, k)) sum += DType((k < 3 ? 1 : 2) * lbm::second(i, k)) * stress[k];
-      cell.f[i] += DType(4.5) * lbm::weight(i) * sum;
-      cell.f[i + 1] += DType(4.5) * lbm::weight(i) * sum;
+      auto sum = -third;
+      LBM_UNROLL for (int k = 0; k < 6; ++k) if (cell.second(i, k)) sum +=
+          DType((k < 3 ? 1 : 2) * cell.second(i, k)) * stress[k];
+      cell.f[i] += DType(4.5) * cell.weight(i) * sum;
+      cell.f[i + 1] += DType(4.5) * cell.weight(i) * sum;
     }
   }
 };
