@@ -1,0 +1,22 @@
+// The case for the GPU, on the host: launches the device code over blocks of pixels.
+#include <dimorph/cuda.h>
+
+#include "render_config.h"
+#include "shot.h"
+
+namespace DIMORPH_CASE {
+
+void render(Tensor film, ConstTensor camera, int64_t first, int64_t samples, int64_t seed, int64_t depth, Extra extra) {
+  AdditionalParams scene{};
+  const auto check = [&](const char*, const char*, ConstTensor table) { table.expect_on(film.device()); };
+  if (!extra.fill(scene, check)) return;
+  const Shot shot = make_shot(film, camera, first, samples, seed, depth);
+  const int pixels = BLOCK / SPLIT;
+  dimorph::cuda::Config config;
+  config.grid.x = static_cast<unsigned>((shot.width + 7) / 8);
+  config.grid.y = static_cast<unsigned>((shot.height + pixels / 8 - 1) / (pixels / 8));
+  config.block.x = BLOCK;
+  DIMORPH_LAUNCH(render_kernel, film.device(), config, scene, shot, film.data<float>());
+}
+
+}  // namespace DIMORPH_CASE

@@ -1,0 +1,182 @@
+// Paths of light, by one function for vectors of paths and for single ones (J. Kajiya, "The rendering equation", 1986).
+#pragma once
+#include "shapes.h"
+#include "shot.h"
+
+enum Features { kMetal = 1, kGlass = 2 };
+
+constexpr float kClose = 2e-4f;  // so near, a ray has met a surface
+constexpr float kSure = 1e9f;    // the density of a direction that is not spread, or that the light is not sampled for
+constexpr int kSteps = 256;      // of one ray
+constexpr uint32_t kRoulette = 3;  // after so many surfaces, paths end by chance
+constexpr float kPi = 3.14159265f;
+
+struct Surface {
+  Vec normal, albedo;  // the normal points outward
+  F roughness;         // of metal
+  Mask metal, glass;   // else it is diffuse
+};
+
+// A level rectangle that shines downward. It is no part of the distance.
+struct Light {
+  Point centre;
+  float x, z;  // half of its sides
+  Point radiance, albedo;
+
+  HD float area() const { return 4 * x * z; }
+  HD F meet(Vec o, Vec w) const {
+    const F t = (centre.y - o.y) / w.y;
+    const Mask inside = (size(o.x + t * w.x - centre.x) < x) & (size(o.z + t * w.z - centre.z) < z);
+    return (w.y > 0.0f) & (t > 0.0f) & inside ? t : same(kFar);
+  }
+};
+
+// What scenes have unless they say otherwise.
+template <typename Scene>
+struct SceneDefaults {
+  HD const Scene& scene() const { return *static_cast<const Scene*>(this); }
+  HD Span span(Vec, Vec) const { return {F{}, same(kFar), F{} > 0.0f}; }
+  HD F step(Vec p, Vec) const { return size(scene().distance(p)); }
+  HD Vec sky(Vec) const { return Vec{}; }
+  // The gradient of the distance, by differences in the four directions of a tetrahedron.
+  HD Vec gradient(Vec p) const {
+    constexpr float e = 5e-4f;
+    const F a = scene().distance(p + Point{e, -e, -e}), b = scene().distance(p + Point{-e, -e, e});
+    const F c = scene().distance(p + Point{-e, e, -e}), d = scene().distance(p + Point{e, e, e});
+    return unit({a - b - c + d, c + d - a - b, b + d - a - c});
+  }
+};
+
+struct Ray {
+  Vec o, w;
+  F t, end;
+  Mask going, closed;  // closed: a surface is at `end`
+
+  template <typename Scene>
+  HD void begin(const Scene& scene, Mask active, F limit) {
+    const Span span = scene.span(o, w);
+    t = span.near;
+    end = least(span.far, limit);
+    closed = span.closed & (span.far <= limit);
+    going = active & (t < end);
+  }
+  template <typename Scene>
+  HD void advance(const Scene& scene) {
+    const F step = scene.step(o + w * t, w);
+    going = going & (step > kClose);
+    t = going ? t + step : t;
+    going = going & (t < end);
+  }
+};
+
+// Traces the paths that `film` hands out, in each lane one after the other: take(lanes), has(job), x(job), y(job),
+// sample(job), add(lanes, job, radiance).
+template <int FEATURES, typename Scene, typename Film>
+HD void trace(const Scene& scene, const Shot& shot, Film& film) {
+  const Light light = scene.light();
+  const F zero{}, one = same(1);
+  const Mask none = zero > 0.0f;
+  Mask fresh = opposite(none), ended = none, lit = none;
+  Word job = film.take(fresh), done = job, key{}, depth{};
+  Mask open = film.has(job);
+  Vec radiance{}, weight{}, pending{};  // pending: what arrives if the light is not hidden
+  F density{}, hidden{};                // hidden: the distance at which the light is
+  Ray ray{}, shadow{};
+  for (;;) {
+    if (any(fresh)) {  // a new path from the camera
+      const Word x = film.x(job), y = film.y(job), number = scatter(film.sample(job) ^ scatter(shot.seed + Word{}));
+      const Word start = scatter((y * static_cast<uint32_t>(shot.width) + x) ^ number);
+      const F u = real(x) + chance(start, Word{}), v = real(y) + chance(start, Word{} + 1u);
+      ray.o = choose(fresh, shot.origin, ray.o);
+      ray.w = choose(fresh, unit(Vec(shot.corner) + Vec(shot.across) * u + Vec(shot.down) * v), ray.w);
+      weight = choose(fresh, {one, one, one}, weight);
+      density = fresh ? same(kSure) : density;
+      depth = fresh ? Word{} : depth;
+      key = fresh ? start : key;
+    }
+    const F shining = light.meet(ray.o, ray.w);
+    ray.begin(scene, open, shining);
+    shadow.begin(scene, lit, hidden);
+    for (int n = 0; n < kSteps && any(ray.going | shadow.going); ++n) {
+      ray.advance(scene);
+      shadow.advance(scene);
+    }
+
+    // The shadow ray belongs to the bounce before; where that was the last of its path, the path is complete now.
+    const Mask clear = lit & (shadow.t >= shadow.end) & opposite(shadow.closed);
+    radiance = radiance + choose(clear, pending, Vec{});
+    film.add(ended, done, radiance);
+    radiance = choose(ended, Vec{}, radiance);
+    if (!any(open)) break;
+
+    const Mask flat = ray.t >= ray.end;  // at the end of the span
+    const Mask on_light = flat & opposite(ray.closed) & (ray.end >= shining) & (shining < kFar),
+               met = on_light | ray.closed | opposite(flat);
+    const F t = least(ray.t, ray.end);
+    const Vec p = ray.o + ray.w * t;
+    Surface s = scene.surface(p, flat);
+    s.normal = choose(on_light, Point{0, -1, 0}, s.normal);
+    s.albedo = choose(on_light, light.albedo, s.albedo);
+    // Of two ways to find a point of the light, each counts by its density (E. Veach, 1997: balance heuristic).
+    const F aimed = t * t / (ray.w.y * light.area());
+    radiance = radiance + weight * light.radiance * (on_light ? density / (density + aimed) : zero);
+    radiance = radiance + weight * choose(met, Vec{}, scene.sky(ray.w));
+
+    // Sample the light.
+    const Word dimension = depth * 8u + 2u;
+    depth += 1u;
+    const Mask last = depth >= static_cast<uint32_t>(shot.depth);
+    const F facing = dot(ray.w, s.normal);
+    const Vec n = choose(facing > 0.0f, s.normal * -one, s.normal), above = p + n * same(3 * kClose);
+    const F x = light.centre.x - light.x + 2 * light.x * chance(key, dimension);
+    const F z = light.centre.z - light.z + 2 * light.z * chance(key, dimension + 1u);
+    const Vec to = Vec{x, same(light.centre.y), z} - above;
+    const F far = root(dot(to, to));
+    weight = weight * s.albedo;
+    shadow.o = above;
+    shadow.w = to * (1.0f / far);
+    hidden = far * 0.9999f - kClose;
+    const F cosine = dot(shadow.w, n), diffuse = cosine * (1 / kPi);
+    pending = weight * light.radiance * (diffuse / (far * far / (shadow.w.y * light.area()) + diffuse));
+    lit = open & met & opposite(last) & (cosine > 0.0f) & (shadow.w.y > 0.0f);
+    if (FEATURES) lit = lit & opposite(s.metal | s.glass);
+
+    // Sample the surface: a diffuse one by the cosine, as the normal plus a point of the unit sphere is distributed.
+    const Vec point = on_sphere(chance(key, dimension + 2u), chance(key, dimension + 3u));
+    const F length = root(most(dot(n + point, n + point), same(1e-12f)));
+    Vec next = (n + point) * (1.0f / length);
+    density = length * (0.5f / kPi);
+    ray.o = above;
+    if (FEATURES & kMetal) {
+      const Vec mirrored = unit(ray.w - n * (2.0f * dot(ray.w, n)) + point * s.roughness);
+      next = choose(s.metal, mirrored, next);
+      weight = weight * (s.metal & (dot(mirrored, n) < 0.0f) ? zero : one);
+      density = s.metal ? same(kSure) : density;
+    }
+    if (FEATURES & kGlass) {  // Fresnel's equations, for an index of refraction of 1.5
+      const F eta = facing < 0.0f ? same(1 / 1.5f) : same(1.5f), c = size(facing);
+      const F inside = 1.0f - eta * eta * (1.0f - c * c), e = root(most(inside, zero));
+      const F across = (c - eta * e) / (c + eta * e), along = (e - eta * c) / (e + eta * c);
+      const F mirror = inside > 0.0f ? 0.5f * (across * across + along * along) : one;
+      const Mask through = s.glass & (chance(key, dimension + 4u) >= mirror);
+      const Vec bent = choose(through, ray.w * eta + n * (eta * c - e), ray.w + n * (2.0f * c));
+      next = choose(s.glass, bent, next);
+      ray.o = choose(through, p - n * same(3 * kClose), ray.o);
+      density = s.glass ? same(kSure) : density;
+    }
+    ray.w = next;
+
+    const F brightest = most(most(weight.x, weight.y), weight.z);
+    const F survival = depth > kRoulette ? least(brightest, same(0.95f)) : one;
+    const Mask goes_on = met & opposite(last) & (brightest > 0.0f) & (chance(key, dimension + 5u) < survival);
+    weight = weight * (1.0f / survival);
+    ended = open & opposite(goes_on);
+    done = job;
+    fresh = none;
+    if (any(ended)) {
+      job = ended ? film.take(ended) : job;
+      open = open & (goes_on | film.has(job));
+      fresh = ended & open;
+    }
+  }
+}
