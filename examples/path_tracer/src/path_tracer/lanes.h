@@ -9,7 +9,7 @@ using F = float;
 using Word = uint32_t;
 using Mask = bool;
 
-HD bool any(bool mask) { return mask; }
+HD bool any_lane(bool mask) { return mask; }
 HD bool opposite(bool mask) { return !mask; }
 HD F root(F x) { return sqrtf(x); }
 HD F real(Word x) { return static_cast<float>(x); }
@@ -37,7 +37,7 @@ HD unsigned bits(Mask mask) {
   return found;
 #endif
 }
-HD bool any(Mask mask) { return bits(mask) != 0; }
+HD bool any_lane(Mask mask) { return bits(mask) != 0; }
 HD Mask opposite(Mask mask) { return ~mask; }
 HD F root(F x) {
   for (int lane = 0; lane < kLanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);

@@ -6,10 +6,11 @@
 
 namespace DIMORPH_CASE {
 
-void render(Tensor film, ConstTensor camera, int64_t first, int64_t samples, int64_t seed, int64_t depth, Extra extra) {
+void render(Tensor film, ConstTensor camera, int64_t first, int64_t samples, int64_t seed, int64_t depth,
+            Extra extra) noexcept {
   AdditionalParams scene{};
-  const auto check = [&](const char*, const char*, ConstTensor table) { table.expect_on(film.device()); };
-  if (!extra.fill(scene, check)) return;
+  extra.device = film.device();  // where the tables of a scene must be
+  if (!extra.fill(scene)) return;
   const Shot shot = make_shot(film, camera, first, samples, seed, depth);
   const int pixels = BLOCK / SPLIT;
   dimorph::cuda::Config config;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, radians, sin, tan
 from typing import Any
@@ -101,7 +101,11 @@ class Scene:
 
 
 def listed(
-    shapes: Sequence[Shape], materials: Sequence[Material], lamp: Lamp, blend: float = 0.0, like: Any = np
+    shapes: Sequence[Shape],
+    materials: Sequence[Material],
+    lamp: Lamp,
+    blend: float = 0.0,
+    asarray: Callable[[NDArray[np.float32]], Any] = np.asarray,
 ) -> dm.BoundVariant:
     """Return a scene as tables.
 
@@ -110,7 +114,7 @@ def listed(
         materials: those that the shapes name by their index.
         lamp: the light.
         blend: a length; 0 for sharp edges.
-        like: NumPy, or a library with a function `asarray` that makes the tables there, such as CuPy.
+        asarray: makes the tables, so that they lie where the film does, such as CuPy's `asarray`.
 
     Raises:
         ValueError: a shape is of no known kind or names a material that is not there.
@@ -119,11 +123,11 @@ def listed(
         if not 0 <= shape.material + 2 * (shape.kind == "room") < len(materials):
             raise ValueError(f"listed: argument shapes: {shape} names a material beyond the {len(materials)} given")
     rows = [np.array([one.row() for one in some], np.float32) for some in (shapes, materials)]
-    tables = [like.asarray(rows[0]), like.asarray(rows[1]), like.asarray(lamp.array())]
+    tables = [asarray(rows[0]), asarray(rows[1]), asarray(lamp.array())]
     return LISTED(shapes=tables[0], materials=tables[1], lamp=tables[2], count=len(shapes), blend=blend)
 
 
-def cornell_box(like: Any = np) -> Scene:
+def cornell_box(asarray: Callable[[NDArray[np.float32]], Any] = np.asarray) -> Scene:
     """Return the Cornell box with the measures, colours and camera of Mitsuba's `cornell_box()`."""
     white = (0.885809, 0.698859, 0.666422)
     red, green = (0.570068, 0.0430135, 0.0443706), (0.105421, 0.37798, 0.076425)
@@ -133,7 +137,7 @@ def cornell_box(like: Any = np) -> Scene:
         Shape("box", 2, (-0.33, -0.4, -0.28), (0.3, 0.61, 0.3), 18.25),
     ]
     lamp = Lamp((0, 0.99, 0.01), (0.23, 0.19), (18.387, 13.9873, 6.75357), white)
-    tables = listed(shapes, [Material(red), Material(green), Material(white)], lamp, like=like)
+    tables = listed(shapes, [Material(red), Material(green), Material(white)], lamp, asarray=asarray)
     return Scene(Camera((0, 0, 3.9), (0, 0, 0), 39.3077), CORNELL_BOX(), DIFFUSE, tables)
 
 

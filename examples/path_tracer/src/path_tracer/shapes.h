@@ -12,7 +12,7 @@ HD Vec largest(Vec p, Vec q) {
   const Mask x = (p.x > p.y) & (p.x > p.z), y = (p.y > p.z) & opposite(x);
   const F zero{}, one = same(1);
   return {x ? (q.x < 0.0f ? -one : one) : zero, y ? (q.y < 0.0f ? -one : one) : zero,
-          x | y ? zero : (q.z < 0.0f ? -one : one)};
+          (x | y) ? zero : (q.z < 0.0f ? -one : one)};
 }
 
 // An upright box, turned about the y axis.
@@ -61,12 +61,13 @@ HD Span room_span(Vec o, Vec w) {
   const F x = ((w.x < 0.0f ? -one : one) - o.x) / w.x, y = ((w.y < 0.0f ? -one : one) - o.y) / w.y;
   const F z = ((w.z < 0.0f ? -one : one) - o.z) / w.z, front = (one - o.z) / w.z;
   const F near = w.z < 0.0f ? most(front, F{}) : F{}, far = least(least(x, y), z);
-  return {near, far, (near < far) & ((w.z < 0.0f) | (far < z))};
+  const Mask closed = (near < far) & ((w.z < 0.0f) | (far < z));
+  return {near, far, closed};
 }
 HD Vec room_normal(Vec p) { return largest({size(p.x), size(p.y), size(p.z)}, Vec{} - p); }
 // Above the level y = height, if the ray falls to it before the end of `span`.
 HD Span floor_span(Vec o, Vec w, float height, Span span) {
   const F t = (height - o.y) / w.y;
-  const Mask falls = (w.y < 0.0f) & (t > 0.0f) & (t < span.far);
-  return {span.near, falls ? t : span.far, span.closed | falls};
+  const Mask falls = (w.y < 0.0f) & (t > 0.0f) & (t < span.far), closed = span.closed | falls;
+  return {span.near, falls ? t : span.far, closed};
 }

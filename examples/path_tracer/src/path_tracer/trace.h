@@ -27,7 +27,7 @@ struct Light {
   HD F meet(Vec o, Vec w) const {
     const F t = (centre.y - o.y) / w.y;
     const Mask inside = (size(o.x + t * w.x - centre.x) < x) & (size(o.z + t * w.z - centre.z) < z);
-    return (w.y > 0.0f) & (t > 0.0f) & inside ? t : same(kFar);
+    return ((w.y > 0.0f) & (t > 0.0f) & inside) ? t : same(kFar);
   }
 };
 
@@ -83,7 +83,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
   F density{}, hidden{};                // hidden: the distance at which the light is
   Ray ray{}, shadow{};
   for (;;) {
-    if (any(fresh)) {  // a new path from the camera
+    if (any_lane(fresh)) {  // a new path from the camera
       const Word x = film.x(job), y = film.y(job), number = scatter(film.sample(job) ^ scatter(shot.seed + Word{}));
       const Word start = scatter((y * static_cast<uint32_t>(shot.width) + x) ^ number);
       const F u = real(x) + chance(start, Word{}), v = real(y) + chance(start, Word{} + 1u);
@@ -97,7 +97,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     const F shining = light.meet(ray.o, ray.w);
     ray.begin(scene, open, shining);
     shadow.begin(scene, lit, hidden);
-    for (int n = 0; n < kSteps && any(ray.going | shadow.going); ++n) {
+    for (int n = 0; n < kSteps && any_lane(ray.going | shadow.going); ++n) {
       ray.advance(scene);
       shadow.advance(scene);
     }
@@ -107,7 +107,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     radiance = radiance + choose(clear, pending, Vec{});
     film.add(ended, done, radiance);
     radiance = choose(ended, Vec{}, radiance);
-    if (!any(open)) break;
+    if (!any_lane(open)) break;
 
     const Mask flat = ray.t >= ray.end;  // at the end of the span
     const Mask on_light = flat & opposite(ray.closed) & (ray.end >= shining) & (shining < kFar),
@@ -150,7 +150,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     if (FEATURES & kMetal) {
       const Vec mirrored = unit(ray.w - n * (2.0f * dot(ray.w, n)) + point * s.roughness);
       next = choose(s.metal, mirrored, next);
-      weight = weight * (s.metal & (dot(mirrored, n) < 0.0f) ? zero : one);
+      weight = weight * ((s.metal & (dot(mirrored, n) < 0.0f)) ? zero : one);
       density = s.metal ? same(kSure) : density;
     }
     if (FEATURES & kGlass) {  // Fresnel's equations, for an index of refraction of 1.5
@@ -173,7 +173,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     ended = open & opposite(goes_on);
     done = job;
     fresh = none;
-    if (any(ended)) {
+    if (any_lane(ended)) {
       job = ended ? film.take(ended) : job;
       open = open & (goes_on | film.has(job));
       fresh = ended & open;
