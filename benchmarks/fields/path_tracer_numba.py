@@ -1,4 +1,4 @@
-"""The Cornell box of examples/path_tracer in Numba: the same paths, steps, random numbers and types, for its benchmark."""
+"""The Cornell box of examples/path_tracer in Numba: the same paths, steps, random numbers and types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIGHT = (F(0), F(0.99), F(0.01), F(0.23), F(0.19))
 AREA = F(4 * 0.23 * 0.19)
 SMALL = (F(0.335), F(-0.7), F(0.38), F(0.3), F(0.3), F(0.3), F(0.956305), F(-0.292372))
 LARGE = (F(-0.33), F(-0.4), F(-0.28), F(0.3), F(0.61), F(0.3), F(0.949699), F(0.313164))
-inline = njit(fastmath=True, inline="always")
+inline = njit(fastmath=True, error_model="numpy", inline="always")
 
 
 @inline
@@ -51,7 +51,7 @@ def beyond(box: Any, x: Any, y: Any, z: Any) -> Any:
 def distance(box: Any, x: Any, y: Any, z: Any) -> Any:
     _, _, _, dx, dy, dz = beyond(box, x, y, z)
     ox, oy, oz = max(dx, ZERO), max(dy, ZERO), max(dz, ZERO)
-    return np.sqrt(ox * ox + oy * oy + oz * oz) + min(max(max(dx, dy), dz), ZERO)
+    return np.sqrt(ox * ox + oy * oy + oz * oz) + min(max(dx, dy, dz), ZERO)
 
 
 @inline
@@ -89,7 +89,7 @@ def march(ox: Any, oy: Any, oz: Any, wx: Any, wy: Any, wz: Any, limit: Any) -> A
     ry = ((-ONE if wy < ZERO else ONE) - oy) / wy
     rz = ((-ONE if wz < ZERO else ONE) - oz) / wz
     t = max((ONE - oz) / wz, ZERO) if wz < ZERO else ZERO
-    far = min(min(rx, ry), rz)
+    far = min(rx, ry, rz)
     closed = t < far and (wz < ZERO or far < rz)
     end = min(far, limit)
     for _ in range(256):
@@ -103,8 +103,10 @@ def march(ox: Any, oy: Any, oz: Any, wx: Any, wy: Any, wz: Any, limit: Any) -> A
     return end, closed and far <= limit, True
 
 
-@njit(fastmath=True)
-def trace(camera: Any, width: Any, px: Any, py: Any, sample: Any, seed: Any, depths: Any) -> Any:
+@njit(fastmath=True, error_model="numpy")
+def trace(  # noqa: PLR0912, PLR0915, one function as in trace.h
+    camera: Any, width: Any, px: Any, py: Any, sample: Any, seed: Any, depths: Any
+) -> Any:
     """Return the radiance of one path."""
     red = green = blue = ZERO
     key = scatter(uint32(py * uint32(width) + px) ^ scatter(uint32(sample ^ scatter(seed))))
@@ -119,13 +121,12 @@ def trace(camera: Any, width: Any, px: Any, py: Any, sample: Any, seed: Any, dep
     density = SURE
     for depth in range(1, depths + 1):
         shining = FAR
-        if wy > ZERO:
-            t = (LIGHT[1] - oy) / wy
-            if t > ZERO and abs(ox + t * wx - LIGHT[0]) < LIGHT[3] and abs(oz + t * wz - LIGHT[2]) < LIGHT[4]:
-                shining = t
+        t = (LIGHT[1] - oy) / wy
+        if t > ZERO and abs(ox + t * wx - LIGHT[0]) < LIGHT[3] and abs(oz + t * wz - LIGHT[2]) < LIGHT[4]:
+            shining = t
         t, solid, flat = march(ox, oy, oz, wx, wy, wz, shining)
         on_light = flat and not solid and t >= shining and shining < FAR
-        if not (solid or on_light):
+        if not (solid or on_light) or (on_light and wy < ZERO):
             break
         x, y, z = ox + wx * t, oy + wy * t, oz + wz * t
         ar, ag, ab = F(0.885809), F(0.698859), F(0.666422)
@@ -178,7 +179,7 @@ def trace(camera: Any, width: Any, px: Any, py: Any, sample: Any, seed: Any, dep
         wx, wy, wz = wx * norm, wy * norm, wz * norm
         density = length * (HALF * INVERSE_PI)
         if depth > 3:
-            survival = min(max(max(wr, wg), wb), F(0.95))
+            survival = min(max(wr, wg, wb), F(0.95))
             if chance(key, dimension + U(5)) >= survival:
                 break
             norm = ONE / survival
@@ -190,6 +191,7 @@ def trace(camera: Any, width: Any, px: Any, py: Any, sample: Any, seed: Any, dep
     "void(float32[:, :, ::1], float32[:, ::1], uint32, int32, uint32, int32)",
     parallel=True,
     fastmath=True,
+    error_model="numpy",
     cache=True,
 )
 def render(film: Any, camera: Any, first: Any, samples: Any, seed: Any, depth: Any) -> None:

@@ -17,7 +17,7 @@ struct Surface {
   Mask metal, glass;   // else it is diffuse
 };
 
-// A level rectangle that shines downward. It is no part of the distance.
+// A level rectangle that shines downward, and is black above. It is no part of the distance.
 struct Light {
   Point centre;
   float x, z;  // half of its sides
@@ -27,7 +27,7 @@ struct Light {
   HD F meet(Vec o, Vec w) const {
     const F t = (centre.y - o.y) / w.y;
     const Mask inside = (size(o.x + t * w.x - centre.x) < x) & (size(o.z + t * w.z - centre.z) < z);
-    return ((w.y > 0.0f) & (t > 0.0f) & inside) ? t : same(kFar);
+    return ((t > 0.0f) & inside) ? t : same(kFar);
   }
 };
 
@@ -115,11 +115,12 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     const F t = least(ray.t, ray.end);
     const Vec p = ray.o + ray.w * t;
     Surface s = scene.surface(p, flat);
+    const Mask below = ray.w.y > 0.0f;
     s.normal = choose(on_light, Point{0, -1, 0}, s.normal);
-    s.albedo = choose(on_light, light.albedo, s.albedo);
+    s.albedo = choose(on_light, Vec(light.albedo) * (below ? one : zero), s.albedo);
     // Of two ways to find a point of the light, each counts by its density (E. Veach, 1997: balance heuristic).
     const F aimed = t * t / (ray.w.y * light.area());
-    radiance = radiance + weight * light.radiance * (on_light ? density / (density + aimed) : zero);
+    radiance = radiance + weight * light.radiance * ((on_light & below) ? density / (density + aimed) : zero);
     radiance = radiance + weight * choose(met, Vec{}, scene.sky(ray.w));
 
     // Sample the light.
