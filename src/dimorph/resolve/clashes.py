@@ -42,7 +42,7 @@ def overloaded_export(finding: Finding, author: Author) -> Lesson | None:
 
 
 def circle(finding: Finding, author: Author) -> Lesson | None:
-    """Explain a variant's header that is read before the header it includes, because that includes the config header."""
+    """Explain a variant's header that is read before one that it includes, which includes the config header."""
     config = header_name(author.unit.kernel)
     place = author.first(finding.places)
     for variant in author.unit.variants:
