@@ -11,6 +11,7 @@ from dimorph._lazy import logger
 
 _log = logger("dimorph")
 _SILENCE = 1.0  # seconds before a line says what is waited for
+_THREAD = "another thread of this process"
 _SHORTEST, _LONGEST = 0.005, 0.1  # seconds between two attempts
 
 
@@ -48,7 +49,10 @@ class Waiting:
         if waited >= _SILENCE and not self._said:
             self._said = True
             limit = "" if self._limit is None else f", for {self._limit:.0f} s at most"
-            _log.warning("dimorph: waiting for another build of %s by %s%s", self._what, holder(lock), limit)
+            who = holder(lock)
+            # What another thread compiles, this process has said.
+            say = _log.info if who.startswith(_THREAD) else _log.warning
+            say("dimorph: waiting for another build of %s by %s%s", self._what, who, limit)
         # A sleep is interrupted by Ctrl-C; a wait inside flock would not be in any thread but the main one.
         time.sleep(min(_LONGEST, _SHORTEST + waited / 10))
         return True
@@ -71,7 +75,7 @@ def holder(lock: Path) -> str:
             and words[4].isdecimal()
         ):
             if int(words[4]) == os.getpid():
-                return f"another thread of this process ({os.getpid()})"
+                return f"{_THREAD} ({os.getpid()})"
             if int(words[4]) > 0:
                 return f"process {words[4]}{_program(words[4])}"
     return f"another process (lock {lock})"
