@@ -290,6 +290,15 @@ def test_a_failed_build_changes_nothing(project: Path) -> None:
     assert not [name for name in ("tmp", "locks") if (project / PACKAGED / name).exists()]
 
 
+def test_a_missing_package_is_told_before_anything_is_compiled(
+    project: Path, compiles: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "elftools", None)
+    with pytest.raises(dm.ToolchainError, match="pip install pyelftools"):
+        kernel_of(project, "rms_norm").build()
+    assert compiles() == 0 and not (project / PACKAGED).exists()
+
+
 def test_sets_and_targets_of_one_kernel_share_a_directory(project: Path) -> None:
     kernel = kernel_of(project, "rms_norm")
     levels = ["x86-64-v2", "x86-64-v3"] if TARGET == "x86-64-v2" else ["armv8", "armv8-bf16"]

@@ -293,3 +293,24 @@ def test_every_argument_of_load_and_build_is_reserved() -> None:
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     assert set(named) | {"self"} == set(RESERVED)
+
+
+def test_a_header_that_only_the_kernel_has_is_no_variants_header(tmp_path: Path) -> None:
+    """The root of a variant is the directory of the file that declares it, which need not be the kernel's."""
+    sources, elsewhere = tmp_path / "sources", tmp_path / "elsewhere"
+    sources.mkdir()
+    elsewhere.mkdir()
+    (sources / "one.cc").write_text('#include "one_config.h"\n')
+    (sources / "one_case.cc").write_text('#include "one_config.h"\n')
+    (sources / "scenes.h").write_text("#pragma once\n")
+
+    def load(root: Path) -> None:
+        scene = dm.Variant("Scene", header="scenes.h", root=root)
+        dm.Kernel("one", axes=[dm.variant_axis("scene", "SCENE", default=scene)], root=sources).load()
+
+    told = rf"there is no header {elsewhere}/scenes\.h.*write root='{sources}'"
+    with pytest.raises(dm.DeclarationError, match=told):
+        load(elsewhere)
+    (elsewhere / "scenes.h").write_text("#pragma once\n")
+    with pytest.raises(dm.DeclarationError, match=rf"{elsewhere}/scenes\.h is shadowed by {sources}/scenes\.h"):
+        load(elsewhere)

@@ -35,6 +35,7 @@ from dimorph.store.artifact import Artifact
 from dimorph.store.layers import PACKAGED, built_store, memo_dir, user_store
 from dimorph.store.manifest import Built, Manifest, Row
 from dimorph.store.store import Store
+from dimorph.toolchain import elf
 
 _log = logger("dimorph")
 
@@ -120,6 +121,7 @@ def build(
     root = instantiations.kernel.root
     store = built_store(root / PACKAGED if out is None else Path(out), [root], writable=True)
     # Before anything is compiled or written.
+    elf.check_installed()
     store.check_content()
     manifest.read(store)
     asked = tuple(dict.fromkeys(archs)) if archs else (config.arch,) if config.arch else ()

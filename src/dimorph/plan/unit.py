@@ -292,9 +292,14 @@ def _check_header(variant: Variant, include_dirs: Sequence[Path]) -> None:
         found = directory / variant.header
         if found == own and own.is_file():
             return
-        if found.exists():
+        if found.exists() and own.is_file():
             raise DeclarationError(
                 f"variant {variant.name}: its header {own} is shadowed by {found}; give it another name"
+            )
+        if found.exists():
+            raise DeclarationError(
+                f"{variant.declared_at}: variant {variant.name}: there is no header {own}, beside the file that "
+                f"declares the variant; for {found}, write root={str(directory)!r}"
             )
     others = ", ".join(sorted(found.name for found in variant.root.glob("*.h*"))) or "no headers"
     raise DeclarationError(

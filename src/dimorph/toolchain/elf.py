@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from dimorph.errors import LoadError, ToolchainError
@@ -13,6 +14,8 @@ Version = tuple[int, int]
 _GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)")
 # The version name that marks an object with packed relative relocations, and the first glibc whose loader reads them.
 _RELR, _RELR_VERSION = "GLIBC_ABI_DT_RELR", (2, 36)
+
+_MISSING = "the package pyelftools, which reads the requirements of objects, is not installed: pip install pyelftools"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class Needs:
 
     libraries: tuple[str, ...]
     glibc: Version | None
+
+
+def check_installed() -> None:
+    """Refuse to go on without the package that `needs` takes, before anything is compiled in vain.
+
+    Raises:
+        ToolchainError: it is not installed.
+    """
+    if find_spec("elftools") is None:
+        raise ToolchainError(_MISSING)
 
 
 def needs(path: Path) -> Needs:
@@ -42,9 +55,7 @@ def needs(path: Path) -> Needs:
         from elftools.elf.elffile import ELFFile
         from elftools.elf.gnuversions import GNUVerNeedSection
     except ModuleNotFoundError as error:
-        raise ToolchainError(
-            "the package pyelftools, which reads the requirements of objects, is not installed: pip install pyelftools"
-        ) from error
+        raise ToolchainError(_MISSING) from error
     with path.open("rb") as stream:
         try:
             elf = ELFFile(stream)
