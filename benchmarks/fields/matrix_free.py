@@ -1,8 +1,11 @@
-"""Measure examples/matrix_free on the CPU beside libCEED, MFEM and Numba, and on a GPU: unknowns per second.
+"""Measure examples/matrix_free: unknowns per second of its operators, beside peers and the machine's limits.
 
-python benchmarks/fields/matrix_free.py         # operators, beside the peers and the machine's limits
-python benchmarks/fields/matrix_free.py forms   # first results, and a degree that nobody declared
-python benchmarks/fields/matrix_free.py gpu     # on a GPU; needs torch with CUDA
+python benchmarks/fields/matrix_free.py         # on the CPU, beside libCEED, MFEM and Numba; about five minutes
+python benchmarks/fields/matrix_free.py forms   # first results, and a degree that nobody declared; about two minutes
+python benchmarks/fields/matrix_free.py gpu     # on a GPU; needs torch with CUDA, and no peer; about a minute
+
+The peers are `pip install numba libceed mfem`. The wheels of libCEED and MFEM are built for one thread, so they are
+compared with one thread: --threads 1.
 """
 
 from __future__ import annotations
@@ -13,15 +16,24 @@ from pathlib import Path
 
 if not __package__:  # run as a script: the root of the repository takes the place of this folder
     sys.path[0] = str(Path(__file__).parents[2])
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "matrix_free" / "src"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["cpu", "forms", "gpu"], default="cpu")
-    part = parser.parse_args().part
-    if part == "gpu":
-        from benchmarks.fields import matrix_free_gpu as script
-    script.main()
+    parser.add_argument("--degrees", type=int, nargs="+", default=list(range(1, 9)))
+    parser.add_argument("--threads", type=int, default=1, help="of ours and Numba (default: 1)")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of each number (default: 7)")
+    args = parser.parse_args()
+    if args.part == "gpu":
+        from benchmarks.fields.matrix_free_gpu import main as on_gpu
+
+        on_gpu(args.repeats)
+    elif args.part == "cpu":
+        from benchmarks.fields.matrix_free_cpu import main as on_cpu
+
+        on_cpu(args.degrees, args.threads, args.repeats)
 
 
 if __name__ == "__main__":

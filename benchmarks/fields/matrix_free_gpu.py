@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-
-if not __package__:  # run as a script: the root of the repository takes the place of this folder
-    sys.path[0] = str(Path(__file__).parents[2])
-
 from benchmarks.fields.matrix_free_counts import instructions
 from benchmarks.fields.matrix_free_mesh import bend
 from benchmarks.support.limits import gpu_copy_rate
-from benchmarks.support.rows import ROOT, Row, interleaved, write
+from benchmarks.support.rows import Row, interleaved, write
+from matrix_free import DIFFUSION, GPU_KERNEL, KERNEL, MASS, Mesh, Operator, grid
 
 import dimorph as dm
-
-sys.path.append(str(ROOT / "examples" / "matrix_free" / "src"))
-from matrix_free import DIFFUSION, GPU_KERNEL, KERNEL, MASS, Mesh, Operator, grid
 
 DEGREES = range(1, 9)
 THREADS = (64, 128, 256, 512)  # of a block, about
 CASES = [(MASS, "float64"), (DIFFUSION, "float64"), (MASS, "float32"), (DIFFUSION, "float32")]
 
 
-def main(repeats: int = 5) -> None:
+def main(repeats: int) -> None:
     tiles = {degree: sorted({max(1, threads // (degree + 2) ** 2) for threads in THREADS}) for degree in DEGREES}
     wanted = [(p, t, d, e) for d in DEGREES for p, t in CASES for e in tiles[d]]
     of_cpu = [(p, t, d) for d in DEGREES for p, t in CASES]
@@ -85,7 +77,7 @@ def _row(
     calls = {str(e): partial(_seconds, partial(operator, x, y)) for e, operator in operators.items()}
     found = interleaved(calls, repeats)
     best = min(found, key=lambda e: found[e])
-    moved = 2 * x.nbytes + sum(array.nbytes for array in one.geometry)  # each read or written once
+    moved = 2 * x.nbytes + sum(array.nbytes for array in one.arrays[:2])  # each read or written once
     slots = {"float64": 17e12, "float32": 33.5e12}[dtype]  # multiply-adds/s of an H200, by NVIDIA's data sheet
     peers = {
         "memory limit": one.unknowns / (moved / rate),
@@ -112,7 +104,3 @@ def _seconds(call: object, count: int = 10) -> float:
     end.record()
     end.synchronize()
     return begin.elapsed_time(end) / count / 1e3
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import libceed
+import mfem.ser as mfem
 import numpy as np
+from benchmarks.fields.matrix_free_mesh import bend
 from matrix_free import Operator
 
 
@@ -43,8 +45,7 @@ def with_libceed(operator: Operator, physics: str, x: np.ndarray, resource: str)
     at.set_array(np.ascontiguousarray(mesh.corners.transpose(0, 2, 1)).ravel(), cmode=libceed.COPY_VALUES)
     setup = ceed.Operator(build)
     setup.set_field("dx", corners, of_corners, libceed.VECTOR_ACTIVE)
-    none = ceed.elem_restriction_none() if hasattr(ceed, "elem_restriction_none") else libceed.ELEMRESTRICTION_NONE
-    setup.set_field("weights", none, of_corners, libceed.VECTOR_NONE)
+    setup.set_field("weights", libceed.ELEMRESTRICTION_NONE, of_corners, libceed.VECTOR_NONE)
     setup.set_field("qdata", factors, libceed.BASIS_NONE, libceed.VECTOR_ACTIVE)
     setup.apply(at, data)
 
@@ -64,3 +65,24 @@ def with_libceed(operator: Operator, physics: str, x: np.ndarray, resource: str)
             return np.array(array)
 
     return Peer(lambda: ours.apply(given, result), read)
+
+
+def with_mfem(size: int, degree: int, physics: str) -> Peer:
+    """Return MFEM's operator with partial assembly, on a mesh of size^3 elements as `grid` bends it."""
+    mesh = mfem.Mesh.MakeCartesian3D(size, size, size, mfem.Element.HEXAHEDRON)
+    mesh.SetCurvature(1)  # positions of vertices as a function, [3, vertices]
+    at = mesh.GetNodes().GetDataArray().reshape(3, -1)
+    at[:] = bend(at.T.copy()).T
+    space = mfem.FiniteElementSpace(mesh, mfem.H1_FECollection(degree, 3))
+    rule = mfem.IntRules.Get(mfem.Geometry.CUBE, 2 * (degree + 2) - 1)  # degree + 2 Gauss points in each direction
+    integrator = mfem.MassIntegrator() if physics == "Mass" else mfem.DiffusionIntegrator()
+    integrator.SetIntRule(rule)
+    integrator.thisown = 0  # the form deletes it
+    form = mfem.BilinearForm(space)
+    form.SetAssemblyLevel(mfem.AssemblyLevel_PARTIAL)
+    form.AddDomainIntegrator(integrator)
+    form.Assemble()
+    x, y = mfem.Vector(space.GetVSize()), mfem.Vector(space.GetVSize())
+    x.Assign(1.0)
+    kept = (mesh, space, rule, form)
+    return Peer(lambda: (form.Mult(x, y), kept), lambda: np.array(y.GetDataArray()))

@@ -15,7 +15,7 @@ import dimorph as dm
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .layout import batched, layout
+from .layout import batched, blocks, layout
 from .mesh import Floats, Mesh, grid, lobatto, positions, trilinear
 
 __all__ = ["DIFFUSION", "GPU_KERNEL", "HELMHOLTZ", "KERNEL", "MASS", "Mesh", "Operator", "conjugate_gradients", "grid"]
@@ -50,8 +50,8 @@ def _loaded(kernel: dm.Kernel, dtype: str, degree: int, physics: dm.Variant) -> 
 class Operator:
     """y = A x, for a mesh, a degree and a physics.
 
-    Unknowns are values at the nodes. Those on the boundary come last: `inner` of `unknowns` are not on it. `geometry`
-    has the arrays that a call reads besides x: of all elements, the maps and the numbers of unknowns.
+    Unknowns are values at the nodes. Those on the boundary come last: `inner` of `unknowns` are not on it. `arrays` are
+    what a call reads besides x: the elements' maps and numbers of unknowns, chunks and colours (matrix_free.cc).
 
     Args:
         mesh: its elements.
@@ -83,8 +83,7 @@ class Operator:
         maps = batched(trilinear(mesh.corners[found.order]).astype(self.dtype), found, lanes)
         starts = batched(found.starts.astype(np.int32), found, lanes)
         on_device = to_gpu or np.asarray
-        self.geometry = (on_device(maps), on_device(starts))
-        self._arrays = (*self.geometry, found.chunks, found.colours)
+        self.arrays = (on_device(maps), on_device(starts), found.chunks, found.colours)
         kernel = GPU_KERNEL if to_gpu else KERNEL
         self._apply = (module or _loaded(kernel, self.dtype.name, degree, self._physics.variant)).apply
 
@@ -96,7 +95,7 @@ class Operator:
         if tuple(x.shape) != (self.unknowns,):
             raise ValueError(f"Operator: argument 'x': expected shape ({self.unknowns},), got {tuple(x.shape)}")
         y = np.empty_like(x) if out is None else out
-        self._apply(*self._arrays, x, y, self.degree, self._physics.variant.name, *self._physics.args)
+        self._apply(*self.arrays, x, y, self.degree, self._physics.variant.name, *self._physics.args)
         return y
 
     def nodes(self) -> Floats:
@@ -107,7 +106,7 @@ class Operator:
 
     def numbers(self) -> NDArray[np.int64]:
         """Return the unknown of each node of each element of the mesh, [elements, nodes^3], the first direction first."""
-        node_block, offset = _blocks(self.degree)
+        node_block, offset = blocks(self.degree)
         numbers = np.empty((self.mesh.elements, len(offset)), np.int64)
         numbers[self._layout.order] = self._layout.starts[:, node_block] + offset
         return numbers
@@ -153,15 +152,3 @@ def conjugate_gradients(
 
 def _threads() -> int:
     return int(os.environ.get("DIMORPH_NUM_THREADS") or len(os.sched_getaffinity(0)))
-
-
-def _blocks(degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the block of each node of an element, and the node's place in it."""
-    classes = min(degree + 1, 3)
-    node = np.arange(degree + 1)
-    of = np.where(node == 0, 0, np.where(node == degree, classes - 1, 1))
-    place = np.where((node == 0) | (node == degree), 0, node - 1)
-    size = np.where((node == 0) | (node == degree), 1, degree - 1)
-    k, j, i = np.meshgrid(node, node, node, indexing="ij")
-    block = (of[k] * classes + of[j]) * classes + of[i]
-    return block.ravel(), ((place[k] * size[j] + place[j]) * size[i] + place[i]).ravel()

@@ -117,3 +117,15 @@ def batched(values: NDArray[np.generic], layout: Layout, lanes: int) -> NDArray[
         begin += elements
     flat = values.reshape(len(values), -1)[np.concatenate(rows)]
     return np.ascontiguousarray(flat.reshape(-1, lanes, flat.shape[1]).transpose(0, 2, 1))
+
+
+def blocks(degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the block of each node of an element, and the node's place in it."""
+    classes = min(degree + 1, 3)
+    node = np.arange(degree + 1)
+    of = np.where(node == 0, 0, np.where(node == degree, classes - 1, 1))
+    place = np.where((node == 0) | (node == degree), 0, node - 1)
+    size = np.where((node == 0) | (node == degree), 1, degree - 1)
+    k, j, i = np.meshgrid(node, node, node, indexing="ij")
+    block = (of[k] * classes + of[j]) * classes + of[i]
+    return block.ravel(), ((place[k] * size[j] + place[j]) * size[i] + place[i]).ravel()

@@ -1,0 +1,83 @@
+"""The part of matrix_free.py for the CPU: unknowns per second beside libCEED, MFEM, Numba and the machine's limits."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from benchmarks.fields.matrix_free_counts import instructions
+from benchmarks.fields.matrix_free_mesh import bend
+from benchmarks.support.limits import copy_rate, fma_rate
+from benchmarks.support.rows import Row, interleaved, line, write
+from matrix_free import DIFFUSION, MASS, Mesh, Operator, grid
+
+import dimorph as dm
+
+THREADS = len(os.sched_getaffinity(0))
+UNKNOWNS = 1e6
+
+
+def main(degrees: list[int], threads: int, repeats: int) -> None:
+    os.environ["DIMORPH_NUM_THREADS"] = str(threads)
+    rows = []
+    for degree in degrees:
+        size = 2 * round(UNKNOWNS ** (1 / 3) / degree / 2)
+        mesh = grid((size,) * 3, bend)
+        for physics in (MASS, DIFFUSION):
+            rows.append(_row(mesh, size, degree, physics, threads, repeats))
+            print(line(rows[-1]), file=sys.stderr)
+    write("matrix_free", rows)
+
+
+def _row(mesh: Mesh, size: int, degree: int, physics: dm.Variant, threads: int, repeats: int) -> Row:
+    from benchmarks.fields.matrix_free_numba import with_numba
+    from benchmarks.fields.matrix_free_peers import with_libceed, with_mfem
+
+    operator = Operator(mesh, degree, physics)
+    x = np.random.default_rng(0).standard_normal(operator.unknowns)
+    y = operator(x)
+    calls = {"ours": partial(operator, x, y)}
+
+    compiled, numbers = with_numba(operator, physics.name, threads)
+    x_of_numba, y_of_numba = np.empty_like(x), np.empty_like(x)
+    x_of_numba[numbers] = x[operator.numbers()]
+    calls["Numba"] = partial(compiled, x_of_numba, y_of_numba)
+    calls["Numba"]()
+    _agree("Numba", y_of_numba[numbers], y[operator.numbers()])
+    if threads == 1:  # as the wheels of both are built
+        of_libceed = with_libceed(operator, physics.name, x, "/cpu/self/avx/blocked")
+        of_mfem = with_mfem(size, degree, physics.name)
+        calls |= {"libCEED": of_libceed.apply, "MFEM": of_mfem.apply}
+        of_libceed.apply()
+        _agree("libCEED", of_libceed.result(), y)
+        of_mfem.apply()
+        _agree("MFEM", of_mfem.result().sum() * np.ones(1), operator(np.ones_like(x)).sum() * np.ones(1), near=1.0)
+    moved = 2 * x.nbytes + sum(array.nbytes for array in operator.arrays[:2])  # each read or written once
+    work = 2 * mesh.elements * instructions(degree, physics.name)  # an addition takes as long as a multiply-add
+    calls |= {
+        "memory limit": lambda: moved / copy_rate(threads, repeats=3),
+        "arithmetic limit": lambda: work / fma_rate("float64", threads, repeats=3),
+    }
+    clock = time.thread_time if threads == 1 else time.perf_counter  # processor time, where others use the machine too
+    times = interleaved({name: partial(_measured, call, name, clock) for name, call in calls.items()}, repeats)
+    rates = {name: operator.unknowns / time for name, time in times.items()}
+    cell = {"physics": physics.name, "degree": degree, "unknowns": operator.unknowns, "threads": threads}
+    return Row("matrix_free", cell, "DoF/s", rates.pop("ours"), rates)
+
+
+def _measured(call: Callable[[], Any], name: str, clock: Callable[[], float]) -> float:
+    if name.endswith("limit"):
+        return float(call())
+    start = clock()
+    call()
+    return clock() - start
+
+
+def _agree(name: str, found: np.ndarray, expected: np.ndarray, near: float = 0.0) -> None:
+    error = np.abs(found - expected).max() / max(near, np.abs(expected).max())
+    assert error < 1e-11, f"{name} differs by {error:.1e}"
