@@ -1,16 +1,15 @@
 // A collision model of one's own: BGK with the eddy viscosity of Smagorinsky (Hou et al. 1996).
 #pragma once
-#include "arithmetic.h"
-#include "lattice_boltzmann_config.h"
+#include "collisions.h"
 
 template <typename Params>
 struct Smagorinsky {
   DType time, factor;  // of relaxation without eddies; of the square of what they add
-  LBM_HD explicit Smagorinsky(const Params& params)
+  DM_HD explicit Smagorinsky(const Params& params)
       : time(1 / lbm::rate(params.viscosity)), factor(18 * params.constant * params.constant) {}
 
   template <typename Cell>
-  LBM_INLINE void collide(Cell& cell) const {
+  DM_HD DM_INLINE void collide(Cell& cell) const {
     typename Cell::Value stress[6], square{};
     cell.find_stress(stress);
     for (int k = 0; k < 6; ++k) square += (k < 3 ? DType(2) : DType(4)) * stress[k] * stress[k];
@@ -20,7 +19,7 @@ struct Smagorinsky {
   }
 
  private:
-  static LBM_INLINE DType root(DType x) {
+  static DM_HD DM_INLINE DType root(DType x) {
 #if defined(__CUDACC__)
     return sqrt(x);
 #else
@@ -28,7 +27,7 @@ struct Smagorinsky {
 #endif
   }
   template <typename Vector>
-  static LBM_INLINE Vector root(Vector x) {
+  static DM_HD DM_INLINE Vector root(Vector x) {
     for (unsigned lane = 0; lane < sizeof x / sizeof(DType); ++lane) x[lane] = root(DType(x[lane]));
     return x;
   }

@@ -17,12 +17,12 @@ struct Cell {
   T velocity[3];  // in cells a step
 
   // Density and velocity are those of f from here on.
-  LBM_INLINE void find_moments() {
+  DM_HD DM_INLINE void find_moments() {
     density = f[0];
     bool begun[3] = {};
-    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+    DM_UNROLL for (int i = 1; i < Q; i += 2) {
       density += f[i] + f[i + 1];
-      LBM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis))
+      DM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis))
           add(velocity[axis], begun[axis], DType(direction(i, axis)) * (f[i] - f[i + 1]));
     }
     const T volume = 1 / (1 + density);
@@ -31,18 +31,18 @@ struct Cell {
 
   // Equilibrium is w (rho + rho (3 c.u + 9/2 (c.u)^2 - 3/2 u.u)), here less w. For the pair of directions i and i + 1,
   // half of the sum of theirs is even, and half of the difference odd.
-  LBM_INLINE T rest_equilibrium() const { return weight(0) * (density - DType(1.5) * (1 + density) * square()); }
-  LBM_INLINE T even_equilibrium(int i) const {
+  DM_HD DM_INLINE T rest_equilibrium() const { return weight(0) * (density - DType(1.5) * (1 + density) * square()); }
+  DM_HD DM_INLINE T even_equilibrium(int i) const {
     const T rho = 1 + density, c = along(i);
     return weight(i) * (density - DType(1.5) * rho * square() + DType(4.5) * rho * c * c);
   }
-  LBM_INLINE T odd_equilibrium(int i) const { return 3 * weight(i) * (1 + density) * along(i); }
+  DM_HD DM_INLINE T odd_equilibrium(int i) const { return 3 * weight(i) * (1 + density) * along(i); }
 
   // Moves the even and the odd part of each pair towards equilibrium, at rates of their own.
   template <typename Rate>
-  LBM_INLINE void relax(Rate even, Rate odd) {
+  DM_HD DM_INLINE void relax(Rate even, Rate odd) {
     f[0] += even * (rest_equilibrium() - f[0]);
-    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+    DM_UNROLL for (int i = 1; i < Q; i += 2) {
       const T sum = DType(0.5) * (f[i] + f[i + 1]), difference = DType(0.5) * (f[i] - f[i + 1]);
       const T even_change = even * (even_equilibrium(i) - sum), odd_change = odd * (odd_equilibrium(i) - difference);
       f[i] += even_change + odd_change;
@@ -51,26 +51,26 @@ struct Cell {
   }
 
   // Second moments of what is not at equilibrium: xx, yy, zz, xy, xz, yz, where y is the middle axis.
-  LBM_INLINE void find_stress(T (&stress)[6]) const {
+  DM_HD DM_INLINE void find_stress(T (&stress)[6]) const {
     for (T& component : stress) component = T{};
-    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+    DM_UNROLL for (int i = 1; i < Q; i += 2) {
       const T rest = f[i] + f[i + 1] - 2 * even_equilibrium(i);
-      LBM_UNROLL for (int k = 0; k < 6; ++k) if (second(i, k)) stress[k] += DType(second(i, k)) * rest;
+      DM_UNROLL for (int k = 0; k < 6; ++k) if (second(i, k)) stress[k] += DType(second(i, k)) * rest;
     }
   }
   // The product of two components of direction i, in that order.
-  static LBM_INLINE constexpr int second(int i, int k) {
+  static DM_HD constexpr int second(int i, int k) {
     return k < 3 ? direction(i, k) * direction(i, k) : direction(i, k / 5) * direction(i, k == 3 ? 1 : 2);
   }
-  static LBM_INLINE constexpr DType weight(int i) { return lbm::weight(i); }
+  static DM_HD constexpr DType weight(int i) { return lbm::weight(i); }
 
   // A wall reflects what comes from the fluid, and lies half-way to it (Ladd 1994); an open cell is at equilibrium, at
   // density 1. In place of a collision.
-  LBM_INLINE void meet(int kind, const DType (&outside)[3]) {
+  DM_HD DM_INLINE void meet(int kind, const DType (&outside)[3]) {
     density = T{};
     for (int axis = 0; axis < 3; ++axis) velocity[axis] = T{} + (kind == kWall ? 0 : outside[axis]);
     if (kind == kOpen) f[0] = rest_equilibrium();
-    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+    DM_UNROLL for (int i = 1; i < Q; i += 2) {
       const T forward = kind == kOpen ? even_equilibrium(i) : f[i], odd = odd_equilibrium(i);
       f[i] = kind == kOpen ? forward + odd : f[i + 1] + 2 * odd;
       f[i + 1] = kind == kOpen ? forward - odd : forward - 2 * odd;
@@ -78,19 +78,19 @@ struct Cell {
   }
 
  private:
-  LBM_INLINE T square() const {
+  DM_HD DM_INLINE T square() const {
     const T sum = velocity[0] * velocity[0] + velocity[2] * velocity[2];
     return Q == 9 ? sum : sum + velocity[1] * velocity[1];
   }
-  LBM_INLINE T along(int i) const {
+  DM_HD DM_INLINE T along(int i) const {
     T sum{};
     bool begun = false;
-    LBM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis))
+    DM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis))
         add(sum, begun, DType(direction(i, axis)) * velocity[axis]);
     return sum;
   }
   // The first term takes the place of a zero, which the compiler may not leave out.
-  static LBM_INLINE void add(T& sum, bool& begun, T term) {
+  static DM_HD DM_INLINE void add(T& sum, bool& begun, T term) {
     sum = begun ? sum + term : term;
     begun = true;
   }

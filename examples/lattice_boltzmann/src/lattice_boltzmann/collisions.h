@@ -1,18 +1,22 @@
 // Collision models: each is a struct over the params type, whose `collide` changes the populations of a cell.
 #pragma once
-#include "arithmetic.h"
 #include "lattice_boltzmann_config.h"
+
+namespace lbm {
+// Rate of relaxation for a kinematic viscosity, in cells^2 a step.
+DM_HD constexpr DType rate(DType viscosity) { return 1 / (3 * viscosity + DType(0.5)); }
+}  // namespace lbm
 
 // One rate for all (Bhatnagar, Gross and Krook 1954).
 template <typename Params>
 struct BGK {
   DType omega;
-  LBM_HD explicit BGK(const Params& params) : omega(lbm::rate(params.viscosity)) {}
+  DM_HD explicit BGK(const Params& params) : omega(lbm::rate(params.viscosity)) {}
 
   template <typename Cell>
-  LBM_INLINE void collide(Cell& cell) const {
+  DM_HD DM_INLINE void collide(Cell& cell) const {
     cell.f[0] += omega * (cell.rest_equilibrium() - cell.f[0]);
-    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+    DM_UNROLL for (int i = 1; i < Q; i += 2) {
       const auto even = cell.even_equilibrium(i), odd = cell.odd_equilibrium(i);
       cell.f[i] += omega * (even + odd - cell.f[i]);
       cell.f[i + 1] += omega * (even - odd - cell.f[i + 1]);
@@ -25,11 +29,11 @@ struct BGK {
 template <typename Params>
 struct TRT {
   DType even, odd;
-  LBM_HD explicit TRT(const Params& params)
+  DM_HD explicit TRT(const Params& params)
       : even(lbm::rate(params.viscosity)), odd(1 / (params.magic / (3 * params.viscosity) + DType(0.5))) {}
 
   template <typename Cell>
-  LBM_INLINE void collide(Cell& cell) const {
+  DM_HD DM_INLINE void collide(Cell& cell) const {
     cell.relax(even, odd);
   }
 };
@@ -39,11 +43,11 @@ struct TRT {
 template <typename Params>
 struct MRT {
   DType shear, bulk, ghost;
-  LBM_HD explicit MRT(const Params& params)
+  DM_HD explicit MRT(const Params& params)
       : shear(lbm::rate(params.viscosity)), bulk(lbm::rate(params.bulk)), ghost(params.ghost) {}
 
   template <typename Cell>
-  LBM_INLINE void collide(Cell& cell) const {
+  DM_HD DM_INLINE void collide(Cell& cell) const {
     typename Cell::Value stress[6];
     cell.find_stress(stress);
     cell.relax(ghost, ghost);
@@ -55,9 +59,9 @@ struct MRT {
     for (int k = 3; k < 6; ++k) stress[k] *= ghost - shear;
     const auto third = DType(1. / 3) * (stress[0] + stress[1] + stress[2]);
     cell.f[0] -= DType(4.5) * cell.weight(0) * third;
-    LBM_UNROLL for (int i = 1; i < Q; i += 2) {
+    DM_UNROLL for (int i = 1; i < Q; i += 2) {
       auto sum = -third;
-      LBM_UNROLL for (int k = 0; k < 6; ++k) if (cell.second(i, k)) sum +=
+      DM_UNROLL for (int k = 0; k < 6; ++k) if (cell.second(i, k)) sum +=
           DType((k < 3 ? 1 : 2) * cell.second(i, k)) * stress[k];
       cell.f[i] += DType(4.5) * cell.weight(i) * sum;
       cell.f[i + 1] += DType(4.5) * cell.weight(i) * sum;

@@ -12,14 +12,14 @@ bool advance(Tensor first, Tensor second, ConstTensor cells, double x, double y,
   cells.expect<uint8_t>({planes, rows, width});
   second.expect_on(first.device());
   cells.expect_on(first.device());
-  const auto from = reinterpret_cast<uintptr_t>(first.data()), to = reinterpret_cast<uintptr_t>(second.data());
+  first.expect_aligned(64);
+  second.expect_aligned(64);
   DIMORPH_CHECK(width % 16 == 0, "advance: argument 'first': expected a multiple of 16 cells along x, got %lld",
                 static_cast<long long>(width));
   DIMORPH_CHECK(directions != 9 || rows == 1, "advance: argument 'first': expected 1 cell in the middle, got %lld",
                 static_cast<long long>(rows));
-  DIMORPH_CHECK(from % 64 == 0, "advance: argument 'first': expected memory at a multiple of 64 bytes");
-  DIMORPH_CHECK(to % 64 == 0 && to != from,
-                "advance: argument 'second': expected other memory, at a multiple of 64 bytes");
+  DIMORPH_CHECK(first.data() != second.data(),
+                "advance: argument 'second': expected other memory than that of 'first'");
   DIMORPH_CHECK(steps >= 0, "advance: argument 'steps': expected 0 or more, got %lld", static_cast<long long>(steps));
   if (first.numel() == 0) return false;
   DISPATCH_dtype(first.dtype(), DType,

@@ -5,7 +5,7 @@
 namespace DIMORPH_CASE {
 
 // The index beside i, against a direction, around the ends.
-LBM_INLINE int upstream(int i, int direction, int count) {
+DM_HD DM_INLINE int upstream(int i, int direction, int count) {
   i -= direction;
   return i < 0 ? count - 1 : i == count ? 0 : i;
 }

@@ -1,4 +1,5 @@
 // The case on the CPU: vectors of cells along x, and tiles that advance by several steps while they are in the cache.
+#include <dimorph/nontemporal.h>
 #include <dimorph/parallel.h>
 
 #include "cell.h"
@@ -14,21 +15,11 @@ constexpr int kSide = Q == 9 ? 0 : 1;  // rows on each side of a row that a step
 // The rows around a row, [1 + plane][1 + row]. A row holds the directions one behind the other.
 using Rows = const DType* [3][3];
 
-void store(DType* to, Vector value, bool past_cache) {
-#if defined(__clang__)
-  if (past_cache) return __builtin_nontemporal_store(value, reinterpret_cast<Vector*>(to));
-#elif defined(__AVX512F__)
-  typedef float Floats __attribute__((vector_size(64)));
-  if (past_cache) return __builtin_ia32_movntps512(reinterpret_cast<float*>(to), reinterpret_cast<Floats>(value));
-#endif
-  __builtin_memcpy(to, &value, sizeof value);
-}
-
 // Advances the cells of a vector. Those inside are fluid, and so far from the ends of the row that none is their
 // neighbour.
 template <bool inside>
-LBM_INLINE void advance_vector(const Domain& domain, const Rows& rows, const uint8_t* kinds, DType* to, int64_t x,
-                               bool past_cache) {
+DM_HD DM_INLINE void advance_vector(const Domain& domain, const Rows& rows, const uint8_t* kinds, DType* to, int64_t x,
+                                    bool past_cache) {
   const int64_t width = domain.width;
   lbm::Cell<Vector> cell;
   LBM_UNROLL for (int i = 0; i < Q; ++i) {
@@ -51,7 +42,10 @@ LBM_INLINE void advance_vector(const Domain& domain, const Rows& rows, const uin
     one.meet(kinds[x + lane], domain.outside);
     for (int i = 0; i < Q; ++i) cell.f[i][lane] = one.f[i];
   }
-  LBM_UNROLL for (int i = 0; i < Q; ++i) store(to + i * width + x, cell.f[i], past_cache);
+  LBM_UNROLL for (int i = 0; i < Q; ++i) {
+    auto* const line = reinterpret_cast<Vector*>(to + i * width + x);
+    past_cache ? dimorph::nontemporal_store(line, cell.f[i]) : void(*line = cell.f[i]);
+  }
 }
 
 __attribute__((noinline)) void advance_mixed(const Domain& domain, const Rows& rows, const uint8_t* kinds, DType* to,
@@ -107,9 +101,6 @@ void advance_tile(const Domain& domain, int depth, int64_t z0, int64_t z1, int64
       }
     }
   }
-#if defined(__SSE2__)
-  __builtin_ia32_sfence();  // what was written past the cache is seen by other threads
-#endif
 }
 
 bool advance(Tensor first, Tensor second, ConstTensor cells, double x, double y, double z, int64_t steps,
