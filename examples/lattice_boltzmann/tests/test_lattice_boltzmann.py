@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lattice_boltzmann import BGK, GPU_KERNEL, KERNEL, MRT, TRT, Flow, directions, equilibrium, weights, zeros
+from lattice_boltzmann.cavity import GHIA, cavity, profiles
 
 Array = NDArray[Any]
 MODELS = [BGK(0.05), TRT(0.05, 3 / 16), MRT(0.05, 0.1, 1.2)]
@@ -48,6 +49,15 @@ def test_vortices_decay_by_the_viscosity_with_second_order(collision: dm.BoundVa
     coarse, fine = decay_error(32, collision, 0.02), decay_error(64, collision, 0.01)
     assert fine < 1e-3
     assert coarse / fine == pytest.approx(4, rel=0.15)
+
+
+def test_the_cavity_below_a_moving_lid_is_that_of_ghia_and_others() -> None:
+    flow = cavity(64, 100)
+    flow.advance(10_000)
+    assert profiles(flow).difference(GHIA[100]) < 0.01
+    later = cavity(64, 100)
+    later.advance(12_000)
+    assert profiles(later).difference(profiles(flow)) < 1e-3  # it is steady
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (0, 2), (1, 2)], ids=["xy", "xz", "yz"])
