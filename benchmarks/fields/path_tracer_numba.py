@@ -25,8 +25,9 @@ def scatter(x: Any) -> Any:
 
 
 @inline
-def chance(key: Any, dimension: Any) -> Any:
-    return float32(scatter(uint32(key + uint32(dimension * U(0x9E3779B9)))) >> U(8)) * F(2.0**-24)
+def chances(key: Any, dimension: Any) -> Any:
+    both = scatter(uint32(key + uint32(dimension * U(0x9E3779B9))))
+    return float32(int32(both & U(0xFFFF))) * F(2.0**-16), float32(int32(both >> U(16))) * F(2.0**-16)
 
 
 @inline
@@ -48,10 +49,9 @@ def beyond(box: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @inline
-def distance(box: Any, x: Any, y: Any, z: Any) -> Any:
+def outside(box: Any, x: Any, y: Any, z: Any) -> Any:
     _, _, _, dx, dy, dz = beyond(box, x, y, z)
-    ox, oy, oz = max(dx, ZERO), max(dy, ZERO), max(dz, ZERO)
-    return np.sqrt(ox * ox + oy * oy + oz * oz) + min(max(dx, dy, dz), ZERO)
+    return max(dx, dy, dz)
 
 
 @inline
@@ -83,14 +83,17 @@ def box_normal(box: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @inline
-def march(ox: Any, oy: Any, oz: Any, wx: Any, wy: Any, wz: Any, limit: Any) -> Any:
+def march(ox: Any, oy: Any, oz: Any, wx: Any, wy: Any, wz: Any, limit: Any, walls: Any) -> Any:
     """Return how far a ray goes, whether it meets a surface there, and whether that is a wall."""
-    rx = ((-ONE if wx < ZERO else ONE) - ox) / wx
-    ry = ((-ONE if wy < ZERO else ONE) - oy) / wy
-    rz = ((-ONE if wz < ZERO else ONE) - oz) / wz
-    t = max((ONE - oz) / wz, ZERO) if wz < ZERO else ZERO
-    far = min(rx, ry, rz)
-    closed = t < far and (wz < ZERO or far < rz)
+    t, far, closed = ZERO, FAR, False
+    if walls:
+        rx = ((-ONE if wx < ZERO else ONE) - ox) / wx
+        ry = ((-ONE if wy < ZERO else ONE) - oy) / wy
+        up = ONE / wz
+        front, back = (ONE - oz) * up, (-ONE - oz) * up
+        rz = max(front, back)
+        t, far = max(min(front, back), ZERO), min(rx, ry, rz)
+        closed = t < far and (wz < ZERO or far < rz)
     end = min(far, limit)
     for _ in range(256):
         if not t < end:
@@ -110,7 +113,8 @@ def trace(  # noqa: PLR0912, PLR0915, one function as in trace.h
     """Return the radiance of one path."""
     red = green = blue = ZERO
     key = scatter(uint32(py * uint32(width) + px) ^ scatter(uint32(sample ^ scatter(seed))))
-    u, v = float32(px) + chance(key, U(0)), float32(py) + chance(key, U(1))
+    in_pixel = chances(key, U(0))
+    u, v = float32(px) + in_pixel[0], float32(py) + in_pixel[1]
     wx = camera[1, 0] + camera[2, 0] * u + camera[3, 0] * v
     wy = camera[1, 1] + camera[2, 1] * u + camera[3, 1] * v
     wz = camera[1, 2] + camera[2, 2] * u + camera[3, 2] * v
@@ -124,7 +128,7 @@ def trace(  # noqa: PLR0912, PLR0915, one function as in trace.h
         t = (LIGHT[1] - oy) / wy
         if t > ZERO and abs(ox + t * wx - LIGHT[0]) < LIGHT[3] and abs(oz + t * wz - LIGHT[2]) < LIGHT[4]:
             shining = t
-        t, solid, flat = march(ox, oy, oz, wx, wy, wz, shining)
+        t, solid, flat = march(ox, oy, oz, wx, wy, wz, shining, True)
         on_light = flat and not solid and t >= shining and shining < FAR
         if not (solid or on_light) or (on_light and wy < ZERO):
             break
@@ -144,27 +148,28 @@ def trace(  # noqa: PLR0912, PLR0915, one function as in trace.h
                     ar, ag, ab = F(0.570068), F(0.0430135), F(0.0443706)
                 else:
                     ar, ag, ab = F(0.105421), F(0.37798), F(0.076425)
-        elif distance(SMALL, x, y, z) < distance(LARGE, x, y, z):
+        elif outside(SMALL, x, y, z) < outside(LARGE, x, y, z):
             nx, ny, nz = box_normal(SMALL, x, y, z)
         else:
             nx, ny, nz = box_normal(LARGE, x, y, z)
         if depth == depths:
             break
-        dimension = U(8) * uint32(depth - 1) + U(2)
+        key = uint32(key + uint32(U(0x9E3779B9) * U(4)))
         if wx * nx + wy * ny + wz * nz > ZERO:
             nx, ny, nz = -nx, -ny, -nz
         ox, oy, oz = x + nx * (F(3) * CLOSE), y + ny * (F(3) * CLOSE), z + nz * (F(3) * CLOSE)
         wr, wg, wb = wr * ar, wg * ag, wb * ab
 
-        lx = LIGHT[0] - LIGHT[3] + TWO * LIGHT[3] * chance(key, dimension) - ox
+        on_it = chances(key, U(1))
+        lx = LIGHT[0] - LIGHT[3] + TWO * LIGHT[3] * on_it[0] - ox
         ly = LIGHT[1] - oy
-        lz = LIGHT[2] - LIGHT[4] + TWO * LIGHT[4] * chance(key, dimension + U(1)) - oz
+        lz = LIGHT[2] - LIGHT[4] + TWO * LIGHT[4] * on_it[1] - oz
         far = np.sqrt(lx * lx + ly * ly + lz * lz)
         norm = ONE / far
         lx, ly, lz = lx * norm, ly * norm, lz * norm
         cosine = lx * nx + ly * ny + lz * nz
         if cosine > ZERO and ly > ZERO:
-            _, hidden, flat = march(ox, oy, oz, lx, ly, lz, far * F(0.9999) - CLOSE)
+            _, hidden, flat = march(ox, oy, oz, lx, ly, lz, far * F(0.9999) - CLOSE, False)
             if flat and not hidden:
                 diffuse = cosine * INVERSE_PI
                 share = diffuse / (far * far / (ly * AREA) + diffuse)
@@ -172,7 +177,8 @@ def trace(  # noqa: PLR0912, PLR0915, one function as in trace.h
                 green += wg * F(13.9873) * share
                 blue += wb * F(6.75357) * share
 
-        sx, sy, sz = on_sphere(chance(key, dimension + U(2)), chance(key, dimension + U(3)))
+        on_ball = chances(key, U(2))
+        sx, sy, sz = on_sphere(on_ball[0], on_ball[1])
         wx, wy, wz = nx + sx, ny + sy, nz + sz
         length = np.sqrt(max(wx * wx + wy * wy + wz * wz, F(1e-12)))
         norm = ONE / length
@@ -180,7 +186,7 @@ def trace(  # noqa: PLR0912, PLR0915, one function as in trace.h
         density = length * (HALF * INVERSE_PI)
         if depth > 3:
             survival = min(max(wr, wg, wb), F(0.95))
-            if chance(key, dimension + U(5)) >= survival:
+            if chances(key, U(3))[1] >= survival:
                 break
             norm = ONE / survival
             wr, wg, wb = wr * norm, wg * norm, wb * norm

@@ -3,8 +3,9 @@
 #pragma once
 #include <dimorph/dtype.h>
 
+#define HD DM_HD DM_INLINE
+
 #if defined(__CUDACC__)
-#define HD __host__ __device__ __forceinline__
 using F = float;
 using Word = uint32_t;
 using Mask = bool;
@@ -15,7 +16,6 @@ HD F root(F x) { return sqrtf(x); }
 HD F real(Word x) { return static_cast<float>(x); }
 HD F look_up(const float* table, Word row) { return table[row]; }
 #else
-#define HD __attribute__((always_inline)) inline
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
 #elif defined(__AVX__)
@@ -79,14 +79,21 @@ HD Word scatter(Word x) {
   x = (x ^ (x >> 15)) * 0x846ca68bu;
   return x ^ (x >> 16);
 }
-// Number `dimension` of the path `key`, in [0, 1). It depends on nothing else, so neither on lanes nor on threads.
-HD F chance(Word key, Word dimension) { return real(scatter(key + dimension * 0x9e3779b9u) >> 8) * 0x1p-24f; }
+// Two numbers of the path `key` in [0, 1), for each `dimension`. They depend on nothing else, so neither on lanes nor
+// on threads.
+struct Pair {
+  F u, v;
+};
+HD Pair chances(Word key, uint32_t dimension) {
+  const Word both = scatter(key + dimension * 0x9e3779b9u);
+  return {real(both & 0xffffu) * 0x1p-16f, real(both >> 16) * 0x1p-16f};
+}
 
-// A point of the unit sphere, uniformly, for u and v in [0, 1). Sine and cosine of half the angle are polynomials that
-// were fitted to 4e-9 and 5e-8.
-HD Vec on_sphere(F u, F v) {
-  const F t = v - 0.5f, tt = t * t, radius = 2.0f * root(u * (1.0f - u));
+// A point of the unit sphere, uniformly, for two numbers in [0, 1). Sine and cosine of half the angle are polynomials
+// that were fitted to 4e-9 and 5e-8.
+HD Vec on_sphere(Pair p) {
+  const F t = p.v - 0.5f, tt = t * t, radius = 2.0f * root(p.u * (1.0f - p.u));
   const F sine = t * (3.1415926f + tt * (-5.1677069f + tt * (2.5500310f + tt * (-0.5980452f + tt * 0.0772201f))));
   const F cosine = 1.0f + tt * (-4.9347929f + tt * (4.0584119f + tt * (-1.3318801f + tt * 0.2196968f)));
-  return {radius * 2.0f * sine * cosine, radius * (1.0f - 2.0f * sine * sine), 1.0f - 2.0f * u};
+  return {radius * 2.0f * sine * cosine, radius * (1.0f - 2.0f * sine * sine), 1.0f - 2.0f * p.u};
 }

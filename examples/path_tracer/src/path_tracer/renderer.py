@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future
-
-import dimorph as dm
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,18 +38,11 @@ class Renderer:
         self.samples = 0
         self._film = np.zeros((height, width, 3), np.float32)
         self._camera = scene.camera.array(width, height)
-        self._made: Future[dm.Module] = Future()
-        threading.Thread(target=self._make, daemon=True).start()
+        self._made = KERNEL.load_in_background(features=scene.features, scene=scene.compiled.variant)
         if wait or scene.listed is None:
             self._made.result()
         else:
             self._any_scene = KERNEL.load(features=METAL | GLASS, scene=scene.listed.variant)
-
-    def _make(self) -> None:
-        try:
-            self._made.set_result(KERNEL.load(features=self.scene.features, scene=self.scene.compiled.variant))
-        except BaseException as error:  # noqa: BLE001, raised where the result is asked for
-            self._made.set_exception(error)
 
     @property
     def specialized(self) -> bool:

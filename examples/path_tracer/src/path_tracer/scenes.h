@@ -14,10 +14,11 @@ struct CornellBox : SceneDefaults<CornellBox<Params>> {
 
   HD explicit CornellBox(const Params&) {}
   HD Span span(Vec o, Vec w) const { return room_span(o, w); }
+  HD Span span_to_light(Vec, Vec) const { return {F{}, same(kFar), F{} > 0.0f}; }  // no wall is between
   HD F distance(Vec p) const { return least(small().distance(p), large().distance(p)); }
   HD F step(Vec p, Vec w) const { return least(small().step(p, w), large().step(p, w)); }
   HD Surface surface(Vec p, Mask wall) const {
-    const Mask first = small().distance(p) < large().distance(p), side = wall & (size(p.x) > 0.9999f);
+    const Mask first = small().outside(p) < large().outside(p), side = wall & (size(p.x) > 0.9999f);
     const Vec of_side =
         choose(p.x < 0.0f, Point{0.570068f, 0.0430135f, 0.0443706f}, Point{0.105421f, 0.37798f, 0.076425f});
     return {choose(wall, room_normal(p), choose(first, small().normal(p), large().normal(p))),

@@ -22,9 +22,13 @@ struct Box {
 
   HD Vec turned(Vec p) const { return {p.x * cosine - p.z * sine, p.y, p.x * sine + p.z * cosine}; }
   HD Vec beyond(Vec q) const { return Vec{size(q.x), size(q.y), size(q.z)} - half; }  // outside of each side
+  HD F outside(Vec p) const {                                                         // of the side that is farthest in
+    const Vec d = beyond(turned(p - centre));
+    return most(most(d.x, d.y), d.z);
+  }
   HD F distance(Vec p) const {
     const Vec d = beyond(turned(p - centre)), out{most(d.x, F{}), most(d.y, F{}), most(d.z, F{})};
-    return root(dot(out, out)) + least(most(most(d.x, d.y), d.z), F{});
+    return root(dot(out, out)) + least(outside(p), F{});
   }
   HD F step(Vec p, Vec w) const {
     const Vec q = turned(p - centre), d = beyond(q), v = turned(w), out{most(d.x, F{}), most(d.y, F{}), most(d.z, F{})};
@@ -57,10 +61,10 @@ struct Span {
 };
 // In the room, the cube from -1 to 1, which is open at z = 1. Rays begin inside, or in front of it.
 HD Span room_span(Vec o, Vec w) {
-  const F one = same(1);
+  const F one = same(1), up = 1.0f / w.z;
   const F x = ((w.x < 0.0f ? -one : one) - o.x) / w.x, y = ((w.y < 0.0f ? -one : one) - o.y) / w.y;
-  const F z = ((w.z < 0.0f ? -one : one) - o.z) / w.z, front = (one - o.z) / w.z;
-  const F near = w.z < 0.0f ? most(front, F{}) : F{}, far = least(least(x, y), z);
+  const F front = (one - o.z) * up, back = (-one - o.z) * up, z = most(front, back);
+  const F near = most(least(front, back), F{}), far = least(least(x, y), z);
   const Mask closed = (near < far) & ((w.z < 0.0f) | (far < z));
   return {near, far, closed};
 }

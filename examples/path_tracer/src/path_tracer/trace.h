@@ -36,6 +36,7 @@ template <typename Scene>
 struct SceneDefaults {
   HD const Scene& scene() const { return *static_cast<const Scene*>(this); }
   HD Span span(Vec, Vec) const { return {F{}, same(kFar), F{} > 0.0f}; }
+  HD Span span_to_light(Vec o, Vec w) const { return scene().span(o, w); }
   HD F step(Vec p, Vec) const { return size(scene().distance(p)); }
   HD Vec sky(Vec) const { return Vec{}; }
   // The gradient of the distance, by differences in the four directions of a tetrahedron.
@@ -52,9 +53,7 @@ struct Ray {
   F t, end;
   Mask going, closed;  // closed: a surface is at `end`
 
-  template <typename Scene>
-  HD void begin(const Scene& scene, Mask active, F limit) {
-    const Span span = scene.span(o, w);
+  HD void begin(Span span, Mask active, F limit) {
     t = span.near;
     end = least(span.far, limit);
     closed = span.closed & (span.far <= limit);
@@ -86,7 +85,8 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     if (any_lane(fresh)) {  // a new path from the camera
       const Word x = film.x(job), y = film.y(job), number = scatter(film.sample(job) ^ scatter(shot.seed + Word{}));
       const Word start = scatter((y * static_cast<uint32_t>(shot.width) + x) ^ number);
-      const F u = real(x) + chance(start, Word{}), v = real(y) + chance(start, Word{} + 1u);
+      const Pair in_pixel = chances(start, 0);
+      const F u = real(x) + in_pixel.u, v = real(y) + in_pixel.v;
       ray.o = choose(fresh, shot.origin, ray.o);
       ray.w = choose(fresh, unit(Vec(shot.corner) + Vec(shot.across) * u + Vec(shot.down) * v), ray.w);
       weight = choose(fresh, {one, one, one}, weight);
@@ -95,8 +95,8 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
       key = fresh ? start : key;
     }
     const F shining = light.meet(ray.o, ray.w);
-    ray.begin(scene, open, shining);
-    shadow.begin(scene, lit, hidden);
+    ray.begin(scene.span(ray.o, ray.w), open, shining);
+    shadow.begin(scene.span_to_light(shadow.o, shadow.w), lit, hidden);
     for (int n = 0; n < kSteps && any_lane(ray.going | shadow.going); ++n) {
       ray.advance(scene);
       shadow.advance(scene);
@@ -124,13 +124,13 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     radiance = radiance + weight * choose(met, Vec{}, scene.sky(ray.w));
 
     // Sample the light.
-    const Word dimension = depth * 8u + 2u;
+    key += 0x9e3779b9u * 4;
     depth += 1u;
     const Mask last = depth >= static_cast<uint32_t>(shot.depth);
     const F facing = dot(ray.w, s.normal);
     const Vec n = choose(facing > 0.0f, s.normal * -one, s.normal), above = p + n * same(3 * kClose);
-    const F x = light.centre.x - light.x + 2 * light.x * chance(key, dimension);
-    const F z = light.centre.z - light.z + 2 * light.z * chance(key, dimension + 1u);
+    const Pair on_it = chances(key, 1);
+    const F x = light.centre.x - light.x + 2 * light.x * on_it.u, z = light.centre.z - light.z + 2 * light.z * on_it.v;
     const Vec to = Vec{x, same(light.centre.y), z} - above;
     const F far = root(dot(to, to));
     weight = weight * s.albedo;
@@ -143,7 +143,8 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     if (FEATURES) lit = lit & opposite(s.metal | s.glass);
 
     // Sample the surface: a diffuse one by the cosine, as the normal plus a point of the unit sphere is distributed.
-    const Vec point = on_sphere(chance(key, dimension + 2u), chance(key, dimension + 3u));
+    const Vec point = on_sphere(chances(key, 2));
+    const Pair fate = chances(key, 3);
     const F length = root(most(dot(n + point, n + point), same(1e-12f)));
     Vec next = (n + point) * (1.0f / length);
     density = length * (0.5f / kPi);
@@ -159,7 +160,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
       const F inside = 1.0f - eta * eta * (1.0f - c * c), e = root(most(inside, zero));
       const F across = (c - eta * e) / (c + eta * e), along = (e - eta * c) / (e + eta * c);
       const F mirror = inside > 0.0f ? 0.5f * (across * across + along * along) : one;
-      const Mask through = s.glass & (chance(key, dimension + 4u) >= mirror);
+      const Mask through = s.glass & (fate.u >= mirror);
       const Vec bent = choose(through, ray.w * eta + n * (eta * c - e), ray.w + n * (2.0f * c));
       next = choose(s.glass, bent, next);
       ray.o = choose(through, p - n * same(3 * kClose), ray.o);
@@ -169,7 +170,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
 
     const F brightest = most(most(weight.x, weight.y), weight.z);
     const F survival = depth > kRoulette ? least(brightest, same(0.95f)) : one;
-    const Mask goes_on = met & opposite(last) & (brightest > 0.0f) & (chance(key, dimension + 5u) < survival);
+    const Mask goes_on = met & opposite(last) & (brightest > 0.0f) & (fate.v < survival);
     weight = weight * (1.0f / survival);
     ended = open & opposite(goes_on);
     done = job;
