@@ -69,7 +69,7 @@ HD Vec operator-(Vec a, Vec b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
 HD Vec operator*(Vec a, Vec b) { return {a.x * b.x, a.y * b.y, a.z * b.z}; }
 HD Vec operator*(Vec a, F b) { return {a.x * b, a.y * b, a.z * b}; }
 HD F dot(Vec a, Vec b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
-HD Vec unit(Vec a) { return a * (1.0f / root(dot(a, a))); }
+HD Vec unit(Vec a) { return a * (1.0f / root(dot(a, a) + 1e-30f)); }
 HD Vec choose(Mask mask, Vec a, Vec b) { return {mask ? a.x : b.x, mask ? a.y : b.y, mask ? a.z : b.z}; }
 
 // A hash in which each bit of x changes each bit of the result half of the time (C. Wellons, "Prospecting for hash
