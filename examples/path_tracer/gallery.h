@@ -69,8 +69,8 @@ struct Gallery : SceneDefaults<Gallery<Params>> {
   HD Surface surface(Vec p, Mask floor) const {
     F trap;
     const F d = bulb(p, trap);
-    const Mask on_glass = opposite(floor) & (glass().distance(p) < least(d, metal().distance(p)));
-    const Mask on_metal = opposite(floor | on_glass) & (metal().distance(p) < d);
+    const Mask on_glass = !floor & (glass().distance(p) < least(d, metal().distance(p)));
+    const Mask on_metal = !(floor | on_glass) & (metal().distance(p) < d);
     const F t = least(most((trap - 0.30f) * 1.5f, F{}), same(1));
     const Vec deep = Point{0.55f, 0.10f, 0.06f}, high = Point{0.96f, 0.78f, 0.52f};
     Vec albedo = deep * (1.0f - t) + high * t;

@@ -10,9 +10,7 @@ struct Pixel {
 
   Word take(Mask) { return next++; }
   Mask has(Word job) const { return job < count; }
-  Word x(Word) const { return left; }
-  Word y(Word) const { return top; }
-  Word sample(Word job) const { return job; }
+  Place place(Word job) const { return {left, top, job}; }
   void add(Mask ended, Word, Vec radiance) {
     if (ended) sum += double{radiance.x.v} + double{radiance.y.v} + double{radiance.z.v};
   }
@@ -21,17 +19,8 @@ struct Pixel {
 void count(ConstTensor camera, View<double, 1> out, int64_t samples) noexcept {
   operations = 0;
   out(1) = 0;
-  const float* c = camera.data<float>();
-  const Shot shot{{c[0], c[1], c[2]},
-                  {c[3], c[4], c[5]},
-                  {c[6], c[7], c[8]},
-                  {c[9], c[10], c[11]},
-                  64,
-                  64,
-                  0,
-                  static_cast<int>(samples),
-                  8,
-                  1};
+  Shot shot{{}, 64, 64, 0, static_cast<uint32_t>(samples), 8, 1};
+  __builtin_memcpy(shot.camera, camera.data(), sizeof shot.camera);
   for (uint32_t y = 0; y < 64; ++y)
     for (uint32_t x = 0; x < 64; ++x) {
       Pixel pixel{x, y, static_cast<uint32_t>(samples), 0, 0};

@@ -28,7 +28,6 @@ inline bool operator<=(F a, F b) { return a.v <= b.v; }
 inline bool operator>=(F a, F b) { return a.v >= b.v; }
 
 inline bool any_lane(bool mask) { return mask; }
-inline bool opposite(bool mask) { return !mask; }
 inline F root(F x) { return counted(__builtin_sqrtf(x.v)); }
 inline F real(Word x) { return static_cast<float>(x); }
 inline F same(float x) { return x; }

@@ -11,10 +11,8 @@ using Word = uint32_t;
 using Mask = bool;
 
 HD bool any_lane(bool mask) { return mask; }
-HD bool opposite(bool mask) { return !mask; }
 HD F root(F x) { return sqrtf(x); }
 HD F real(Word x) { return static_cast<float>(x); }
-HD F look_up(const float* table, Word row) { return table[row]; }
 #else
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
@@ -38,17 +36,11 @@ HD unsigned bits(Mask mask) {
 #endif
 }
 HD bool any_lane(Mask mask) { return bits(mask) != 0; }
-HD Mask opposite(Mask mask) { return ~mask; }
 HD F root(F x) {
   for (int lane = 0; lane < kLanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
   return x;
 }
 HD F real(Word x) { return __builtin_convertvector(reinterpret_cast<Mask>(x), F); }
-HD F look_up(const float* table, Word row) {
-  F y{};
-  for (int lane = 0; lane < kLanes; ++lane) y[lane] = table[row[lane]];
-  return y;
-}
 #endif
 
 HD F same(float x) { return x - F{}; }

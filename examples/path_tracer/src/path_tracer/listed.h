@@ -4,8 +4,8 @@
 #include "trace.h"
 
 enum Kind { kRoom, kFloor, kBox, kSphere };
-constexpr int kShapeRow = 10;         // kind, material, centre, half sides or radius, cosine and sine of the turn
-constexpr uint32_t kMaterialRow = 6;  // albedo, roughness, 1 for metal, 1 for glass
+constexpr int kShapeRow = 10;    // kind, material, centre, half sides or radius, cosine and sine of the turn
+constexpr int kMaterialRow = 6;  // albedo, roughness, 1 for metal, 1 for glass
 
 template <typename Params>
 struct Listed : SceneDefaults<Listed<Params>> {
@@ -53,24 +53,32 @@ struct Listed : SceneDefaults<Listed<Params>> {
   }
   HD Surface surface(Vec at, Mask flat) const {
     F nearest = same(kFar);
-    Word found{}, behind{};
-    Vec normal = Point{0, 1, 0};
+    Surface found{{}, {}, F{}, flat, flat};
     for (int i = 0; i < p.count; ++i) {
-      const F d = size(shape(i, at));
-      const Word material = static_cast<uint32_t>(row(i)[1]) + Word{};
-      found = d < nearest ? material : found;
-      nearest = least(d, nearest);
-      if (kind(i) == kFloor) behind = material;
+      const float* material = p.materials + static_cast<int>(row(i)[1]) * kMaterialRow;
       if (kind(i) == kRoom) {  // three materials: of the side at x = -1, of that at x = 1, and of the others
-        behind = size(at.x) > 0.9999f ? (at.x < 0.0f ? material : material + 1u) : material + 2u;
-        normal = room_normal(at);
+        const Mask side = flat & (size(at.x) > 0.9999f);
+        put(found, material, side & (at.x < 0.0f));
+        put(found, material + kMaterialRow, side & (at.x > 0.0f));
+        put(found, material + 2 * kMaterialRow, flat & !side);
+        found.normal = room_normal(at);
+      } else if (kind(i) == kFloor) {
+        put(found, material, flat);
+        found.normal = Point{0, 1, 0};
+      } else {
+        const F d = size(shape(i, at));
+        put(found, material, !flat & (d < nearest));
+        nearest = least(d, nearest);
       }
     }
-    const Word m = (flat ? behind : found) * kMaterialRow;
-    return {choose(flat, normal, this->gradient(at)),
-            {look_up(p.materials, m), look_up(p.materials + 1, m), look_up(p.materials + 2, m)},
-            look_up(p.materials + 3, m),
-            look_up(p.materials + 4, m) > 0.0f,
-            look_up(p.materials + 5, m) > 0.0f};
+    found.normal = choose(flat, found.normal, this->gradient(at));
+    return found;
+  }
+  HD static void put(Surface& found, const float* m, Mask where) {
+    const F one = same(1), zero{};
+    found.albedo = choose(where, Point{m[0], m[1], m[2]}, found.albedo);
+    found.roughness = where ? m[3] - zero : found.roughness;
+    found.metal = where ? one * m[4] > zero : found.metal;
+    found.glass = where ? one * m[5] > zero : found.glass;
   }
 };

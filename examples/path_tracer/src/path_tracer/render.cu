@@ -10,9 +10,7 @@ struct Pixel {
 
   HD uint32_t take(bool) { return (next += SPLIT) - SPLIT; }
   HD bool has(uint32_t job) const { return job < count; }
-  HD uint32_t x(uint32_t) const { return left; }
-  HD uint32_t y(uint32_t) const { return top; }
-  HD uint32_t sample(uint32_t job) const { return job + first; }
+  HD Place place(uint32_t job) const { return {left, top, job + first}; }
   HD void add(bool ended, uint32_t, Vec radiance) {
     if (ended) sum = {sum.x + radiance.x, sum.y + radiance.y, sum.z + radiance.z};
   }
@@ -28,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
   const uint32_t pixel = threadIdx.x / SPLIT, part = threadIdx.x % SPLIT;
   const uint32_t x = blockIdx.x * 8 + pixel % 8, y = blockIdx.y * (BLOCK / SPLIT / 8) + pixel / 8;
   const bool inside = x < shot.width && y < shot.height;
-  Pixel one{x, y, static_cast<uint32_t>(shot.first), inside ? static_cast<uint32_t>(shot.samples) : 0, part, {}};
+  Pixel one{x, y, shot.first, inside ? shot.samples : 0, part, {}};
   trace<FEATURES>(SCENE<AdditionalParams>(scene), shot, one);
   const Point sum{of_all(one.sum.x), of_all(one.sum.y), of_all(one.sum.z)};
   float* out = film + (static_cast<size_t>(y) * shot.width + x) * 3;

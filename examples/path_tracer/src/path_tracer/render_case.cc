@@ -19,9 +19,7 @@ struct Tile {
     return job;
   }
   HD Mask has(Word job) const { return job < count; }
-  HD Word x(Word job) const { return job % kTile + left; }
-  HD Word y(Word job) const { return job / kTile % kTile + top; }
-  HD Word sample(Word job) const { return job / kPixels + first; }
+  HD Place place(Word job) const { return {job % kTile + left, job / kTile % kTile + top, job / kPixels + first}; }
   HD void add(Mask lanes, Word job, Vec radiance) {
     for (unsigned rest = bits(lanes); rest; rest &= rest - 1) {
       const int lane = __builtin_ctz(rest);
@@ -37,15 +35,14 @@ void render(Tensor film, ConstTensor camera, int64_t first, int64_t samples, int
   if (!extra.fill(params)) return;
   const SCENE<AdditionalParams> scene(params);
   const Shot shot = make_shot(film, camera, first, samples, seed, depth);
-  const auto width = static_cast<uint32_t>(shot.width), height = static_cast<uint32_t>(shot.height);
-  const uint32_t across = (width + kTile - 1) / kTile, down = (height + kTile - 1) / kTile;
+  const uint32_t across = (shot.width + kTile - 1) / kTile, down = (shot.height + kTile - 1) / kTile;
   dimorph::parallel_for(int64_t{across} * down, [&](int64_t i) {
     const uint32_t at = static_cast<uint32_t>(i), left = at % across * kTile, top = at / across * kTile;
-    Tile tile{left, top, static_cast<uint32_t>(shot.first), static_cast<uint32_t>(shot.samples) * kPixels, 0, {}};
+    Tile tile{left, top, shot.first, shot.samples * kPixels, 0, {}};
     trace<FEATURES>(scene, shot, tile);
-    for (uint32_t y = top; y < height && y < top + kTile; ++y)
-      for (uint32_t x = left; x < width && x < left + kTile; ++x) {
-        float* out = film.data<float>() + (int64_t{y} * width + x) * 3;
+    for (uint32_t y = top; y < shot.height && y < top + kTile; ++y)
+      for (uint32_t x = left; x < shot.width && x < left + kTile; ++x) {
+        float* out = film.data<float>() + (int64_t{y} * shot.width + x) * 3;
         const Point& sum = tile.sums[(y - top) * kTile + x - left];
         out[0] += sum.x, out[1] += sum.y, out[2] += sum.z;
       }

@@ -12,10 +12,10 @@ void render(Tensor film, ConstTensor camera, int64_t first, int64_t samples, int
   extra.device = film.device();  // where the tables of a scene must be
   if (!extra.fill(scene)) return;
   const Shot shot = make_shot(film, camera, first, samples, seed, depth);
-  const int pixels = BLOCK / SPLIT;
+  constexpr unsigned kDown = BLOCK / SPLIT / 8;  // a block has 8 x kDown pixels
   dimorph::cuda::Config config;
-  config.grid.x = static_cast<unsigned>((shot.width + 7) / 8);
-  config.grid.y = static_cast<unsigned>((shot.height + pixels / 8 - 1) / (pixels / 8));
+  config.grid.x = (shot.width + 7) / 8;
+  config.grid.y = (shot.height + kDown - 1) / kDown;
   config.block.x = BLOCK;
   DIMORPH_LAUNCH(render_kernel, film.device(), config, scene, shot, film.data<float>());
 }

@@ -9,7 +9,7 @@ HD F newton(F distance, F slope) { return slope < 0.0f ? distance / -slope : dis
 
 // The axis along which |p| is largest, with the sign of `q` there.
 HD Vec largest(Vec p, Vec q) {
-  const Mask x = (p.x > p.y) & (p.x > p.z), y = (p.y > p.z) & opposite(x);
+  const Mask x = (p.x > p.y) & (p.x > p.z), y = (p.y > p.z) & !x;
   const F zero{}, one = same(1);
   return {x ? (q.x < 0.0f ? -one : one) : zero, y ? (q.y < 0.0f ? -one : one) : zero,
           (x | y) ? zero : (q.z < 0.0f ? -one : one)};

@@ -11,6 +11,10 @@ constexpr int kSteps = 256;      // of one ray
 constexpr uint32_t kRoulette = 3;  // after so many surfaces, paths end by chance
 constexpr float kPi = 3.14159265f;
 
+struct Place {
+  Word x, y, sample;
+};
+
 struct Surface {
   Vec normal, albedo;  // the normal points outward
   F roughness;         // of metal
@@ -68,14 +72,14 @@ struct Ray {
   }
 };
 
-// Traces the paths that `film` hands out, in each lane one after the other: take(lanes), has(job), x(job), y(job),
-// sample(job), add(lanes, job, radiance).
+// Traces the paths that `film` hands out, in each lane one after the other: take(lanes), has(job), place(job),
+// add(lanes, job, radiance).
 template <int FEATURES, typename Scene, typename Film>
 HD void trace(const Scene& scene, const Shot& shot, Film& film) {
   const Light light = scene.light();
   const F zero{}, one = same(1);
   const Mask none = zero > 0.0f;
-  Mask fresh = opposite(none), ended = none, lit = none;
+  Mask fresh = !none, ended = none, lit = none;
   Word job = film.take(fresh), done = job, key{}, depth{};
   Mask open = film.has(job);
   Vec radiance{}, weight{}, pending{};  // pending: what arrives if the light is not hidden
@@ -83,12 +87,13 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
   Ray ray{}, shadow{};
   for (;;) {
     if (any_lane(fresh)) {  // a new path from the camera
-      const Word x = film.x(job), y = film.y(job), number = scatter(film.sample(job) ^ scatter(shot.seed + Word{}));
-      const Word start = scatter((y * static_cast<uint32_t>(shot.width) + x) ^ number);
+      const Place place = film.place(job);
+      const Word start =
+          scatter((place.y * shot.width + place.x) ^ scatter(place.sample ^ scatter(shot.seed + Word{})));
       const Pair in_pixel = chances(start, 0);
-      const F u = real(x) + in_pixel.u, v = real(y) + in_pixel.v;
-      ray.o = choose(fresh, shot.origin, ray.o);
-      ray.w = choose(fresh, unit(Vec(shot.corner) + Vec(shot.across) * u + Vec(shot.down) * v), ray.w);
+      const F u = real(place.x) + in_pixel.u, v = real(place.y) + in_pixel.v;
+      ray.o = choose(fresh, shot.camera[0], ray.o);
+      ray.w = choose(fresh, unit(shot.camera[1] + Vec(shot.camera[2]) * u + Vec(shot.camera[3]) * v), ray.w);
       weight = choose(fresh, {one, one, one}, weight);
       density = fresh ? same(kSure) : density;
       depth = fresh ? Word{} : depth;
@@ -103,15 +108,15 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     }
 
     // The shadow ray belongs to the bounce before; where that was the last of its path, the path is complete now.
-    const Mask clear = lit & (shadow.t >= shadow.end) & opposite(shadow.closed);
+    const Mask clear = lit & (shadow.t >= shadow.end) & !shadow.closed;
     radiance = radiance + choose(clear, pending, Vec{});
     film.add(ended, done, radiance);
     radiance = choose(ended, Vec{}, radiance);
     if (!any_lane(open)) break;
 
     const Mask flat = ray.t >= ray.end;  // at the end of the span
-    const Mask on_light = flat & opposite(ray.closed) & (ray.end >= shining) & (shining < kFar),
-               met = on_light | ray.closed | opposite(flat);
+    const Mask on_light = flat & !ray.closed & (ray.end >= shining) & (shining < kFar),
+               met = on_light | ray.closed | !flat;
     const F t = least(ray.t, ray.end);
     const Vec p = ray.o + ray.w * t;
     Surface s = scene.surface(p, flat);
@@ -126,7 +131,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     // Sample the light.
     key += 0x9e3779b9u * 4;
     depth += 1u;
-    const Mask last = depth >= static_cast<uint32_t>(shot.depth);
+    const Mask last = depth >= shot.depth;
     const F facing = dot(ray.w, s.normal);
     const Vec n = choose(facing > 0.0f, s.normal * -one, s.normal), above = p + n * same(3 * kClose);
     const Pair on_it = chances(key, 1);
@@ -139,8 +144,8 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     hidden = far * 0.9999f - kClose;
     const F cosine = dot(shadow.w, n), diffuse = cosine * (1 / kPi);
     pending = weight * light.radiance * (diffuse / (far * far / (shadow.w.y * light.area()) + diffuse));
-    lit = open & met & opposite(last) & (cosine > 0.0f) & (shadow.w.y > 0.0f);
-    if (FEATURES) lit = lit & opposite(s.metal | s.glass);
+    lit = open & met & !last & (cosine > 0.0f) & (shadow.w.y > 0.0f);
+    if (FEATURES) lit = lit & !(s.metal | s.glass);
 
     // Sample the surface: a diffuse one by the cosine, as the normal plus a point of the unit sphere is distributed.
     const Vec point = on_sphere(chances(key, 2));
@@ -170,9 +175,9 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
 
     const F brightest = most(most(weight.x, weight.y), weight.z);
     const F survival = depth > kRoulette ? least(brightest, same(0.95f)) : one;
-    const Mask goes_on = met & opposite(last) & (brightest > 0.0f) & (fate.v < survival);
+    const Mask goes_on = met & !last & (brightest > 0.0f) & (fate.v < survival);
     weight = weight * (1.0f / survival);
-    ended = open & opposite(goes_on);
+    ended = open & !goes_on;
     done = job;
     fresh = none;
     if (any_lane(ended)) {
