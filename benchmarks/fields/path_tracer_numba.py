@@ -41,10 +41,15 @@ def on_sphere(u: Any, v: Any) -> Any:
 
 
 @inline
+def turned(box: Any, x: Any, z: Any) -> Any:
+    return x * box[6] - z * box[7], x * box[7] + z * box[6]
+
+
+@inline
 def beyond(box: Any, x: Any, y: Any, z: Any) -> Any:
     """Return a point in the frame of a box, and how far outside of each side it is."""
     px, py, pz = x - box[0], y - box[1], z - box[2]
-    qx, qz = px * box[6] - pz * box[7], px * box[7] + pz * box[6]
+    qx, qz = turned(box, px, pz)
     return qx, py, qz, abs(qx) - box[3], abs(py) - box[4], abs(qz) - box[5]
 
 
@@ -55,12 +60,14 @@ def outside(box: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @inline
-def box_step(box: Any, x: Any, y: Any, z: Any, wx: Any, wy: Any, wz: Any) -> Any:
-    qx, qy, qz, dx, dy, dz = beyond(box, x, y, z)
-    vx, vz = wx * box[6] - wz * box[7], wx * box[7] + wz * box[6]
-    ox, oy, oz = max(dx, ZERO), max(dy, ZERO), max(dz, ZERO)
-    ax, ay, az = -vx if qx < ZERO else vx, -wy if qy < ZERO else wy, -vz if qz < ZERO else vz
-    square, slope = ox * ox + oy * oy + oz * oz, ox * ax + oy * ay + oz * az
+def box_step(box: Any, ox: Any, oy: Any, oz: Any, wx: Any, wy: Any, wz: Any, t: Any) -> Any:
+    vx, vz = turned(box, wx, wz)
+    qx, qz = turned(box, ox - box[0], oz - box[2])
+    qx, qy, qz = qx + vx * t, oy - box[1] + wy * t, qz + vz * t
+    dx = qx - max(min(qx, box[3]), -box[3])
+    dy = qy - max(min(qy, box[4]), -box[4])
+    dz = qz - max(min(qz, box[5]), -box[5])
+    square, slope = dx * dx + dy * dy + dz * dz, dx * vx + dy * wy + dz * vz
     if slope < ZERO:
         return square / -slope
     return FAR if square > ZERO else ZERO
@@ -98,8 +105,7 @@ def march(ox: Any, oy: Any, oz: Any, wx: Any, wy: Any, wz: Any, limit: Any, wall
     for _ in range(256):
         if not t < end:
             break
-        x, y, z = ox + wx * t, oy + wy * t, oz + wz * t
-        step = min(box_step(SMALL, x, y, z, wx, wy, wz), box_step(LARGE, x, y, z, wx, wy, wz))
+        step = min(box_step(SMALL, ox, oy, oz, wx, wy, wz, t), box_step(LARGE, ox, oy, oz, wx, wy, wz, t))
         if not step > CLOSE:
             return t, True, False
         t += step
@@ -184,8 +190,8 @@ def trace(  # noqa: PLR0912, PLR0915, one function as in trace.h
         norm = ONE / length
         wx, wy, wz = wx * norm, wy * norm, wz * norm
         density = length * (HALF * INVERSE_PI)
-        if depth > 3:
-            survival = min(max(wr, wg, wb), F(0.95))
+        if depth > 2:
+            survival = min(max(wr, wg, wb), ONE)
             if chances(key, U(3))[1] >= survival:
                 break
             norm = ONE / survival

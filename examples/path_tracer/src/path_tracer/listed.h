@@ -42,12 +42,12 @@ struct Listed : SceneDefaults<Listed<Params>> {
     for (int i = 0; i < p.count; ++i) nearest = blended(nearest, shape(i, at), p.blend);
     return nearest;
   }
-  HD F step(Vec at, Vec w) const {
-    if (p.blend > 0) return size(distance(at));
+  HD F step(Vec o, Vec w, F t) const {
+    if (p.blend > 0) return size(distance(o + w * t));
     F step = same(kFar);
     for (int i = 0; i < p.count; ++i) {
-      if (kind(i) == kBox) step = least(step, box(i).step(at, w));
-      if (kind(i) == kSphere) step = least(step, size(sphere(i).distance(at)));
+      if (kind(i) == kBox) step = least(step, box(i).step(o, w, t));
+      if (kind(i) == kSphere) step = least(step, sphere(i).step(o, w, t));
     }
     return step;
   }

@@ -16,7 +16,7 @@ struct CornellBox : SceneDefaults<CornellBox<Params>> {
   HD Span span(Vec o, Vec w) const { return room_span(o, w); }
   HD Span span_to_light(Vec, Vec) const { return {F{}, same(kFar), F{} > 0.0f}; }  // no wall is between
   HD F distance(Vec p) const { return least(small().distance(p), large().distance(p)); }
-  HD F step(Vec p, Vec w) const { return least(small().step(p, w), large().step(p, w)); }
+  HD F step(Vec o, Vec w, F t) const { return least(small().step(o, w, t), large().step(o, w, t)); }
   HD Surface surface(Vec p, Mask wall) const {
     const Mask first = small().outside(p) < large().outside(p), side = wall & (size(p.x) > 0.9999f);
     const Vec of_side =

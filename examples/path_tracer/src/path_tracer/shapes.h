@@ -26,14 +26,17 @@ struct Box {
     const Vec d = beyond(turned(p - centre));
     return most(most(d.x, d.y), d.z);
   }
+  HD Vec inside(Vec q) const {  // the point of the box that is nearest
+    return {most(least(q.x, same(half.x)), same(-half.x)), most(least(q.y, same(half.y)), same(-half.y)),
+            most(least(q.z, same(half.z)), same(-half.z))};
+  }
   HD F distance(Vec p) const {
-    const Vec d = beyond(turned(p - centre)), out{most(d.x, F{}), most(d.y, F{}), most(d.z, F{})};
+    const Vec q = turned(p - centre), out = q - inside(q);
     return root(dot(out, out)) + least(outside(p), F{});
   }
-  HD F step(Vec p, Vec w) const {
-    const Vec q = turned(p - centre), d = beyond(q), v = turned(w), out{most(d.x, F{}), most(d.y, F{}), most(d.z, F{})};
-    const Vec away{q.x < 0.0f ? -v.x : v.x, q.y < 0.0f ? -v.y : v.y, q.z < 0.0f ? -v.z : v.z};
-    return newton(dot(out, out), dot(out, away));  // both times the distance
+  HD F step(Vec o, Vec w, F t) const {
+    const Vec v = turned(w), q = turned(o - centre) + v * t, out = q - inside(q);
+    return newton(dot(out, out), dot(out, v));  // both times the distance
   }
   HD Vec normal(Vec p) const {
     const Vec q = turned(p - centre), n = largest(beyond(q), q);
@@ -46,6 +49,11 @@ struct Sphere {
   float radius;
 
   HD F distance(Vec p) const { return root(dot(p - centre, p - centre)) - radius; }
+  HD F step(Vec o, Vec w, F t) const {
+    const Vec q = o - centre + w * t;
+    const F r = root(dot(q, q)), d = r - radius;
+    return d > 0.0f ? newton(d * r, dot(q, w)) : -d;  // inside it is not convex, but may be glass
+  }
 };
 
 // The smaller of two distances, rounded where they differ by less than `width` (I. Quilez, "Smooth minimum", 2013).

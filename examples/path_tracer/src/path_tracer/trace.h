@@ -8,7 +8,7 @@ enum Features { kMetal = 1, kGlass = 2 };
 constexpr float kClose = 2e-4f;  // so near, a ray has met a surface
 constexpr float kSure = 1e9f;    // the density of a direction that is not spread, or that the light is not sampled for
 constexpr int kSteps = 256;      // of one ray
-constexpr uint32_t kRoulette = 3;  // after so many surfaces, paths end by chance
+constexpr uint32_t kRoulette = 2;  // after so many surfaces, paths end by chance
 constexpr float kPi = 3.14159265f;
 
 struct Place {
@@ -41,7 +41,8 @@ struct SceneDefaults {
   HD const Scene& scene() const { return *static_cast<const Scene*>(this); }
   HD Span span(Vec, Vec) const { return {F{}, same(kFar), F{} > 0.0f}; }
   HD Span span_to_light(Vec o, Vec w) const { return scene().span(o, w); }
-  HD F step(Vec p, Vec) const { return size(scene().distance(p)); }
+  // How far the ray may go from o + w * t.
+  HD F step(Vec o, Vec w, F t) const { return size(scene().distance(o + w * t)); }
   HD Vec sky(Vec) const { return Vec{}; }
   // The gradient of the distance, by differences in the four directions of a tetrahedron.
   HD Vec gradient(Vec p) const {
@@ -65,7 +66,7 @@ struct Ray {
   }
   template <typename Scene>
   HD void advance(const Scene& scene) {
-    const F step = scene.step(o + w * t, w);
+    const F step = scene.step(o, w, t);
     going = going & (step > kClose);
     t = going ? t + step : t;
     going = going & (t < end);
@@ -174,7 +175,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     ray.w = next;
 
     const F brightest = most(most(weight.x, weight.y), weight.z);
-    const F survival = depth > kRoulette ? least(brightest, same(0.95f)) : one;
+    const F survival = depth > kRoulette ? least(brightest, one) : one;
     const Mask goes_on = met & !last & (brightest > 0.0f) & (fate.v < survival);
     weight = weight * (1.0f / survival);
     ended = open & !goes_on;
