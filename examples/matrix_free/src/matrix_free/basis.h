@@ -3,16 +3,8 @@
 #include "matrix_free_config.h"
 
 #if defined(__CUDACC__)
-#define HD __host__ __device__ __forceinline__
-#define UNROLL _Pragma("unroll")
 #define TABLE __device__ constexpr
-#elif defined(__clang__)
-#define HD inline __attribute__((always_inline))
-#define UNROLL _Pragma("unroll")
-#define TABLE constexpr
 #else
-#define HD inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 32")
 #define TABLE constexpr
 #endif
 
@@ -108,20 +100,20 @@ TABLE Matrix kDerive = lagrange(kGauss, kGauss, true), kDeriveBack = transposed(
 // out = M in (kAdd: out += M in), also in place; T is a number, or a vector with a number for each of several lines.
 // The sums and differences of opposite numbers need half of the multiplications (Solomonoff 1992).
 template <const Matrix& kMatrix, bool kAdd = false, typename T>
-HD void multiply(const T* in, int in_stride, T* out, int out_stride) {
+DM_HD DM_INLINE void multiply(const T* in, int in_stride, T* out, int out_stride) {
   constexpr int kRows = kMatrix.rows, kPairs = kMatrix.columns / 2, kLast = kMatrix.columns - 1;
   const auto& m = kMatrix.at;
   T sum[kPairs + 1], difference[kPairs + 1];
-  UNROLL for (int j = 0; j < kPairs; ++j) {
+  DM_UNROLL for (int j = 0; j < kPairs; ++j) {
     const T left = in[j * in_stride], right = in[(kLast - j) * in_stride];
     sum[j] = left + right;
     difference[j] = left - right;
   }
   if (kLast % 2 == 0) sum[kPairs] = in[kPairs * in_stride];
-  UNROLL for (int i = 0; i < (kRows + 1) / 2; ++i) {
+  DM_UNROLL for (int i = 0; i < (kRows + 1) / 2; ++i) {
     T even = sum[0] * DType((m[i][0] + m[i][kLast]) / 2), odd = difference[0] * DType((m[i][0] - m[i][kLast]) / 2);
-    UNROLL for (int j = 1; j < kLast / 2 + 1; ++j) even += sum[j] * DType((m[i][j] + m[i][kLast - j]) / 2);
-    UNROLL for (int j = 1; j < kPairs; ++j) odd += difference[j] * DType((m[i][j] - m[i][kLast - j]) / 2);
+    DM_UNROLL for (int j = 1; j < kLast / 2 + 1; ++j) even += sum[j] * DType((m[i][j] + m[i][kLast - j]) / 2);
+    DM_UNROLL for (int j = 1; j < kPairs; ++j) odd += difference[j] * DType((m[i][j] - m[i][kLast - j]) / 2);
     const bool middle = 2 * i + 1 == kRows;  // its own mirror image
     T *low = out + i * out_stride, *high = out + (kRows - 1 - i) * out_stride;
     const T first = middle ? (kMatrix.sign > 0 ? even : odd) : even + odd;

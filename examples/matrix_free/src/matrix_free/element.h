@@ -7,8 +7,8 @@
 
 namespace DIMORPH_CASE {
 
-// Lines along the first direction begin an odd number apart, so that lines along the others lie in all sets of a cache, and
-// on a GPU in all banks of shared memory.
+// Lines along the first direction begin an odd number apart, so that lines along the others lie in all sets of a cache,
+// and on a GPU in all banks of shared memory.
 constexpr int kRow = kPoints | 1, kPlane = kRow * kPoints, kCube = kPlane * kPoints;
 
 // The nodes of an element form blocks, those of a vertex, an edge, a face or the interior; the unknowns of a block
@@ -16,21 +16,10 @@ constexpr int kRow = kPoints | 1, kPlane = kRow * kPoints, kCube = kPlane * kPoi
 constexpr int kClasses = kNodes < 3 ? kNodes : 3;  // of nodes in one direction: first, inner, last
 constexpr int kBlocks = kClasses * kClasses * kClasses;
 constexpr int kInterior = DEGREE == 1 ? -1 : 13;  // the block that no other element has
-struct Place {
-  int block, offset;
-};
-HD Place place_of(int i, int j, int k) {
-  Place place{0, 0};
-  for (const int at : {k, j, i}) {
-    place.block = place.block * kClasses + (at == 0 ? 0 : at == DEGREE ? kClasses - 1 : 1);
-    if (at != 0 && at != DEGREE) place.offset = place.offset * (DEGREE - 1) + at - 1;
-  }
-  return place;
-}
 
 // cubes: the nodes, and room for the derivatives in the second and third direction where the physics has a gradient.
 template <typename Physics, typename T, typename Team>
-HD void apply_to_element(const Team& team, const Physics& physics, const Vector<T>* map, T* cube) {
+DM_HD DM_INLINE void apply_to_element(const Team& team, const Physics& physics, const Vector<T>* map, T* cube) {
   T *const second = cube + kCube, *const third = second + kCube;
   team.planes(kNodes, [&](auto plane) {
     T* at = cube + plane.b * kPlane;
@@ -48,7 +37,7 @@ HD void apply_to_element(const Team& team, const Physics& physics, const Vector<
         multiply<kValues>(at, kPlane, values, 1);
         const LineMap<2, T> line(map, DType(kGauss.at[i]), DType(kGauss.at[plane.b]));
         const double weight = kGauss.weight[i] * kGauss.weight[plane.b];
-        UNROLL for (int k = 0; k < kPoints; ++k)
+        DM_UNROLL for (int k = 0; k < kPoints; ++k)
             line.at_point(physics, DType(kGauss.at[k]), DType(weight * kGauss.weight[k]), values[k], none);
         multiply<kValuesBack>(values, 1, at, kPlane);
       }
@@ -64,7 +53,7 @@ HD void apply_to_element(const Team& team, const Physics& physics, const Vector<
         multiply<kDerive>(at, 1, first, 1);
         const LineMap<0, T> line(map, DType(kGauss.at[j]), DType(kGauss.at[plane.b]));
         const double weight = kGauss.weight[j] * kGauss.weight[plane.b];
-        UNROLL for (int i = 0; i < kPoints; ++i) {
+        DM_UNROLL for (int i = 0; i < kPoints; ++i) {
           T g[3] = {first[i], at[kCube + i], at[2 * kCube + i]};
           line.at_point(physics, DType(kGauss.at[i]), DType(weight * kGauss.weight[i]), at[i], g);
           first[i] = g[0], at[kCube + i] = g[1], at[2 * kCube + i] = g[2];

@@ -7,13 +7,15 @@ namespace DIMORPH_CASE {
 template <typename T>
 struct Vector {
   T at[3];
-  HD Vector operator+(const Vector& b) const { return {{at[0] + b.at[0], at[1] + b.at[1], at[2] + b.at[2]}}; }
+  DM_HD DM_INLINE Vector operator+(const Vector& b) const {
+    return {{at[0] + b.at[0], at[1] + b.at[1], at[2] + b.at[2]}};
+  }
   template <typename S>
-  HD Vector operator*(const S& scale) const {
+  DM_HD DM_INLINE Vector operator*(const S& scale) const {
     return {{at[0] * scale, at[1] * scale, at[2] * scale}};
   }
-  HD T dot(const Vector& b) const { return at[0] * b.at[0] + at[1] * b.at[1] + at[2] * b.at[2]; }
-  HD Vector cross(const Vector& b) const {
+  DM_HD DM_INLINE T dot(const Vector& b) const { return at[0] * b.at[0] + at[1] * b.at[1] + at[2] * b.at[2]; }
+  DM_HD DM_INLINE Vector cross(const Vector& b) const {
     return {{at[1] * b.at[2] - at[2] * b.at[1], at[2] * b.at[0] - at[0] * b.at[2], at[0] * b.at[1] - at[1] * b.at[0]}};
   }
 };
@@ -26,7 +28,7 @@ struct LineMap {
   static constexpr int B = (A + 1) % 3, C = (A + 2) % 3, kA = 1 << A, kB = 1 << B, kC = 1 << C;
   Vector<T> start, along, row_a[3], row_b[2], row_c[2];
 
-  HD LineMap(const Vector<T>* map, DType b, DType c) {
+  DM_HD DM_INLINE LineMap(const Vector<T>* map, DType b, DType c) {
     start = map[0] + map[kB] * b + (map[kC] + map[kB + kC] * b) * c;
     along = map[kA] + map[kA + kB] * b + (map[kA + kC] + map[7] * b) * c;
     const Vector<T> b0 = map[kB] + map[kB + kC] * c, b1 = map[kA + kB] + map[7] * c;
@@ -39,7 +41,7 @@ struct LineMap {
   // Point s of the line, of some weight: replaces u and its derivatives, g, by what v and its derivatives are tested
   // with.
   template <typename Physics>
-  HD void at_point(const Physics& physics, DType s, DType weight, T& u, T (&g)[3]) const {
+  DM_HD DM_INLINE void at_point(const Physics& physics, DType s, DType weight, T& u, T (&g)[3]) const {
     const T det = along.dot(row_a[0]) + (along.dot(row_a[1]) + along.dot(row_a[2]) * s) * s;
     const Vector<T> x = start + along * s;
     if (Physics::kValue) u = u * (det * weight);
@@ -49,7 +51,7 @@ struct LineMap {
     rows[C] = row_c[0] + row_c[1] * s;
     if (Physics::kGradient) gradient = (rows[0] * g[0] + rows[1] * g[1] + rows[2] * g[2]) * (weight / det);
     physics.at(x.at, u, gradient.at);
-    UNROLL for (int i = 0; i < 3; ++i) g[i] = rows[i].dot(gradient);
+    DM_UNROLL for (int i = 0; i < 3; ++i) g[i] = rows[i].dot(gradient);
   }
 };
 

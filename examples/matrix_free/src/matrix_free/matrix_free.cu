@@ -25,6 +25,20 @@ struct Team {
   }
 };
 
+// Calls visit(number in the cube, first unknown of the block + offset) for some of an element's nodes.
+template <typename Visit>
+__device__ __forceinline__ void for_each_node(int begin, const int32_t* starts, const Visit& visit) {
+  for (int n = begin; n < kNodes * kNodes * kNodes; n += kLines) {
+    int block = 0, offset = 0;
+    const int i = n % kNodes, j = n / kNodes % kNodes, k = n / kNodes / kNodes;
+    for (const int at : {k, j, i}) {
+      block = block * kClasses + (at == 0 ? 0 : at == DEGREE ? kClasses - 1 : 1);
+      if (at != 0 && at != DEGREE) offset = offset * (DEGREE - 1) + at - 1;
+    }
+    visit(i + j * kRow + k * kPlane, starts[block] + offset, block == kInterior);
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads) apply_to_elements(const __grid_constant__ ApplyParams params) {
   extern __shared__ DType shared[];
   const int slot = threadIdx.x / kLines, line = threadIdx.x % kLines;
@@ -33,25 +47,16 @@ extern "C" __global__ void __launch_bounds__(kThreads) apply_to_elements(const _
   DType* cube = shared + slot * kCubes * kCube;
   const int32_t* starts = params.starts + static_cast<int64_t>(number) * kBlocks;
   const auto* map = reinterpret_cast<const Vector<DType>*>(params.maps) + static_cast<int64_t>(number) * 8;
-  constexpr int kAll = kNodes * kNodes * kNodes;
-
-  for (int n = idle ? kAll : line; n < kAll; n += kLines) {
-    const int i = n % kNodes, j = n / kNodes % kNodes, k = n / kNodes / kNodes;
-    const Place place = place_of(i, j, k);
-    cube[i + j * kRow + k * kPlane] = params.x[starts[place.block] + place.offset];
-  }
+  const int begin = idle ? kCube : line;
+  for_each_node(begin, starts, [=](int node, int unknown, bool) { cube[node] = params.x[unknown]; });
   __syncthreads();
   apply_to_element(Team{line % kPoints, idle ? kPoints : line / kPoints}, Physics(params), map, cube);
-  for (int n = idle ? kAll : line; n < kAll; n += kLines) {
-    const int i = n % kNodes, j = n / kNodes % kNodes, k = n / kNodes / kNodes;
-    const Place place = place_of(i, j, k);
-    DType* y = params.y + starts[place.block] + place.offset;
-    const DType value = cube[i + j * kRow + k * kPlane];
-    if (place.block == kInterior)
-      *y = value;
+  for_each_node(begin, starts, [=](int node, int unknown, bool interior) {
+    if (interior)
+      params.y[unknown] = cube[node];
     else
-      atomicAdd(y, value);
-  }
+      atomicAdd(params.y + unknown, cube[node]);
+  });
 }
 
 }  // namespace DIMORPH_CASE

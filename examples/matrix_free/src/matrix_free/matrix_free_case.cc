@@ -18,13 +18,13 @@ typedef DType Batch __attribute__((vector_size(64)));
 struct Plane {
   const int b;
   template <typename Body>
-  HD void lines(int count, const Body& body) const {
+  DM_INLINE void lines(int count, const Body& body) const {
     for (int a = 0; a < count; ++a) body(a);
   }
 };
 struct Team {
   template <typename Body>
-  HD void planes(int count, const Body& body) const {
+  DM_INLINE void planes(int count, const Body& body) const {
     for (int b = 0; b < count; ++b) body(Plane{b});
   }
 };
@@ -33,28 +33,38 @@ struct Scratch {
   Batch cubes[kCube * (Physics::kGradient ? 3 : 1)];
 };
 
-// Calls visit(number, place) for each node.
+// Calls visit(block, its first node, its number of nodes in each direction) for each block of an element.
 template <typename Visit>
-HD void for_each_node(const Visit& visit) {
-  for (int k = 0; k < kNodes; ++k)
-    for (int j = 0; j < kNodes; ++j)
-      for (int i = 0; i < kNodes; ++i) visit(i + j * kRow + k * kPlane, place_of(i, j, k));
+DM_INLINE void for_each_block(const Visit& visit) {
+  constexpr int kFirst[3] = {0, kClasses == 2 ? DEGREE : 1, DEGREE}, kCount[3] = {1, kClasses == 2 ? 1 : DEGREE - 1, 1};
+  DM_UNROLL for (int c = 0; c < kClasses; ++c) DM_UNROLL for (int b = 0; b < kClasses; ++b)
+      DM_UNROLL for (int a = 0; a < kClasses; ++a)
+          visit((c * kClasses + b) * kClasses + a, kFirst[a] + kFirst[b] * kRow + kFirst[c] * kPlane, kCount[a],
+                kCount[b], kCount[c]);
 }
 
 void apply_to_batch(const Physics& physics, const DType* map, const int32_t* starts, int lanes, const DType* x,
                     DType* y, Scratch& scratch) {
   __builtin_memcpy(scratch.map, map, sizeof scratch.map);  // which may not be aligned as vectors have to be
-  Batch* nodes = scratch.cubes;
-  for_each_node([=](int node, Place place) {
-    const int32_t* start = starts + place.block * kLanes;
-    for (int lane = 0; lane < kLanes; ++lane) nodes[node][lane] = x[start[lane] + place.offset];
+  auto* nodes = reinterpret_cast<DType*>(scratch.cubes);
+  for_each_block([=](int block, int first, int count_i, int count_j, int count_k) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const DType* from = x + starts[block * kLanes + lane];
+      DType* to = nodes + first * kLanes + lane;
+      for (int k = 0; k < count_k; ++k)
+        for (int j = 0; j < count_j; ++j)
+          for (int i = 0; i < count_i; ++i) to[(i + j * kRow + k * kPlane) * kLanes] = *from++;
+    }
   });
-  apply_to_element(Team{}, physics, scratch.map, nodes);
-  for_each_node([=](int node, Place place) {
-    const int32_t* start = starts + place.block * kLanes;
+  apply_to_element(Team{}, physics, scratch.map, scratch.cubes);
+  for_each_block([=](int block, int first, int count_i, int count_j, int count_k) {
     for (int lane = 0; lane < lanes; ++lane) {
-      DType& sum = y[start[lane] + place.offset];
-      sum = place.block == kInterior ? nodes[node][lane] : sum + nodes[node][lane];
+      const DType* from = nodes + first * kLanes + lane;
+      DType* to = y + starts[block * kLanes + lane];
+      for (int k = 0; k < count_k; ++k)
+        for (int j = 0; j < count_j; ++j)
+          for (int i = 0; i < count_i; ++i, ++to)
+            *to = from[(i + j * kRow + k * kPlane) * kLanes] + (block == kInterior ? 0 : *to);
     }
   });
 }

@@ -4,29 +4,24 @@
 // position x. It replaces them by the factors of v and of the gradient of v in the integrand. It is linear in u. A
 // physics without kValue gets no u and gives none, and one without kGradient no gradient.
 #pragma once
-
-#if defined(__CUDACC__)
-#define PHYSICS __host__ __device__ __forceinline__
-#else
-#define PHYSICS inline __attribute__((always_inline))
-#endif
+#include <dimorph/host_device.h>
 
 // BP1: the integral of v u.
 template <typename Params>
 struct Mass {
   static constexpr bool kValue = true, kGradient = false;
-  PHYSICS explicit Mass(const Params&) {}
+  DM_HD DM_INLINE explicit Mass(const Params&) {}
   template <typename T>
-  PHYSICS void at(const T*, T&, T*) const {}
+  DM_HD DM_INLINE void at(const T*, T&, T*) const {}
 };
 
 // BP3: the integral of grad v . grad u.
 template <typename Params>
 struct Diffusion {
   static constexpr bool kValue = false, kGradient = true;
-  PHYSICS explicit Diffusion(const Params&) {}
+  DM_HD DM_INLINE explicit Diffusion(const Params&) {}
   template <typename T>
-  PHYSICS void at(const T*, T&, T*) const {}
+  DM_HD DM_INLINE void at(const T*, T&, T*) const {}
 };
 
 // The integral of (1 + contrast |x|^2) grad v . grad u + shift v u.
@@ -34,11 +29,11 @@ template <typename Params>
 struct Helmholtz {
   static constexpr bool kValue = true, kGradient = true;
   typename Params::Element shift, contrast;
-  PHYSICS explicit Helmholtz(const Params& params)
+  DM_HD DM_INLINE explicit Helmholtz(const Params& params)
       : shift(static_cast<typename Params::Element>(params.shift)),
         contrast(static_cast<typename Params::Element>(params.contrast)) {}
   template <typename T>
-  PHYSICS void at(const T* x, T& value, T* gradient) const {
+  DM_HD DM_INLINE void at(const T* x, T& value, T* gradient) const {
     const T coefficient = 1 + contrast * (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]);
     value = value * shift;
     for (int i = 0; i < 3; ++i) gradient[i] = gradient[i] * coefficient;
