@@ -64,6 +64,12 @@ def test_an_editor_underlines_nothing(project: Path) -> None:
         assert {file.name: server.diagnostics(file) for file in files} == {file.name: [] for file in files}
 
 
+def test_it_is_small(project: Path) -> None:
+    files = [file for file in project.rglob("*") if file.suffix in {".cc", ".cu", ".h"}]
+    lines = [line.strip() for file in files for line in file.read_text().splitlines()]
+    assert 300 < sum(line != "" and not line.startswith("//") for line in lines) < 400
+
+
 RUN = """
 import json, numpy as np, matrix_free as mf
 operator = mf.Operator(mf.grid((3, 3, 3)), 2)

@@ -26,53 +26,44 @@ constexpr Polynomial gegenbauer(int half, int n, double x) {
   for (int k = 1; k <= n; ++k) {
     const double a = (2.0 * k + half - 2) / k, b = (k + half - 2.0) / k;
     const Polynomial next{a * x * now.value - b * before.value, a * (now.value + x * now.slope) - b * before.slope};
-    before = now;
-    now = next;
+    before = now, now = next;
   }
   return now;
 }
 
-// Fills in the `count` roots, in rising order. Newton's method from the right finds the largest; those that are found
-// are divided out.
-constexpr void find_roots(int half, int count, double* roots) {
-  if (count % 2) roots[count / 2] = 0;
-  for (int i = 0; i < count / 2; ++i) {
+// For half 1 Gauss points, the `inner` roots; for half 3 Lobatto nodes, the ends besides. Newton's method from the
+// right finds the largest root; those that are found are divided out.
+constexpr Points points_of(int half, int inner) {
+  Points points{inner + half - 1, {}, {}};
+  double* roots = points.at + half / 2;
+  if (half > 1) points.at[0] = -1, points.at[inner + 1] = 1;
+  for (int i = 0; i < inner / 2; ++i) {
     double x = 1;
     for (int step = 0; step < 60; ++step) {
-      const Polynomial p = gegenbauer(half, count, x);
+      const Polynomial p = gegenbauer(half, inner, x);
       double found = 0;
-      for (int j = 0; j < i; ++j) found += 1 / (x - roots[count - 1 - j]);
+      for (int j = 0; j < i; ++j) found += 1 / (x - roots[inner - 1 - j]);
       x -= p.value / (p.slope - p.value * found);
     }
-    roots[count - 1 - i] = x;
-    roots[i] = -x;
+    roots[inner - 1 - i] = x, roots[i] = -x;
   }
-}
-constexpr Points gauss() {
-  Points points{kPoints, {}, {}};
-  find_roots(1, kPoints, points.at);
-  for (int i = 0; i < kPoints; ++i) {
-    const double x = points.at[i], slope = gegenbauer(1, kPoints, x).slope;
-    points.weight[i] = 2 / ((1 - x * x) * slope * slope);
+  for (int i = 0; i < inner; ++i) {
+    const double slope = gegenbauer(half, inner, roots[i]).slope;
+    points.weight[i] = 2 / ((1 - roots[i] * roots[i]) * slope * slope);  // of Gauss points
   }
   return points;
 }
-constexpr Points lobatto() {
-  Points nodes{kNodes, {-1}, {}};
-  find_roots(3, kNodes - 2, nodes.at + 1);
-  nodes.at[kNodes - 1] = 1;
-  return nodes;
-}
-TABLE Points kGauss = gauss(), kLobatto = lobatto();
+TABLE Points kGauss = points_of(1, kPoints), kLobatto = points_of(3, kNodes - 2);
 
 // Points and nodes lie symmetrically, so turned by 180 degrees a matrix is the same (sign 1) or its negative (-1).
 struct Matrix {
   int rows, columns, sign;
   double at[kPoints][kPoints];
 };
-// Row i holds the Lagrange polynomials of the nodes, or their derivatives, at point i.
-constexpr Matrix lagrange(const Points& points, const Points& nodes, bool derivatives) {
-  Matrix matrix{points.count, nodes.count, derivatives ? -1 : 1, {}};
+// Row i holds the Lagrange polynomials of the nodes, or their derivatives, at point i; or the transpose.
+constexpr Matrix lagrange(const Points& points, const Points& nodes, bool derivatives, bool transpose) {
+  Matrix matrix{
+      transpose ? nodes.count : points.count, transpose ? points.count : nodes.count, derivatives ? -1 : 1, {}};
   for (int i = 0; i < points.count; ++i)
     for (int j = 0; j < nodes.count; ++j) {
       double value = 1, slope = 0;
@@ -82,20 +73,14 @@ constexpr Matrix lagrange(const Points& points, const Points& nodes, bool deriva
         slope = slope * factor + value * scale;
         value *= factor;
       }
-      matrix.at[i][j] = derivatives ? slope : value;
+      (transpose ? matrix.at[j][i] : matrix.at[i][j]) = derivatives ? slope : value;
     }
   return matrix;
 }
-constexpr Matrix transposed(const Matrix& matrix) {
-  Matrix result{matrix.columns, matrix.rows, matrix.sign, {}};
-  for (int i = 0; i < matrix.rows; ++i)
-    for (int j = 0; j < matrix.columns; ++j) result.at[j][i] = matrix.at[i][j];
-  return result;
-}
 // From nodes to values at points, from nodes to derivatives there, from values at points to derivatives; and back.
-TABLE Matrix kValues = lagrange(kGauss, kLobatto, false), kValuesBack = transposed(kValues);
-TABLE Matrix kSlopes = lagrange(kGauss, kLobatto, true), kSlopesBack = transposed(kSlopes);
-TABLE Matrix kDerive = lagrange(kGauss, kGauss, true), kDeriveBack = transposed(kDerive);
+TABLE Matrix kValues = lagrange(kGauss, kLobatto, false, false), kValuesBack = lagrange(kGauss, kLobatto, false, true);
+TABLE Matrix kSlopes = lagrange(kGauss, kLobatto, true, false), kSlopesBack = lagrange(kGauss, kLobatto, true, true);
+TABLE Matrix kDerive = lagrange(kGauss, kGauss, true, false), kDeriveBack = lagrange(kGauss, kGauss, true, true);
 
 // out = M in (kAdd: out += M in), also in place; T is a number, or a vector with a number for each of several lines.
 // The sums and differences of opposite numbers need half of the multiplications (Solomonoff 1992).

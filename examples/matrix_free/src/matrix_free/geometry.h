@@ -20,15 +20,17 @@ struct Vector {
   }
 };
 
-// The map along a line of direction A, where the other coordinates are b and c, and (A, B, C) is a cyclic permutation
-// of (0, 1, 2). With J the matrix of dx/dr, row i of det(J) J^-1 is the cross product of the other two columns of J:
-// along the line, row A is a quadratic polynomial, rows B and C are linear, and det(J) is quadratic.
+// The map along a line of points in direction A, of numbers i and j in the other two, and (A, B, C) is a cyclic
+// permutation of (0, 1, 2). With J the matrix of dx/dr, row i of det(J) J^-1 is the cross product of the other two
+// columns of J: along the line, row A is a quadratic polynomial, rows B and C are linear, and det(J) is quadratic.
 template <int A, typename T>
 struct LineMap {
   static constexpr int B = (A + 1) % 3, C = (A + 2) % 3, kA = 1 << A, kB = 1 << B, kC = 1 << C;
+  const DType weight;
   Vector<T> start, along, row_a[3], row_b[2], row_c[2];
 
-  DM_HD DM_INLINE LineMap(const Vector<T>* map, DType b, DType c) {
+  DM_HD DM_INLINE LineMap(const Vector<T>* map, int i, int j) : weight(DType(kGauss.weight[i] * kGauss.weight[j])) {
+    const auto b = DType(kGauss.at[i]), c = DType(kGauss.at[j]);
     start = map[0] + map[kB] * b + (map[kC] + map[kB + kC] * b) * c;
     along = map[kA] + map[kA + kB] * b + (map[kA + kC] + map[7] * b) * c;
     const Vector<T> b0 = map[kB] + map[kB + kC] * c, b1 = map[kA + kB] + map[7] * c;
@@ -38,20 +40,19 @@ struct LineMap {
     row_c[0] = along.cross(b0), row_c[1] = along.cross(b1);
   }
 
-  // Point s of the line, of some weight: replaces u and its derivatives, g, by what v and its derivatives are tested
+  // Point k of the line: replaces u and its derivatives in directions A, B, C by what v and its derivatives are tested
   // with.
   template <typename Physics>
-  DM_HD DM_INLINE void at_point(const Physics& physics, DType s, DType weight, T& u, T (&g)[3]) const {
+  DM_HD DM_INLINE void at_point(const Physics& physics, int k, T& u, T& u_a, T& u_b, T& u_c) const {
+    const auto s = DType(kGauss.at[k]), w = weight * DType(kGauss.weight[k]);
     const T det = along.dot(row_a[0]) + (along.dot(row_a[1]) + along.dot(row_a[2]) * s) * s;
-    const Vector<T> x = start + along * s;
-    if (Physics::kValue) u = u * (det * weight);
-    Vector<T> rows[3], gradient{};
-    rows[A] = row_a[0] + (row_a[1] + row_a[2] * s) * s;
-    rows[B] = row_b[0] + row_b[1] * s;
-    rows[C] = row_c[0] + row_c[1] * s;
-    if (Physics::kGradient) gradient = (rows[0] * g[0] + rows[1] * g[1] + rows[2] * g[2]) * (weight / det);
+    const Vector<T> x = start + along * s, a = row_a[0] + (row_a[1] + row_a[2] * s) * s;
+    const Vector<T> b = row_b[0] + row_b[1] * s, c = row_c[0] + row_c[1] * s;
+    Vector<T> gradient{};
+    if (Physics::kValue) u = u * (det * w);
+    if (Physics::kGradient) gradient = (a * u_a + b * u_b + c * u_c) * (w / det);
     physics.at(x.at, u, gradient.at);
-    DM_UNROLL for (int i = 0; i < 3; ++i) g[i] = rows[i].dot(gradient);
+    u_a = a.dot(gradient), u_b = b.dot(gradient), u_c = c.dot(gradient);
   }
 };
 

@@ -7,66 +7,49 @@
 
 namespace DIMORPH_CASE {
 
-struct Params : AdditionalParams {
-  using Element = DType;
-};
-using Physics = PHYSICS_OF_POINT<Params>;
-
 constexpr int kLanes = 64 / sizeof(DType);
 typedef DType Batch __attribute__((vector_size(64)));
 
-struct Plane {
-  const int b;
-  template <typename Body>
-  DM_INLINE void lines(int count, const Body& body) const {
-    for (int a = 0; a < count; ++a) body(a);
-  }
-};
 struct Team {
   template <typename Body>
   DM_INLINE void planes(int count, const Body& body) const {
-    for (int b = 0; b < count; ++b) body(Plane{b});
+    for (int b = 0; b < count; ++b) body(b, true);
+  }
+  template <typename Body>
+  DM_INLINE void lines(bool, int count, const Body& body) const {
+    for (int a = 0; a < count; ++a) body(a);
   }
 };
 struct Scratch {
   Vector<Batch> map[8];
-  Batch cubes[kCube * (Physics::kGradient ? 3 : 1)];
+  Batch cubes[kCubes * kCube];
 };
 
-// Calls visit(block, its first node, its number of nodes in each direction) for each block of an element.
+// Calls visit(number in the cubes, unknown, whether it is in the interior) for each node of the first `lanes` elements.
 template <typename Visit>
-DM_INLINE void for_each_block(const Visit& visit) {
+DM_INLINE void for_each_node(const int32_t* starts, int lanes, const Visit& visit) {
   constexpr int kFirst[3] = {0, kClasses == 2 ? DEGREE : 1, DEGREE}, kCount[3] = {1, kClasses == 2 ? 1 : DEGREE - 1, 1};
   DM_UNROLL for (int c = 0; c < kClasses; ++c) DM_UNROLL for (int b = 0; b < kClasses; ++b)
-      DM_UNROLL for (int a = 0; a < kClasses; ++a)
-          visit((c * kClasses + b) * kClasses + a, kFirst[a] + kFirst[b] * kRow + kFirst[c] * kPlane, kCount[a],
-                kCount[b], kCount[c]);
+      DM_UNROLL for (int a = 0; a < kClasses; ++a) {
+    const int block = (c * kClasses + b) * kClasses + a, first = kFirst[a] + kFirst[b] * kRow + kFirst[c] * kPlane;
+    for (int lane = 0; lane < lanes; ++lane) {
+      int unknown = starts[block * kLanes + lane];
+      for (int k = 0; k < kCount[c]; ++k)
+        for (int j = 0; j < kCount[b]; ++j)
+          for (int i = 0; i < kCount[a]; ++i)
+            visit((first + i + j * kRow + k * kPlane) * kLanes + lane, unknown++, block == kInterior);
+    }
+  }
 }
 
 void apply_to_batch(const Physics& physics, const DType* map, const int32_t* starts, int lanes, const DType* x,
                     DType* y, Scratch& scratch) {
   __builtin_memcpy(scratch.map, map, sizeof scratch.map);  // which may not be aligned as vectors have to be
   auto* nodes = reinterpret_cast<DType*>(scratch.cubes);
-  for_each_block([=](int block, int first, int count_i, int count_j, int count_k) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const DType* from = x + starts[block * kLanes + lane];
-      DType* to = nodes + first * kLanes + lane;
-      for (int k = 0; k < count_k; ++k)
-        for (int j = 0; j < count_j; ++j)
-          for (int i = 0; i < count_i; ++i) to[(i + j * kRow + k * kPlane) * kLanes] = *from++;
-    }
-  });
+  for_each_node(starts, kLanes, [=](int node, int unknown, bool) { nodes[node] = x[unknown]; });
   apply_to_element(Team{}, physics, scratch.map, scratch.cubes);
-  for_each_block([=](int block, int first, int count_i, int count_j, int count_k) {
-    for (int lane = 0; lane < lanes; ++lane) {
-      const DType* from = nodes + first * kLanes + lane;
-      DType* to = y + starts[block * kLanes + lane];
-      for (int k = 0; k < count_k; ++k)
-        for (int j = 0; j < count_j; ++j)
-          for (int i = 0; i < count_i; ++i, ++to)
-            *to = from[(i + j * kRow + k * kPlane) * kLanes] + (block == kInterior ? 0 : *to);
-    }
-  });
+  for_each_node(starts, lanes,
+                [=](int node, int unknown, bool interior) { y[unknown] = nodes[node] + (interior ? 0 : y[unknown]); });
 }
 
 void apply(ConstTensor maps, ConstTensor starts, View<const int32_t, 2> chunks, View<const int32_t, 1> colours,

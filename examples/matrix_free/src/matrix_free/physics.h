@@ -6,22 +6,21 @@
 #pragma once
 #include <dimorph/host_device.h>
 
-// BP1: the integral of v u.
-template <typename Params>
-struct Mass {
-  static constexpr bool kValue = true, kGradient = false;
-  DM_HD DM_INLINE explicit Mass(const Params&) {}
+template <bool kWithValue, bool kWithGradient>
+struct Plain {
+  static constexpr bool kValue = kWithValue, kGradient = kWithGradient;
   template <typename T>
   DM_HD DM_INLINE void at(const T*, T&, T*) const {}
 };
-
+// BP1: the integral of v u.
+template <typename Params>
+struct Mass : Plain<true, false> {
+  DM_HD DM_INLINE explicit Mass(const Params&) {}
+};
 // BP3: the integral of grad v . grad u.
 template <typename Params>
-struct Diffusion {
-  static constexpr bool kValue = false, kGradient = true;
+struct Diffusion : Plain<false, true> {
   DM_HD DM_INLINE explicit Diffusion(const Params&) {}
-  template <typename T>
-  DM_HD DM_INLINE void at(const T*, T&, T*) const {}
 };
 
 // The integral of (1 + contrast |x|^2) grad v . grad u + shift v u.
@@ -29,9 +28,7 @@ template <typename Params>
 struct Helmholtz {
   static constexpr bool kValue = true, kGradient = true;
   typename Params::Element shift, contrast;
-  DM_HD DM_INLINE explicit Helmholtz(const Params& params)
-      : shift(static_cast<typename Params::Element>(params.shift)),
-        contrast(static_cast<typename Params::Element>(params.contrast)) {}
+  DM_HD DM_INLINE explicit Helmholtz(const Params& params) : shift(params.shift), contrast(params.contrast) {}
   template <typename T>
   DM_HD DM_INLINE void at(const T* x, T& value, T* gradient) const {
     const T coefficient = 1 + contrast * (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]);
