@@ -6,7 +6,7 @@ template <typename Params>
 struct Smagorinsky {
   DType time, factor;  // of relaxation without eddies; of the square of what they add
   DM_HD explicit Smagorinsky(const Params& params)
-      : time(1 / lbm::rate(params.viscosity)), factor(18 * params.constant * params.constant) {}
+      : time(1 / rate(params.viscosity)), factor(18 * params.constant * params.constant) {}
 
   template <typename Cell>
   DM_HD DM_INLINE void collide(Cell& cell) const {

@@ -1,10 +1,27 @@
-// A cell, or on the host a vector of cells: its populations, what they mean, and what boundaries do in place of
-// collisions.
+// A cell of a lattice, or on the host a vector of cells: its populations, what they mean, and what boundaries do.
 #pragma once
-#include "lattice.h"
+#include "lattice_boltzmann_config.h"
+
+// Loops over directions are only fast as straight code, with the directions as constants. DM_UNROLL ends at 16.
+#if defined(__clang__) || defined(__CUDACC__)
+#define LBM_UNROLL DM_UNROLL
+#else
+#define LBM_UNROLL _Pragma("GCC unroll 27")
+#endif
 
 namespace lbm {
 
+// Direction i along x, the middle and the outer axis: D2Q9, D3Q19 or D3Q27 (Krueger et al. 2017). Direction 0 rests; of
+// the others, an odd one and the next are a pair of opposites. Two dimensions have no middle axis, so their pairs come
+// first. The last direction never leads to smaller x, where a vector of its populations would end behind the cell's.
+DM_HD constexpr int direction(int i, int axis) {
+  constexpr int pairs[13][3] = {{1, 0, 0}, {0, 0, 1},  {1, 0, 1}, {-1, 0, 1}, {0, 1, 0},  {1, 1, 0}, {1, -1, 0},
+                                {0, 1, 1}, {0, 1, -1}, {1, 1, 1}, {1, 1, -1}, {1, -1, 1}, {-1, 1, 1}};
+  return i == 0 ? 0 : (i % 2 ? 1 : -1) * pairs[(i - 1) / 2][axis];
+}
+
+// What cells do in a step: collide; reflect, at rest or at the velocity outside; be at equilibrium with what is
+// outside.
 enum Kind : int { kFluid, kWall, kMoving, kOpen };
 
 // T: DType, or a vector of DType. Populations are stored less their weights, which keeps the digits of float32 for the
@@ -16,17 +33,16 @@ struct Cell {
   T density;      // less 1
   T velocity[3];  // in cells a step
 
-  // Density and velocity are those of f from here on.
   DM_HD DM_INLINE void find_moments() {
     density = f[0];
-    bool begun[3] = {};
+    for (T& component : velocity) component = -T{};  // -0, because compilers may leave out its sum
     DM_UNROLL for (int i = 1; i < Q; i += 2) {
       density += f[i] + f[i + 1];
-      DM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis))
-          add(velocity[axis], begun[axis], DType(direction(i, axis)) * (f[i] - f[i + 1]));
+      DM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis)) velocity[axis] +=
+          DType(direction(i, axis)) * (f[i] - f[i + 1]);
     }
     const T volume = 1 / (1 + density);
-    for (int axis = 0; axis < 3; ++axis) velocity[axis] = begun[axis] ? velocity[axis] * volume : T{};
+    for (T& component : velocity) component *= volume;
   }
 
   // Equilibrium is w (rho + rho (3 c.u + 9/2 (c.u)^2 - 3/2 u.u)), here less w. For the pair of directions i and i + 1,
@@ -43,8 +59,8 @@ struct Cell {
   DM_HD DM_INLINE void relax(Rate even, Rate odd) {
     f[0] += even * (rest_equilibrium() - f[0]);
     DM_UNROLL for (int i = 1; i < Q; i += 2) {
-      const T sum = DType(0.5) * (f[i] + f[i + 1]), difference = DType(0.5) * (f[i] - f[i + 1]);
-      const T even_change = even * (even_equilibrium(i) - sum), odd_change = odd * (odd_equilibrium(i) - difference);
+      const T even_change = even * (even_equilibrium(i) - DType(0.5) * (f[i] + f[i + 1]));
+      const T odd_change = odd * (odd_equilibrium(i) - DType(0.5) * (f[i] - f[i + 1]));
       f[i] += even_change + odd_change;
       f[i + 1] += even_change - odd_change;
     }
@@ -62,10 +78,14 @@ struct Cell {
   static DM_HD constexpr int second(int i, int k) {
     return k < 3 ? direction(i, k) * direction(i, k) : direction(i, k / 5) * direction(i, k == 3 ? 1 : 2);
   }
-  static DM_HD constexpr DType weight(int i) { return lbm::weight(i); }
+  static DM_HD constexpr DType weight(int i) {
+    constexpr double weights[3][4] = {
+        {4. / 9, 1. / 9, 1. / 36, 0}, {1. / 3, 1. / 18, 1. / 36, 0}, {8. / 27, 2. / 27, 1. / 54, 1. / 216}};
+    const int axes = second(i, 0) + second(i, 1) + second(i, 2);  // that the direction moves along
+    return static_cast<DType>(weights[Q == 9 ? 0 : Q == 19 ? 1 : 2][axes]);
+  }
 
-  // A wall reflects what comes from the fluid, and lies half-way to it (Ladd 1994); an open cell is at equilibrium, at
-  // density 1. In place of a collision.
+  // A boundary, in place of a collision. Walls lie half-way between a cell of theirs and the fluid (Ladd 1994).
   DM_HD DM_INLINE void meet(int kind, const DType (&outside)[3]) {
     density = T{};
     for (int axis = 0; axis < 3; ++axis) velocity[axis] = T{} + (kind == kWall ? 0 : outside[axis]);
@@ -83,16 +103,10 @@ struct Cell {
     return Q == 9 ? sum : sum + velocity[1] * velocity[1];
   }
   DM_HD DM_INLINE T along(int i) const {
-    T sum{};
-    bool begun = false;
-    DM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis))
-        add(sum, begun, DType(direction(i, axis)) * velocity[axis]);
+    T sum = -T{};
+    DM_UNROLL for (int axis = 0; axis < 3; ++axis) if (direction(i, axis)) sum +=
+        DType(direction(i, axis)) * velocity[axis];
     return sum;
-  }
-  // The first term takes the place of a zero, which the compiler may not leave out.
-  static DM_HD DM_INLINE void add(T& sum, bool& begun, T term) {
-    sum = begun ? sum + term : term;
-    begun = true;
   }
 };
 

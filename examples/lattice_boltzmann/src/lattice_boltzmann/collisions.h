@@ -2,16 +2,14 @@
 #pragma once
 #include "lattice_boltzmann_config.h"
 
-namespace lbm {
 // Rate of relaxation for a kinematic viscosity, in cells^2 a step.
 DM_HD constexpr DType rate(DType viscosity) { return 1 / (3 * viscosity + DType(0.5)); }
-}  // namespace lbm
 
 // One rate for all (Bhatnagar, Gross and Krook 1954).
 template <typename Params>
 struct BGK {
   DType omega;
-  DM_HD explicit BGK(const Params& params) : omega(lbm::rate(params.viscosity)) {}
+  DM_HD explicit BGK(const Params& params) : omega(rate(params.viscosity)) {}
 
   template <typename Cell>
   DM_HD DM_INLINE void collide(Cell& cell) const {
@@ -30,7 +28,7 @@ template <typename Params>
 struct TRT {
   DType even, odd;
   DM_HD explicit TRT(const Params& params)
-      : even(lbm::rate(params.viscosity)), odd(1 / (params.magic / (3 * params.viscosity) + DType(0.5))) {}
+      : even(rate(params.viscosity)), odd(1 / (params.magic / (3 * params.viscosity) + DType(0.5))) {}
 
   template <typename Cell>
   DM_HD DM_INLINE void collide(Cell& cell) const {
@@ -44,7 +42,7 @@ template <typename Params>
 struct MRT {
   DType shear, bulk, ghost;
   DM_HD explicit MRT(const Params& params)
-      : shear(lbm::rate(params.viscosity)), bulk(lbm::rate(params.bulk)), ghost(params.ghost) {}
+      : shear(rate(params.viscosity)), bulk(rate(params.bulk)), ghost(params.ghost) {}
 
   template <typename Cell>
   DM_HD DM_INLINE void collide(Cell& cell) const {

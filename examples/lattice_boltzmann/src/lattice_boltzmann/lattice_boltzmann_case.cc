@@ -15,11 +15,10 @@ constexpr int kSide = Q == 9 ? 0 : 1;  // rows on each side of a row that a step
 // The rows around a row, [1 + plane][1 + row]. A row holds the directions one behind the other.
 using Rows = const DType* [3][3];
 
-// Advances the cells of a vector. Those inside are fluid, and so far from the ends of the row that none is their
-// neighbour.
+// Advances a vector of cells. Those inside are fluid, as all of the row, and have no neighbour around its ends.
 template <bool inside>
-DM_HD DM_INLINE void advance_vector(const Domain& domain, const Rows& rows, const uint8_t* kinds, DType* to, int64_t x,
-                                    bool past_cache) {
+DM_INLINE void advance_vector(const Domain& domain, const Rows& rows, const uint8_t* kinds, DType* to, int64_t x,
+                              bool past_cache) {
   const int64_t width = domain.width;
   lbm::Cell<Vector> cell;
   LBM_UNROLL for (int i = 0; i < Q; ++i) {
@@ -66,63 +65,49 @@ __attribute__((noinline)) void advance_row(const Domain& domain, const Rows& row
   }
 }
 
-// Advances the planes [z0, z1) and rows [y0, y1) by `depth` steps. Each step but the last keeps three planes, and goes
-// one plane and row further than the next one, which reads them.
-void advance_tile(const Domain& domain, int depth, int64_t z0, int64_t z1, int64_t y0, int64_t y1) {
+int64_t around(int64_t i, int64_t count) {
+  while (i < 0) i += count;
+  while (i >= count) i -= count;
+  return i;
+}
+
+// Advances the tile from plane z0 and row y0 on. Each step but the last keeps three planes, and goes one plane and one
+// row further on each side than the next step, which reads them.
+void advance_tile(const Domain& domain, int64_t depth, int64_t z0, int64_t y0) {
+  const int64_t z1 = z0 + PLANES < domain.planes ? z0 + PLANES : domain.planes;
+  const int64_t y1 = y0 + ROWS < domain.rows ? y0 + ROWS : domain.rows;
   const int64_t row_size = domain.width * Q, halo = kSide * (depth - 1), rows = y1 - y0 + 2 * halo;
   auto* const memory = static_cast<DType*>(dimorph::thread_scratch((depth - 1) * 3 * rows * row_size * sizeof(DType)));
   if (!memory) return;
   const auto kept = [=](int64_t step, int64_t z, int64_t y) {
     return memory + ((step * 3 + (z + 3 * DEPTH) % 3) * rows + y - y0 + halo) * row_size;
   };
-  const auto around = [](int64_t i, int64_t count) {
-    while (i < 0) i += count;
-    while (i >= count) i -= count;
-    return i;
-  };
-  const auto index = [&](int64_t z, int64_t y) {
+  const auto row = [&](int64_t z, int64_t y) {
     return around(z, domain.planes) * domain.rows + around(y, domain.rows);
   };
   for (int64_t front = z0 - depth + 1; front < z1 + depth - 1; ++front) {
-    for (int step = 0; step < depth; ++step) {
+    for (int64_t step = 0; step < depth; ++step) {
       const int64_t z = front - step, reach = depth - 1 - step;
       if (z < z0 - reach || z >= z1 + reach) continue;
       for (int64_t y = y0 - kSide * reach; y < y1 + kSide * reach; ++y) {
         Rows near;
-        for (int dz = -1; dz <= 1; ++dz)
-          for (int dy = -kSide; dy <= kSide; ++dy)
-            near[1 + dz][1 + dy] =
-                step ? kept(step - 1, z + dz, y + dy) : domain.from + index(z + dz, y + dy) * row_size;
-        const uint8_t* kinds = domain.cells + index(z, y) * domain.width;
+        for (int64_t dz = -1; dz <= 1; ++dz)
+          for (int64_t dy = -kSide; dy <= kSide; ++dy)
+            near[1 + dz][1 + dy] = step ? kept(step - 1, z + dz, y + dy) : domain.from + row(z + dz, y + dy) * row_size;
+        const uint8_t* kinds = domain.kinds + row(z, y) * domain.width;
         if (reach)
           advance_row<false>(domain, near, kinds, kept(step, z, y));
         else
-          advance_row<true>(domain, near, kinds, domain.to + index(z, y) * row_size);
+          advance_row<true>(domain, near, kinds, domain.to + row(z, y) * row_size);
       }
     }
   }
 }
 
-bool advance(Tensor first, Tensor second, ConstTensor cells, double x, double y, double z, int64_t steps,
-             Extra extra) noexcept {
-  Params params{};
-  if (!extra.fill(params)) return false;
-  Domain step = domain(first, second, cells, {x, y, z}, params);
-  const int64_t across = (step.rows + ROWS - 1) / ROWS, along = (step.planes + PLANES - 1) / PLANES;
-  bool swapped = false;
-  while (steps > 0) {
-    const int depth = steps < DEPTH ? 1 : DEPTH;
-    const bool done = dimorph::parallel_for(across * along, [&](int64_t tile) {
-      const int64_t z0 = tile / across * PLANES, y0 = tile % across * ROWS;
-      const int64_t z1 = z0 + PLANES < step.planes ? z0 + PLANES : step.planes;
-      advance_tile(step, depth, z0, z1, y0, y0 + ROWS < step.rows ? y0 + ROWS : step.rows);
-    });
-    if (!done) break;
-    steps -= depth;
-    step.swap();
-    swapped = !swapped;
-  }
-  return swapped;
+int64_t pass(const Domain& domain, int64_t left, dimorph::Device) noexcept {
+  const int64_t depth = left < DEPTH ? 1 : DEPTH, across = (domain.rows + ROWS - 1) / ROWS;
+  const auto tile = [&](int64_t i) { advance_tile(domain, depth, i / across * PLANES, i % across * ROWS); };
+  return dimorph::parallel_for(across * ((domain.planes + PLANES - 1) / PLANES), tile) ? depth : 0;
 }
 
 }  // namespace DIMORPH_CASE
