@@ -2,13 +2,6 @@
 #pragma once
 #include "lattice_boltzmann_config.h"
 
-// Loops over directions are only fast as straight code, with the directions as constants. DM_UNROLL ends at 16.
-#if defined(__clang__) || defined(__CUDACC__)
-#define LBM_UNROLL DM_UNROLL
-#else
-#define LBM_UNROLL _Pragma("GCC unroll 27")
-#endif
-
 namespace lbm {
 
 // Direction i along x, the middle and the outer axis: D2Q9, D3Q19 or D3Q27 (Krueger et al. 2017). Direction 0 rests; of
@@ -96,8 +89,6 @@ struct Cell {
       f[i + 1] = kind == kOpen ? forward - odd : forward - 2 * odd;
     }
   }
-
- private:
   DM_HD DM_INLINE T square() const {
     const T sum = velocity[0] * velocity[0] + velocity[2] * velocity[2];
     return Q == 9 ? sum : sum + velocity[1] * velocity[1];

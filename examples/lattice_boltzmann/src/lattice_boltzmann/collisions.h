@@ -50,9 +50,8 @@ struct MRT {
     cell.find_stress(stress);
     cell.relax(ghost, ghost);
     // What the second moments relax more or less than the ghosts, put back in the shape of their Hermite polynomials.
-    constexpr int kDimensions = Q == 9 ? 2 : 3;
-    const auto trace = (stress[0] + stress[1] + stress[2]) * DType(1. / kDimensions);
-    for (int k = 0; k < 3; k += 4 - kDimensions)
+    const auto trace = (stress[0] + stress[1] + stress[2]) * DType(Q == 9 ? 1. / 2 : 1. / 3);
+    for (int k = 0; k < 3; k += Q == 9 ? 2 : 1)
       stress[k] = (ghost - shear) * (stress[k] - trace) + (ghost - bulk) * trace;
     for (int k = 3; k < 6; ++k) stress[k] *= ghost - shear;
     const auto third = DType(1. / 3) * (stress[0] + stress[1] + stress[2]);

@@ -5,7 +5,6 @@
 namespace DIMORPH_CASE {
 
 struct Params : AdditionalParams {};
-
 struct Domain {
   const DType* from;
   DType* to;

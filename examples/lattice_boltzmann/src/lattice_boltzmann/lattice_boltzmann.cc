@@ -2,22 +2,20 @@
 #include "lattice_boltzmann_config.h"
 
 /// Advances populations, [outer, middle, directions, x], by some steps. The arrays take turns; returns true where the
-/// result is in `second`. cells: their kinds, [outer, middle, x]. Moving walls and open cells have the velocity (x, y,
-/// z), where y is along the middle axis.
-bool advance(Tensor first, Tensor second, ConstTensor cells, double x, double y, double z, int64_t steps,
+/// result is in `second`. kinds: of the cells, [outer, middle, x]. Moving walls and open cells have the velocity
+/// (x, y, z). In two dimensions y is zero, and rows along the middle axis are flows of their own.
+bool advance(Tensor first, Tensor second, ConstTensor kinds, double x, double y, double z, int64_t steps,
              dimorph::Str collision, Extra extra) {
   dimorph::Size planes("outer"), rows("middle"), directions("directions"), width("x");
   first.expect({planes, rows, directions, width});
   second.expect({planes, rows, directions, width}, first.dtype());
-  cells.expect<uint8_t>({planes, rows, width});
+  kinds.expect<uint8_t>({planes, rows, width});
   second.expect_on(first.device());
-  cells.expect_on(first.device());
+  kinds.expect_on(first.device());
   first.expect_aligned(64);
   second.expect_aligned(64);
   DIMORPH_CHECK(width % 16 == 0, "advance: argument 'first': expected a multiple of 16 cells along x, got %lld",
                 static_cast<long long>(width));
-  DIMORPH_CHECK(directions != 9 || rows == 1, "advance: argument 'first': expected 1 cell in the middle, got %lld",
-                static_cast<long long>(rows));
   DIMORPH_CHECK(first.data() != second.data(),
                 "advance: argument 'second': expected other memory than that of 'first'");
   DIMORPH_CHECK(steps >= 0, "advance: argument 'steps': expected 0 or more, got %lld", static_cast<long long>(steps));
@@ -25,7 +23,7 @@ bool advance(Tensor first, Tensor second, ConstTensor cells, double x, double y,
   DISPATCH_dtype(first.dtype(), DType,
                  DISPATCH_directions(directions, Q,
                                      DISPATCH_collision(collision, COLLISION,
-                                                        return DIMORPH_CALL(advance, bool)(first, second, cells, x, y,
+                                                        return DIMORPH_CALL(advance, bool)(first, second, kinds, x, y,
                                                                                            z, steps, extra))));
 }
 DIMORPH_EXPORT(advance)

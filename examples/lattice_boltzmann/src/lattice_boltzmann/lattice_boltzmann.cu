@@ -15,7 +15,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) advance_cells(const __grid_c
   const int rows = static_cast<int>(domain.rows), y = static_cast<int>(blockIdx.y), z = static_cast<int>(blockIdx.z);
   if (x >= width) return;
   lbm::Cell<DType> cell;
-  LBM_UNROLL for (int i = 0; i < Q; ++i) {
+  DM_UNROLL for (int i = 0; i < Q; ++i) {
     const int64_t plane = upstream(z, lbm::direction(i, 2), static_cast<int>(domain.planes));
     const int64_t row = plane * rows + upstream(y, lbm::direction(i, 1), rows);
     cell.f[i] = domain.from[(row * Q + i) * width + upstream(x, lbm::direction(i, 0), width)];
@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) advance_cells(const __grid_c
     cell.find_moments();
     domain.collision.collide(cell);
   }
-  LBM_UNROLL for (int i = 0; i < Q; ++i) domain.to[(here * Q + i) * width + x] = cell.f[i];
+  DM_UNROLL for (int i = 0; i < Q; ++i) domain.to[(here * Q + i) * width + x] = cell.f[i];
 }
 
 }  // namespace DIMORPH_CASE

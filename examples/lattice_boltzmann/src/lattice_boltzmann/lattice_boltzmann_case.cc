@@ -15,21 +15,21 @@ constexpr int kSide = Q == 9 ? 0 : 1;  // rows on each side of a row that a step
 // The rows around a row, [1 + plane][1 + row]. A row holds the directions one behind the other.
 using Rows = const DType* [3][3];
 
-// Advances a vector of cells. Those inside are fluid, as all of the row, and have no neighbour around its ends.
+// Advances a vector of cells. Those inside are fluid, and have no neighbour around the ends of the row.
 template <bool inside>
 DM_INLINE void advance_vector(const Domain& domain, const Rows& rows, const uint8_t* kinds, DType* to, int64_t x,
                               bool past_cache) {
-  const int64_t width = domain.width;
   lbm::Cell<Vector> cell;
-  LBM_UNROLL for (int i = 0; i < Q; ++i) {
+#pragma GCC unroll 27  // DM_UNROLL ends at 16
+  for (int i = 0; i < Q; ++i) {
     const int c = lbm::direction(i, 0);
-    const DType* row = rows[1 - lbm::direction(i, 2)][1 - lbm::direction(i, 1)] + i * width;
+    const DType* row = rows[1 - lbm::direction(i, 2)][1 - lbm::direction(i, 1)] + i * domain.width;
     // In the next row: one row is too short for the processor to see where it leads.
-    __builtin_prefetch(row + x + Q * width);
+    __builtin_prefetch(row + x + Q * domain.width);
     __builtin_memcpy(&cell.f[i], row + x - c, sizeof cell.f[i]);
     // At an end of the row, a lane is another direction's. It comes from the other end.
-    if (!inside && c > 0 && x == 0) cell.f[i][0] = row[width - 1];
-    if (!inside && c < 0 && x + kLanes == width) cell.f[i][kLanes - 1] = row[0];
+    if (!inside && c > 0 && x == 0) cell.f[i][0] = row[domain.width - 1];
+    if (!inside && c < 0 && x + kLanes == domain.width) cell.f[i][kLanes - 1] = row[0];
   }
   [[maybe_unused]] const lbm::Cell<Vector> before = cell;
   cell.find_moments();
@@ -41,8 +41,9 @@ DM_INLINE void advance_vector(const Domain& domain, const Rows& rows, const uint
     one.meet(kinds[x + lane], domain.outside);
     for (int i = 0; i < Q; ++i) cell.f[i][lane] = one.f[i];
   }
-  LBM_UNROLL for (int i = 0; i < Q; ++i) {
-    auto* const line = reinterpret_cast<Vector*>(to + i * width + x);
+#pragma GCC unroll 27
+  for (int i = 0; i < Q; ++i) {
+    auto* const line = reinterpret_cast<Vector*>(to + i * domain.width + x);
     past_cache ? dimorph::nontemporal_store(line, cell.f[i]) : void(*line = cell.f[i]);
   }
 }
@@ -54,28 +55,23 @@ __attribute__((noinline)) void advance_mixed(const Domain& domain, const Rows& r
 
 template <bool past_cache>
 __attribute__((noinline)) void advance_row(const Domain& domain, const Rows& rows, const uint8_t* kinds, DType* to) {
-  for (int64_t x = 0; x < domain.width; x += kLanes) {
-    uint64_t eights[kLanes / 8], mixed = x == 0 || x + kLanes == domain.width;
-    __builtin_memcpy(eights, kinds + x, sizeof eights);
-    for (const uint64_t eight : eights) mixed |= eight;
-    if (mixed)
+  constexpr uint8_t fluid[kLanes] = {};
+  for (int64_t x = 0; x < domain.width; x += kLanes)
+    if (x == 0 || x + kLanes == domain.width || __builtin_memcmp(kinds + x, fluid, kLanes) != 0)
       advance_mixed(domain, rows, kinds, to, x, past_cache);
     else
       advance_vector<true>(domain, rows, kinds, to, x, past_cache);
-  }
 }
 
 int64_t around(int64_t i, int64_t count) {
-  while (i < 0) i += count;
-  while (i >= count) i -= count;
-  return i;
+  return i < 0 ? around(i + count, count) : i < count ? i : around(i - count, count);
 }
 
 // Advances the tile from plane z0 and row y0 on. Each step but the last keeps three planes, and goes one plane and one
 // row further on each side than the next step, which reads them.
 void advance_tile(const Domain& domain, int64_t depth, int64_t z0, int64_t y0) {
-  const int64_t z1 = z0 + PLANES < domain.planes ? z0 + PLANES : domain.planes;
-  const int64_t y1 = y0 + ROWS < domain.rows ? y0 + ROWS : domain.rows;
+  const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
+  const int64_t z1 = least(z0 + PLANES, domain.planes), y1 = least(y0 + ROWS, domain.rows);
   const int64_t row_size = domain.width * Q, halo = kSide * (depth - 1), rows = y1 - y0 + 2 * halo;
   auto* const memory = static_cast<DType*>(dimorph::thread_scratch((depth - 1) * 3 * rows * row_size * sizeof(DType)));
   if (!memory) return;
