@@ -112,7 +112,8 @@ def test_all_kinds_of_cells_follow_the_reference_in_both_forms(dtype: str, shape
     found[solid, 0] = expected[solid, 0]  # what rests in a wall means nothing
     np.testing.assert_allclose(found, expected, atol={"float32": 2e-6, "float64": 2e-15}[dtype])
 
-    # One value for every axis, and other tiles: the same sources give the same bits.
+    # One value for every axis gives the same bits. In other tiles, other cells are at an end of a row or a step, where
+    # the compiler may choose other multiply-adds.
     tiles: list[dict[str, Any]] = [{}, {"depth": 1}, {"depth": 4, "rows": 2, "planes": 3}]
     for tile in tiles:
         module = KERNEL.load(dtype=dtype, directions=flow.lattice, collision=BGK, **tile)
@@ -121,7 +122,8 @@ def test_all_kinds_of_cells_follow_the_reference_in_both_forms(dtype: str, shape
         velocity = (boundary[0], 0.0, boundary[1]) if len(shape) == 2 else boundary
         cells = kinds.reshape(start.shape[0], start.shape[1], -1).astype(np.uint8)
         swapped = module.advance(first, second, cells, *velocity, steps, "BGK", 0.03)
-        np.testing.assert_array_equal(second if swapped else first, flow.populations)
+        atol = float(np.finfo(dtype).eps) if tile else 0.0
+        np.testing.assert_allclose(second if swapped else first, flow.populations, rtol=0, atol=atol)
 
 
 @each_model
