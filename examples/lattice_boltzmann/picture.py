@@ -24,11 +24,11 @@ COLORS = mpl.colors.LinearSegmentedColormap.from_list(
 
 
 def street(progress: Progress, steps: int = 60_000) -> tuple[Array, Array]:
-    """Return the vorticity of a flow past a cylinder at Reynolds number 220, and where the cylinder is."""
+    """Return the vorticity of a flow past a cylinder at Reynolds number 220, and how much of each cell it covers."""
     height, width, radius, speed, reynolds = 512, 1536, 32, 0.08, 220
     y, x = np.mgrid[:height, :width]
-    cylinder = (x - 240) ** 2 + (y - height / 2 + 3) ** 2 < radius**2  # off the middle, so that the street begins soon
-    kinds = np.where(cylinder, Kind.WALL, Kind.FLUID)
+    distance = np.hypot(x - 240, y - height / 2)
+    kinds = np.where(distance < radius, Kind.WALL, Kind.FLUID)
     kinds[:, 0] = kinds[:, -1] = kinds[0] = kinds[-1] = Kind.OPEN
     flow = Flow((height, width), TRT(speed * 2 * radius / reynolds, 3 / 16), kinds=kinds, boundary=(speed, 0.0))
     still = np.zeros((height, width, 2))
@@ -42,17 +42,17 @@ def street(progress: Progress, steps: int = 60_000) -> tuple[Array, Array]:
         flow.advance(steps // 100)
         progress.advance(task, steps // 100)
     u = flow.velocity()
-    return np.gradient(u[..., 1], axis=1) - np.gradient(u[..., 0], axis=0), cylinder
+    return np.gradient(u[..., 1], axis=1) - np.gradient(u[..., 0], axis=0), np.clip(radius + 2 - distance, 0, 1)
 
 
 def draw_street(file: Path, vorticity: Array, cylinder: Array) -> None:
     shown = np.s_[40:-40, 130:-170]
     vorticity, cylinder = vorticity[shown], cylinder[shown]
     most = np.quantile(np.abs(vorticity), 0.985)
-    # Square roots bring out the weak vortices far behind.
-    level = np.sign(vorticity) * np.sqrt(np.clip(np.abs(vorticity) / most, 0, 1))
+    # The power brings out the weak vortices far behind.
+    level = np.sign(vorticity) * np.clip(np.abs(vorticity) / most, 0, 1) ** 0.6
     image = COLORS(0.5 + 0.5 * level)
-    image[cylinder] = mpl.colors.to_rgba("#e8e6e1")
+    image += cylinder[..., None] * (np.array(mpl.colors.to_rgba("#e8e6e1")) - image)
     plt.imsave(file, image[::-1])
 
 

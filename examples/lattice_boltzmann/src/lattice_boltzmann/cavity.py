@@ -1,9 +1,10 @@
 """The flow in a square cavity below a lid that slides along it, and published velocities on its centre lines.
 
-Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, tables I and II, on 129 x 129 points, without the ends, which are
-given. In table II, the value at Reynolds number 400 and x = 0.9063 does not lie on a smooth curve with its neighbours
-(-0.23827 between -0.22847 and -0.44993); it is left out as a misprint. At 1000, Botella and Peyret 1998, Comput. Fluids
-27, 421, computed the same points to 6 digits with a spectral method: Ghia's differ from theirs by up to 0.018.
+Ghia, Ghia and Shin 1982, Journal of Computational Physics 48, 387, tables I and II, on 129 x 129 points, without the
+ends, which are given. In table II, the value at Reynolds number 400 and x = 0.9063 does not lie on a smooth curve with
+its neighbours (-0.23827 between -0.22847 and -0.44993); it is left out as a misprint. At 1000, Botella and Peyret 1998,
+Computers and Fluids 27, 421, computed the same points to 6 digits with a spectral method: Ghia's differ from theirs by
+up to 0.019.
 """
 
 from __future__ import annotations
