@@ -30,8 +30,9 @@ struct Gallery : SceneDefaults<Gallery<Params>> {
   HD explicit Gallery(const Params& p) : lamp(p.lamp) {}
   HD Light light() const { return {{-1.4f, 3.6f, 1.7f}, 1.8f, 1.4f, {lamp, lamp * 0.86f, lamp * 0.66f}, {0, 0, 0}}; }
   HD Vec sky(Vec w) const {
-    const F up = least(most(2.2f * w.y, F{}), same(1)), side = least(most(0.35f + 0.9f * w.x, F{}), same(1)),
-            low = (1.0f - up) * (1.0f - up) * (1.0f - up);
+    const F up = least(most(2.2f * w.y, F{}), same(1)), turn = least(most(0.35f + 0.7f * w.x, F{}), same(1)),
+            side = turn * turn * (3.0f - 2.0f * turn);
+    const F low = (1.0f - up) * (1.0f - up) * (1.0f - up);
     const Vec warm = Point{0.95f, 0.36f, 0.11f}, cold = Point{0.10f, 0.22f, 0.36f}, high = Point{0.02f, 0.06f, 0.15f};
     return (warm * side + cold * (1.0f - side)) * low + high * (1.0f - low);
   }
@@ -49,7 +50,7 @@ struct Gallery : SceneDefaults<Gallery<Params>> {
     Vec z = p;
     F slope = same(1), r2 = dot(p, p);
     trap = r2;
-    for (int n = 0; n < 6; ++n) {
+    for (int n = 0; n < 5; ++n) {
       const Mask inside = r2 < 4.0f;
       if (!any_lane(inside)) break;
       const F r7 = r2 * r2 * r2 * root(r2);
@@ -69,8 +70,8 @@ struct Gallery : SceneDefaults<Gallery<Params>> {
   HD Surface surface(Vec p, Mask floor) const {
     F trap;
     const F d = bulb(p, trap);
-    const Mask on_glass = !floor & (glass().distance(p) < least(d, metal().distance(p)));
-    const Mask on_metal = !(floor | on_glass) & (metal().distance(p) < d);
+    const Mask on_glass = (glass().distance(p) < least(d, metal().distance(p))) & !floor;
+    const Mask on_metal = (metal().distance(p) < d) & !(floor | on_glass);
     const F t = least(most((trap - 0.30f) * 1.5f, F{}), same(1));
     const Vec deep = Point{0.55f, 0.10f, 0.06f}, high = Point{0.96f, 0.78f, 0.52f};
     Vec albedo = deep * (1.0f - t) + high * t;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -226,3 +228,19 @@ def test_files_hold_the_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(to_bytes(np.array([[[0.0, 0.5, 2.0]]])), [[[0, 188, 255]]])
     with pytest.raises(ValueError, match="argument frames: expected uint8"):
         save_animation(tmp_path / "all.png", [frames[0], frames[1][:4]])
+
+
+def test_jit_the_scene_of_the_readme(tmp_path: Path) -> None:
+    text = Path(__file__).parents[1].joinpath("README.md").read_text()
+    header, module = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[-1] for kind in ("cpp", "python"))
+    (tmp_path / "ball.h").write_text('#include "trace.h"\n' + header)
+    (tmp_path / "ball.py").write_text("import dimorph as dm\nimport path_tracer as pt\n" + module)
+    spec = importlib.util.spec_from_file_location("ball", tmp_path / "ball.py")
+    assert spec and spec.loader
+    ball = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ball)
+    renderer = Renderer(ball.scene, 40, 24)
+    renderer.render(4)
+    red, green, blue = renderer.image[8, 20]
+    assert red > 2 * green > 2 * blue > 0
+    assert not renderer.image[0, 0].any()

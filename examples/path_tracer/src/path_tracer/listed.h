@@ -67,7 +67,7 @@ struct Listed : SceneDefaults<Listed<Params>> {
         found.normal = Point{0, 1, 0};
       } else {
         const F d = size(shape(i, at));
-        put(found, material, !flat & (d < nearest));
+        put(found, material, (d < nearest) & !flat);
         nearest = least(d, nearest);
       }
     }
