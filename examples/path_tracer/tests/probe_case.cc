@@ -20,7 +20,7 @@ void probe(View<const float, 2> rays, View<float, 2> out, Extra extra) noexcept 
     ray.o = {in[0], in[1], in[2]};
     ray.w = {in[3], in[4], in[5]};
     ray.begin(scene.span(ray.o, ray.w), used, F{} + kFar);
-    for (int step = 0; step < kSteps && any_lane(ray.going); ++step) ray.advance(scene);
+    for (int n = 0; n < kSteps && any_lane(ray.advance(scene)); ++n) continue;
     const F t = ray.t < ray.end ? ray.t : ray.closed ? ray.end : F{} + kFar;
     const F distance = scene.distance(ray.o);
     for (int64_t lane = 0; lane < lanes; ++lane) out(first + lane, 0) = t[lane], out(first + lane, 1) = distance[lane];

@@ -3,9 +3,10 @@
 #include "lanes.h"
 
 // Distances of convex shapes are convex functions along a ray, which lie above their tangents. So a step of Newton's
-// method never passes the surface, and where the distance does not fall the ray has left the shape behind.
+// method never passes the surface, and where the distance does not fall the ray has left the shape behind: the step is
+// then very long.
 constexpr float kFar = 1e9f;
-HD F newton(F distance, F slope) { return slope < 0.0f ? distance / -slope : distance > 0.0f ? same(kFar) : F{}; }
+HD F newton(F distance, F fall) { return distance / most(fall, same(1e-20f)); }
 
 // The axis along which |p| is largest, with the sign of `q` there.
 HD Vec largest(Vec p, Vec q) {
@@ -35,8 +36,8 @@ struct Box {
     return root(dot(out, out)) + least(outside(p), F{});
   }
   HD F step(Vec o, Vec w, F t) const {
-    const Vec v = turned(w), q = turned(o - centre) + v * t, out = q - inside(q);
-    return newton(dot(out, out), dot(out, v));  // both times the distance
+    const Vec v = turned(w), q = turned(o - centre) + v * t, in = inside(q) - q;
+    return newton(dot(in, in), dot(in, v));  // both times the distance
   }
   HD Vec normal(Vec p) const {
     const Vec q = turned(p - centre), n = largest(beyond(q), q);
@@ -52,7 +53,7 @@ struct Sphere {
   HD F step(Vec o, Vec w, F t) const {
     const Vec q = o - centre + w * t;
     const F r = root(dot(q, q)), d = r - radius;
-    return d > 0.0f ? newton(d * r, dot(q, w)) : -d;  // inside it is not convex, but may be glass
+    return d > 0.0f ? newton(d * r, -dot(q, w)) : -d;  // inside it is not convex, but may be glass
   }
 };
 

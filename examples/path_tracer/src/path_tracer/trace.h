@@ -56,20 +56,20 @@ struct SceneDefaults {
 struct Ray {
   Vec o, w;
   F t, end;
-  Mask going, closed;  // closed: a surface is at `end`
+  Mask closed;  // a surface is at `end`
 
   HD void begin(Span span, Mask active, F limit) {
     t = span.near;
-    end = least(span.far, limit);
+    end = active ? least(span.far, limit) : same(-kFar);
     closed = span.closed & (span.far <= limit);
-    going = active & (t < end);
   }
+  // Goes as far as the scene allows; true where the ray has neither met a surface nor come to its end.
   template <typename Scene>
-  HD void advance(const Scene& scene) {
-    const F step = scene.step(o, w, t);
-    going = going & (step > kClose);
-    t = going ? t + step : t;
-    going = going & (t < end);
+  HD Mask advance(const Scene& scene) {
+    const F step = least(scene.step(o, w, t), same(kFar));
+    const Mask apart = step > kClose;
+    t = apart ? t + step : t;
+    return apart & (t < end);
   }
 };
 
@@ -103,10 +103,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     const F shining = light.meet(ray.o, ray.w);
     ray.begin(scene.span(ray.o, ray.w), open, shining);
     shadow.begin(scene.span_to_light(shadow.o, shadow.w), lit, hidden);
-    for (int n = 0; n < kSteps && any_lane(ray.going | shadow.going); ++n) {
-      ray.advance(scene);
-      shadow.advance(scene);
-    }
+    for (int n = 0; n < kSteps && any_lane(ray.advance(scene) | shadow.advance(scene)); ++n) continue;
 
     // The shadow ray belongs to the bounce before; where that was the last of its path, the path is complete now.
     const Mask clear = lit & (shadow.t >= shadow.end) & !shadow.closed;
