@@ -78,7 +78,7 @@ def test_an_editor_underlines_nothing(project: Path) -> None:
 def test_it_stays_small() -> None:
     sources = [path for path in (PROJECT / "src").rglob("*") if path.suffix in (".cc", ".cu", ".h")]
     lines = [line.strip() for path in sources for line in path.read_text().splitlines()]
-    assert len([line for line in lines if line and not line.startswith("//")]) < 530
+    assert len([line for line in lines if line and not line.startswith("//")]) < 540
 
 
 @pytest.mark.long

@@ -191,6 +191,17 @@ def test_wrong_arguments_are_refused() -> None:
         module.render(film[..., :2].copy(), camera, 0, 1, 0, 8, DIFFUSE, "CornellBox")
     with pytest.raises(ValueError, match="argument samples: expected 1 to 1048576, got 0"):
         module.render(film, camera, 0, 0, 0, 8, DIFFUSE, "CornellBox")
+    for first in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"argument first: expected 0 to 4294967296 - samples, got {first}"):
+            module.render(film, camera, first, 1, 0, 8, DIFFUSE, "CornellBox")
+    with pytest.raises(ValueError, match="argument depth: expected 1 to 1048576, got 0"):
+        module.render(film, camera, 0, 1, 0, 0, DIFFUSE, "CornellBox")
+    with pytest.raises(ValueError, match="argument target: expected a point other than the origin"):
+        Camera((1, 2, 3), (1, 2, 3)).array(4, 4)
+    with pytest.raises(ValueError, match="argument up: expected a direction other than that of the view"):
+        Camera((0, 4, 0), (0, 0, 0)).array(4, 4)
+    with pytest.raises(ValueError, match="argument kind: expected DIFFUSE, METAL or GLASS, got 3"):
+        listed([Shape("sphere", 0)], [Material((1, 1, 1), 3)], Lamp((0, 9, 0), (1, 1), (1, 1, 1)))
     with pytest.raises(ValueError, match="argument width: expected a number above 0, got 0"):
         Renderer(BOX, 0, 4)
     with pytest.raises(ValueError, match="argument kind: expected one of room"):

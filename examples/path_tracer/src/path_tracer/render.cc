@@ -13,6 +13,8 @@ void render(Tensor film, ConstTensor camera, int64_t first, int64_t samples, int
   camera.expect_on({kDLCPU, 0});
   DIMORPH_CHECK(samples > 0 && samples <= 1 << 20, "render: argument samples: expected 1 to 1048576, got %lld",
                 static_cast<long long>(samples));
+  DIMORPH_CHECK(first >= 0 && first + samples <= int64_t{1} << 32,
+                "render: argument first: expected 0 to 4294967296 - samples, got %lld", static_cast<long long>(first));
   DIMORPH_CHECK(depth > 0 && depth <= 1 << 20, "render: argument depth: expected 1 to 1048576, got %lld",
                 static_cast<long long>(depth));
   DISPATCH_features(

@@ -27,9 +27,13 @@ class Camera:
     up: Triple = (0.0, 1.0, 0.0)
 
     def array(self, width: int, height: int) -> NDArray[np.float32]:
-        """Return float32 [4, 3]: the origin, the direction of the first pixel's corner, and the steps across and down."""
-        forward = _unit(np.subtract(self.target, self.origin))
-        right = _unit(np.cross(forward, self.up))
+        """Return float32 [4, 3]: the origin, the direction of the first pixel's corner, and the steps across and down.
+
+        Raises:
+            ValueError: the camera looks nowhere, or along `up`.
+        """
+        forward = _unit(np.subtract(self.target, self.origin), "target", "a point other than the origin")
+        right = _unit(np.cross(forward, self.up), "up", "a direction other than that of the view")
         step = 2 * tan(radians(self.fov) / 2) / min(width, height)
         across, down = step * right, step * np.cross(forward, right)
         corner = forward - across * width / 2 - down * height / 2
@@ -45,6 +49,8 @@ class Material:
     roughness: float = 0.0
 
     def row(self) -> list[float]:
+        if self.kind not in {DIFFUSE, METAL, GLASS}:
+            raise ValueError(f"Material: argument kind: expected DIFFUSE, METAL or GLASS, got {self.kind!r}")
         return [*self.albedo, self.roughness, float(self.kind == METAL), float(self.kind == GLASS)]
 
 
@@ -90,7 +96,8 @@ class Lamp:
 class Scene:
     """What a `Renderer` renders.
 
-    compiled: the scene as a variant, whose struct is compiled in with the `features` that it uses.
+    compiled: the scene as a variant, whose struct is compiled in.
+    features: DIFFUSE, METAL, GLASS or METAL | GLASS: the kinds of surfaces that the struct has. Others are diffuse.
     listed: the same scene as tables for the kernel that reads any scene; None where tables cannot say it.
     """
 
@@ -117,7 +124,7 @@ def listed(
         asarray: makes the tables, so that they lie where the film does, such as CuPy's `asarray`.
 
     Raises:
-        ValueError: a shape is of no known kind or names a material that is not there.
+        ValueError: a shape or a material is of no known kind, or a shape names a material that is not there.
     """
     for shape in shapes:
         if not 0 <= shape.material + 2 * (shape.kind == "room") < len(materials):
@@ -141,5 +148,8 @@ def cornell_box(asarray: Callable[[NDArray[np.float32]], Any] = np.asarray) -> S
     return Scene(Camera((0, 0, 3.9), (0, 0, 0), 39.3077), CORNELL_BOX(), DIFFUSE, tables)
 
 
-def _unit(v: Any) -> NDArray[np.float64]:
-    return np.asarray(v / np.linalg.norm(v), np.float64)
+def _unit(v: NDArray[Any], argument: str, expected: str) -> NDArray[np.float64]:
+    length = np.linalg.norm(v)
+    if not length > 1e-9:
+        raise ValueError(f"Camera: argument {argument}: expected {expected}")
+    return np.asarray(v / length, np.float64)
