@@ -30,7 +30,11 @@ def main() -> None:
         from benchmarks.fields.matrix_free_gpu import main as on_gpu
 
         on_gpu(args.repeats)
-    elif args.part == "cpu":
+    elif args.part == "forms":
+        from benchmarks.fields.matrix_free_forms import main as in_both_forms
+
+        in_both_forms(args.repeats)
+    else:
         from benchmarks.fields.matrix_free_cpu import main as on_cpu
 
         on_cpu(args.degrees, args.threads, args.repeats)

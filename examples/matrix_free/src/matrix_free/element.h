@@ -18,7 +18,7 @@ constexpr int kRow = kPoints | 1, kPlane = kRow * kPoints, kCube = kPlane * kPoi
 
 // The nodes of an element form blocks, those of a vertex, an edge, a face or the interior; the unknowns of a block
 // follow each other, in the order of the nodes.
-constexpr int kClasses = kNodes < 3 ? kNodes : 3;  // of nodes in one direction: first, inner, last
+constexpr int kClasses = DEGREE == 1 ? 2 : 3;  // of nodes in one direction: first, inner, last
 constexpr int kBlocks = kClasses * kClasses * kClasses;
 constexpr int kInterior = DEGREE == 1 ? -1 : 13;  // the block that no other element has
 
