@@ -3,7 +3,6 @@
 #include "lattice_boltzmann_config.h"
 
 namespace lbm {
-
 // Direction i along x, the middle and the outer axis: D2Q9, D3Q19 or D3Q27 (Krueger et al. 2017). Direction 0 rests; of
 // the others, an odd one and the next are a pair of opposites. Two dimensions have no middle axis, so their pairs come
 // first. The last direction never leads to smaller x, where a vector of its populations would end behind the cell's.
@@ -100,5 +99,4 @@ struct Cell {
     return sum;
   }
 };
-
 }  // namespace lbm

@@ -3,7 +3,6 @@
 #include "lattice_boltzmann_config.h"
 
 namespace DIMORPH_CASE {
-
 struct Params : AdditionalParams {};
 struct Domain {
   const DType* from;
@@ -33,12 +32,10 @@ inline bool advance(Tensor first, Tensor second, ConstTensor kinds, double x, do
                 COLLISION<Params>(params)};
   bool swapped = false;
   for (int64_t done = 1; steps > 0 && done > 0; steps -= done, swapped = !swapped) {
-    domain.from = arrays[swapped];
-    domain.to = arrays[!swapped];
+    domain.from = arrays[swapped], domain.to = arrays[!swapped];
     done = pass(domain, steps, first.device());
   }
   return swapped;
 }
 #endif
-
 }  // namespace DIMORPH_CASE

@@ -3,7 +3,6 @@
 #include "domain.h"
 
 namespace DIMORPH_CASE {
-
 // The index beside i, against a direction, around the ends.
 DM_HD DM_INLINE int upstream(int i, int direction, int count) {
   i -= direction;
@@ -29,5 +28,4 @@ extern "C" __global__ void __launch_bounds__(BLOCK) advance_cells(const __grid_c
   }
   DM_UNROLL for (int i = 0; i < Q; ++i) domain.to[(here * Q + i) * width + x] = cell.f[i];
 }
-
 }  // namespace DIMORPH_CASE

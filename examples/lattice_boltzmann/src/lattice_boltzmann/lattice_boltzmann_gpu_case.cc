@@ -5,9 +5,7 @@
 
 int64_t DIMORPH_CASE::pass(const Domain& domain, int64_t, dimorph::Device device) noexcept {
   dimorph::cuda::Config config;
-  config.grid.x = static_cast<unsigned>((domain.width + BLOCK - 1) / BLOCK);
-  config.grid.y = static_cast<unsigned>(domain.rows);
-  config.grid.z = static_cast<unsigned>(domain.planes);
+  config.grid = {unsigned(domain.width + BLOCK - 1) / BLOCK, unsigned(domain.rows), unsigned(domain.planes)};
   config.block.x = BLOCK;
   return DIMORPH_LAUNCH(advance_cells, device, config, domain) ? 1 : 0;
 }
