@@ -38,11 +38,11 @@ class Renderer:
         self.samples = 0
         self._film = np.zeros((height, width, 3), np.float32)
         self._camera = scene.camera.array(width, height)
-        self._made = KERNEL.load_in_background(features=scene.features, scene=scene.compiled.variant)
-        if wait or scene.listed is None:
-            self._made.result()
-        else:
+        if scene.listed is not None and not wait:
             self._any_scene = KERNEL.load(features=METAL | GLASS, scene=scene.listed.variant)
+        self._made = KERNEL.load_in_background(features=scene.features, scene=scene.compiled.variant)
+        if scene.listed is None or wait:
+            self._made.result()
 
     @property
     def specialized(self) -> bool:
