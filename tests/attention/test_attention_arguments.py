@@ -88,6 +88,7 @@ RIGHT: dict[str, set[str]] = {
     "scale": NUMBERS | {"none"},
     "cu_seqlens_q": {"none"},
     "cu_seqlens_k": {"none"},
+    "seqlens_q": {"none"},
     "out": {"none"},
     "max_seqlen_q": {"none", "int", "huge", "true"},
     "max_seqlen_k": {"none", "int", "huge", "true"},

@@ -96,7 +96,7 @@ def check(attend: at.Attention, config: Config) -> dict[str, float]:
     used = {"out": 0.0, "lse": 0.0}
     for b in range(config.shape.batch):
         rows = None if lse is None else sequence(problem, lse, b, False)
-        for name, share in _judge(problem, b, sequence(problem, out, b, False), rows).items():
+        for name, share in judge(problem, b, sequence(problem, out, b, False), rows).items():
             used[name] = max(used[name], share)
     return used
 
@@ -125,7 +125,8 @@ def _run(attend: at.Attention, problem: Problem) -> tuple[Array, Array | None]:
     return out, lse
 
 
-def _judge(problem: Problem, b: int, out: Array, lse: Array | None) -> dict[str, float]:
+def judge(problem: Problem, b: int, out: Array, lse: Array | None) -> dict[str, float]:
+    """Check the results of sequence b; return the largest errors, as `check` does."""
     config, bound = problem.config, problem.alone(b)
     q, k, v = (sequence(problem, problem.inputs[name], b, name != "q") for name in "qkv")
     loose = np.zeros(out.shape, bool)  # elements that a planted NaN or infinity may reach

@@ -159,6 +159,41 @@ PARTS: dict[str, Callable[[Generator, Shape], Part]] = {
 }
 
 
+def _key_mask(rng: Generator, shape: Shape) -> Part:
+    keep = [rng.random(n) < 0.7 for n in shape.keys]
+    return at.KeyMask(_each_key(keep, shape)), lambda b: at.KeyMask(keep[b][None])
+
+
+def _each_key(rows: list[Array], shape: Shape) -> Array:
+    """Return an array with an element for each key, [tokens] or [batch, keys]."""
+    return np.concatenate([*rows, np.zeros(shape.tail[1], bool)]) if shape.ragged else np.array(rows)
+
+
+def _broadcast_mask(rng: Generator, shape: Shape) -> Part:
+    bound, alone = _bias(rng, shape)
+    flat, batch_stride, head_stride = bound.args
+
+    def of(b: int) -> dm.BoundVariant:
+        bias = alone(b).args[0]
+        return at.BroadcastMask(bias < 0.5, 0, bias[0, 0].size if bias.shape[1] > 1 else 0)
+
+    return at.BroadcastMask(flat < 0.5, batch_stride, head_stride), of
+
+
+def _sequence_alibi(rng: Generator, shape: Shape) -> Part:
+    slopes = np.exp2(-rng.uniform(4, 10, (shape.batch, shape.heads))).astype(np.float32)
+    return _for_each(at.SequenceALiBi, slopes)
+
+
+# Variants that the random problems above leave to tests of their own.
+MORE: dict[str, Callable[[Generator, Shape], Part]] = {
+    "CausalKeyPadding": lambda rng, shape: _for_each(at.CausalKeyPadding, _lengths(rng, shape.keys)),
+    "KeyMask": _key_mask,
+    "BroadcastMask": _broadcast_mask,
+    "SequenceALiBi": _sequence_alibi,
+}
+
+
 @dataclass(frozen=True)
 class Specialization:
     """The compiled properties of a problem; `variant` names a variant, or several parts of a composition."""
@@ -336,7 +371,7 @@ def build(config: Config) -> Problem:
             values *= np.float32(10.0 ** rng.uniform(-1.5, 1.0))
         placed.flat[placed.inside] = values[placed.inside].astype(dtype)
         inputs[name] = placed.array[0] if shape.ragged else placed.array
-    parts = [PARTS[name](rng, shape) for name in special.variant]
+    parts = [(PARTS | MORE)[name](rng, shape) for name in special.variant]
     cu = tuple(np.cumsum([0, *ns], dtype=np.int32) for ns in (shape.queries, shape.keys))
     problem = Problem(
         config,

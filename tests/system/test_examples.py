@@ -21,6 +21,7 @@ GUIDES = (
     "building.py",
     "choices.py",
     "loading.py",
+    "serving.py",
     "torch_attention.py",
     "transformers_model.py",
     "variant_ahead.py",

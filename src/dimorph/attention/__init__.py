@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from dimorph.attention.cache import KVCache as KVCache
 from dimorph.attention.operation import Attention as Attention
 from dimorph.attention.operation import attention as attention
 from dimorph.attention.operation import workspace_size as workspace_size
@@ -10,5 +11,5 @@ from dimorph.attention.variants.builtin import *  # noqa: F403 (the list stands 
 from dimorph.attention.variants.compose import compose as compose
 
 if not TYPE_CHECKING:  # a type checker reads the imports, and takes no list that is computed
-    __all__ = ["Attention", "attention", "compose", "workspace_size"]
+    __all__ = ["Attention", "KVCache", "attention", "compose", "workspace_size"]
     __all__ += builtin.__all__

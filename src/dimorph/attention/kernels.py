@@ -61,22 +61,32 @@ def _variants() -> dm.Axis:
     )
 
 
-attention_cpu = dm.Kernel(
-    name="attention",
-    entry="cpu/attention.cc",
-    case=("cpu/attention_case.cc",),
-    axes=(
-        dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),
-        dm.tuple_axis(
-            "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=CPU_HEAD_DIMS.fit
+def _cpu_kernel(name: str, entry: str, paged: bool) -> dm.Kernel:
+    return dm.Kernel(
+        name=name,
+        entry=f"cpu/{entry}",
+        case=("cpu/attention_case.cc",),
+        functions=("attention",),
+        config="attention_config.h",
+        axes=(
+            dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),
+            dm.tuple_axis(
+                "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=CPU_HEAD_DIMS.fit
+            ),
+            dm.flag_axis("few_queries", "FEW_QUERIES"),  # see `request.few_queries`
+            dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
+            # Keys may lie in pages, and sequences have lengths apart from their room: others pay nothing for it.
+            dm.flag_axis("paged", "PAGED", [paged]),
+            _variants(),
         ),
-        dm.flag_axis("few_queries", "FEW_QUERIES"),  # see `request.few_queries`
-        dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
-        _variants(),
-    ),
-    root=_HERE / "csrc",
-    include_dirs=("../include",),
-)
+        root=_HERE / "csrc",
+        include_dirs=("../include",),
+        origin=Path(__file__),
+    )
+
+
+attention_cpu = _cpu_kernel("attention", "attention.cc", paged=False)
+paged_cpu = _cpu_kernel("attention_paged", "paged.cc", paged=True)
 
 
 class Family(NamedTuple):
@@ -85,10 +95,12 @@ class Family(NamedTuple):
     Attributes:
         kernel: the declaration.
         capability: the compute capability of the only GPUs that run it; None: all GPUs from 8.0 on.
+        paged: the same kernel for keys in pages, and lengths apart from offsets; None: there is none.
     """
 
     kernel: dm.Kernel
     capability: tuple[int, int] | None = None
+    paged: dm.Kernel | None = None
 
 
 def _gpu_kernel(family: str, archs: Sequence[str], head_dims: Sequence[tuple[int, int]]) -> dm.Kernel:

@@ -9,6 +9,8 @@ from typing import Any
 import dimorph as dm
 from dimorph import SpecializationMismatch
 from dimorph.attention.arrays import Library, libraries
+from dimorph.attention.cache import KVCache
+from dimorph.attention.cached import CachedCall, attend, cache_of, is_dense
 from dimorph.attention.request import (
     Request,
     check_others,
@@ -55,16 +57,17 @@ class Attention:
     def __deepcopy__(self, memo: object) -> Attention:
         return self
 
-    def __call__(
+    def __call__(  # noqa: PLR0912 (written out: see below what a call of a function costs)
         self,
         q: Any,
         k: Any,
-        v: Any,
+        v: Any = None,
         *,
         variant: dm.Variant | dm.BoundVariant = Plain,
         scale: float | None = None,
         cu_seqlens_q: Any = None,
         cu_seqlens_k: Any = None,
+        seqlens_q: Any = None,
         out: Any = None,
         max_seqlen_q: int | None = None,
         max_seqlen_k: int | None = None,
@@ -86,8 +89,9 @@ class Attention:
                 or on the CPU float32; float64 is refused, as logits and sums are float32. Head dims are up to 1024 on
                 the CPU, and multiples of 8 up to 256 on a GPU.
             k: keys, [batch, keys, kv_heads, head_dim_qk] or [key tokens, kv_heads, head_dim_qk]. heads is a multiple of
-                kv_heads; query head h uses key head h // (heads // kv_heads).
-            v: values, as k with head_dim_vo in place of head_dim_qk.
+                kv_heads; query head h uses key head h // (heads // kv_heads). Or a `KVCache`, in place of keys and
+                values: then queries are dense or ragged, whichever the cache is.
+            v: values, as k with head_dim_vo in place of head_dim_qk; none beside a `KVCache`.
             variant: a built-in variant such as `Plain`, `Causal` or `FlashSigmoid(scale=..., bias=...)`, a composition,
                 or one of your own. Masks are aligned bottom-right: the last query sees the last key.
             scale: factor of the logits, from -1e30 to 1e30, or on a GPU, unless the variant transforms logits, from
@@ -95,7 +99,10 @@ class Attention:
             cu_seqlens_q: for ragged arrays, int32 [batch + 1]: the first query token of each sequence, from 0, and the
                 end of the last one. Rows of q behind it see no key; the rows of a given `out` and `lse` there are
                 left as they are.
-            cu_seqlens_k: the same for key tokens.
+            cu_seqlens_k: the same for key tokens; none beside a `KVCache`, which has its own.
+            seqlens_q: int32 [batch], how many queries of each sequence are in use, of the first ones in its room. Rows
+                behind them are treated as those behind the last ragged sequence. Masks are aligned to the lengths in
+                use, here and in a `KVCache`. Default: all.
             out: array to write to, [batch, queries, heads, head_dim_vo] or [tokens, heads, head_dim_vo], of q's dtype;
                 it shares no memory with q, k and v, but may lie between their rows. Default: a new array of q's
                 library.
@@ -120,6 +127,9 @@ class Attention:
             RuntimeError: a tensor requires grad while grad mode is on; there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
+        if type(k) is KVCache or seqlens_q is not None:
+            cache, lengths = cache_of(k, v, cu_seqlens_k), (cu_seqlens_q, seqlens_q, max_seqlen_q, max_seqlen_k)
+            return self._attend(CachedCall(q, cache, variant, scale, *lengths, out, return_lse, lse, workspace, stream))
         library = libraries[type(q)]
         if (
             library.is_indirect(q, k, v, out)
@@ -168,8 +178,7 @@ class Attention:
             make_rows = library.unseen_rows if ragged else library.empty_rows
             out = make_rows(q, shape_of(v, "v")[-1])
         if lse is None and return_lse:
-            make_lse = library.unseen_lse if ragged else library.empty_float32
-            lse = make_lse(q, *q.shape[:-1])
+            lse = (library.unseen_lse if ragged else library.empty_float32)(q, *q.shape[:-1])
 
         # Launch. The entry checks everything else, and that it was compiled for these values.
         lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k) if ragged else _DENSE
@@ -191,6 +200,13 @@ class Attention:
             kinds = [request_of(variant, q, v, gpu, kind) for kind in (few, not few)]
             _launch_all(self._functions, kinds, variant, q, k, v, out, scale, lse, lengths, args)
         return (out, lse) if return_lse else out
+
+    def _attend(self, call: CachedCall) -> Any:
+        """Compute attention over a cache; one that is just keys and values goes the shorter way."""
+        if not is_dense(call):
+            return attend(self._functions, call)
+        options = {name: value for name, value in call._asdict().items() if name not in ("q", "cache", "seqlens_q")}
+        return self(call.q, call.cache.k, call.cache.v, cu_seqlens_k=call.cache.cu_seqlens, **options)
 
     def resolutions(self) -> list[dm.Resolution]:
         """Return the artifacts that serve so far, each with the reason why it was taken."""

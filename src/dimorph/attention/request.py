@@ -22,6 +22,7 @@ class Request(NamedTuple):
         head_dim_qk, head_dim_vo: sizes of the last dimensions of q and v.
         gpu: ordinal of the GPU that q lies on; None: q lies on the CPU.
         few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them.
+        paged: True for a kernel that takes keys in pages, and lengths apart from the room of sequences.
     """
 
     variant: str
@@ -30,15 +31,16 @@ class Request(NamedTuple):
     head_dim_vo: int
     gpu: int | None
     few_queries: bool
+    paged: bool = False
 
 
-def request_of(variant: dm.Variant, q: Any, v: Any, gpu: int | None, few_queries: bool) -> Request:
+def request_of(variant: dm.Variant, q: Any, v: Any, gpu: int | None, few_queries: bool, paged: bool = False) -> Request:
     """Return the request of a call.
 
     Raises:
         ValueError: q or v does not have 3 or 4 dimensions.
     """
-    return Request(variant.name, q.dtype, shape_of(q, "q")[-1], shape_of(v, "v")[-1], gpu, few_queries)
+    return Request(variant.name, q.dtype, shape_of(q, "q")[-1], shape_of(v, "v")[-1], gpu, few_queries, paged)
 
 
 def validate(

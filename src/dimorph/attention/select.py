@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import CPU_HEAD_DIMS, GPU_FAMILIES, GPU_HEAD_DIMS, attention_cpu
+from dimorph.attention.kernels import CPU_HEAD_DIMS, GPU_FAMILIES, GPU_HEAD_DIMS, attention_cpu, paged_cpu
 from dimorph.attention.request import Request
 
 
@@ -45,9 +45,10 @@ class Functions:
         policy, settings, family: see `Attention`.
 
     Attributes:
-        recent: variant name -> the choice of the last call of that variant. The next call on the same device may try it
-            without a request: the function refuses another dtype or head dim with SpecializationMismatch before it does
-            anything, and checks them faster than Python reads them from the arrays. None: it has refused a call, so
+        recent: variant name -> the choice of the last call of that variant without pages. The next call on the same
+            device may try it without a request: the function refuses another dtype or head dim with
+            SpecializationMismatch before it does anything, and checks them faster than Python reads them from the
+            arrays. None: it has refused a call, so
             every call of the variant makes a request.
     """
 
@@ -77,7 +78,7 @@ class Functions:
         choice = self._choices.get(request)
         if choice is None or choice.variant is not variant:
             choice = self._choices[request] = Choice(request, variant, self._module(request, variant))
-        if self.recent.get(request.variant, choice) is not None:
+        if not request.paged and self.recent.get(request.variant, choice) is not None:
             self.recent[request.variant] = choice
         return choice
 
@@ -107,17 +108,18 @@ class Functions:
         }
         if request.gpu is None:
             try:
-                return attention_cpu.load(**values, few_queries=request.few_queries)
+                kernel = paged_cpu if request.paged else attention_cpu
+                return kernel.load(**values, few_queries=request.few_queries)
             except dm.DeclarationError as error:
                 raise refusal(request, error) from error
-        first, *others = [self._family] if self._family else families(request.gpu)
+        kernels = gpu_kernels([self._family] if self._family else families(request.gpu), request.paged)
         try:
-            return GPU_FAMILIES[first].kernel.load(**values)
+            return kernels[0].load(**values)
         except (dm.MissingSpecialization, dm.DeclarationError) as error:
             # Nothing may be compiled, or not for this architecture; another family for the GPU may have been built.
-            for other in others:
+            for kernel in kernels[1:]:
                 with suppress(dm.MissingSpecialization, dm.DeclarationError):
-                    return GPU_FAMILIES[other].kernel.load(**values)
+                    return kernel.load(**values)
             if isinstance(error, dm.DeclarationError):
                 raise refusal(request, error) from error
             raise
@@ -147,6 +149,22 @@ def families(gpu: int) -> list[str]:
         raise ValueError("attention: argument 'q': expected an array on the CPU or on an NVIDIA GPU")
     capability = gpus[gpu] if gpu < len(gpus) else None
     return [name for name, family in GPU_FAMILIES.items() if family.capability in (None, capability)]
+
+
+def gpu_kernels(names: list[str], paged: bool) -> list[dm.Kernel]:
+    """Return the kernels of families, by their names.
+
+    Raises:
+        ValueError: no family takes keys in pages, but they lie there.
+    """
+    kernels = [GPU_FAMILIES[name].paged if paged else GPU_FAMILIES[name].kernel for name in names]
+    found = [kernel for kernel in kernels if kernel is not None]
+    if not found:
+        raise ValueError(
+            "attention: argument 'k': expected keys that do not lie in pages, of sequences without lengths apart from "
+            f"offsets, as the family {names[0]!r} of kernels takes no others"
+        )
+    return found
 
 
 _all: weakref.WeakSet[Functions] = weakref.WeakSet()

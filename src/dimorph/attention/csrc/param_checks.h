@@ -16,7 +16,7 @@ class ParamChecks {
   // The first check that fails leaves its error in `sink`; those after it do nothing.
   ParamChecks(const Problem& problem, Tokens tokens, Device device, ErrorSink* sink)
       : on_host(device.device_type == kDLCPU),
-        knows_lengths(on_host || !problem.cu_seqlens_q),
+        knows_lengths(on_host || !has_own_lengths(problem)),
         problem_(problem),
         tokens_(tokens),
         sink_(sink) {}
@@ -67,13 +67,14 @@ class ParamChecks {
                                                             : start));
   }
 
-  // Refuses a matrix for each sequence of ragged tensors unless it is flat: rows are as long as the sequence has keys.
+  // Refuses a matrix for each sequence, where sequences have lengths of their own, unless it is flat: rows are as long
+  // as the sequence has keys.
   void expect_flat_if_ragged(const char* name) {
     for (int i = 0; i < count_ && good(); ++i)
-      if (problem_.cu_seqlens_q && !strcmp(tensors_[i].name, name) && tensors_[i].tensor.ndim() != 1)
+      if (has_own_lengths(problem_) && !strcmp(tensors_[i].name, name) && tensors_[i].tensor.ndim() != 1)
         detail::fail(sink_, ErrorKind::value,
                      "attention: argument '%s': expected 1 dimension, the matrices of all sequences one after another, "
-                     "as cu_seqlens are given, got %d",
+                     "as they have lengths of their own, got %d",
                      name, tensors_[i].tensor.ndim());
   }
 
@@ -132,19 +133,21 @@ class ParamChecks {
 
   // Appends the sizes that a name stands for; false if it is unknown.
   bool append(const char* name, size_t length, bool or_one, Dim* dims, int* count) const {
-    const bool ragged = problem_.cu_seqlens_q != nullptr;
+    const bool ragged_q = problem_.cu_seqlens_q, ragged_k = problem_.cu_seqlens_k || problem_.table.starts;
     const auto is = [&](const char* known) { return strlen(known) == length && !memcmp(known, name, length); };
     const auto one = [&](int64_t size) { dims[(*count)++] = {size, or_one}; };
     if (*count + 2 > kMostDims) return false;
     if (is("batch")) return one(problem_.batch_size), true;
     if (is("heads")) return one(problem_.num_qo_heads), true;
     if (is("kv_heads")) return one(problem_.num_kv_heads), true;
-    if (is("queries")) return one(ragged ? -1 : problem_.max_qo_len), true;
-    if (is("keys")) return one(ragged ? -1 : problem_.max_kv_len), true;
-    if (!is("*queries") && !is("*keys")) return false;
-    if (!ragged) one(problem_.batch_size);
-    if (is("*queries")) return one(ragged ? tokens_.queries : problem_.max_qo_len), true;
-    return one(ragged ? tokens_.keys : problem_.max_kv_len), true;
+    // With lengths apart from the room, a sequence has a matrix of these.
+    if (is("queries")) return one(ragged_q || problem_.seqlens_q ? -1 : problem_.max_qo_len), true;
+    if (is("keys")) return one(ragged_k || problem_.seqlens_k ? -1 : problem_.max_kv_len), true;
+    const bool of_queries = is("*queries");
+    if (!of_queries && !is("*keys")) return false;
+    if (!(of_queries ? ragged_q : ragged_k)) one(problem_.batch_size);
+    if (of_queries) return one(ragged_q ? tokens_.queries : problem_.max_qo_len), true;
+    return one(ragged_k ? tokens_.keys : problem_.max_kv_len), true;
   }
 
   // Reads a declared shape, such as "batch|1, heads"; the number of dimensions, or -1 if a name is unknown.

@@ -34,12 +34,15 @@ bool attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sc
   DIMORPH_CHECK(q.device().device_type == kDLCPU, "attention: argument 'q': expected a tensor on the CPU");
   const Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, {}, {});
   if (!others && dimorph::attention::leaves_queries(problem, few_queries)) return true;
-  DISPATCH_dtype(q.dtype(), DType,
-                 DISPATCH_head_dims(
-                     q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-                     DISPATCH_few_queries(few_queries, FEW_QUERIES,
-                                          DISPATCH_variant(variant, ATTENTION_VARIANT,
-                                                           DIMORPH_CALL(attention)(problem, tokens_of(q, k), extra)))));
+  DISPATCH_dtype(
+      q.dtype(), DType,
+      DISPATCH_head_dims(
+          q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
+          DISPATCH_few_queries(
+              few_queries, FEW_QUERIES,
+              DISPATCH_paged(false, PAGED,
+                             DISPATCH_variant(variant, ATTENTION_VARIANT,
+                                              DIMORPH_CALL(attention)(problem, tokens_of(problem, q, k), extra))))));
   return false;
 }
 DIMORPH_EXPORT(attention)

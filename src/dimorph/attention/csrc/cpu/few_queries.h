@@ -11,6 +11,7 @@
 
 #include "../problem.h"
 #include "bf16_pairs.h"
+#include "key_rows.h"
 #include "kinds.h"
 #include "params.h"
 #include "sequence.h"
@@ -61,25 +62,43 @@ struct RowsTask {
   int padded() const { return (rows + kQueries - 1) / kQueries * kQueries; }
 };
 
-// Prefetches rows, cache line by cache line in the order in which they lie in memory, as fast as others are computed.
-struct Prefetcher {
+// The row that is prefetched next.
+template <bool kPaged = PAGED>
+struct PrefetchedRow {
   const char* row;
   int64_t stride;  // in bytes
-  int bytes;       // of a row
+
+  PrefetchedRow(const DType* from, int64_t row_stride)
+      : row(reinterpret_cast<const char*>(from)), stride(row_stride * static_cast<int64_t>(sizeof(DType))) {}
+  DM_INLINE void go_on() { row += stride; }
+};
+template <>
+struct PrefetchedRow<true> {
+  const DType* pool;
+  const int64_t* offset;
+  const char* row;
+
+  PrefetchedRow(const DType* from, const int64_t* offsets) : pool(from), offset(offsets) { locate(); }
+  DM_INLINE void go_on() { ++offset, locate(); }
+
+ private:
+  DM_INLINE void locate() { row = reinterpret_cast<const char*>(pool + *offset); }
+};
+
+// Prefetches rows, cache line by cache line in the order in which they lie in memory, as fast as others are computed.
+struct Prefetcher : PrefetchedRow<> {
+  int bytes;  // of a row
   int rows;
   int at = 0;
 
-  Prefetcher(const DType* from, int64_t row_stride, int elements, int count)
-      : row(reinterpret_cast<const char*>(from)),
-        stride(row_stride * static_cast<int64_t>(sizeof(DType))),
-        bytes(elements * static_cast<int>(sizeof(DType))),
-        rows(count) {}
+  Prefetcher(const DType* from, Places places, int elements, int count)
+      : PrefetchedRow<>(from, places), bytes(elements * static_cast<int>(sizeof(DType))), rows(count) {}
   DM_INLINE void prefetch_lines(int lines) {
     for (; lines > 0 && rows > 0; --lines) {
       __builtin_prefetch(row + at, 0, 2);
       if ((at += 64) < bytes) continue;
       at = 0;
-      row += stride;
+      go_on();
       --rows;
     }
   }
@@ -92,7 +111,7 @@ struct PartialRow {
   float row_max, row_sum;
 };
 
-struct RowsScratch {
+struct RowsScratch : TilePlaces<> {
   alignas(64) float q[kMaxRows][kRowDimQK];  // bfloat16 if pairs are multiplied
   PartialRow states[2][kMaxRows];            // of the shares so far, and of the current one
   float weights[kQueries][TILE_KEYS];        // first the logits
@@ -129,10 +148,10 @@ DM_INLINE void sum_lanes(FloatV* vectors) {
 }
 
 // weights[row][key] = sum over d of k[key][d] * q[row][d], the logits.
-inline void multiply_rows(RowsScratch& s, int r0, const DType* k, int64_t stride, int keys, Prefetcher& next) {
+inline void multiply_rows(RowsScratch& s, int r0, const DType* k, Places places, int keys, Prefetcher& next) {
   for (int c = 0; c < keys; c += kAtOnce) {
     const DType* rows[kAtOnce];
-    for (int i = 0; i < kAtOnce; ++i) rows[i] = k + dm::math::min(c + i, keys - 1) * stride;
+    for (int i = 0; i < kAtOnce; ++i) rows[i] = row_at(k, places, dm::math::min(c + i, keys - 1));
     next.prefetch_lines(kAtOnce * HEAD_DIM_QK * static_cast<int>(sizeof(DType)) / 64);
     RawFloat sums[kQueries * kAtOnce] = {};
     DM_NO_UNROLL
@@ -204,38 +223,40 @@ inline int dim_of(int i) {
 
 // Computes the elements [first, last) of row r's output anew, without the values whose weight is 0: 0 * NaN is NaN.
 __attribute__((cold, noinline)) inline void add_nonfinite_values(RowsScratch& s, int r, float* out, const DType* v,
-                                                                 int64_t stride, int keys, float rescale, int first,
+                                                                 Places places, int keys, float rescale, int first,
                                                                  int last) {
   if constexpr (kRowDimVO > HEAD_DIM_VO) last = dm::math::min(last, HEAD_DIM_VO);
   for (int i = first; i < last; ++i) {
     out[i] *= rescale;
     for (int c = 0; c < keys; ++c) {
       const float weight = kRowPairs ? static_cast<float>(s.rounded[r][c]) : s.weights[r][c];
-      if (weight != 0.f) out[i] += weight * static_cast<float>(v[c * stride + dim_of(i)]);
+      if (weight != 0.f) out[i] += weight * static_cast<float>(row_at(v, places, c)[dim_of(i)]);
     }
   }
 }
 
 // out = out * rescale + sum over keys of weights[key] * v[key]
-inline void add_values(RowsScratch& s, PartialRow* states, const DType* v, int64_t stride, int keys,
+inline void add_values(RowsScratch& s, PartialRow* states, const DType* v, Places v_places, int keys,
                        const float* rescale, Prefetcher& next) {
   constexpr int kSums = kValueVectors * kRowLanes / kLanes;
   for (int d = 0; d < kRowDimVO; d += kSums * kLanes) {
     RawFloat sums[kQueries][kSums] = {};
     const DType* row = v + d;
+    Places places = v_places;
     DM_NO_UNROLL
-    for (int c = 0; c < keys; c += kRowLanes / kLanes, row += kRowLanes / kLanes * stride) {
+    for (int c = 0; c < keys; c += kRowLanes / kLanes, advance(row, places, kRowLanes / kLanes)) {
       FloatV value[kSums];
       if (d == 0) next.prefetch_lines(kRowLanes / kLanes * HEAD_DIM_VO * static_cast<int>(sizeof(DType)) / 64);
       DM_UNROLL
       for (int j = 0; j < kValueVectors; ++j) {
-        const FloatV x = load_row<HEAD_DIM_VO>(row + j * kRowLanes, d + j * kRowLanes);
+        const FloatV x = load_row<HEAD_DIM_VO>(first_row(row, places) + j * kRowLanes, d + j * kRowLanes);
         if constexpr (kRowPairs) {
           // Pairs of two keys. The last key may have no second one: its own row takes that place, with weight 0.
           typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
-          const Bits first = Bits(x.raw),
-                     second = Bits(
-                         load_row<HEAD_DIM_VO>(row + (c + 1 < keys) * stride + j * kRowLanes, d + j * kRowLanes).raw);
+          const Bits
+              first = Bits(x.raw),
+              second =
+                  Bits(load_row<HEAD_DIM_VO>(row_at(row, places, c + 1 < keys) + j * kRowLanes, d + j * kRowLanes).raw);
           value[2 * j] = FloatV(RawFloat((first & 0xffffu) | second << 16));
           value[2 * j + 1] = FloatV(RawFloat(first >> 16 | (second & 0xffff0000u)));
         } else {
@@ -260,7 +281,7 @@ inline void add_values(RowsScratch& s, PartialRow* states, const DType* v, int64
         finite = finite && dm::math::abs(FloatV(sums[r][j])) < dm::math::infinity;
       }
       if (any(!finite)) {
-        add_nonfinite_values(s, r, states[r].out, v, stride, keys, rescale[r], d, d + kSums * kLanes);
+        add_nonfinite_values(s, r, states[r].out, v, v_places, keys, rescale[r], d, d + kSums * kLanes);
         continue;
       }
       DM_UNROLL
@@ -300,12 +321,12 @@ inline void start_rows(Sequence& seq, RowsScratch& s, PartialRow* states, const 
 // Computes one tile of keys for the rows of one KV head.
 inline void run_tile(Sequence& seq, RowsScratch& s, PartialRow* all_states, const RowsTask& task, int base, int k0,
                      int keys, Prefetcher& next_keys, Prefetcher& next_values) {
-  const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
+  const Places k_places = s.key_places(seq.params), v_places = s.value_places(seq.params);
   for (int r0 = 0; r0 < task.rows; r0 += kQueries) {
     const int q0 = row_index(seq, task, r0).qo_idx, q1 = row_index(seq, task, r0 + kQueries - 1).qo_idx + 1;
     const TileClass tile = dm::hooks::classify_tile(seq.variant, q0, q1, k0, k0 + keys);
     if (tile == TileClass::kSkip) continue;
-    multiply_rows(s, base + r0, seq.k + k0 * k_stride, k_stride, keys, next_keys);
+    multiply_rows(s, base + r0, rows_from(seq.k, k_places, k0), k_places, keys, next_keys);
     float rescale[kQueries];
     PartialRow* states = all_states + base + r0;
     for (int r = 0; r < kQueries; ++r) {
@@ -313,7 +334,7 @@ inline void run_tile(Sequence& seq, RowsScratch& s, PartialRow* all_states, cons
       rescale[r] =
           online_softmax_row(seq, s, r, states[r], row.qo_idx, row.head, k0, keys, tile == TileClass::kPartial);
     }
-    add_values(s, states, seq.v + k0 * v_stride, v_stride, keys, rescale, next_values);
+    add_values(s, states, rows_from(seq.v, v_places, k0), v_places, keys, rescale, next_values);
   }
 }
 
@@ -327,8 +348,11 @@ inline void run_share(Sequence& seq, RowsScratch& s, PartialRow* states, const R
     const int keys = dm::math::min(TILE_KEYS, task.k1 - k0), next = k0 + keys;
     const int asked = dm::math::min(TILE_KEYS, task.end - next);
     seq.select(task.kv_head);
-    Prefetcher next_keys(seq.k + next * p.k_strides.row, p.k_strides.row, task.heads * HEAD_DIM_QK, asked);
-    Prefetcher next_values(seq.v + next * p.v_strides.row, p.v_strides.row, task.heads * HEAD_DIM_VO, asked);
+    s.locate(seq, k0);
+    Prefetcher next_keys(rows_from(seq.k, s.key_places(p), next), places_from(s.key_places(p), keys),
+                         task.heads * HEAD_DIM_QK, asked);
+    Prefetcher next_values(rows_from(seq.v, s.value_places(p), next), places_from(s.value_places(p), keys),
+                           task.heads * HEAD_DIM_VO, asked);
     for (int h = 0; h < task.heads; ++h) {
       seq.select(task.kv_head + h);
       run_tile(seq, s, states, task, h * task.padded(), k0, keys, next_keys, next_values);

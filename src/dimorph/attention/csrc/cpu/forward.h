@@ -176,7 +176,7 @@ __attribute__((cold, noinline)) inline void remove_nonfinite_keys(Scratch& s, in
   }
 }
 
-// Adds the removed keys. `v`: the tile's first row in the tensor.
+// Adds the removed keys. `v`: the tile's rows in the tensor.
 __attribute__((cold, noinline)) inline void add_removed_keys(Sequence& seq, Scratch& s, const QueryBlock& block,
                                                              const DType* v) {
   for (int c = block.first; c < block.last; ++c) {
@@ -187,7 +187,7 @@ __attribute__((cold, noinline)) inline void add_removed_keys(Sequence& seq, Scra
         const FloatV cells = FloatV::load(s.weights + c / kCellElements * kBlockQueries + j * kLanes),
                      sum = FloatV::load(out);
         const FloatV weight = !kPaired ? cells : c % 2 ? high_half(cells) : low_half(cells);
-        const FloatV value = static_cast<float>(v[c * seq.params.v_strides.row + d]);
+        const FloatV value = static_cast<float>(row_at(v, s.value_places(seq.params), c)[d]);
         dm::math::select(weight == 0.f, sum, sum + weight * value).store(out);
       }
   }
@@ -195,7 +195,7 @@ __attribute__((cold, noinline)) inline void add_removed_keys(Sequence& seq, Scra
 
 // Computes `count` blocks of queries, whose heads share one KV head, over all keys.
 inline void run_task(Sequence& seq, Scratch& s, QueryBlock* blocks, int count) {
-  const int64_t k_stride = seq.params.k_strides.row, v_stride = seq.params.v_strides.row;
+  const Places k_places = s.key_places(seq.params), v_places = s.value_places(seq.params);
   const int share = TILE_KEYS / count + 1;
   for (int b = 0; b < count; ++b) init_block(seq, blocks[b]);
   for (int k0 = 0; k0 < seq.kv_len; k0 += TILE_KEYS) {
@@ -205,17 +205,18 @@ inline void run_task(Sequence& seq, Scratch& s, QueryBlock* blocks, int count) {
     bool needed = false;
     for (int b = 0; b < count; ++b) needed |= classify(seq, blocks[b], k0, keys);
     if (!needed) continue;
-    const DType *k = seq.k + k0 * k_stride, *v = seq.v + k0 * v_stride;
-    load_keys(s.keys, k, k_stride, keys);
-    load_values(s.values, v, v_stride, keys);
+    s.locate(seq, k0);
+    const DType *k = rows_from(seq.k, k_places, k0), *v = rows_from(seq.v, v_places, k0);
+    load_keys(s.keys, k, k_places, keys);
+    load_values(s.values, v, v_places, keys);
     const bool finite = all_finite(s, keys);
     if (!finite) remove_nonfinite_keys(s, keys);
     for (int b = 0; b < count; ++b) {
       QueryBlock& block = blocks[b];
       // Each block prefetches a share of the next tile, so that the copy finds it in the L2 cache.
       const int ahead = TILE_KEYS + b * share, rows = dm::math::min(share, seq.kv_len - k0 - ahead);
-      prefetch<HEAD_DIM_QK>(k + ahead * k_stride, k_stride, rows);
-      prefetch<HEAD_DIM_VO>(v + ahead * v_stride, v_stride, rows);
+      prefetch<HEAD_DIM_QK>(rows_from(k, k_places, ahead), places_from(k_places, ahead), rows);
+      prefetch<HEAD_DIM_VO>(rows_from(v, v_places, ahead), places_from(v_places, ahead), rows);
       if (block.last <= block.first) continue;
       block.recent = true;
       FloatV rescale[kVectors];

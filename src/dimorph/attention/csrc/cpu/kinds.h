@@ -18,7 +18,8 @@ constexpr bool computes(const Problem& problem, bool few_queries, int qo_len) {
 // Whether there are queries that the kernel does not compute.
 inline bool leaves_queries(const Problem& problem, bool few_queries) {
   for (int b = 0; problem.cu_seqlens_q && b < problem.batch_size; ++b) {
-    const int qo_len = problem.cu_seqlens_q[b + 1] - problem.cu_seqlens_q[b];
+    const int room = problem.cu_seqlens_q[b + 1] - problem.cu_seqlens_q[b];
+    const int qo_len = problem.seqlens_q ? problem.seqlens_q[b] : room;
     if (qo_len > 0 && !computes(problem, few_queries, qo_len)) return true;
   }
   return false;

@@ -9,7 +9,7 @@
 
 namespace DIMORPH_CASE {
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>, AdditionalParams {};
+struct Params : dimorph::attention::BaseParams<DType, DType, DType, PAGED>, AdditionalParams {};
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
 

@@ -6,6 +6,7 @@
 #include <dimorph/dtype.h>
 
 #include "bf16_pairs.h"
+#include "key_rows.h"
 #include "params.h"
 #include "sequence.h"
 #include "tiles.h"
@@ -34,7 +35,7 @@ struct QueryBlock {
 };
 
 // The working memory of a thread.
-struct Scratch {
+struct Scratch : TilePlaces<> {
   alignas(64) float q[kMaxBlocks][kQueryParts * kDimQK / kCellElements * kBlockQueries];
   float out[kMaxBlocks][kDimVO * kBlockQueries];
   float row_max[kMaxBlocks][kBlockQueries];

@@ -32,17 +32,37 @@ DM_INLINE T weight_of(T difference) {
   return dm::math::exp2_nonpositive(kNatural ? difference * dm::math::log2e : difference);
 }
 
-struct Sequence {
+// The pages of a sequence. One whose keys follow each other is a single page, number 0.
+template <bool kPaged = PAGED>
+struct SequencePages {
+  DM_INLINE SequencePages(const Params&, int) {}
+};
+template <>
+struct SequencePages<true> {
+  const int32_t* pages;
+  int page_size;
+
+  SequencePages(const Params& p, int batch) : pages(p.table.pages), page_size(p.table.page_size) {
+    static constexpr int32_t kOnlyPage = 0;
+    if (!pages)
+      pages = &kOnlyPage, page_size = dm::math::max(1, p.get_kv_len(batch));
+    else
+      pages += p.table.starts ? p.table.starts[batch] : batch * p.table.stride;
+  }
+};
+
+struct Sequence : SequencePages<> {
   const Params& params;
   Variant variant;
   int batch, kv_head, qo_len, kv_len;
-  const DType *q, *k, *v;
+  const DType *q, *k, *v;  // the sequence's first rows; of keys in pages, those of page 0
   DType* out;
   float* lse;
   float logit_scale;  // factor left for the logits, or for their differences; never 0, so that -inf stays -inf
 
   Sequence(const Params& p, int batch_idx, int kv_head_idx)
-      : params(p),
+      : SequencePages<>(p, batch_idx),
+        params(p),
         variant(dm::hooks::make<Variant>(p, batch_idx)),
         batch(batch_idx),
         kv_head(kv_head_idx),
@@ -51,8 +71,8 @@ struct Sequence {
         logit_scale(kPaired && Traits::use_softmax ? scale_of(p) : 1.f) {
     const int q_row = p.cu_seqlens_q ? p.cu_seqlens_q[batch] : 0, k_row = p.cu_seqlens_k ? p.cu_seqlens_k[batch] : 0;
     q = static_cast<const DType*>(p.q) + offset(p.q_strides, q_row, 0);
-    k = static_cast<const DType*>(p.k) + offset(p.k_strides, k_row, kv_head);
-    v = static_cast<const DType*>(p.v) + offset(p.v_strides, k_row, kv_head);
+    k = static_cast<const DType*>(p.k) + offset_of_keys(p.k_strides, k_row);
+    v = static_cast<const DType*>(p.v) + offset_of_keys(p.v_strides, k_row);
     out = static_cast<DType*>(p.out) + offset(p.out_strides, q_row, 0);
     lse = p.lse ? p.lse + offset(p.lse_strides, q_row, 0) : nullptr;
   }
@@ -71,6 +91,10 @@ struct Sequence {
   }
   int64_t offset(const dimorph::attention::Strides& strides, int row, int head) const {
     return batch * strides.batch + row * strides.row + head * strides.head;
+  }
+  int64_t offset_of_keys(const dimorph::attention::Strides& strides, int row) const {
+    if (PAGED && params.table.pages) return kv_head * strides.head;
+    return offset(strides, row, kv_head);
   }
 };
 

@@ -8,6 +8,7 @@
 #include <dimorph/dtype.h>
 
 #include "bf16_pairs.h"
+#include "key_rows.h"
 #include "params.h"
 
 namespace DIMORPH_CASE {
@@ -97,24 +98,25 @@ DM_INLINE void convert(float* to, const half* from) {
 
 // Copies `count` rows of keys to a contiguous tile, which the products read in one direction and at constant strides.
 // Read in place, rows that lie a power of two apart would fall into few cache sets.
-inline void load_keys(float* tile, const DType* rows, int64_t stride, int count) {
+inline void load_keys(float* tile, const DType* rows, Places places, int count) {
   constexpr int kTail = HEAD_DIM_QK % kLanes, kWhole = HEAD_DIM_QK - kTail;
-  for (int r = 0; r < count; ++r, rows += stride, tile += kDimQK / kCellElements) {
+  for (int r = 0; r < count; ++r, next_row(rows, places), tile += kDimQK / kCellElements) {
+    const DType* row = first_row(rows, places);
     if constexpr (kPaired) {
       if constexpr (kDimQK > HEAD_DIM_QK) tile[kDimQK / kCellElements - 1] = 0.f;
-      __builtin_memcpy(tile, rows, 2 * HEAD_DIM_QK);
+      __builtin_memcpy(tile, row, 2 * HEAD_DIM_QK);
     } else {
-      for (int d = 0; d < kWhole; d += kLanes) convert<kLanes>(tile + d, rows + d);
-      convert<kTail>(tile + kWhole, rows + kWhole);
+      for (int d = 0; d < kWhole; d += kLanes) convert<kLanes>(tile + d, row + d);
+      convert<kTail>(tile + kWhole, row + kWhole);
     }
   }
 }
 
 // Copies `count` rows of values to panels of cells [kDimVO / kRows][TILE_KEYS / kCellElements][kRows]. In a pair with
 // only one key, the other value is 0.
-inline void load_values(float* tile, const DType* rows, int64_t stride, int count) {
+inline void load_values(float* tile, const DType* rows, Places places, int count) {
   constexpr int kTail = HEAD_DIM_VO % kRows;
-  for (int r = 0; r < count; r += kCellElements, rows += kCellElements * stride, tile += kRows)
+  for (int r = 0; r < count; r += kCellElements, advance(rows, places, kCellElements), tile += kRows)
     for (int d = 0; d < kDimVO; d += kRows) {
       const bool whole = !kTail || d + kRows <= HEAD_DIM_VO;
       float* cells = tile + d / kRows * kRows * (TILE_KEYS / kCellElements);
@@ -129,26 +131,26 @@ inline void load_values(float* tile, const DType* rows, int64_t stride, int coun
         };
         Row first, second = {};
         if (!whole) first = second;
-        copy(first, rows + d);
-        if (r + 1 < count) copy(second, rows + stride + d);
+        copy(first, first_row(rows, places) + d);
+        if (r + 1 < count) copy(second, row_at(rows, places, 1) + d);
         const Pairs pairs = __builtin_convertvector(first, Pairs) | __builtin_convertvector(second, Pairs) << 16;
         __builtin_memcpy(cells, &pairs, sizeof pairs);
       } else if (whole) {
-        convert<kRows>(cells, rows + d);
+        convert<kRows>(cells, first_row(rows, places) + d);
       } else {
         for (int i = kTail; i < kRows; ++i) cells[i] = 0.f;
-        convert<kTail>(cells, rows + d);
+        convert<kTail>(cells, first_row(rows, places) + d);
       }
     }
 }
 
 // Prefetches to the L2 cache rows that the next tile will copy.
 template <int kDim>
-inline void prefetch(const DType* rows, int64_t stride, int count) {
+inline void prefetch(const DType* rows, Places places, int count) {
   DM_NO_UNROLL
-  for (int r = 0; r < count; ++r, rows += stride) {
+  for (int r = 0; r < count; ++r, next_row(rows, places)) {
     DM_NO_UNROLL
-    for (int d = 0; d < kDim; d += 64 / sizeof(DType)) __builtin_prefetch(rows + d, 0, 2);
+    for (int d = 0; d < kDim; d += 64 / sizeof(DType)) __builtin_prefetch(first_row(rows, places) + d, 0, 2);
   }
 }
 

@@ -48,7 +48,7 @@ inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const Cons
   check_alignment(v, call.problem.v_strides, "v", true, layout_error);
   check_alignment(out, call.problem.out_strides, "out", false, layout_error);
   call.launch.device = q.device();
-  const Tokens tokens = tokens_of(q, k);
+  const Tokens tokens = tokens_of(call.problem, q, k);
   call.launch.tokens = tokens.queries;
   call.launch.key_tokens = tokens.keys;
   if (workspace) {

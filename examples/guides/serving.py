@@ -1,0 +1,33 @@
+"""Decoding over a cache in pages, on the CPU: what one layer of an inference engine does for each new token."""
+
+import numpy as np
+
+from dimorph.attention import Causal, KVCache, attention
+
+rng = np.random.default_rng(0)
+batch, heads, kv_heads, head_dim, page_size = 2, 8, 2, 64, 16
+lengths = np.array([70, 21], np.int32)  # keys of each sequence so far
+
+
+def dense() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return one query, and dense keys and values, [batch, room, kv_heads, head_dim]."""
+    q = rng.standard_normal((batch, 1, heads, head_dim), dtype=np.float32)
+    k, v = rng.standard_normal((2, batch, 96, kv_heads, head_dim), dtype=np.float32)
+    return q, k, v
+
+
+def main() -> None:
+    q, k, v = dense()
+    out = attention(q, KVCache(k, v, seqlens=lengths), variant=Causal)  # what lies behind seqlens is not read
+
+    pool = np.zeros((32, page_size, 2, kv_heads, head_dim), np.float32)  # keys and values side by side
+    table = np.array([[7, 3, 12, 9, 21], [4, 30, 0, 0, 0]], np.int32)  # pages of each sequence
+    for b in range(batch):
+        for i in range(lengths[b]):
+            pool[table[b, i // page_size], i % page_size] = k[b, i], v[b, i]
+    cache = KVCache(pool[:, :, 0], pool[:, :, 1], block_table=table, seqlens=lengths)
+    print("pages equal dense:", np.array_equal(attention(q, cache, variant=Causal), out))
+
+
+if __name__ == "__main__":
+    main()

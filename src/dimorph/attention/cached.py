@@ -1,0 +1,94 @@
+"""The call of attention with a `KVCache`, in the four steps of the operation: validate, choose, allocate, launch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import dimorph as dm
+from dimorph.attention.arrays import describe, libraries
+from dimorph.attention.cache import KVCache, in_pages, tables
+from dimorph.attention.request import check_others, check_stream, few_queries, request_of, shape_of, validate
+from dimorph.attention.select import Functions
+
+
+class CachedCall(NamedTuple):
+    """The arguments of a call; see `attention`."""
+
+    q: Any
+    cache: KVCache
+    variant: dm.Variant | dm.BoundVariant
+    scale: float | None
+    cu_seqlens_q: Any
+    seqlens_q: Any
+    max_seqlen_q: int | None
+    max_seqlen_k: int | None
+    out: Any
+    return_lse: bool
+    lse: Any
+    workspace: Any
+    stream: Any
+
+
+def is_dense(call: CachedCall) -> bool:
+    """Return True for what the kernels without pages and lengths compute."""
+    cache = call.cache
+    apart = call.seqlens_q is not None or cache.seqlens is not None or in_pages(cache) or cache.layout != "NHD"
+    return not apart and (cache.cu_seqlens is None) == (call.cu_seqlens_q is None)
+
+
+def cache_of(k: Any, v: Any, cu_seqlens_k: Any) -> KVCache:
+    """Return the cache that a call has given as `k`, or made of its keys and values.
+
+    Raises:
+        TypeError: both a cache and what it replaces are given.
+    """
+    if not isinstance(k, KVCache):
+        return KVCache(k, v, cu_seqlens=cu_seqlens_k)
+    for name, array in (("v", v), ("cu_seqlens_k", cu_seqlens_k)):
+        if array is not None:
+            raise TypeError(f"attention: argument {name!r}: expected none beside a KVCache, got {describe(array)}")
+    return k
+
+
+def attend(functions: Functions, call: CachedCall) -> Any:
+    """Compute attention over a cache; return out, or (out, lse).
+
+    Raises:
+        NotImplementedError: torch has to see the call, which no operator stands for.
+        all others: see `attention`.
+    """
+    q, cache = call.q, call.cache
+    library = libraries[type(q)]
+    bound = call.variant.args if isinstance(call.variant, dm.BoundVariant) else ()
+    others = [x for x in (call.cu_seqlens_q, call.seqlens_q, call.lse, *tables(cache), *bound) if x is not None]
+    if library.is_indirect(q, cache.k, cache.v, call.out) or library.is_lazy(*others):
+        raise NotImplementedError(
+            "attention: argument 'k': a KVCache, or lengths apart from offsets, are not supported in torch.compile, "
+            "tracers, modes and transforms, nor with tensors whose memory does not hold their values"
+        )
+    variant, args = validate(library, q, cache.k, cache.v, call.variant, call.cu_seqlens_q)
+    gpu = library.gpu(q)
+    return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)
+    few = gpu is None and few_queries(q, call.cu_seqlens_q)
+    kinds = [request_of(variant, q, cache.v, gpu, kind, paged=True) for kind in (few, not few)]
+    choice = functions.find(kinds[0], variant)
+    check_stream(call.stream, gpu, call.out, call.lse if return_lse else call.out)
+
+    # The kernels write no rows behind those in use.
+    partly = call.cu_seqlens_q is not None or call.seqlens_q is not None
+    out, lse = call.out, call.lse
+    if out is None:
+        out = (library.unseen_rows if partly else library.empty_rows)(q, shape_of(cache.v, "v")[-1])
+    if lse is None and return_lse:
+        lse = (library.unseen_lse if partly else library.empty_float32)(q, *q.shape[:-1])
+    scale = choice.scale if call.scale is None else call.scale
+    arrays = q, cache.k, cache.v, out, scale, variant.name, lse, call.cu_seqlens_q, call.seqlens_q, *tables(cache)
+    heads_first = cache.layout == "HND"
+    if gpu is not None:
+        lengths = call.max_seqlen_q, call.max_seqlen_k
+        choice.function(*arrays, heads_first, call.workspace, *lengths, *args, stream=call.stream)
+    elif choice.function(*arrays, heads_first, few, False, *args):
+        # Some sequences have few queries and some have many. All kernels are found before the first one writes.
+        for chosen in [functions.find(kind, variant) for kind in kinds]:
+            chosen.function(*arrays, heads_first, chosen.few_queries, True, *args)
+    return (out, lse) if return_lse else out

@@ -1,0 +1,137 @@
+// Caches of keys and values: how a call describes them, and the checks of their lengths and page tables.
+#pragma once
+#include <dimorph/entry.h>
+
+#include "checks.h"
+#include "problem.h"
+
+namespace dimorph {
+namespace attention {
+
+// What a cache adds to k, v and cu_seqlens (attention/cache.py), and the lengths of the queries beside it.
+struct Cache {
+  bool ragged;       // keys have cu_seqlens
+  bool heads_first;  // layout HND: heads before rows
+  Optional<ConstTensor> seqlens_q, seqlens, block_table, indptr, indices, last_page_len;
+
+  // Calls f(name, tensor) for each of them.
+  template <typename F>
+  void for_each(F f) const {
+    f("seqlens_q", seqlens_q), f("seqlens", seqlens), f("block_table", block_table);
+    f("indptr", indptr), f("indices", indices), f("last_page_len", last_page_len);
+  }
+  bool paged() const { return block_table || indptr; }
+  Layout layout() const {
+    if (ragged) return kRagged;
+    if (heads_first)
+      return {2, 1, false, paged() ? "[pages, heads, page_size, head_dim]" : "[batch, heads, seq, head_dim]"};
+    return {1, 2, false, paged() ? "[pages, page_size, heads, head_dim]" : kDense.shape};
+  }
+};
+
+// Checks dtype, device and shape of an argument with a number for each sequence, or for each page.
+inline const int32_t* check_numbers(const ConstTensor& tensor, const char* name, const char* shape, Device device) {
+  check_dtype(tensor, name, data_type<int32_t>());
+  check_device(tensor, name, device);
+  DIMORPH_CHECK(tensor.ndim() == 1 && tensor.contiguous(),
+                "attention: argument '%s': expected a contiguous tensor %s, got %d dimensions, the first with stride "
+                "%lld",
+                name, shape, tensor.ndim(), static_cast<long long>(tensor.ndim() ? tensor.stride(0) : 0));
+  return tensor.data<int32_t>();
+}
+
+// Checks the arrays of a page table, without reading them, and describes it. Sets the room of the longest sequence.
+inline void describe_table(const Cache& cache, const ConstTensor& k, Device device, Problem& problem) {
+  const int64_t batch = problem.batch_size, page_size = k.size(cache.layout().row);
+  int64_t pages;  // of the longest sequence, or more
+  DIMORPH_CHECK(page_size >= 1 && page_size <= dm::kMaxLength,
+                "attention: argument 'k': expected pages of 1 to %d keys, got %lld", dm::kMaxLength,
+                static_cast<long long>(page_size));
+  problem.table.page_size = static_cast<int32_t>(page_size);
+  if (cache.block_table) {
+    const ConstTensor& table = *cache.block_table;
+    check_dtype(table, "block_table", data_type<int32_t>());
+    check_device(table, "block_table", device);
+    DIMORPH_CHECK(table.ndim() == 2 && (table.stride(1) == 1 || table.size(1) <= 1 || table.size(0) == 0),
+                  "attention: argument 'block_table': expected [batch, max_pages] with contiguous rows, got %d "
+                  "dimensions, the last with stride %lld",
+                  table.ndim(), static_cast<long long>(table.ndim() ? table.stride(-1) : 0));
+    check_size(table, "block_table", 0, batch, "the batch of 'q'");
+    DIMORPH_CHECK(bool(cache.seqlens), "attention: argument 'seqlens': expected lengths, as 'block_table' is given");
+    problem.table.pages = table.data<int32_t>();
+    problem.table.stride = table.stride(0);
+    pages = table.size(1);
+  } else {
+    DIMORPH_CHECK(cache.indices && cache.last_page_len && !cache.seqlens,
+                  "attention: argument 'indptr': expected 'indices' and 'last_page_len' beside it, and no 'seqlens'");
+    problem.table.starts = check_offsets(*cache.indptr, "indptr", device);
+    problem.table.pages = check_numbers(*cache.indices, "indices", "[pages of all sequences]", device);
+    problem.table.last_page_len = check_numbers(*cache.last_page_len, "last_page_len", "[batch]", device);
+    check_size(*cache.indptr, "indptr", 0, batch + 1, "the batch of 'q' and 1");
+    check_size(*cache.last_page_len, "last_page_len", 0, batch, "the batch of 'q'");
+    pages = cache.indices->size(0);
+    if (device.device_type == kDLCPU)
+      pages = longest_of(problem.table.starts, "indptr", static_cast<int32_t>(batch), pages);
+  }
+  DIMORPH_CHECK(pages <= dm::kMaxLength / page_size,
+                "attention: argument '%s': expected at most %d keys of a sequence, got %lld pages of %lld",
+                cache.block_table ? "block_table" : "indices", dm::kMaxLength, static_cast<long long>(pages),
+                static_cast<long long>(page_size));
+  problem.max_kv_len = static_cast<int32_t>(pages * page_size);
+  // A null pointer says that there are no pages, and arrays without elements may have one.
+  static constexpr int32_t kNoPages = 0;
+  if (!problem.table.pages) problem.table.pages = &kNoPages;
+}
+
+// Checks lengths in use against the room of each sequence: offsets, or an equal one for all.
+inline void check_lengths(const int32_t* lengths, const char* name, const int32_t* offsets, int32_t room,
+                          int32_t batch) {
+  for (int32_t b = 0; lengths && b < batch; ++b) {
+    const int32_t most = offsets ? offsets[b + 1] - offsets[b] : room;
+    DIMORPH_CHECK(lengths[b] >= 0 && lengths[b] <= most,
+                  "attention: argument '%s': expected a length from 0 to %d for sequence %d, as it has room for, got "
+                  "%d",
+                  name, most, b, lengths[b]);
+  }
+}
+
+// Checks, on the CPU, each number of a page table that is used. `pages`: of the pool.
+inline void check_table(const Cache& cache, int64_t pages, const Problem& problem) {
+  const PageTable& table = problem.table;
+  for (int32_t b = 0; table.starts && b < problem.batch_size; ++b) {
+    const int32_t least = table.starts[b + 1] > table.starts[b];
+    DIMORPH_CHECK(table.last_page_len[b] >= least && table.last_page_len[b] <= table.page_size,
+                  "attention: argument 'last_page_len': expected %d to %d keys for sequence %d, got %d", least,
+                  table.page_size, b, table.last_page_len[b]);
+  }
+  BaseParams<char, char, char, true> params;
+  static_cast<Problem&>(params) = problem;
+  for (int32_t b = 0; b < problem.batch_size; ++b) {
+    const int32_t* numbers = table.pages + (table.starts ? table.starts[b] : b * table.stride);
+    const int32_t used = params.get_kv_len(b) / table.page_size + (params.get_kv_len(b) % table.page_size > 0);
+    for (int32_t i = 0; i < used; ++i)
+      DIMORPH_CHECK(numbers[i] >= 0 && numbers[i] < pages,
+                    "attention: argument '%s': expected a page from 0 to %lld as number %d of sequence %d, got %d",
+                    cache.block_table ? "block_table" : "indices", static_cast<long long>(pages - 1), i, b, numbers[i]);
+  }
+}
+
+// Checks what a cache adds, and describes it. Lengths and tables in the memory of a GPU are not read.
+inline void describe_cache(const Cache& cache, const ConstTensor& k, Device device, Problem& problem) {
+  if (cache.paged()) describe_table(cache, k, device, problem);
+  const auto lengths = [&](const Optional<ConstTensor>& tensor, const char* name) -> const int32_t* {
+    if (!tensor) return nullptr;
+    const int32_t* const numbers = check_numbers(*tensor, name, "[batch]", device);
+    check_size(*tensor, name, 0, problem.batch_size, "the batch of 'q'");
+    return numbers;
+  };
+  problem.seqlens_q = lengths(cache.seqlens_q, "seqlens_q");
+  problem.seqlens_k = lengths(cache.seqlens, "seqlens");
+  if (device.device_type != kDLCPU) return;
+  check_lengths(problem.seqlens_q, "seqlens_q", problem.cu_seqlens_q, problem.max_qo_len, problem.batch_size);
+  check_lengths(problem.seqlens_k, "seqlens", problem.cu_seqlens_k, problem.max_kv_len, problem.batch_size);
+  if (cache.paged()) check_table(cache, k.size(0), problem);
+}
+
+}  // namespace attention
+}  // namespace dimorph

@@ -1,0 +1,250 @@
+"""attention over a `KVCache` on the CPU: keys in pages, and lengths apart from the room of sequences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph.attention import KVCache
+from dimorph.attention.kernels import paged_cpu
+from support.attention_configs import Specialization
+from support.attention_forms import attention_in
+from support.paged import SPECIALIZATIONS, failures, paged_config
+
+pytestmark = pytest.mark.usefixtures("warm_store")
+
+PROBLEMS, CHUNKS = 500, 5
+CONFIGS = sorted(map(paged_config, range(PROBLEMS)), key=lambda config: repr(config.specialization))
+BUILT = (Specialization("float32", (32, 32), ("Causal",)), Specialization("bfloat16", (64, 64), ("Plain",)))
+SIZE = 16  # of a page, below
+KEYS = np.array([20, 60], np.int32)
+TABLE = np.array([[4, 3, -1, 99], [5, 6, 7, 0]], np.int32)
+INDEX = {"indptr": np.array([0, 2, 6]), "indices": np.array([4, 3, 5, 6, 7, 0]), "last_page_len": np.array([4, 12])}
+INDEX = {name: array.astype(np.int32) for name, array in INDEX.items()}
+
+
+def queries(*shape: int) -> Any:
+    return np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+
+
+Q, POOL = queries(2, 3, 4, 32), queries(9, SIZE, 2, 2, 32)  # keys and values in one array
+K, V = POOL[:, :, 0], POOL[:, :, 1]
+ROOM = queries(2, 64, 2, 32)
+
+
+def rows(pool: Any, b: int) -> Any:
+    """Return the keys or values of sequence b as a dense array."""
+    return pool[TABLE[b, : -(-KEYS[b] // SIZE)]].reshape(1, -1, *pool.shape[2:])[:, : KEYS[b]]
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_100_random_problems(chunk: int, attend: at.Attention) -> None:
+    size = PROBLEMS // CHUNKS
+    failed = failures(attend, CONFIGS[chunk * size : (chunk + 1) * size])
+    assert not failed, f"{len(failed)} of {size} failed:\n" + "\n".join(failed)
+
+
+def test_the_random_problems_have_every_variant() -> None:
+    names = {part for one in SPECIALIZATIONS for part in one.variant}
+    assert {name for name in at.builtin.__all__ if isinstance(getattr(at, name), dm.Variant)} <= names
+
+
+@pytest.mark.parametrize("form", ["jit", "aot"])
+def test_both_forms(form: str, shared_store: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    user = [name for one in BUILT for name in one.variant]
+    ahead = [
+        paged_cpu.instantiations(dtype=one.dtype, head_dims=one.head_dims, variant=getattr(at, name))
+        for one, name in zip(BUILT, user, strict=True)
+    ]
+    own = attention_in(form, shared_store, tmp_path_factory, ahead)
+    failed = failures(own, [paged_config(seed, BUILT) for seed in range(900, 940)])
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("count", [3, 70])
+def test_pages_change_no_bit(dtype: Any, count: int) -> None:
+    q, k, v = (x.astype(dtype) for x in (queries(2, count, 4, 32), K, V))
+    for cache in (KVCache(k, v, block_table=TABLE, seqlens=KEYS), KVCache(k, v, **INDEX)):
+        out, lse = at.attention(q, cache, variant=at.Causal, return_lse=True)
+        for b in range(2):
+            expected = at.attention(q[b : b + 1], rows(k, b), rows(v, b), variant=at.Causal, return_lse=True)
+            assert out[b].tobytes() == expected[0].tobytes()
+            assert lse[b].tobytes() == expected[1].tobytes()
+
+
+def test_keys_and_values_are_views_of_one_array() -> None:
+    expected = at.attention(Q, KVCache(K.copy(), V.copy(), block_table=TABLE, seqlens=KEYS))
+    assert np.array_equal(at.attention(Q, KVCache(K, V, block_table=TABLE, seqlens=KEYS)), expected)
+    heads_first = np.ascontiguousarray(POOL.transpose(0, 2, 3, 1, 4))  # [pages, 2, kv_heads, page_size, head_dim]
+    cache = KVCache(heads_first[:, 0], heads_first[:, 1], block_table=TABLE, seqlens=KEYS, layout="HND")
+    assert np.array_equal(at.attention(Q, cache), expected)
+    k, v = torch.from_numpy(POOL).unbind(2)
+    table, lengths = torch.from_numpy(TABLE), torch.from_numpy(KEYS)
+    out = at.attention(torch.from_numpy(Q), KVCache(k, v, block_table=table, seqlens=lengths))
+    assert np.array_equal(out.numpy(), expected)
+
+
+def test_a_plain_cache_is_its_keys_and_values() -> None:
+    offsets, tokens = np.array([0, 64, 128], np.int32), ROOM.reshape(128, 2, 32)
+    expected = at.attention(Q, ROOM, ROOM, variant=at.Causal)
+    assert np.array_equal(at.attention(Q, KVCache(ROOM, ROOM), variant=at.Causal), expected)
+    ragged = at.attention(
+        Q.reshape(6, 4, 32), KVCache(tokens, tokens, cu_seqlens=offsets), variant=at.Causal,
+        cu_seqlens_q=np.array([0, 3, 6], np.int32),
+    )  # fmt: skip
+    assert np.array_equal(ragged.reshape(Q.shape), expected)
+    mixed = at.attention(Q, KVCache(tokens, tokens, cu_seqlens=offsets), variant=at.Causal)
+    assert np.array_equal(mixed, expected)
+
+
+def test_lengths_of_queries_without_a_cache() -> None:
+    out, lse = at.attention(Q, ROOM, ROOM, variant=at.Causal, seqlens_q=np.array([2, 0], np.int32), return_lse=True)
+    assert np.array_equal(out[:1, :2], at.attention(Q[:1, :2], ROOM[:1], ROOM[:1], variant=at.Causal))
+    assert (out[0, 2:] == 0).all() and (out[1] == 0).all()
+    assert np.isneginf(lse[0, 2:]).all() and np.isneginf(lse[1]).all()
+
+
+def test_sizes_of_0() -> None:
+    nothing, some = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
+    assert at.attention(Q[:0], KVCache(K, V, block_table=nothing, seqlens=some)).shape == (0, 3, 4, 32)
+    empty = KVCache(K[:0], V[:0], block_table=np.zeros((2, 0), np.int32), seqlens=np.zeros(2, np.int32))
+    for cache in (empty, KVCache(K, V, **INDEX | {"indptr": np.zeros(3, np.int32)})):
+        out, lse = at.attention(Q, cache, return_lse=True)
+        assert (out == 0).all() and np.isneginf(lse).all()
+
+
+def test_mixed_batches_are_computed_by_both_kernels() -> None:
+    q = queries(1 + 70, 4, 32)
+    out = at.attention(q, KVCache(K, V, **INDEX), variant=at.Causal, cu_seqlens_q=np.array([0, 1, 71], np.int32))
+    for b, part in enumerate((slice(0, 1), slice(1, 71))):
+        expected = at.attention(q[None, part], rows(K, b), rows(V, b), variant=at.Causal)[0]
+        assert np.array_equal(out[part], expected)
+
+
+def changed(name: str, index: Any, value: int) -> dict[str, Any]:
+    """Return the arguments of a table in which one number is another one."""
+    arrays = INDEX if name in INDEX else {"block_table": TABLE, "seqlens": KEYS}
+    array = arrays[name].copy()
+    array[index] = value
+    return arrays | {name: array}
+
+
+REFUSED = {
+    "a length beyond the table": (changed("seqlens", 1, 65), "'seqlens': expected a length from 0 to 64 for seq"),
+    "a negative length": (changed("seqlens", 0, -1), "'seqlens': expected a length from 0 to 64 for sequence 0"),
+    "a used entry that is no page": (
+        changed("seqlens", 0, 33),
+        "'block_table': expected a page from 0 to 8 as number 2 of sequence 0, got -1",
+    ),
+    "a page behind the pool": (
+        changed("block_table", (1, 3), 9),
+        "'block_table': expected a page from 0 to 8 as number 3 of sequence 1, got 9",
+    ),
+    "an index behind the pool": (changed("indices", 5, 9), "'indices': expected a page from 0 to 8 as number 3 of"),
+    "a negative index": (changed("indices", 0, -1), "'indices': expected a page from 0 to 8 as number 0 of sequence 0"),
+    "offsets behind the indices": (changed("indptr", 2, 7), "'indptr': expected offsets up to 6"),
+    "offsets that fall": (changed("indptr", 1, 7), "'indptr': expected offsets that never fall"),
+    "offsets from 1": (changed("indptr", 0, 1), "'indptr': expected 0 first"),
+    "an empty last page": (changed("last_page_len", 0, 0), "'last_page_len': expected 1 to 16 keys for sequence 0"),
+    "too full a last page": (changed("last_page_len", 1, 17), "'last_page_len': expected 1 to 16 keys for sequence 1"),
+    "lengths of another batch": ({"block_table": TABLE, "seqlens": KEYS[:1]}, "'seqlens': expected size 2 in dim"),
+    "a table of another batch": ({"block_table": TABLE[:1], "seqlens": KEYS}, "'block_table': expected size 2 in dim"),
+    "a flat table": ({"block_table": TABLE[0], "seqlens": KEYS}, r"'block_table': expected \[batch, max_pages\]"),
+    "a transposed table": ({"block_table": TABLE.T.copy().T, "seqlens": KEYS}, r"'block_table': expected \[batch, max"),
+    "strided lengths": ({"block_table": TABLE, "seqlens": np.repeat(KEYS, 2)[::2]}, "'seqlens': expected a contiguous"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_tables_are_checked(case: str) -> None:
+    tables, said = REFUSED[case]
+    out = np.full_like(Q, 7.0)
+    with pytest.raises(ValueError, match=f"attention: argument {said}"):
+        at.attention(Q, KVCache(K, V, **tables), out=out)
+    assert (out == 7.0).all()
+
+
+@pytest.mark.parametrize("name", ["block_table", "seqlens", *INDEX])
+def test_tables_are_int32(name: str) -> None:
+    tables = changed(name, 0, 1)
+    with pytest.raises(TypeError, match=f"attention: argument '{name}': expected dtype int32, got int64"):
+        at.attention(Q, KVCache(K, V, **tables | {name: tables[name].astype(np.int64)}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "said"),
+    [
+        (ValueError, {"layout": "NDH"}, "'layout': expected 'NHD' or 'HND', got 'NDH'"),
+        (ValueError, {"block_table": TABLE}, "'seqlens': expected an int32 array, as 'block_table' is given"),
+        (
+            ValueError,
+            {"indptr": KEYS, "indices": KEYS},
+            "'last_page_len': expected an int32 array, as 'indptr' is given",
+        ),
+        (ValueError, {"last_page_len": KEYS}, "'indptr': expected an int32 array, as 'last_page_len' is given"),
+        (ValueError, INDEX | {"seqlens": KEYS}, "'seqlens': expected none, as 'indptr' is given"),
+        (ValueError, INDEX | {"block_table": TABLE}, "'block_table': expected none, as 'indptr' is given"),
+        (ValueError, {"cu_seqlens": KEYS, "layout": "HND"}, "'cu_seqlens': expected none beside layout='HND'"),
+        (ValueError, INDEX | {"cu_seqlens": KEYS}, "'cu_seqlens': expected none beside indptr"),
+        (TypeError, {"v": V.astype(ml_dtypes.float8_e4m3fn)}, "'v': expected dtype float32, bfloat16 or float16, got"),
+        (TypeError, {"k": torch.zeros(1).to(torch.float8_e5m2)}, "'k': expected dtype float32, bfloat16 or float16"),
+    ],
+)
+def test_what_does_not_belong_together(kind: type[Exception], arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(kind, match=f"KVCache: argument {said}"):
+        KVCache(**{"k": K, "v": V} | arguments)
+
+
+def test_a_cache_takes_the_place_of_keys_and_values() -> None:
+    cache = KVCache(K, V, block_table=TABLE, seqlens=KEYS)
+    with pytest.raises(TypeError, match="attention: argument 'v': expected none beside a KVCache"):
+        at.attention(Q, cache, V)
+    with pytest.raises(TypeError, match="attention: argument 'cu_seqlens_k': expected none beside a KVCache"):
+        at.attention(Q, cache, cu_seqlens_k=KEYS)
+    with pytest.raises(TypeError, match="attention: argument 'v': expected an array"):
+        at.attention(Q, K)
+    with pytest.raises(
+        ValueError, match="attention: argument 'seqlens_q': expected a length from 0 to 3 for sequence 0"
+    ):
+        at.attention(Q, cache, seqlens_q=np.array([4, 0], np.int32))
+    with pytest.raises(ValueError, match=r"attention: argument 'k': expected \[pages, page_size, heads, head_dim\]"):
+        at.attention(Q, replace(cache, k=K[0]))
+    with pytest.raises(
+        ValueError, match=r"attention: argument 'v': expected size 9 in dimension 0 \(the pages of 'k'\)"
+    ):
+        at.attention(Q, replace(cache, v=V[:8]))
+    with pytest.raises(ValueError, match="attention: argument 'mask': expected 1 dimension"):
+        at.attention(Q, cache, variant=at.CustomMask(np.ones((2, 3, 64), bool), None))
+
+
+def test_results_are_apart_from_tables() -> None:
+    table = np.zeros((2, 3, 4, 32), np.int32)
+    out = table.view(np.float32)
+    with pytest.raises(
+        ValueError, match="attention: argument 'out': expected memory of its own, got that of 'block_tab"
+    ):
+        at.attention(Q, KVCache(K, V, block_table=table[:, 0, 0], seqlens=KEYS), out=out)
+
+
+def test_torch_is_refused_where_it_has_to_see_the_call() -> None:
+    k, v = torch.from_numpy(POOL).unbind(2)
+    q, table, lengths = torch.from_numpy(Q), torch.from_numpy(TABLE), torch.from_numpy(KEYS)
+
+    def call(q: torch.Tensor) -> Any:
+        return at.attention(q, KVCache(k, v, block_table=table, seqlens=lengths))
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="argument 'k': a KVCache"):
+        torch.compile(call, fullgraph=True)(q)
+    with pytest.raises(NotImplementedError, match="attention: argument 'k': a KVCache"):
+        torch.func.vmap(call)(q[None])
+    with pytest.raises(RuntimeError, match="argument 'q': expected a tensor that requires no grad"):
+        call(q.clone().requires_grad_())

@@ -1,0 +1,224 @@
+"""Random problems of attention (attention_configs.py) with keys in pages, and with lengths apart from the room.
+
+A problem is made as a ragged one, whose keys and values are then put into a cache, among NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import dimorph as dm
+from dimorph import attention as at
+from support.attention_check import judge
+from support.attention_configs import Array, Config, Generator, Problem, Specialization, build, config_of, sequence
+
+PAGE_SIZES = (1, 3, 16, 64, 128)
+KINDS = ("block_table", "block_table", "indptr", "indptr", "dense", "ragged")
+# Each built-in variant, some compositions and a user's struct; each dtype; head dims with tails of vectors too.
+SPECIALIZATIONS = tuple(
+    Specialization(dtype, dims, tuple(variant.split("+")))
+    for dtype, dims, variant in (
+        ("float32", (64, 64), "Plain"),
+        ("bfloat16", (64, 64), "Plain"),
+        ("bfloat16", (64, 64), "Causal"),
+        ("float16", (48, 80), "Causal"),
+        ("float32", (32, 32), "Window"),
+        ("bfloat16", (32, 32), "PrefixLM"),
+        ("float32", (32, 32), "KeyPadding"),
+        ("float32", (16, 16), "CausalKeyPadding"),
+        ("float32", (16, 16), "KeyMask"),
+        ("bfloat16", (64, 64), "DocumentMask"),
+        ("float32", (32, 32), "SoftCap"),
+        ("bfloat16", (32, 32), "ALiBi"),
+        ("float32", (16, 16), "SequenceALiBi"),
+        ("float32", (32, 32), "Sinks"),
+        ("bfloat16", (32, 32), "CustomMask"),
+        ("float32", (16, 16), "PackedMask"),
+        ("float32", (16, 16), "BroadcastMask"),
+        ("float32", (32, 32), "Bias"),
+        ("bfloat16", (128, 128), "FlashSigmoid"),
+        ("float32", (33, 20), "Decay"),
+        ("float32", (64, 64), "Causal+Window+SoftCap"),
+        ("bfloat16", (64, 64), "DocumentMask+Sinks"),
+    )
+)
+
+
+@dataclass
+class Paged:
+    """A call of attention with a cache, and the ragged problem that it is.
+
+    Attributes:
+        q, cache, bound, options: arguments of the call.
+        room: rows of each sequence of dense queries; 0: they are ragged.
+    """
+
+    problem: Problem
+    kind: str
+    q: Array
+    cache: at.KVCache
+    bound: dm.BoundVariant
+    options: dict[str, Any]
+    room: int
+
+
+def paged_config(seed: int, known: tuple[Specialization, ...] = SPECIALIZATIONS) -> Config:
+    """Return a ragged problem with sequences of different lengths, some of them 0."""
+    rng = np.random.default_rng([seed, 3])
+    config = config_of(seed)
+    shape = config.shape
+    keys = tuple(0 if rng.random() < 0.1 else int(n * rng.uniform(0.3, 1.0)) for n in shape.keys or (40,))
+    return replace(
+        config,
+        specialization=known[seed % len(known)],
+        shape=replace(shape, queries=shape.queries or (3,), keys=keys, ragged=True),
+        scale=None,
+        tail=(0, 0),
+        layouts=config.layouts | dict.fromkeys("qkv", "contiguous"),
+    )
+
+
+def paged_problem(config: Config) -> Paged:
+    """Return the call for a config; the same each time."""
+    rng = np.random.default_rng([config.seed, 4])
+    problem = build(config)
+    kind, size = str(rng.choice(KINDS)), int(rng.choice(PAGE_SIZES))
+    heads_first = kind != "ragged" and bool(rng.random() < 0.4)
+    in_pages = kind in ("block_table", "indptr")
+    shared = _share_prefix(rng, problem, size) if in_pages and not config.nonfinite else 0
+    lengths = np.array(config.shape.keys, np.int32)
+    if in_pages:
+        tables, places, rooms, count = _tables(rng, kind, lengths, size, shared)
+        pool: tuple[int, ...] = (count, size)
+    else:
+        rooms = lengths + rng.integers(0, 20, len(lengths)).astype(np.int32)
+        pool = (len(lengths), int(rooms.max(initial=0))) if kind == "dense" else (int(rooms.sum()),)
+        rooms = np.full_like(rooms, pool[1]) if kind == "dense" else rooms
+        starts = np.cumsum([0, *rooms], dtype=np.int32)
+        tables = {"seqlens": lengths} | ({"cu_seqlens": starts} if kind == "ragged" else {})
+        places = [start + np.arange(n) for start, n in zip(starts[:-1], lengths, strict=True)]
+    arrays = [_scattered(problem, name, pool, places, heads_first) for name in "kv"]
+    if not heads_first and arrays[0].shape == arrays[1].shape and rng.random() < 0.5:
+        both = np.stack(arrays, axis=len(pool))  # keys and values in one array
+        arrays = (
+            [both.take(0, len(pool)), both.take(1, len(pool))] if kind == "ragged" else [both[:, :, 0], both[:, :, 1]]
+        )
+    cache = at.KVCache(arrays[0], arrays[1], layout="HND" if heads_first else "NHD", **tables)
+    q, options, room = _queries(rng, problem)
+    sizes = {"qo": room and [room] * len(lengths), "kv": rooms}
+    flat = {"qo": not room, "kv": kind in ("indptr", "ragged")}
+    return Paged(problem, kind, q, cache, _placed_arguments(problem, sizes, flat), options, room)
+
+
+def run(attend: Any, paged: Paged) -> dict[str, float]:
+    """Run a call and check its results; return the largest errors, as fractions of the allowed ones.
+
+    Raises:
+        AssertionError: the result is wrong; the message says how.
+    """
+    out, lse = attend(paged.q, paged.cache, variant=paged.bound, return_lse=True, **paged.options)
+    problem, used = paged.problem, {"out": 0.0, "lse": 0.0}
+    softmax = "FlashSigmoid" not in problem.config.specialization.variant
+    for b, count in enumerate(problem.config.shape.queries):
+        if paged.room:
+            results = [x[b : b + 1, :count] for x in (out, lse)]
+            assert (out[b, count:] == 0).all() and np.isneginf(lse[b, count:]).all(), "rows that are not in use"
+        else:
+            results = [sequence(problem, x, b, False) for x in (out, lse)]
+        if softmax and problem.config.shape.keys[b] == 0 and "Sinks" not in problem.config.specialization.variant:
+            assert (results[0] == 0).all() and np.isneginf(results[1]).all(), "a sequence without keys"
+        for name, share in judge(problem, b, *results).items():
+            used[name] = max(used[name], share)
+    return used
+
+
+def failures(attend: Any, configs: list[Config]) -> list[str]:
+    """Check each config; return a text with the config and the error for each that fails."""
+    found = []
+    for config in configs:
+        paged = paged_problem(config)
+        try:
+            run(attend, paged)
+        except Exception as error:
+            found.append(f"{config}\n  as {paged.kind}: {type(error).__name__}: {error}")
+    return found
+
+
+def _share_prefix(rng: Generator, problem: Problem, size: int) -> int:
+    """Give the first two sequences the same keys and values in some first pages; return how many."""
+    lengths = problem.config.shape.keys
+    if len(lengths) < 2 or rng.random() < 0.3:
+        return 0
+    pages = min(lengths[:2]) // size
+    for name in "kv":
+        first, second = (sequence(problem, problem.inputs[name], b, True) for b in (0, 1))
+        second[:, : pages * size] = first[:, : pages * size]
+    return pages
+
+
+def _tables(
+    rng: Generator, kind: str, lengths: Array, size: int, shared: int
+) -> tuple[dict[str, Array], list[Array], Array, int]:
+    """Return the arrays of a page table, the places of each sequence's keys, its room, and the pages of the pool."""
+    used = [-(-int(n) // size) for n in lengths]
+    count = sum(used) + 3
+    numbers = iter(rng.permutation(count).astype(np.int32))
+    pages = [np.array([next(numbers) for _ in range(n)], np.int32) for n in used]
+    if shared:
+        pages[1][:shared] = pages[0][:shared]
+    places = [(p[:, None] * size + np.arange(size)).reshape(-1)[:n] for p, n in zip(pages, lengths, strict=True)]
+    if kind == "indptr":
+        starts = np.cumsum([0, *used], dtype=np.int32)
+        indices = np.concatenate([np.empty(0, np.int32), *pages])
+        last = (lengths - (np.array(used, np.int32) - 1) * size).astype(np.int32)
+        tables = {"indptr": starts, "indices": indices, "last_page_len": np.where(lengths > 0, last, size)}
+        return tables, places, np.array(used, np.int32) * size, count
+    most = max(used, default=0) + int(rng.integers(0, 3))
+    table = rng.choice([-1, 2**30], (len(lengths), most)).astype(np.int32)
+    for row, own in zip(table, pages, strict=True):
+        row[: len(own)] = own
+    return {"block_table": table, "seqlens": lengths}, places, np.full(len(lengths), most * size), count
+
+
+def _scattered(problem: Problem, name: str, pool: tuple[int, ...], places: list[Array], heads_first: bool) -> Array:
+    """Return a pool with the keys or values of each sequence at its places, and NaN elsewhere."""
+    ragged = problem.inputs[name]
+    flat = np.full((int(np.prod(pool)), *ragged.shape[1:]), np.nan, ragged.dtype)
+    for b, own in enumerate(places):
+        flat[own] = sequence(problem, ragged, b, True)[0]
+    array = flat.reshape(*pool, *ragged.shape[1:])
+    return np.ascontiguousarray(array.swapaxes(1, 2)) if heads_first else array
+
+
+def _queries(rng: Generator, problem: Problem) -> tuple[Array, dict[str, Any], int]:
+    """Return the queries, ragged or dense, and the arguments that say so, and the room of dense ones."""
+    q, lengths = problem.inputs["q"], np.array(problem.config.shape.queries, np.int32)
+    assert problem.cu_seqlens
+    if rng.random() < 0.5:
+        return q, {"cu_seqlens_q": problem.cu_seqlens[0]}, 0
+    room = int(lengths.max(initial=0)) + 1
+    dense = np.full((len(lengths), room, *q.shape[1:]), np.nan, q.dtype)
+    for b, n in enumerate(lengths):
+        dense[b, :n] = sequence(problem, q, b, False)[0]
+    return dense, {"seqlens_q": lengths}, room
+
+
+def _placed_arguments(problem: Problem, sizes: dict[str, Any], flat: dict[str, bool]) -> dm.BoundVariant:
+    """Return the variant with an element for each place of a sequence's room, where it has one for each token."""
+    bound, shape = problem.bound, problem.config.shape
+    args = []
+    for param, arg in zip(bound.variant.params, bound.args, strict=True):
+        side = {"*queries": "qo", "*keys": "kv"}.get(param.shape or "", "")
+        if not side or not isinstance(sizes[side], (list, np.ndarray)):
+            args.append(arg)
+            continue
+        lengths = shape.queries if side == "qo" else shape.keys
+        starts = np.cumsum([0, *lengths])
+        rows = [np.zeros(int(room), arg.dtype) for room in sizes[side]]
+        for b, row in enumerate(rows):
+            row[: lengths[b]] = arg[starts[b] : starts[b + 1]]
+        args.append(np.concatenate([*rows, arg[:0]]) if flat[side] else np.array(rows))
+    return dm.BoundVariant(bound.variant, tuple(args))
