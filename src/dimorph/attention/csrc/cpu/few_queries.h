@@ -74,15 +74,17 @@ struct PrefetchedRow {
 };
 template <>
 struct PrefetchedRow<true> {
-  const DType* pool;
-  const int64_t* offset;
   const char* row;
+  const DType* pool;
+  const int64_t* offsets;
+  // Not a pointer to the offset: stores of two pointers become one of a vector, for which later loads would wait.
+  int index = 0;
 
-  PrefetchedRow(const DType* from, const int64_t* offsets) : pool(from), offset(offsets) { locate(); }
-  DM_INLINE void go_on() { ++offset, locate(); }
+  PrefetchedRow(const DType* from, const int64_t* row_offsets) : pool(from), offsets(row_offsets) { locate(); }
+  DM_INLINE void go_on() { ++index, locate(); }
 
  private:
-  DM_INLINE void locate() { row = reinterpret_cast<const char*>(pool + *offset); }
+  DM_INLINE void locate() { row = reinterpret_cast<const char*>(pool + offsets[index]); }
 };
 
 // Prefetches rows, cache line by cache line in the order in which they lie in memory, as fast as others are computed.
