@@ -40,6 +40,7 @@ RULES = reference.RULES | {"Decay": lambda x, b, i, j, rate: x - rate * np.abs(j
 
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+PAGE = 16  # keys
 LLC_BYTES = 32 * 2**20  # the last-level cache of the machine that the rows in results/ were measured on
 
 
@@ -154,6 +155,9 @@ def decode(dtype: str) -> list[Row]:
     error = float(np.abs(out.astype(np.float64) - expected).max() / np.abs(expected).max())
     if error > (2e-6 if dtype == "float32" else float(ml_dtypes.finfo(ml_dtypes.bfloat16).eps)):
         raise SystemExit(f"decode, {dtype}: relative error {error:.2e}")
+    paged = [in_pages(cache) for cache in caches]
+    if not np.array_equal(at.attention(q, paged[0]), out):
+        raise SystemExit(f"decode, {dtype}: keys in pages give other bits")
     theirs = [(as_torch(k), as_torch(v)) for k, v in caches]
     flat = [cache.reshape(-1) for cache in caches]
     query, read = as_torch(q), read_all.load().read_all
@@ -169,6 +173,7 @@ def decode(dtype: str) -> list[Row]:
     took = interleaved(
         {
             "ours": lambda: over_all(lambda i: at.attention(q, *caches[i], out=out)),
+            "paged": lambda: over_all(lambda i: at.attention(q, paged[i], out=out)),
             "read limit": lambda: over_all(lambda i: read(flat[i])),
             "torch": lambda: over_all(
                 lambda i: torch.nn.functional.scaled_dot_product_attention(query, *theirs[i], enable_gqa=True)
@@ -178,7 +183,18 @@ def decode(dtype: str) -> list[Row]:
     )
     rates = {name: one.nbytes / value / 1e9 for name, value in took.items()}
     cell = {"dtype": dtype, "batch": 1, "heads": heads, "kv_heads": kv_heads, "keys": keys, "head_dim": dim}
-    return [Row("cpu/decode", cell, "GB/s", rates.pop("ours"), rates)]
+    pages = {"own dense": rates["ours"], "read limit": rates["read limit"]}
+    row = Row("cpu/decode/paged", cell | {"page": PAGE}, "GB/s", rates.pop("paged"), pages)
+    return [Row("cpu/decode", cell, "GB/s", rates.pop("ours"), rates), row]
+
+
+def in_pages(one: Any) -> at.KVCache:
+    """Return a cache of the keys and values [2, batch, keys, kv_heads, head_dim] in pages in random order."""
+    count = one.shape[2] // PAGE
+    table = np.random.default_rng(3).permutation(count).astype(np.int32)[None]
+    pools = np.empty((2, count, PAGE, *one.shape[3:]), one.dtype)
+    pools[:, table[0]] = one[:, 0].reshape(2, count, PAGE, *one.shape[3:])
+    return at.KVCache(*pools, block_table=table, seqlens=np.full(1, one.shape[2], np.int32))
 
 
 def cold(dtype: str) -> list[Row]:
