@@ -15,7 +15,7 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention.kernels import attention_sm80, attention_sm90
+from dimorph.attention.kernels import attention_sm80, attention_sm90, paged_sm80
 from dimorph.store.artifact import Artifact
 from support.paths import REPOSITORY
 
@@ -36,6 +36,14 @@ CASES = [
     ((80, 48), "float16", at.Sinks),
     ((72, 72), "bfloat16", at.Causal),
     ((8, 24), "float16", at.Plain),
+    ((256, 256), "bfloat16", at.Causal),
+]
+
+PAGED_CASES = [
+    ((64, 64), "bfloat16", at.Causal),
+    ((128, 128), "bfloat16", at.Plain),
+    ((128, 128), "bfloat16", at.Causal),
+    ((80, 48), "float16", at.Sinks),
     ((256, 256), "bfloat16", at.Causal),
 ]
 
@@ -107,6 +115,7 @@ def _device(kernel: dm.Kernel, arch: str, store: Path, values: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("kernel", "arch", "dims", "dtype", "variant"),
     [pytest.param(attention_sm80, arch, *case) for arch in ("sm_80", "sm_86", "sm_90") for case in CASES]
+    + [pytest.param(paged_sm80, arch, *case) for arch in ("sm_80", "sm_90") for case in PAGED_CASES]
     + [pytest.param(attention_sm90, "sm_90a", *case.values, marks=case.marks) for case in SM90_CASES],
     ids=lambda value: getattr(value, "name", str(value)),
 )

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,24 @@ class Emulated:
 
     def _moved(self, value: Any) -> Any:
         return OnGpu(value, self._gpu) if isinstance(value, np.ndarray) else value
+
+
+class EmulatedCache(Emulated):
+    """The same for calls with a `KVCache`."""
+
+    def __call__(self, q: Array, cache: at.KVCache, v: None = None, *, variant: dm.BoundVariant, **options: Any) -> Any:  # type: ignore[override]
+        # The kernels write no rows behind those in use.
+        out = np.zeros((*q.shape[:-1], cache.v.shape[-1]), q.dtype)
+        lse = np.full(q.shape[:-1], -np.inf, np.float32)
+        workspace = np.full(at.workspace_size(q.shape, cache.v.shape[-1]) if self._split else 1, np.nan, np.float32)
+        moved = {name: self._moved(value) for name, value in options.items()}
+        moved |= {name: self._moved(x) for name, x in (("out", out), ("lse", lse), ("workspace", workspace))}
+        bound = dm.BoundVariant(variant.variant, tuple(map(self._moved, variant.args)))
+        arrays = {field.name: getattr(cache, field.name) for field in fields(cache)}
+        fitting = {name: x.copy() if name in "kv" and not _fits(x) else x for name, x in arrays.items()}
+        on_gpu = at.KVCache(**{name: self._moved(x) for name, x in fitting.items()})
+        self.attend(self._moved(q if _fits(q) else q.copy()), on_gpu, variant=bound, **moved)
+        return out, lse
 
 
 def _fits(array: Array) -> bool:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from dimorph.attention.cache import KVCache as KVCache
 from dimorph.attention.operation import Attention as Attention
 from dimorph.attention.operation import attention as attention
-from dimorph.attention.operation import workspace_size as workspace_size
 from dimorph.attention.variants import builtin
 from dimorph.attention.variants.builtin import *  # noqa: F403 (the list stands beside the declarations)
 from dimorph.attention.variants.compose import compose as compose
+from dimorph.attention.workspace import workspace_size as workspace_size
 
 if not TYPE_CHECKING:  # a type checker reads the imports, and takes no list that is computed
     __all__ = ["Attention", "KVCache", "attention", "compose", "workspace_size"]

@@ -9,6 +9,7 @@ from dimorph.attention.arrays import describe, libraries
 from dimorph.attention.cache import KVCache, in_pages, tables
 from dimorph.attention.request import check_others, check_stream, few_queries, request_of, shape_of, validate
 from dimorph.attention.select import Functions
+from dimorph.attention.workspace import new_workspace
 
 
 class CachedCall(NamedTuple):
@@ -85,10 +86,23 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     arrays = q, cache.k, cache.v, out, scale, variant.name, lse, call.cu_seqlens_q, call.seqlens_q, *tables(cache)
     heads_first = cache.layout == "HND"
     if gpu is not None:
+        workspace = call.workspace
+        if workspace is None and call.stream is None:
+            workspace = new_workspace(library, q, shape_of(cache.v, "v")[-1], _room(cache, call.max_seqlen_k))
         lengths = call.max_seqlen_q, call.max_seqlen_k
-        choice.function(*arrays, heads_first, call.workspace, *lengths, *args, stream=call.stream)
+        choice.function(*arrays, heads_first, workspace, *lengths, *args, stream=call.stream)
     elif choice.function(*arrays, heads_first, few, False, *args):
         # Some sequences have few queries and some have many. All kernels are found before the first one writes.
         for chosen in [functions.find(kind, variant) for kind in kinds]:
             chosen.function(*arrays, heads_first, chosen.few_queries, True, *args)
     return (out, lse) if return_lse else out
+
+
+def _room(cache: KVCache, max_seqlen_k: int | None) -> int:
+    """Return the most keys that a sequence can have."""
+    rows: int = shape_of(cache.k, "k")[-2 if cache.layout == "HND" else -3]
+    if cache.block_table is not None:
+        return rows * int(cache.block_table.shape[-1])
+    if cache.indptr is not None:
+        return rows * int(cache.indices.shape[0])
+    return max_seqlen_k if cache.cu_seqlens is not None and max_seqlen_k is not None else rows

@@ -103,24 +103,29 @@ class Family(NamedTuple):
     paged: dm.Kernel | None = None
 
 
-def _gpu_kernel(family: str, archs: Sequence[str], head_dims: Sequence[tuple[int, int]]) -> dm.Kernel:
+def _gpu_kernel(
+    family: str, archs: Sequence[str], head_dims: Sequence[tuple[int, int]], paged: bool = False
+) -> dm.Kernel:
     """Declare the kernel whose sources are the folder of a family in `csrc`.
 
     Args:
         family: the name of the folder.
         archs: the GPU architectures that the device code is for.
         head_dims: the pairs (head_dim_qk, head_dim_vo) that are built ahead.
+        paged: declare the kernel for keys in pages.
     """
     return dm.Kernel(
-        name=f"attention_{family}",
-        entry=f"{family}/attention.cc",
+        name=f"attention_paged_{family}" if paged else f"attention_{family}",
+        entry=f"{family}/{'paged' if paged else 'attention'}.cc",
         case=(f"{family}/attention_case.cc",),
         device=(f"{family}/attention.cu", "gpu/merge.cu"),
         archs=tuple(archs),
         functions=("attention",),
+        config=f"attention_{family}_config.h",
         axes=(
             dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
             dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=GPU_HEAD_DIMS.fit),
+            dm.flag_axis("paged", "PAGED", [paged]),
             _variants(),
         ),
         root=_HERE / "csrc",
@@ -130,7 +135,8 @@ def _gpu_kernel(family: str, archs: Sequence[str], head_dims: Sequence[tuple[int
 
 
 attention_sm80 = _gpu_kernel("sm80", ["sm_80", "sm_90"], [(64, 64), (128, 128), (256, 256)])
+paged_sm80 = _gpu_kernel("sm80", ["sm_80", "sm_90"], [(64, 64), (128, 128), (256, 256)], paged=True)
 attention_sm90 = _gpu_kernel("sm90", ["sm_90a"], [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)])
 
 # The best for a GPU comes first.
-GPU_FAMILIES = {"sm90": Family(attention_sm90, (9, 0)), "sm80": Family(attention_sm80)}
+GPU_FAMILIES = {"sm90": Family(attention_sm90, (9, 0)), "sm80": Family(attention_sm80, paged=paged_sm80)}

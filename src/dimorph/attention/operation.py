@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import dimorph as dm
 from dimorph import SpecializationMismatch
-from dimorph.attention.arrays import Library, libraries
+from dimorph.attention.arrays import libraries
 from dimorph.attention.cache import KVCache
 from dimorph.attention.cached import CachedCall, attend, cache_of, is_dense
 from dimorph.attention.request import (
@@ -22,12 +21,10 @@ from dimorph.attention.request import (
 )
 from dimorph.attention.select import Choice, Functions
 from dimorph.attention.variants import Plain
+from dimorph.attention.workspace import new_workspace
 
 _BoundVariant = dm.BoundVariant
 _DENSE = None, None, None, None  # cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
-# How GPU kernels split keys (csrc/gpu/plan.h): parts of at least 128 keys, at most 64 of them, and no more than fit on
-# the multiprocessors at once. On a GPU with more multiprocessors than these, a split may not fit into the workspace.
-_KEYS_A_PART, _MOST_PARTS, _MOST_MULTIPROCESSORS = 128, 64, 160
 
 
 class Attention:
@@ -171,7 +168,8 @@ class Attention:
 
         # Allocate what the caller has not given.
         if workspace is None and gpu is not None and stream is None:
-            workspace = _new_workspace(library, q, k, v, cu_seqlens_k, max_seqlen_k)
+            keys = shape_of(k, "k")[-3] if cu_seqlens_k is None or max_seqlen_k is None else max_seqlen_k
+            workspace = new_workspace(library, q, shape_of(v, "v")[-1], keys)
         ragged = cu_seqlens_q is not None or cu_seqlens_k is not None
         if out is None:
             # The kernels write no rows behind the last sequence.
@@ -224,42 +222,6 @@ _direct.__dict__.update(_shared.__dict__)
 def _attention(policy: str | None, settings: dm.Settings | None, family: str | None) -> Attention:
     """Make the `Attention` that another process has sent."""
     return Attention(policy=policy, settings=settings, family=family)
-
-
-def workspace_size(shape: Sequence[int], head_dim_vo: int, keys: int | None = None) -> int:
-    """Return how many float32 elements of workspace a call on a GPU can use.
-
-    A GPU splits keys where its multiprocessors have room for more thread blocks than there are blocks of queries. Each
-    part of the keys leaves a row of output with its maximum and its sum, for every query and head.
-
-    Args:
-        shape: the shape of q.
-        head_dim_vo: the size of the last dimension of v.
-        keys: the length of the longest sequence of keys, or more. Default: as long as can be.
-
-    Returns:
-        The number of elements; 0: the keys are not split.
-    """
-    rows = math.prod(shape[:-1])
-    room = _MOST_MULTIPROCESSORS * 2 * 128  # two blocks on each, of 128 rows
-    if 2 * rows > room:
-        return 0
-    if keys is not None:
-        parts = min(keys // _KEYS_A_PART, _MOST_PARTS)
-        room = min(room, rows * parts) if parts > 1 else 0
-    return room * (head_dim_vo + 2)
-
-
-# An array for each call: one that is kept for a stream would be shared with CUDA graphs, which replay on any stream,
-# with a stream that gets a destroyed one's handle, and with pools of memory that torch.compile expects to find empty.
-def _new_workspace(library: Library, q: Any, k: Any, v: Any, cu_seqlens_k: Any, max_seqlen_k: int | None) -> Any:
-    """Make a workspace, unless it is clear that keys will not be split."""
-    shape_k = shape_of(k, "k")
-    keys = shape_k[-3] if cu_seqlens_k is None or max_seqlen_k is None else max_seqlen_k
-    if keys < 2 * _KEYS_A_PART:
-        return None
-    size = workspace_size(shape_of(q, "q"), shape_of(v, "v")[-1], keys)
-    return library.empty_float32(q, size) if size else None
 
 
 def _launch(

@@ -48,6 +48,9 @@ inline void describe_table(const Cache& cache, const ConstTensor& k, Device devi
                 "attention: argument 'k': expected pages of 1 to %d keys, got %lld", dm::kMaxLength,
                 static_cast<long long>(page_size));
   problem.table.page_size = static_cast<int32_t>(page_size);
+  int32_t& shift = problem.table.page_shift;
+  while (int64_t{1} << shift < page_size) ++shift;
+  problem.table.page_reciprocal = static_cast<uint32_t>(((int64_t{1} << (31 + shift)) + page_size - 1) / page_size);
   if (cache.block_table) {
     const ConstTensor& table = *cache.block_table;
     check_dtype(table, "block_table", data_type<int32_t>());

@@ -19,6 +19,10 @@ struct PageTable {
   const int32_t* last_page_len;  // [batch], with starts: keys in use of each sequence's last page
   int64_t stride;
   int32_t page_size;
+  // ceil(2^(31 + shift) / page_size), with the least shift for which 2^shift >= page_size: a quotient on a GPU is then
+  // the upper half of a product. It is exact below 2^31 (Granlund and Montgomery 1994).
+  uint32_t page_reciprocal;
+  int32_t page_shift;
 };
 
 // q and out are [batch, queries, query heads, head dim], k and v [batch, keys, KV heads, head dim]. Ragged tensors are

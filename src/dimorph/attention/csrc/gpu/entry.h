@@ -15,12 +15,11 @@ namespace gpu {
 using LayoutError = const char* (*)(const void* data, const Strides& strides, bool tiled);
 
 inline void check_alignment(const ConstTensor& tensor, Strides strides, const char* name, bool tiled,
-                            LayoutError layout_error) {
+                            LayoutError layout_error, const Layout& layout) {
   // The stride of a dimension of size 1 is never used.
-  const int row = tensor.ndim() - 3;
   if (tensor.size(0) <= 1) strides.batch = 0;
-  if (tensor.size(row) <= 1) strides.row = 0;
-  if (tensor.size(row + 1) <= 1) strides.head = 0;
+  if (tensor.size(layout.row) <= 1) strides.row = 0;
+  if (tensor.size(layout.head) <= 1) strides.head = 0;
   const char* missing = layout_error(tensor.data(), strides, tiled);
   DIMORPH_CHECK(!missing,
                 "attention: argument '%s': expected %s, as copies of 16 bytes need, got address %p and strides "
@@ -35,20 +34,22 @@ struct Call {
   Launch launch;
 };
 
-// Checks the arguments of a family's entry and describes them.
+// Checks the arguments of a family's entry and describes them. `cache`: see `describe`.
 inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
                           float scale, const Optional<Tensor>& lse, const Optional<Tensor>& workspace,
                           const Optional<ConstTensor>& cu_seqlens_q, const Optional<ConstTensor>& cu_seqlens_k,
                           const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k,
-                          LayoutError layout_error) {
+                          LayoutError layout_error, const Cache* cache = nullptr) {
   DIMORPH_CHECK(q.device().device_type == kDLCUDA, "attention: argument 'q': expected a tensor on a GPU");
-  Call call{describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, max_seqlen_q, max_seqlen_k), Launch{}};
-  check_alignment(q, call.problem.q_strides, "q", false, layout_error);
-  check_alignment(k, call.problem.k_strides, "k", true, layout_error);
-  check_alignment(v, call.problem.v_strides, "v", true, layout_error);
-  check_alignment(out, call.problem.out_strides, "out", false, layout_error);
+  Call call{describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, max_seqlen_q, max_seqlen_k, cache),
+            Launch{}};
+  const Layout rows = cu_seqlens_q ? kRagged : kDense, keys = cache ? cache->layout() : rows;
+  check_alignment(q, call.problem.q_strides, "q", false, layout_error, rows);
+  check_alignment(k, call.problem.k_strides, "k", true, layout_error, keys);
+  check_alignment(v, call.problem.v_strides, "v", true, layout_error, keys);
+  check_alignment(out, call.problem.out_strides, "out", false, layout_error, rows);
   call.launch.device = q.device();
-  const Tokens tokens = tokens_of(call.problem, q, k);
+  const Tokens tokens = tokens_of(call.problem, q, k, cache && cache->indices ? cache->indices->size(0) : 0);
   call.launch.tokens = tokens.queries;
   call.launch.key_tokens = tokens.keys;
   if (workspace) {

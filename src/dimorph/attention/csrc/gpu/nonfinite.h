@@ -40,7 +40,8 @@ __device__ __forceinline__ void add_removed_keys(const Params& p, const WorkTile
 #pragma unroll 1
   for (int c = 0; c < kTileKeys; ++c) {
     if (!removed[c]) continue;
-    const DType* v = value_pointer(p, work) + (k0 + c) * p.v_strides.row + thread_column();
+    const DType* v =
+        value_pointer(p, work) + key_offset(p, sequence_pages(p, work), p.v_strides, k0 + c) + thread_column();
     float weights[kThreadRows];
 #pragma unroll
     for (int r = 0; r < kThreadRows; ++r) {

@@ -44,12 +44,31 @@ __device__ __forceinline__ int64_t offset(const dimorph::attention::Strides& str
 __device__ __forceinline__ int first_key_row(const Params& p, const WorkTile& work) {
   return p.cu_seqlens_k ? p.cu_seqlens_k[work.batch] : 0;
 }
-// The first key (value) of the tile's sequence and head.
+// The index that leads to the sequence's keys; in pages, to page 0.
+__device__ __forceinline__ int first_batch(const Params& p, const WorkTile& work) {
+  return PAGED && p.table.pages ? 0 : work.batch;
+}
+// The first key (value) of the tile's sequence and head; in pages, of page 0 and the head.
 __device__ __forceinline__ const DType* key_pointer(const Params& p, const WorkTile& work) {
-  return static_cast<const DType*>(p.k) + offset(p.k_strides, work.batch, first_key_row(p, work), work.kv_head);
+  return static_cast<const DType*>(p.k) +
+         offset(p.k_strides, first_batch(p, work), first_key_row(p, work), work.kv_head);
 }
 __device__ __forceinline__ const DType* value_pointer(const Params& p, const WorkTile& work) {
-  return static_cast<const DType*>(p.v) + offset(p.v_strides, work.batch, first_key_row(p, work), work.kv_head);
+  return static_cast<const DType*>(p.v) +
+         offset(p.v_strides, first_batch(p, work), first_key_row(p, work), work.kv_head);
+}
+
+// The pages of the sequence; null if its keys follow each other.
+__device__ __forceinline__ const int32_t* sequence_pages(const Params& p, const WorkTile& work) {
+  if (!PAGED || !p.table.pages) return nullptr;
+  return p.table.pages + (p.table.starts ? p.table.starts[work.batch] : work.batch * p.table.stride);
+}
+// Where a key (value) begins, in elements from key_pointer (value_pointer). `pages`: of the sequence.
+__device__ __forceinline__ int64_t key_offset(const Params& p, const int32_t* pages,
+                                              const dimorph::attention::Strides& strides, int key) {
+  if (!PAGED || !pages) return key * strides.row;
+  const int page = static_cast<int>(__umulhi(2u * key, p.table.page_reciprocal) >> p.table.page_shift);
+  return pages[page] * strides.batch + (key - page * p.table.page_size) * strides.row;
 }
 
 // Fills in all of a work tile but its rows. `pack` numbers the packs of heads of all sequences, one sequence after the

@@ -15,7 +15,7 @@ namespace DIMORPH_CASE {
 namespace gpu = dimorph::attention::gpu;
 namespace sm80 = dimorph::attention::sm80;
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
+struct Params : dimorph::attention::BaseParams<DType, DType, DType, PAGED>,
                 gpu::Partition,
                 sm80::CopyStrides,
                 sm80::SchedulerParams,

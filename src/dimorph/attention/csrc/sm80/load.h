@@ -26,7 +26,7 @@ struct ThreadChunk {
 
 // Loads tiles of keys, or of values. Its members are kept over the whole mainloop, so that a tile takes few
 // instructions.
-template <int kDim>
+template <int kDim, bool kPaged = PAGED>
 struct TileLoader {
   using Chunk = ThreadChunk<kDim>;
   static constexpr int kCopies = (kTileKeys + Chunk::kRowsPerCopy - 1) / Chunk::kRowsPerCopy;  // a thread and tile
@@ -35,12 +35,13 @@ struct TileLoader {
   uint32_t to;            // where the thread writes in stage 0
   int rows;               // of the sequence, from the thread's first row on
 
-  __device__ TileLoader(const DType* base, int64_t stride, int length, uint32_t stages) {
+  __device__ TileLoader(const Params&, const WorkTile& work, const DType* base,
+                        const dimorph::attention::Strides& strides, uint32_t stages) {
     const Chunk own;
     first = reinterpret_cast<const char*>(base);
-    stride_bytes = static_cast<uint32_t>(2 * stride);
+    stride_bytes = static_cast<uint32_t>(2 * strides.row);
     to = stages + own.row * Chunk::kPitch + own.chunk * 16;
-    rows = length - own.row;
+    rows = work.kv_len - own.row;
   }
 
   // The load of one tile, issued in parts.
@@ -73,6 +74,55 @@ struct TileLoader {
     const uint32_t from = own.row * stride_bytes + own.chunk * 16;
     return {first + static_cast<uint64_t>(number) * tile_bytes, from, to + stage * (kTileKeys * Chunk::kPitch),
             tile.valid() ? rows - tile.first_key() : 0, step_bytes};
+  }
+};
+
+// The same for keys that may lie in pages: the place of each row is looked up, so that tiles cross pages of any size.
+template <int kDim>
+struct TileLoader<kDim, true> {
+  using Chunk = ThreadChunk<kDim>;
+  static constexpr int kCopies = (kTileKeys + Chunk::kRowsPerCopy - 1) / Chunk::kRowsPerCopy;
+  const Params& p;
+  const dimorph::attention::Strides& strides;
+  const int32_t* pages;  // of the sequence
+  const DType* first;    // of the sequence or, in pages, of page 0
+  uint32_t stages;       // in shared memory
+  int length;            // of the sequence
+
+  __device__ TileLoader(const Params& params, const WorkTile& work, const DType* base,
+                        const dimorph::attention::Strides& tensor_strides, uint32_t to)
+      : p(params),
+        strides(tensor_strides),
+        pages(sequence_pages(params, work)),
+        first(base),
+        stages(to),
+        length(work.kv_len) {}
+
+  struct Load {
+    const TileLoader& loader;
+    uint32_t to;         // the tile in shared memory
+    int first_key, end;  // of the tile, and of the sequence; an invalid tile has none
+
+    __device__ __forceinline__ void issue(int i, int parts) {
+      // Computed anew, as above: otherwise the compiler keeps it as part of a 64-bit address.
+      unsigned thread = threadIdx.x;
+      asm volatile("" : "+r"(thread));
+      const Chunk own(thread);
+#pragma unroll
+      for (int j = kCopies * i / parts; j < kCopies * (i + 1) / parts; ++j) {
+        const int row = j * Chunk::kRowsPerCopy + own.row, key = first_key + row;
+        if (own.idle() || row >= kTileKeys) continue;
+        const bool present = key < end;
+        const DType* from = loader.first;
+        // Behind the last key there may be no page.
+        if (present) from += key_offset(loader.p, loader.pages, loader.strides, key) + own.chunk * 8;
+        cp_async(to + row * Chunk::kPitch + own.chunk * 16, from, present);
+      }
+    }
+  };
+  __device__ __forceinline__ Load start(KeyTile tile, int stage, uint32_t, uint32_t) const {
+    const bool valid = tile.valid();
+    return {*this, stages + stage * (kTileKeys * Chunk::kPitch), valid ? tile.first_key() : 0, valid ? length : 0};
   }
 };
 

@@ -46,9 +46,8 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
       base + kConfig.query_offset() + warp * kConfig.warp_rows() * kPitchQK + ldmatrix_offset_rows_first(kPitchQK);
   const uint32_t keys = base + kConfig.key_offset() + ldmatrix_offset_columns_first(kPitchQK);
   const uint32_t values = base + kConfig.value_offset() + ldmatrix_offset_rows_first(kPitchVO);
-  const TileLoader<HEAD_DIM_QK> key_loader(key_pointer(p, work), p.k_strides.row, work.kv_len,
-                                           base + kConfig.key_offset());
-  const TileLoader<HEAD_DIM_VO> value_loader(value_pointer(p, work), p.v_strides.row, work.kv_len,
+  const TileLoader<HEAD_DIM_QK> key_loader(p, work, key_pointer(p, work), p.k_strides, base + kConfig.key_offset());
+  const TileLoader<HEAD_DIM_VO> value_loader(p, work, value_pointer(p, work), p.v_strides,
                                              base + kConfig.value_offset());
 
   KeyTileIterator tiles(p, work, variant);

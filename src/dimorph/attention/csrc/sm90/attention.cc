@@ -19,9 +19,11 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sc
                Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k, Extra extra) {
   const gpu::Call call = gpu::describe_call(q, k, v, out, scale, lse, workspace, cu_seqlens_q, cu_seqlens_k,
                                             max_seqlen_q, max_seqlen_k, sm90::layout_error);
-  DISPATCH_dtype(q.dtype(), DType,
-                 DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-                                    DISPATCH_variant(variant, ATTENTION_VARIANT,
-                                                     DIMORPH_CALL(attention)(call.problem, call.launch, extra))));
+  DISPATCH_dtype(
+      q.dtype(), DType,
+      DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
+                         DISPATCH_paged(false, PAGED,
+                                        DISPATCH_variant(variant, ATTENTION_VARIANT,
+                                                         DIMORPH_CALL(attention)(call.problem, call.launch, extra)))));
 }
 DIMORPH_EXPORT(attention)

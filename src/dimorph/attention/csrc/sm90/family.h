@@ -21,7 +21,7 @@ struct TensorMaps {
   dimorph::cuda::TensorMap k_map, v_map;  // [batch, heads, keys, dim]
 };
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType>,
+struct Params : dimorph::attention::BaseParams<DType, DType, DType, PAGED>,
                 gpu::Partition,
                 sm90::SchedulerParams,
                 TensorMaps,

@@ -1,0 +1,91 @@
+"""attention over a `KVCache` on a GPU against its definition in float64, and beside the same keys in a dense array."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dimorph as dm
+from dimorph import attention as at
+from dimorph.toolchain import nvidia_driver as driver
+from support.attention_configs import DTYPES, Array
+from support.paged import SPECIALIZATIONS, failures, paged_config
+
+pytestmark = pytest.mark.gpu
+
+torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+if driver.find() is None or not torch.cuda.is_available():
+    pytest.skip("no NVIDIA GPU with a driver, or a torch without CUDA", allow_module_level=True)
+
+KNOWN = tuple(
+    one for one in SPECIALIZATIONS if one.dtype != "float32" and all(dim % 8 == 0 for dim in one.head_dims)
+)  # fmt: skip
+CONFIGS = sorted((paged_config(seed, KNOWN) for seed in range(500)), key=lambda config: repr(config.specialization))
+
+
+def to_gpu(array: Any) -> Any:
+    if not isinstance(array, np.ndarray):
+        return array
+    if array.dtype == DTYPES["bfloat16"]:
+        return torch.from_numpy(np.array(array.view(np.uint16), order="C")).cuda().view(torch.bfloat16)
+    return torch.from_numpy(np.array(array, order="C")).cuda()
+
+
+def to_numpy(tensor: Any, dtype: Any) -> Array:
+    if tensor.dtype == torch.bfloat16:
+        return np.asarray(tensor.view(torch.uint16).cpu().numpy()).view(dtype)
+    return np.asarray(tensor.cpu().numpy())
+
+
+def on_gpu(cache: at.KVCache) -> at.KVCache:
+    return at.KVCache(**{field.name: to_gpu(getattr(cache, field.name)) for field in fields(cache)})
+
+
+class OnGpu:
+    """Takes and gives what `Attention` does on the CPU, and computes it on the GPU."""
+
+    def __init__(self, attend: at.Attention) -> None:
+        self._attend = attend
+
+    def __call__(self, q: Array, cache: at.KVCache, *, variant: dm.BoundVariant, **options: Any) -> Any:
+        bound = dm.BoundVariant(variant.variant, tuple(map(to_gpu, variant.args)))
+        moved = {name: to_gpu(value) for name, value in options.items()}
+        out, lse = self._attend(to_gpu(q), on_gpu(cache), variant=bound, **moved)
+        return to_numpy(out, q.dtype), to_numpy(lse, np.float32)
+
+
+@pytest.mark.parametrize("chunk", range(5))
+def test_100_random_problems(chunk: int, attend: at.Attention) -> None:
+    failed = failures(OnGpu(attend), CONFIGS[chunk * 100 : (chunk + 1) * 100])
+    assert not failed, f"{len(failed)} of 100 failed:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("page_size", [1, 16, 128])
+def test_decode_in_a_graph_has_the_bits_of_dense_keys(page_size: int) -> None:
+    """The lengths and the table change between replays."""
+    batch, room = 4, 4096
+    attend = at.Attention(family="sm80")
+    pages = room // page_size
+    q = torch.randn(batch, 1, 8, 128, dtype=torch.bfloat16, device="cuda")
+    k, v = torch.randn(2, batch, room, 2, 128, dtype=torch.bfloat16, device="cuda")
+    pools = [torch.empty(batch * pages, page_size, 2, 128, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
+    table = torch.zeros(batch, pages, dtype=torch.int32, device="cuda")
+    lengths = torch.zeros(batch, dtype=torch.int32, device="cuda")
+    out = torch.empty_like(q)
+    cache = at.KVCache(*pools, block_table=table, seqlens=lengths)
+    attend(q, cache, out=out)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        attend(q, cache, out=out)
+    for number in range(3):
+        order = torch.randperm(batch * pages, device="cuda").view(batch, pages)
+        table.copy_(order)
+        for pool, dense in zip(pools, (k, v), strict=True):
+            pool[order.flatten()] = dense.reshape(batch * pages, page_size, 2, 128)
+        lengths.fill_(room - number * 1000)
+        graph.replay()
+        expected = attend(q, at.KVCache(k, v, seqlens=lengths))
+        assert torch.equal(out, expected)
