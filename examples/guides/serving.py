@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from dimorph.attention import Causal, KVCache, attention
+from dimorph.attention import Causal, KVCache, append, attention
 
 rng = np.random.default_rng(0)
 batch, heads, kv_heads, head_dim, page_size = 2, 8, 2, 64, 16
-lengths = np.array([70, 21], np.int32)  # keys of each sequence so far
 
 
 def dense() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -18,6 +17,7 @@ def dense() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def main() -> None:
     q, k, v = dense()
+    lengths = np.array([70, 21], np.int32)  # keys of each sequence so far
     out = attention(q, KVCache(k, v, seqlens=lengths), variant=Causal)  # what lies behind seqlens is not read
 
     pool = np.zeros((32, page_size, 2, kv_heads, head_dim), np.float32)  # keys and values side by side
@@ -27,6 +27,13 @@ def main() -> None:
             pool[table[b, i // page_size], i % page_size] = k[b, i], v[b, i]
     cache = KVCache(pool[:, :, 0], pool[:, :, 1], block_table=table, seqlens=lengths)
     print("pages equal dense:", np.array_equal(attention(q, cache, variant=Causal), out))
+
+    for _ in range(3):  # a token for each sequence
+        q, k, v = (rng.standard_normal((batch, 1, h, head_dim), dtype=np.float32) for h in (heads, kv_heads, kv_heads))
+        append(cache, k, v, lengths[:, None].copy())  # behind the last key
+        lengths += 1
+        out = attention(q, cache, variant=Causal)
+    print("decoded to lengths", lengths, out.shape)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from dimorph.attention.appending import append as append
 from dimorph.attention.cache import KVCache as KVCache
 from dimorph.attention.operation import Attention as Attention
 from dimorph.attention.operation import attention as attention
@@ -11,5 +12,5 @@ from dimorph.attention.variants.compose import compose as compose
 from dimorph.attention.workspace import workspace_size as workspace_size
 
 if not TYPE_CHECKING:  # a type checker reads the imports, and takes no list that is computed
-    __all__ = ["Attention", "KVCache", "attention", "compose", "workspace_size"]
+    __all__ = ["Attention", "KVCache", "append", "attention", "compose", "workspace_size"]
     __all__ += builtin.__all__

@@ -88,6 +88,15 @@ def _cpu_kernel(name: str, entry: str, paged: bool) -> dm.Kernel:
 attention_cpu = _cpu_kernel("attention", "attention.cc", paged=False)
 paged_cpu = _cpu_kernel("attention_paged", "paged.cc", paged=True)
 
+append_cpu = dm.Kernel(
+    name="append",
+    entry="cpu/append.cc",
+    case=("cpu/append_case.cc",),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),),
+    root=_HERE / "csrc",
+    include_dirs=("../include",),
+)
+
 
 class Family(NamedTuple):
     """The kernels of one generation of GPUs.

@@ -34,7 +34,8 @@ inline const int32_t* check_numbers(const ConstTensor& tensor, const char* name,
   check_dtype(tensor, name, data_type<int32_t>());
   check_device(tensor, name, device);
   DIMORPH_CHECK(tensor.ndim() == 1 && tensor.contiguous(),
-                "attention: argument '%s': expected a contiguous tensor %s, got %d dimensions, the first with stride "
+                DIMORPH_OPERATION
+                ": argument '%s': expected a contiguous tensor %s, got %d dimensions, the first with stride "
                 "%lld",
                 name, shape, tensor.ndim(), static_cast<long long>(tensor.ndim() ? tensor.stride(0) : 0));
   return tensor.data<int32_t>();
@@ -45,7 +46,7 @@ inline void describe_table(const Cache& cache, const ConstTensor& k, Device devi
   const int64_t batch = problem.batch_size, page_size = k.size(cache.layout().row);
   int64_t pages;  // of the longest sequence, or more
   DIMORPH_CHECK(page_size >= 1 && page_size <= dm::kMaxLength,
-                "attention: argument 'k': expected pages of 1 to %d keys, got %lld", dm::kMaxLength,
+                DIMORPH_OPERATION ": argument 'k': expected pages of 1 to %d keys, got %lld", dm::kMaxLength,
                 static_cast<long long>(page_size));
   problem.table.page_size = static_cast<int32_t>(page_size);
   int32_t& shift = problem.table.page_shift;
@@ -56,28 +57,30 @@ inline void describe_table(const Cache& cache, const ConstTensor& k, Device devi
     check_dtype(table, "block_table", data_type<int32_t>());
     check_device(table, "block_table", device);
     DIMORPH_CHECK(table.ndim() == 2 && (table.stride(1) == 1 || table.size(1) <= 1 || table.size(0) == 0),
-                  "attention: argument 'block_table': expected [batch, max_pages] with contiguous rows, got %d "
+                  DIMORPH_OPERATION
+                  ": argument 'block_table': expected [batch, max_pages] with contiguous rows, got %d "
                   "dimensions, the last with stride %lld",
                   table.ndim(), static_cast<long long>(table.ndim() ? table.stride(-1) : 0));
-    check_size(table, "block_table", 0, batch, "the batch of 'q'");
-    DIMORPH_CHECK(bool(cache.seqlens), "attention: argument 'seqlens': expected lengths, as 'block_table' is given");
+    check_size(table, "block_table", 0, batch, "the batch");
+    DIMORPH_CHECK(bool(cache.seqlens),
+                  DIMORPH_OPERATION ": argument 'seqlens': expected lengths, as 'block_table' is given");
     problem.table.pages = table.data<int32_t>();
     problem.table.stride = table.stride(0);
     pages = table.size(1);
   } else {
-    DIMORPH_CHECK(cache.indices && cache.last_page_len && !cache.seqlens,
-                  "attention: argument 'indptr': expected 'indices' and 'last_page_len' beside it, and no 'seqlens'");
+    DIMORPH_CHECK(cache.indices && cache.last_page_len && !cache.seqlens, DIMORPH_OPERATION
+                  ": argument 'indptr': expected 'indices' and 'last_page_len' beside it, and no 'seqlens'");
     problem.table.starts = check_offsets(*cache.indptr, "indptr", device);
     problem.table.pages = check_numbers(*cache.indices, "indices", "[pages of all sequences]", device);
     problem.table.last_page_len = check_numbers(*cache.last_page_len, "last_page_len", "[batch]", device);
-    check_size(*cache.indptr, "indptr", 0, batch + 1, "the batch of 'q' and 1");
-    check_size(*cache.last_page_len, "last_page_len", 0, batch, "the batch of 'q'");
+    check_size(*cache.indptr, "indptr", 0, batch + 1, "the batch and 1");
+    check_size(*cache.last_page_len, "last_page_len", 0, batch, "the batch");
     pages = cache.indices->size(0);
     if (device.device_type == kDLCPU)
       pages = longest_of(problem.table.starts, "indptr", static_cast<int32_t>(batch), pages);
   }
   DIMORPH_CHECK(pages <= dm::kMaxLength / page_size,
-                "attention: argument '%s': expected at most %d keys of a sequence, got %lld pages of %lld",
+                DIMORPH_OPERATION ": argument '%s': expected at most %d keys of a sequence, got %lld pages of %lld",
                 cache.block_table ? "block_table" : "indices", dm::kMaxLength, static_cast<long long>(pages),
                 static_cast<long long>(page_size));
   problem.max_kv_len = static_cast<int32_t>(pages * page_size);
@@ -92,7 +95,8 @@ inline void check_lengths(const int32_t* lengths, const char* name, const int32_
   for (int32_t b = 0; lengths && b < batch; ++b) {
     const int32_t most = offsets ? offsets[b + 1] - offsets[b] : room;
     DIMORPH_CHECK(lengths[b] >= 0 && lengths[b] <= most,
-                  "attention: argument '%s': expected a length from 0 to %d for sequence %d, as it has room for, got "
+                  DIMORPH_OPERATION
+                  ": argument '%s': expected a length from 0 to %d for sequence %d, as it has room for, got "
                   "%d",
                   name, most, b, lengths[b]);
   }
@@ -104,7 +108,7 @@ inline void check_table(const Cache& cache, int64_t pages, const Problem& proble
   for (int32_t b = 0; table.starts && b < problem.batch_size; ++b) {
     const int32_t least = table.starts[b + 1] > table.starts[b];
     DIMORPH_CHECK(table.last_page_len[b] >= least && table.last_page_len[b] <= table.page_size,
-                  "attention: argument 'last_page_len': expected %d to %d keys for sequence %d, got %d", least,
+                  DIMORPH_OPERATION ": argument 'last_page_len': expected %d to %d keys for sequence %d, got %d", least,
                   table.page_size, b, table.last_page_len[b]);
   }
   BaseParams<char, char, char, true> params;
@@ -114,7 +118,8 @@ inline void check_table(const Cache& cache, int64_t pages, const Problem& proble
     const int32_t used = params.get_kv_len(b) / table.page_size + (params.get_kv_len(b) % table.page_size > 0);
     for (int32_t i = 0; i < used; ++i)
       DIMORPH_CHECK(numbers[i] >= 0 && numbers[i] < pages,
-                    "attention: argument '%s': expected a page from 0 to %lld as number %d of sequence %d, got %d",
+                    DIMORPH_OPERATION
+                    ": argument '%s': expected a page from 0 to %lld as number %d of sequence %d, got %d",
                     cache.block_table ? "block_table" : "indices", static_cast<long long>(pages - 1), i, b, numbers[i]);
   }
 }
@@ -125,7 +130,7 @@ inline void describe_cache(const Cache& cache, const ConstTensor& k, Device devi
   const auto lengths = [&](const Optional<ConstTensor>& tensor, const char* name) -> const int32_t* {
     if (!tensor) return nullptr;
     const int32_t* const numbers = check_numbers(*tensor, name, "[batch]", device);
-    check_size(*tensor, name, 0, problem.batch_size, "the batch of 'q'");
+    check_size(*tensor, name, 0, problem.batch_size, "the batch");
     return numbers;
   };
   problem.seqlens_q = lengths(cache.seqlens_q, "seqlens_q");

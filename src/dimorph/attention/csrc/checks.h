@@ -2,6 +2,7 @@
 #pragma once
 #include <dimorph/entry.h>
 
+#include "overlap.h"  // IWYU pragma: keep (DIMORPH_OPERATION)
 #include "problem.h"
 
 namespace dimorph {
@@ -30,17 +31,17 @@ inline void check_device(const ConstTensor& tensor, const char* name, Device dev
   dimorph::detail::ValueText want, got;
   dimorph::detail::print_value(device, want);
   dimorph::detail::print_value(given, got);
-  DIMORPH_RAISE(value, "attention: argument '%s': expected a tensor on %s, where 'q' is, got one on %s", name, want,
-                got);
+  DIMORPH_RAISE(value, DIMORPH_OPERATION ": argument '%s': expected a tensor on %s, where 'q' is, got one on %s", name,
+                want, got);
 }
 
 inline void check_layout(const ConstTensor& tensor, const char* name, const Layout& layout, Device device) {
-  DIMORPH_CHECK(tensor.ndim() == layout.ndim(), "attention: argument '%s': expected %s, got %d dimension%s", name,
-                layout.shape, tensor.ndim(), tensor.ndim() == 1 ? "" : "s");
+  DIMORPH_CHECK(tensor.ndim() == layout.ndim(), DIMORPH_OPERATION ": argument '%s': expected %s, got %d dimension%s",
+                name, layout.shape, tensor.ndim(), tensor.ndim() == 1 ? "" : "s");
   check_device(tensor, name, device);
   // An empty array may have any strides: libraries differ.
   DIMORPH_CHECK(tensor.stride(-1) == 1 || tensor.size(-1) == 1 || tensor.numel() == 0,
-                "attention: argument '%s': expected a contiguous last dimension, got stride %lld", name,
+                DIMORPH_OPERATION ": argument '%s': expected a contiguous last dimension, got stride %lld", name,
                 static_cast<long long>(tensor.stride(-1)));
 }
 
@@ -49,18 +50,18 @@ inline void check_dtype(const ConstTensor& tensor, const char* name, DataType ex
   dimorph::detail::ValueText want, got;
   dimorph::detail::print_value(expected, want);
   dimorph::detail::print_value(tensor.dtype(), got);
-  DIMORPH_RAISE(type, "attention: argument '%s': expected %s %s, got %s", name, meaning, want, got);
+  DIMORPH_RAISE(type, DIMORPH_OPERATION ": argument '%s': expected %s %s, got %s", name, meaning, want, got);
 }
 
 inline void check_size(const ConstTensor& tensor, const char* name, int dim, int64_t expected, const char* meaning) {
   DIMORPH_CHECK(tensor.size(dim) == expected,
-                "attention: argument '%s': expected size %lld in dimension %d (%s), got %lld", name,
+                DIMORPH_OPERATION ": argument '%s': expected size %lld in dimension %d (%s), got %lld", name,
                 static_cast<long long>(expected), dim, meaning, static_cast<long long>(tensor.size(dim)));
 }
 
 inline void check_most(const ConstTensor& tensor, const char* name, int dim, int64_t most, const char* meaning) {
   DIMORPH_CHECK(tensor.size(dim) <= most,
-                "attention: argument '%s': expected size %lld or less in dimension %d (%s), got %lld", name,
+                DIMORPH_OPERATION ": argument '%s': expected size %lld or less in dimension %d (%s), got %lld", name,
                 static_cast<long long>(most), dim, meaning, static_cast<long long>(tensor.size(dim)));
 }
 
@@ -68,28 +69,31 @@ inline void check_most(const ConstTensor& tensor, const char* name, int dim, int
 inline const int32_t* check_offsets(const ConstTensor& offsets, const char* name, Device device) {
   check_dtype(offsets, name, dimorph::data_type<int32_t>());
   check_device(offsets, name, device);
-  DIMORPH_CHECK(offsets.ndim() == 1, "attention: argument '%s': expected a tensor [batch + 1], got %d dimensions", name,
+  DIMORPH_CHECK(offsets.ndim() == 1,
+                DIMORPH_OPERATION ": argument '%s': expected a tensor [batch + 1], got %d dimensions", name,
                 offsets.ndim());
-  DIMORPH_CHECK(offsets.contiguous(), "attention: argument '%s': expected a contiguous tensor, got stride %lld", name,
+  DIMORPH_CHECK(offsets.contiguous(),
+                DIMORPH_OPERATION ": argument '%s': expected a contiguous tensor, got stride %lld", name,
                 static_cast<long long>(offsets.stride(0)));
   DIMORPH_CHECK(offsets.size(0) >= 1 && offsets.size(0) <= kMostSize,
-                "attention: argument '%s': expected 1 to %lld offsets, got %lld", name,
+                DIMORPH_OPERATION ": argument '%s': expected 1 to %lld offsets, got %lld", name,
                 static_cast<long long>(kMostSize), static_cast<long long>(offsets.size(0)));
   return offsets.data<int32_t>();
 }
 
 // Checks every offset. Returns the longest length.
 inline int32_t longest_of(const int32_t* offsets, const char* name, int32_t batch, int64_t tokens) {
-  DIMORPH_CHECK(offsets[0] == 0, "attention: argument '%s': expected 0 first, got %d", name, offsets[0]);
+  DIMORPH_CHECK(offsets[0] == 0, DIMORPH_OPERATION ": argument '%s': expected 0 first, got %d", name, offsets[0]);
   int32_t longest = 0;
   for (int32_t i = 1; i <= batch; ++i) {
     DIMORPH_CHECK(offsets[i] >= offsets[i - 1],
-                  "attention: argument '%s': expected offsets that never fall, got %d after %d", name, offsets[i],
-                  offsets[i - 1]);
+                  DIMORPH_OPERATION ": argument '%s': expected offsets that never fall, got %d after %d", name,
+                  offsets[i], offsets[i - 1]);
     const int32_t length = offsets[i] - offsets[i - 1];
     longest = length > longest ? length : longest;
   }
-  DIMORPH_CHECK(offsets[batch] <= tokens, "attention: argument '%s': expected offsets up to %lld tokens, got %d", name,
+  DIMORPH_CHECK(offsets[batch] <= tokens,
+                DIMORPH_OPERATION ": argument '%s': expected offsets up to %lld tokens, got %d", name,
                 static_cast<long long>(tokens), offsets[batch]);
   return longest;
 }

@@ -3,6 +3,11 @@
 #include <dimorph/entry.h>
 #include <stdint.h>
 
+// The operation's name in messages of the checks that operations share.
+#ifndef DIMORPH_OPERATION
+#define DIMORPH_OPERATION "attention"
+#endif
+
 namespace dimorph {
 namespace attention {
 
@@ -113,7 +118,8 @@ struct Named {
 inline void check_apart(const Named& out, const Named& other) {
   if (!out.extent.meets(other.extent)) return;
   DIMORPH_CHECK(!Overlap(out.tensor, other.tensor).shared(),
-                "attention: argument '%s': expected memory of its own, got that of '%s'", out.name, other.name);
+                DIMORPH_OPERATION ": argument '%s': expected memory of its own, got that of '%s'", out.name,
+                other.name);
 }
 
 }  // namespace attention
