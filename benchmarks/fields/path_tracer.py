@@ -260,7 +260,7 @@ def on_gpu() -> list[rows.Row]:
     box = pt.cornell_box(asarray=partial(torch.asarray, device="cuda"))
     assert box.listed
     name, measured = torch.cuda.get_device_name(), []
-    blocks = [(block, split) for block in (64, 128, 256) for split in (1, 4, 16)]
+    blocks = [(block, split) for block in (64, 128, 256) for split in (1, 4, 16) if block >= 8 * split]
     ways = {"compiled": (0, box.compiled, blocks), "listed": (3, box.listed, [(128, 1), (128, 4)])}
     for way, (features, scene, some) in ways.items():
         for block, split in some:

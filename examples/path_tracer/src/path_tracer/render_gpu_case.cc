@@ -6,10 +6,11 @@
 
 namespace DIMORPH_CASE {
 
+static_assert(BLOCK % (8 * SPLIT) == 0, "a block has rows of 8 pixels: expected block to be a multiple of 8 * split");
+
 void render(Tensor film, ConstTensor camera, int64_t first, int64_t samples, int64_t seed, int64_t depth,
             Extra extra) noexcept {
   AdditionalParams scene{};
-  extra.device = film.device();  // where the tables of a scene must be
   if (!extra.fill(scene)) return;
   const Shot shot = make_shot(film, camera, first, samples, seed, depth);
   constexpr unsigned kDown = BLOCK / SPLIT / 8;  // a block has 8 x kDown pixels
