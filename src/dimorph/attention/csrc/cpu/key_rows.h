@@ -64,6 +64,10 @@ struct TilePlaces<true> {
       for (int i = 0; i < rows; ++i, ++c) {
         key_offsets[c] = key + i * k.row;
         value_offsets[c] = value + i * v.row;
+        // Pages lie anywhere: a line of each row, ahead of the others, has the address translated in time.
+        if (c < TILE_KEYS) continue;
+        __builtin_prefetch(seq.k + key_offsets[c], 0, 2);
+        __builtin_prefetch(seq.v + value_offsets[c], 0, 2);
       }
     }
   }
