@@ -33,7 +33,7 @@ from path_tracer import (
 )
 
 FURNACE = dm.Variant("Furnace", header="furnace.h", params=[dm.scalar("albedo"), dm.scalar("kind", "int32")])
-BOX = cornell_box()
+BOX, COMPILED = cornell_box(), CORNELL_BOX()
 
 
 def image(
@@ -47,7 +47,7 @@ def image(
 
 def test_both_forms_give_the_same_bits() -> None:
     some = KERNEL.load()
-    for scene, features in ((BOX.compiled, DIFFUSE), (BOX.listed, METAL | GLASS)):
+    for scene, features in ((COMPILED, DIFFUSE), (BOX.listed, METAL | GLASS)):
         assert scene
         one = image(KERNEL.load(features=features, scene=scene.variant), scene, features, 3)
         assert one.any()
@@ -57,7 +57,7 @@ def test_both_forms_give_the_same_bits() -> None:
 def test_tables_say_the_same_scene_as_the_struct() -> None:
     some = KERNEL.load()
     assert BOX.listed
-    compiled, tables = image(some, BOX.compiled, DIFFUSE, 16), image(some, BOX.listed, METAL | GLASS, 16)
+    compiled, tables = image(some, COMPILED, DIFFUSE, 16), image(some, BOX.listed, METAL | GLASS, 16)
     # Rounding lets a path in a thousand meet another surface.
     assert np.median(abs(compiled - tables)) < 1e-5
     assert abs(compiled.mean() / tables.mean() - 1) < 0.01
@@ -78,7 +78,7 @@ def test_the_error_falls_with_the_root_of_the_samples() -> None:
     low = Camera((0, -0.4, 3), (0, -0.6, 0), 25)  # the light is out of sight: its edge would be most of the noise
 
     def low_image(samples: int, seed: int) -> NDArray[np.float32]:
-        return image(module, BOX.compiled, DIFFUSE, samples, low, seed)
+        return image(module, COMPILED, DIFFUSE, samples, low, seed)
 
     truth = low_image(16384, 1)
     errors = [np.sqrt(((low_image(samples, 0) - truth) ** 2).mean()) for samples in (4, 64, 1024)]
@@ -158,7 +158,7 @@ def test_jit_shapes_flow_into_each_other() -> None:
 
 def test_jit_rays_meet_the_walls_of_the_room() -> None:
     inside = np.array([[0, 0, 0.9, 1, 0, 0], [0, 0, 0.9, 0, 0.6, 0.8], [0, 0.9, 3, 0, 0, -1]], np.float32)
-    t, _ = probed(inside, BOX.compiled)
+    t, _ = probed(inside, COMPILED)
     np.testing.assert_allclose(t, [1, 1e9, 4], rtol=1e-5)
 
 
@@ -172,6 +172,21 @@ def test_jit_the_renderer_goes_on_with_the_compiled_scene() -> None:
     whole.render(16)
     assert renderer.samples == whole.samples == 16
     assert np.median(abs(renderer.image - whole.image)) < 1e-5
+
+
+def test_jit_tables_alone_serve_with_the_features_that_they_use() -> None:
+    ball = listed(
+        [Shape("sphere", 0)], [Material((1, 1, 1), METAL)], Lamp((0, 9, 0), (1, 1), (1, 1, 1), zenith=(1, 1, 1))
+    )
+    camera = Camera((0, 0, 4), (0, 0, 0))
+    renderer = Renderer(Scene(camera, features=METAL, listed=ball), 40, 24)
+    renderer.render(4)
+    renderer.wait()
+    renderer.render(4)
+    whole = Renderer(Scene(camera, features=METAL, listed=ball), 40, 24, wait=True)
+    whole.render(8)
+    assert renderer.image[6, 20].all()
+    np.testing.assert_allclose(renderer.image, whole.image, rtol=1e-4)
 
 
 def test_jit_a_scene_that_does_not_compile_is_told() -> None:
@@ -204,6 +219,8 @@ def test_wrong_arguments_are_refused() -> None:
         listed([Shape("sphere", 0)], [Material((1, 1, 1), 3)], Lamp((0, 9, 0), (1, 1), (1, 1, 1)))
     with pytest.raises(ValueError, match="argument width: expected a number above 0, got 0"):
         Renderer(BOX, 0, 4)
+    with pytest.raises(ValueError, match="argument scene: expected one with a struct or with tables"):
+        Renderer(Scene(BOX.camera), 4, 4)
     with pytest.raises(ValueError, match="argument kind: expected one of room"):
         tables(Shape("cone", 0))
     with pytest.raises(ValueError, match="names a material beyond the 3 given"):
@@ -241,17 +258,21 @@ def test_files_hold_the_images(tmp_path: Path) -> None:
         save_animation(tmp_path / "all.png", [frames[0], frames[1][:4]])
 
 
-def test_jit_the_scene_of_the_readme(tmp_path: Path) -> None:
-    text = Path(__file__).parents[1].joinpath("README.md").read_text()
-    header, module = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[-1] for kind in ("cpp", "python"))
-    (tmp_path / "ball.h").write_text('#include "trace.h"\n' + header)
-    (tmp_path / "ball.py").write_text("import dimorph as dm\nimport path_tracer as pt\n" + module)
-    spec = importlib.util.spec_from_file_location("ball", tmp_path / "ball.py")
+def imported(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec and spec.loader
-    ball = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ball)
-    renderer = Renderer(ball.scene, 40, 24)
-    renderer.render(4)
-    red, green, blue = renderer.image[8, 20]
-    assert red > 2 * green > 2 * blue > 0
-    assert not renderer.image[0, 0].any()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_jit_the_scenes_of_the_readme(tmp_path: Path) -> None:
+    text = Path(__file__).parents[1].joinpath("README.md").read_text()
+    blocks = {kind: re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[-1] for kind in ("cpp", "python", "py")}
+    (tmp_path / "ball.h").write_text('#include "trace.h"\n' + blocks["cpp"])
+    for name, kind in (("ball", "python"), ("tables", "py")):
+        file = tmp_path / f"{name}.py"
+        file.write_text("import dimorph as dm\nimport path_tracer as pt\n" + blocks[kind])
+        renderer = Renderer(imported(file).scene, 40, 24)
+        renderer.render(4)
+        assert renderer.image[8, 20].all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from path_tracer.kernels import GLASS, KERNEL, METAL
+from path_tracer.kernels import GLASS, KERNEL, LISTED, METAL
 from path_tracer.scenes import Scene
 
 
@@ -13,8 +13,8 @@ class Renderer:
     """Accumulates paths of light through a scene.
 
     A scene with tables is rendered at once, by the kernel that reads any list of shapes, which the package holds
-    compiled. Meanwhile a kernel with the scene compiled in is made, and serves as soon as it is there. Both trace the
-    same paths, so the image goes on as it was.
+    compiled. Meanwhile a kernel with the scene compiled in is made, or for tables alone one with the features that they
+    use, and serves as soon as it is there. Both trace the same paths, so the image goes on as it was.
 
     Args:
         scene: what to render.
@@ -24,7 +24,7 @@ class Renderer:
         wait: True: have the scene compiled before the first path.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or the scene has neither a struct nor tables.
         dimorph.BuildError: the scene does not compile; raised here if this waits for it, else by `render`.
     """
 
@@ -34,14 +34,17 @@ class Renderer:
         for name, size in (("width", width), ("height", height)):
             if size < 1:
                 raise ValueError(f"Renderer: argument {name}: expected a number above 0, got {size}")
+        made = scene.compiled or scene.listed
+        if made is None:
+            raise ValueError("Renderer: argument scene: expected one with a struct or with tables, got neither")
         self.scene, self.depth, self.seed = scene, depth, seed
         self.samples = 0
         self._film = np.zeros((height, width, 3), np.float32)
         self._camera = scene.camera.array(width, height)
-        if scene.listed is not None and not wait:
-            self._any_scene = KERNEL.load(features=METAL | GLASS, scene=scene.listed.variant)
-        self._made = KERNEL.load_in_background(features=scene.features, scene=scene.compiled.variant)
-        if scene.listed is None or wait:
+        at_once = scene.listed is not None and not wait
+        self._any_scene = KERNEL.load(features=METAL | GLASS, scene=LISTED) if at_once else None
+        self._made = KERNEL.load_in_background(features=scene.features, scene=made.variant)
+        if not at_once:
             self._made.result()
 
     @property
@@ -56,10 +59,10 @@ class Renderer:
     def render(self, samples: int) -> None:
         """Add the next `samples` paths of each pixel."""
         scene = self.scene
-        if scene.listed is None or self._made.done():
-            module, features, variant = self._made.result(), scene.features, scene.compiled
-        else:
-            module, features, variant = self._any_scene, METAL | GLASS, scene.listed
+        module, features, variant = self._any_scene, METAL | GLASS, scene.listed
+        if module is None or self._made.done():
+            module, features, variant = self._made.result(), scene.features, scene.compiled or scene.listed
+        assert variant
         name = variant.variant.name
         module.render(
             self._film, self._camera, self.samples, samples, self.seed, self.depth, features, name, *variant.args

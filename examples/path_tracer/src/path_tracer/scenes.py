@@ -94,15 +94,15 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a `Renderer` renders.
+    """What a `Renderer` renders: a struct, tables, or both for the same scene.
 
     compiled: the scene as a variant, whose struct is compiled in.
-    features: DIFFUSE, METAL, GLASS or METAL | GLASS: the kinds of surfaces that the struct has. Others are diffuse.
-    listed: the same scene as tables for the kernel that reads any scene; None where tables cannot say it.
+    features: DIFFUSE, METAL, GLASS or METAL | GLASS: the kinds of surfaces that it has. Others are diffuse.
+    listed: the scene as tables for the kernel that reads any scene.
     """
 
     camera: Camera
-    compiled: dm.BoundVariant
+    compiled: dm.BoundVariant | None = None
     features: int = DIFFUSE
     listed: dm.BoundVariant | None = None
 
