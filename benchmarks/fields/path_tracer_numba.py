@@ -27,7 +27,8 @@ def scatter(x: Any) -> Any:
 @inline
 def chances(key: Any, dimension: Any) -> Any:
     both = scatter(uint32(key + uint32(dimension * U(0x9E3779B9))))
-    return float32(int32(both & U(0xFFFF))) * F(2.0**-16), float32(int32(both >> U(16))) * F(2.0**-16)
+    low, high = float32(int32(both & U(0xFFFF))), float32(int32(both >> U(16)))
+    return low * F(2.0**-16) + F(2.0**-17), high * F(2.0**-16) + F(2.0**-17)
 
 
 @inline

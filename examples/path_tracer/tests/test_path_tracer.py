@@ -276,3 +276,11 @@ def test_jit_the_scenes_of_the_readme(tmp_path: Path) -> None:
         renderer = Renderer(imported(file).scene, 40, 24)
         renderer.render(4)
         assert renderer.image[8, 20].all()
+
+
+def test_a_lamp_is_diffuse_beside_metal_and_glass() -> None:
+    # Below, the sky shines 1: a diffuse lamp reflects half of it. Above it is black, for what went through glass.
+    lamp = Lamp((0, 1, 0), (0.5, 0.5), (0, 0, 0), (0.5, 0.5, 0.5), (1, 1, 1), (0, 0, 0))
+    scene = listed([Shape("sphere", 0, (0, 90, 0))], [Material((0, 0, 0), METAL)], lamp)
+    found = image(KERNEL.load(), scene, METAL | GLASS, 64, Camera((0, -3, 0.01), (0, 1, 0), 3))
+    np.testing.assert_allclose(found[12, 20], 0.5, rtol=1e-3)

@@ -71,18 +71,18 @@ HD Word scatter(Word x) {
   x = (x ^ (x >> 15)) * 0x846ca68bu;
   return x ^ (x >> 16);
 }
-// Two numbers of the path `key` in [0, 1), for each `dimension`. They depend on nothing else, so neither on lanes nor
-// on threads.
+// Two numbers of the path `key`, for each `dimension`: the middles of 65536 parts of [0, 1]. They depend on nothing
+// else, so neither on lanes nor on threads.
 struct Pair {
   F u, v;
 };
 HD Pair chances(Word key, uint32_t dimension) {
   const Word both = scatter(key + dimension * 0x9e3779b9u);
-  return {real(both & 0xffffu) * 0x1p-16f, real(both >> 16) * 0x1p-16f};
+  return {real(both & 0xffffu) * 0x1p-16f + 0x1p-17f, real(both >> 16) * 0x1p-16f + 0x1p-17f};
 }
 
-// A point of the unit sphere, uniformly, for two numbers in [0, 1). Sine and cosine of half the angle are polynomials
-// that were fitted to 4e-9 and 5e-8.
+// A point of the unit sphere, uniformly, for two numbers between 0 and 1. Sine and cosine of half the angle are
+// polynomials that were fitted to 4e-9 and 5e-8.
 HD Vec on_sphere(Pair p) {
   const F t = p.v - 0.5f, tt = t * t, radius = 2.0f * root(p.u * (1.0f - p.u));
   const F sine = t * (3.1415926f + tt * (-5.1677069f + tt * (2.5500310f + tt * (-0.5980452f + tt * 0.0772201f))));

@@ -121,6 +121,7 @@ HD void trace(const Scene& scene, const Shot& shot, Film& film) {
     const Mask below = ray.w.y > 0.0f;
     s.normal = choose(on_light, Point{0, -1, 0}, s.normal);
     s.albedo = choose(on_light, Vec(light.albedo) * (below ? one : zero), s.albedo);
+    if (FEATURES) s.metal = s.metal & !on_light, s.glass = s.glass & !on_light;
     // Of two ways to find a point of the light, each counts by its density (E. Veach, 1997: balance heuristic).
     const F aimed = t * t / (ray.w.y * light.area());
     radiance = radiance + weight * light.radiance * ((on_light & below) ? density / (density + aimed) : zero);
