@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["cpu", "forms", "gpu"], default="cpu")
     parser.add_argument("--degrees", type=int, nargs="+", default=list(range(1, 9)))
+    parser.add_argument("--unknowns", type=float, default=1e6, help="about (default: 1e6)")
     parser.add_argument("--threads", type=int, default=1, help="of ours and Numba (default: 1)")
     parser.add_argument("--repeats", type=int, default=7, help="measurements of each number (default: 7)")
     args = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> None:
     else:
         from benchmarks.fields.matrix_free_cpu import main as on_cpu
 
-        on_cpu(args.degrees, args.threads, args.repeats)
+        on_cpu(args.degrees, args.unknowns, args.threads, args.repeats)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ from matrix_free import DIFFUSION, MASS, Mesh, Operator, grid
 import dimorph as dm
 
 THREADS = len(os.sched_getaffinity(0))
-UNKNOWNS = 1e6
 
 
-def main(degrees: list[int], threads: int, repeats: int) -> None:
+def main(degrees: list[int], unknowns: float, threads: int, repeats: int) -> None:
     os.environ["DIMORPH_NUM_THREADS"] = str(threads)
     rows, copied, computed = [], 0.0, 0.0
     for degree in degrees:
-        size = 2 * round(UNKNOWNS ** (1 / 3) / degree / 2)
+        size = 2 * round(unknowns ** (1 / 3) / degree / 2)
         mesh = grid((size,) * 3, bend)
         for physics in (MASS, DIFFUSION):
             rows.append(_row(mesh, size, degree, physics, threads, repeats))
@@ -34,8 +33,8 @@ def main(degrees: list[int], threads: int, repeats: int) -> None:
             copied, computed = max(copied, copy_rate(threads)), max(computed, fma_rate("float64", threads))
             print(line(rows[-1][0]), file=sys.stderr)
     for row, moved, work in rows:
-        unknowns = row.cell["unknowns"]
-        row.peers = {**row.peers, "memory": unknowns * copied / moved, "arithmetic": unknowns * computed / work}
+        exact = row.cell["unknowns"]
+        row.peers = {**row.peers, "memory": exact * copied / moved, "arithmetic": exact * computed / work}
     write("matrix_free", [row for row, _, _ in rows])
 
 

@@ -50,6 +50,10 @@ def test_its_tests_pass(project: Path, warm_store: Path) -> None:
     assert re.search(r"\d+ passed", inside(project, sys.executable, "-m", "pytest", "-p", "no:cacheprovider"))
 
 
+def test_the_first_lines_of_its_readme_run(project: Path, warm_store: Path) -> None:
+    assert "largest u: 0.0555" in inside(project, sys.executable, "first.py")
+
+
 def test_linters_find_nothing(project: Path) -> None:
     inside(project, BIN / "ruff", "check", "--no-cache", ".")
     inside(project, BIN / "ruff", "format", "--no-cache", "--check", ".")
