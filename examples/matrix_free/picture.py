@@ -100,7 +100,7 @@ def quadrilaterals(operator: Operator, found: Floats, progress: Progress) -> tup
     border[[0, -1]] = border[:, [0, -1]] = True
     for element, direction, end in progress.track(visible(operator.mesh), description="faces"):
         of_face = found[numbers[element]].take(0 if end < 0 else DEGREE, axis=2 - direction)
-        values.append(np.einsum("ba,bj,ai->ji", of_face, at, at).ravel())
+        values.append(np.einsum("qp,qj,pi->ji", of_face, at, at).ravel())
         r = np.stack(np.meshgrid(edges, edges, indexing="ij")[::-1], axis=-1)
         r = np.insert(r, direction, end, axis=-1)
         x = in_space(operator.mesh.corners[element], r)
