@@ -113,6 +113,9 @@ def test_wrong_arguments_are_refused() -> None:
         operator(x, x)
     with pytest.raises(ValueError, match="argument 'x': expected shape .27"):
         operator(np.ones(5))
+    for degree in (0, 21):
+        with pytest.raises(ValueError, match=f"argument 'degree': expected 1 to 20, got {degree}"):
+            Operator(operator.mesh, degree)
     with pytest.raises(ValueError, match="argument bend: .*positive determinant"):
         grid((2, 2, 2), lambda points: -points)
     with pytest.raises(ValueError, match="argument shape: .*positive"):

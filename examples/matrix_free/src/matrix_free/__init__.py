@@ -23,10 +23,11 @@ __all__ = ["DIFFUSION", "GPU_KERNEL", "HELMHOLTZ", "KERNEL", "MASS", "Mesh", "Op
 MASS = dm.Variant("Mass", header="physics.h")
 DIFFUSION = dm.Variant("Diffusion", header="physics.h")
 HELMHOLTZ = dm.Variant("Helmholtz", header="physics.h", params=[dm.scalar("shift"), dm.scalar("contrast")])
+MOST = 20  # degree
 
 _AXES = [
     dm.dtype_axis("dtype", "DType", ["float32", "float64"]),
-    dm.int_axis("degree", "DEGREE", list(range(1, 9)), accepts=lambda degree: 0 < degree <= 20),
+    dm.int_axis("degree", "DEGREE", list(range(1, 9)), accepts=lambda degree: 0 < degree <= MOST),
     dm.variant_axis("physics", "PHYSICS_OF_POINT", default=MASS, values=[MASS, DIFFUSION]),
 ]
 KERNEL = dm.Kernel(name="matrix_free", functions=["apply"], axes=_AXES)
@@ -75,11 +76,15 @@ class Operator:
         to_gpu: Callable[[NDArray[Any]], Any] | None = None,
         module: dm.Module | None = None,
     ) -> None:
+        if not 1 <= degree <= MOST:
+            raise ValueError(f"Operator: argument 'degree': expected 1 to {MOST}, got {degree}")
         self.mesh, self.degree, self.dtype = mesh, degree, np.dtype(dtype)
         self._physics = physics if isinstance(physics, dm.BoundVariant) else physics()
         lanes = 1 if to_gpu else 64 // self.dtype.itemsize
         found = self._layout = layout(mesh, degree, lanes, 1 if to_gpu else _threads())
         self.unknowns, self.inner = found.unknowns, found.inner
+        if self.unknowns >= 2**31:
+            raise ValueError(f"Operator: argument 'mesh': expected fewer than 2^31 unknowns, got {self.unknowns}")
         maps = batched(trilinear(mesh.corners[found.order]).astype(self.dtype), found, lanes)
         starts = batched(found.starts.astype(np.int32), found, lanes)
         on_device = to_gpu or np.asarray
