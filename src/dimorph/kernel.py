@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,8 @@ class Kernel(Declaration):
     ) -> Future[Module]:
         """Load the kernel in a thread of its own, so that the caller goes on with what it has until then.
 
+        The thread and its compiles have a lower priority (`nice` 10), so that they leave the CPUs to the caller.
+
         A program that may not wait serves with a module for all values, loads the one for the value in use in the
         background, and changes to it as soon as the future is `done()`. The process may end before the load does.
 
@@ -93,7 +96,7 @@ class Kernel(Declaration):
             ValueError: an environment variable has an invalid value.
         """
         from concurrent.futures import Future  # few processes need it, and its import takes a millisecond
-        from threading import Thread
+        from threading import Thread, get_native_id
 
         from dimorph.settings import current
 
@@ -105,6 +108,8 @@ class Kernel(Declaration):
 
         def run() -> None:
             try:
+                # On Linux a thread has a priority of its own, which the threads and processes that it starts inherit.
+                os.setpriority(os.PRIO_PROCESS, get_native_id(), min(os.nice(0) + 10, 19))
                 module = load(wanted, policy, found)
             except BaseException as error:
                 future.set_exception(error)

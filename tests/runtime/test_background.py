@@ -25,7 +25,7 @@ def held(tmp_path: Path, store: Path) -> tuple[dm.Settings, Path]:
     go = tmp_path / "go"
     script = tmp_path / "g++"
     wait = f'case "$*" in *-shared*) while [ ! -e {go} ]; do sleep 0.02; done;; esac'
-    script.write_text(f'#!/bin/sh\n{wait}\nexec g++ "$@"\n')
+    script.write_text(f'#!/bin/sh\n{wait}\nnice >> {tmp_path / "priorities"}\nexec g++ "$@"\n')
     script.chmod(0o755)
     return replace(settings.current(), cxx=str(script)), go
 
@@ -45,6 +45,15 @@ def test_the_caller_goes_on_until_the_module_is_there(held: tuple[dm.Settings, P
     go.touch()
     module = future.result(timeout=60)
     assert module.instantiations.specialized and scaled(module)
+
+
+def test_compiles_in_the_background_leave_the_cpus_to_the_caller(held: tuple[dm.Settings, Path]) -> None:
+    found, go = held
+    go.touch()
+    SCALE.load_in_background(settings=found, dtype="float32", width=7).result(timeout=60)
+    SCALE.load(settings=found, dtype="float64", width=7)
+    own = os.nice(0)
+    assert set((go.parent / "priorities").read_text().split()) == {str(own), str(min(own + 10, 19))}
 
 
 def test_wrong_values_are_refused_at_once(store: Path) -> None:
