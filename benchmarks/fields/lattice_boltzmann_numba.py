@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ def make(directions: Any, weights: Any, dtype: str, omega: float) -> Any:
 
 
 if __name__ == "__main__":
-    from lattice_boltzmann import directions_of_arrays
+    sys.path[0] = str(Path(__file__).parents[2])
+    from benchmarks.fields.lattice_boltzmann import directions_of_arrays
 
     print(source(directions_of_arrays(int(sys.argv[1]))))
