@@ -177,6 +177,20 @@ def test_wrong_arguments_are_refused() -> None:
         module.advance(f, f, cells, 0.0, 0.0, 0.0, 1, "BGK", 0.1)
 
 
+@pytest.mark.parametrize("shape", [(16, 64), (4, 4, 64)], ids=["D2Q9", "D3Q19"])
+def test_sound_is_damped_by_the_bulk_viscosity(shape: tuple[int, ...]) -> None:
+    wave, steps = np.cos(2 * np.pi / 64 * np.arange(64)), 776  # 7 periods of 64 cells at a speed of 1 / sqrt(3)
+    left = []
+    for bulk in (0.1, 0.3):
+        flow = Flow(shape, MRT(0.05, bulk, 1.2), dtype="float64")
+        flow.start(np.broadcast_to(1 + 1e-4 * wave, shape))
+        flow.advance(steps)
+        left.append(float((flow.density() * wave).sum()))
+    # Of the longitudinal viscosity, the share of compression is one axis of all.
+    expected = np.exp(-((2 * np.pi / 64) ** 2) * (0.3 - 0.1) / len(shape) * steps)
+    assert left[1] / left[0] == pytest.approx(expected, rel=0.05)
+
+
 def test_a_model_that_nobody_declared_damps_eddies() -> None:
     energies = []
     for model in (BGK(1e-3), SMAGORINSKY(1e-3, 0.0), SMAGORINSKY(1e-3, 0.5)):
