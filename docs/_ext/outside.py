@@ -12,6 +12,9 @@ PAGES = {
     "CONTRIBUTING.md": "dev/contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "dev/benchmarks.md",
+    "examples/lattice_boltzmann/README.md": "gallery/lattice_boltzmann.md",
+    "examples/matrix_free/README.md": "gallery/matrix_free.md",
+    "examples/path_tracer/README.md": "gallery/path_tracer.md",
 }
 
 
