@@ -69,6 +69,52 @@ def test_a_signal_ends_a_call_of_many_tasks(monkeypatch: pytest.MonkeyPatch, thr
     assert result_of(start_child(child)) == [True, True, 8]
 
 
+SERIES = {
+    "series.cc": """#include "series_config.h"
+
+int64_t series(Tensor ran, int64_t times) { return DIMORPH_CALL(series, int64_t)(ran, times); }
+DIMORPH_EXPORT(series)
+""",
+    "series_case.cc": """#include <dimorph/parallel.h>
+
+#include "series_config.h"
+
+namespace DIMORPH_CASE {
+int64_t series(View<int64_t, 1> ran, int64_t times) noexcept {
+  for (int64_t i = 0; i < times; ++i)
+    if (!dimorph::parallel_for(ran.size(0), [&](int64_t j) { ran(j) += j ^ i; })) return i;
+  return times;
+}
+}  // namespace DIMORPH_CASE
+""",
+}
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.usefixtures("built")
+def test_a_signal_ends_a_series_of_short_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: str) -> None:
+    """None of them lasts until signals are looked for."""
+    for name, text in SERIES.items():
+        (tmp_path / name).write_text(text)
+    kernel = dm.Kernel("series", root=tmp_path)
+    kernel.load()
+
+    def child() -> list[object]:
+        monkeypatch.setenv("DIMORPH_NUM_THREADS", threads)
+        module, ran = kernel.load(), np.zeros(20_000, np.int64)
+        module.series(ran, 1)
+        signal.signal(signal.SIGALRM, _raising(KeyboardInterrupt()))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        start = time.monotonic()
+        try:
+            module.series(ran, 10**9)
+        except KeyboardInterrupt:
+            return [time.monotonic() - start < 5]
+        return ["not interrupted"]
+
+    assert result_of(start_child(child)) == [True]
+
+
 @pytest.mark.usefixtures("built")
 def test_a_handler_that_only_looks_does_not_end_the_call() -> None:
     def child() -> list[int]:

@@ -118,6 +118,9 @@ struct Thread {
   void* scratch = nullptr;
   size_t scratch_size = 0;
   enum { unknown, no, yes } is_main = unknown;
+  // Coarse nanoseconds when signals were last looked for, and when the last job ended. Of many short jobs in a row none
+  // lasts until the next look.
+  int64_t looked = 0, ended = 0;
 };
 thread_local Thread this_thread;
 pthread_key_t scratch_key;
@@ -168,21 +171,23 @@ uint64_t next_size(const Job* job, uint64_t size, int64_t took) {
 void work(Thread& thread, Job* job, bool watch) {
   const bool grows = share(job) > job->grain;
   int64_t before = grows ? nanoseconds(CLOCK_MONOTONIC) : 0;
-  int64_t checked = watch ? nanoseconds(CLOCK_MONOTONIC_COARSE) : 0;
+  const int64_t begun = watch ? nanoseconds(CLOCK_MONOTONIC_COARSE) : 0;
+  if (begun - thread.ended >= kCheckEvery) thread.looked = begun;
   for (uint64_t size = job->grain, i; (i = __atomic_fetch_add(&job->next, size, __ATOMIC_RELAXED)) < job->count;) {
     const uint64_t end = job->count - i < size ? job->count : i + size;
     job->body(job->context, static_cast<int64_t>(i), static_cast<int64_t>(end));
-    if (watch && nanoseconds(CLOCK_MONOTONIC_COARSE) - checked >= kCheckEvery) {
+    if (watch && nanoseconds(CLOCK_MONOTONIC_COARSE) - thread.looked >= kCheckEvery) {
       thread.job = nullptr;
       if (check_signals() != 0) job->fail(error_of(ErrorKind::interrupted));
       thread.job = job;
-      checked = nanoseconds(CLOCK_MONOTONIC_COARSE);
+      thread.looked = nanoseconds(CLOCK_MONOTONIC_COARSE);
     }
     if (!grows) continue;
     const int64_t now = nanoseconds(CLOCK_MONOTONIC);
     size = next_size(job, size, now - before);
     before = now;
   }
+  if (watch) thread.ended = nanoseconds(CLOCK_MONOTONIC_COARSE);
 }
 
 // Makes a worker a member of the job. False if the caller has done all of it before the worker woke.
