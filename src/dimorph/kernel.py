@@ -112,7 +112,7 @@ class Kernel(Declaration):
                 os.setpriority(os.PRIO_PROCESS, get_native_id(), min(os.nice(0) + 10, 19))
                 module = load(wanted, policy, found)
             except BaseException as error:
-                future.set_exception(error)
+                future.set_exception(error.with_traceback(None) if isinstance(error, AUTHORS) else error)
             else:
                 future.set_result(module)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 import dimorph as dm
 from dimorph import settings
 from support.kernels import SCALE
+from support.skeletons import declared
+from support.skeletons import replace as replaced
 
 X = np.ones((2, 7), np.float32)
 
@@ -69,6 +72,13 @@ def test_errors_of_the_load_are_those_of_the_result(store: Path) -> None:
         future.result(timeout=60)
     with pytest.raises(ValueError, match="policy: expected one of"):
         SCALE.load_in_background(policy="never", width=7).result(timeout=60)
+
+
+def test_errors_of_an_author_show_no_frames_of_dimorph(store: Path, root: Path) -> None:
+    replaced(root / "affine_case.cc", "  Params params{};", "  Params params{}; int nothing = undeclared_name;")
+    with pytest.raises(dm.BuildError, match="undeclared_name") as caught:
+        declared(root).load_in_background(dtype="float32", head_dim=64).result(timeout=60)
+    assert not [frame for frame in traceback.extract_tb(caught.value.__traceback__) if "/dimorph/" in frame.filename]
 
 
 def test_settings_are_those_of_the_call(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,3 +304,29 @@ def test_warnings_are_errors_under_the_setting(root: Path, monkeypatch: pytest.M
         dm.BuildError, match=rf"affine_case\.cc:{line_of(root / 'affine_case.cc', 'never')}: error: .*unused"
     ):
         declared(root).load(dtype="float32", head_dim=64)
+
+
+# --- Rules that stay silent where another mistake looks like theirs ---
+
+
+def test_a_typo_beside_a_helper_that_includes_the_config_header_is_that_typo(root: Path) -> None:
+    (root / "rows.h").write_text('#pragma once\n#include "affine_config.h"\nstruct Rows { int count; };\n')
+    replace(root / "scale.h", "#pragma once", '#pragma once\n#include "rows.h"\nusing All = Rws;')
+    with pytest.raises(dm.BuildError) as caught:
+        declared(root).load(dtype="float32", head_dim=64)
+    assert "Rws" in str(caught.value) and "stands before" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "namespace mine {\nstruct View { int n; };\nstruct View { int m; };\n}",
+        "namespace mine {\nstruct Rows { int n; dimorph::View<const float, 2> data; };\n"
+        "struct Rows { int n; dimorph::View<const float, 2> data; };\n}",
+    ],
+)
+def test_a_type_that_its_author_defines_twice_is_not_ours(planted: str, root: Path) -> None:
+    replace(root / "affine.cc", "void affine(", f"{planted}\nvoid affine(")
+    with pytest.raises(dm.BuildError, match="redefinition of") as caught:
+        declared(root).load(dtype="float32", head_dim=64)
+    assert "a name of Dimorph's" not in str(caught.value)

@@ -135,3 +135,19 @@ def test_a_case_that_launches_nothing_is_told(project: Path) -> None:
     (project.parent / "fill_gpu_case.cc").write_text(CASE % 1)
     with pytest.raises(dm.BuildError, match=r"(?s)fill_gpu_case\.cc:1.*the case launches nothing.*DIMORPH_LAUNCH"):
         kernels(project)["fill_gpu"].build(project.parent / "out")
+
+
+def test_a_launch_by_a_header_of_a_library_needs_the_include_by_name(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    library = tmp_path_factory.mktemp("library")
+    (library / "launcher.h").write_text("#include <dimorph/cuda.h>\n#define LAUNCH_FILL DIMORPH_LAUNCH\n")
+    case = project.parent / "fill_gpu_case.cc"
+    case.write_text(LAUNCH.replace("<dimorph/cuda.h>", "<launcher.h>").replace("DIMORPH_LAUNCH", "LAUNCH_FILL"))
+    kernel = kernels(project)["fill_gpu"]
+    own = dm.library("launcher", include_dirs=[library])
+    known = replace(kernel, dependencies=[own], root=kernel.root)
+    with pytest.raises(dm.BuildError, match=r"dimorph/cuda\.h, which is part of no key.*include it by name"):
+        known.build(project.parent / "out")
+    case.write_text(f"#include <dimorph/cuda.h>\n{case.read_text()}")
+    assert known.build(project.parent / "out").built > 0

@@ -207,8 +207,12 @@ def _unread(author: Author) -> Lesson | None:
 
 def _unlaunched(author: Author) -> Lesson | None:
     """Explain a case that cannot launch the device code of its kernel."""
-    if not author.unit.kernel.device or author.includes("dimorph/cuda.h"):
+    kernel = author.unit.kernel
+    if not kernel.device or author.includes("dimorph/cuda.h"):
         return None
-    sources = ", ".join(author.unit.kernel.device)
+    # A header of somebody else's, or one that a macro names, may include it.
+    if kernel.dependencies or author.find(r"\bDIMORPH_LAUNCH\b|#[ \t]*include[ \t]+[A-Za-z_]"):
+        return None
+    sources = ", ".join(kernel.device)
     cause = f"the case launches nothing, and the kernel has device sources ({sources})"
     return Lesson(cause, "write #include <dimorph/cuda.h>, and DIMORPH_LAUNCH in the case", author.top())

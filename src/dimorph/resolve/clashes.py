@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dimorph.resolve.author import Author, Lesson
+from dimorph.resolve.author import OURS, Author, Lesson
 from dimorph.source.config_header import header_name
 from dimorph.toolchain.findings import Finding
 
@@ -20,7 +20,9 @@ _EXPORT = re.compile(r"DIMORPH_EXPORT\s*\((\w+)\)")
 def own_name(finding: Finding, author: Author) -> Lesson | None:
     """Explain a type of the author's that has the name of one of Dimorph's."""
     place = author.first(finding.places)
-    if place is None or not _AGAIN.search(finding.head.message):
+    # The note names the other declaration, which may be one of the author's own.
+    ours = any(note.file.startswith(OURS) for note in finding.notes)
+    if place is None or not ours or not _AGAIN.search(finding.head.message):
         return None
     named = re.search(rf"\b(?:struct|class|union|enum|using|typedef)\b.*\b({'|'.join(_OURS)})\b", author.line(place))
     if named is None:
@@ -45,13 +47,15 @@ def circle(finding: Finding, author: Author) -> Lesson | None:
     """Explain a variant's header that is read before one that it includes, which includes the config header."""
     config = header_name(author.unit.kernel)
     place = author.first(finding.places)
+    led_to_it = {place.file for place in finding.places}
     for variant in author.unit.variants:
         own = str(variant.root / variant.header)
         if place is None or place.file != own:
             continue
         for path in author.paths:
             name = Path(path).name
-            if path == own or not re.search(_including(name), author.text(own)):
+            # Only a header that is still being read is among the places.
+            if path == own or path not in led_to_it or not re.search(_including(name), author.text(own)):
                 continue
             if re.search(_including(config), author.text(path)):
                 return Lesson(
