@@ -113,6 +113,22 @@ def test_lengths_of_queries_without_a_cache() -> None:
     assert np.isneginf(lse[0, 2:]).all() and np.isneginf(lse[1]).all()
 
 
+@pytest.mark.parametrize("count", [[1, 3], [2, 70], [32, 0]])
+def test_the_room_of_queries_changes_no_bit(count: list[int]) -> None:
+    q = queries(2, 200, 4, 32)
+    for cache in (KVCache(K, V, block_table=TABLE, seqlens=KEYS), KVCache(ROOM, ROOM, seqlens=KEYS)):
+        results = [
+            at.attention(q[:, :room], cache, seqlens_q=np.array(count, np.int32), return_lse=True)
+            for room in (max(count), 200)
+        ]
+        for b, n in enumerate(count):
+            k, v = (rows(x, b) for x in (K, V)) if cache.block_table is not None else [ROOM[b : b + 1, : KEYS[b]]] * 2
+            out, lse = at.attention(q[b : b + 1, :n], k, v, return_lse=True)
+            for given_out, given_lse in results:
+                assert given_out[b, :n].tobytes() == out[0].tobytes()
+                assert given_lse[b, :n].tobytes() == lse[0].tobytes()
+
+
 def test_sizes_of_0() -> None:
     nothing, some = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
     assert at.attention(Q[:0], KVCache(K, V, block_table=nothing, seqlens=some)).shape == (0, 3, 4, 32)

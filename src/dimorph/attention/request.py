@@ -164,7 +164,8 @@ def check_no_grad(q: Any, k: Any, v: Any, variant: dm.Variant, args: Sequence[An
 def few_queries(q: Any, cu_seqlens_q: Any) -> bool:
     """Tell whether a CPU computes these queries faster one by one than in blocks.
 
-    Of ragged sequences it is a guess by their mean length: the kernel says if it does not fit all of them.
+    For ragged sequences it is a guess by their mean length, and for dense ones with `seqlens_q` by their room: the
+    kernel says if it does not fit all of them.
     """
     shape = shape_of(q, "q")
     if cu_seqlens_q is None:

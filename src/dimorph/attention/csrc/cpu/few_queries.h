@@ -408,8 +408,9 @@ inline int heads_at_once(const Params& params, int rows) {
 
 inline void forward_few_queries(const Params& params) {
   using dimorph::attention::computes;
-  const int most_queries =
-      params.cu_seqlens_q ? dm::math::min(params.max_qo_len, dimorph::attention::kFewQueries) : params.max_qo_len;
+  const int most_queries = dimorph::attention::queries_differ(params)
+                               ? dm::math::min(params.max_qo_len, dimorph::attention::kFewQueries)
+                               : params.max_qo_len;
   const int group = params.num_qo_heads / params.num_kv_heads, rows = group * most_queries;
   int64_t sequences = 0;  // that are computed here
   int most_shares = 1;
