@@ -13,10 +13,12 @@ import torch
 
 import dimorph as dm
 from dimorph import attention as at
-from dimorph.attention import KVCache
+from dimorph import settings
+from dimorph.attention import KVCache, select
 from dimorph.attention.kernels import paged_cpu
 from support.attention_configs import Specialization
 from support.attention_forms import attention_in
+from support.emulated import altered
 from support.paged import SPECIALIZATIONS, failures, paged_config
 
 pytestmark = pytest.mark.usefixtures("warm_store")
@@ -127,6 +129,30 @@ def test_the_room_of_queries_changes_no_bit(count: list[int]) -> None:
             for given_out, given_lse in results:
                 assert given_out[b, :n].tobytes() == out[0].tobytes()
                 assert given_lse[b, :n].tobytes() == lse[0].tobytes()
+
+
+def test_only_rows_that_are_located_are_prefetched(
+    tmp_path: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The places of two tiles are known. Here those behind them are marked, and reading one is an error."""
+    kernel = paged_cpu
+    for i, (old, new) in enumerate(
+        (
+            ("key_offsets[2 * TILE_KEYS + 1], value_offsets[2 *", "key_offsets[4 * TILE_KEYS], value_offsets[4 *"),
+            (
+                "const int count =",
+                "for (int i = 2 * TILE_KEYS; i < 4 * TILE_KEYS; ++i) key_offsets[i] = -1;\nconst int count =",
+            ),
+            ("return pool + *offsets;", 'DIMORPH_CHECK(*offsets != -1, "an unknown place");\nreturn pool + *offsets;'),
+        )
+    ):
+        kernel = altered(tmp_path / str(i), kernel, "cpu/key_rows.h", old, new)
+    monkeypatch.setattr(select, "paged_cpu", kernel)
+    attend = at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store))
+    table, lengths = np.arange(9, dtype=np.int32)[None], np.array([9 * SIZE], np.int32)
+    for q in (queries(1, 70, 4, 32), queries(1, 2000, 4, 32)):
+        out = attend(q, KVCache(K, V, block_table=table, seqlens=lengths))
+        assert np.array_equal(out, at.attention(q, K.reshape(1, -1, 2, 32), V.reshape(1, -1, 2, 32)))
 
 
 def test_sizes_of_0() -> None:

@@ -214,7 +214,9 @@ inline void run_task(Sequence& seq, Scratch& s, QueryBlock* blocks, int count) {
     for (int b = 0; b < count; ++b) {
       QueryBlock& block = blocks[b];
       // Each block prefetches a share of the next tile, so that the copy finds it in the L2 cache.
-      const int ahead = TILE_KEYS + b * share, rows = dm::math::min(share, seq.kv_len - k0 - ahead);
+      const int ahead = TILE_KEYS + b * share;
+      int rows = dm::math::min(share, seq.kv_len - k0 - ahead);
+      if (PAGED) rows = dm::math::min(rows, 2 * TILE_KEYS - ahead);  // no other places are known
       prefetch<HEAD_DIM_QK>(rows_from(k, k_places, ahead), places_from(k_places, ahead), rows);
       prefetch<HEAD_DIM_VO>(rows_from(v, v_places, ahead), places_from(v_places, ahead), rows);
       if (block.last <= block.first) continue;
