@@ -252,8 +252,9 @@ def test_a_cache_takes_the_place_of_keys_and_values() -> None:
         at.attention(Q, cache, V)
     with pytest.raises(TypeError, match="attention: argument 'cu_seqlens_k': expected none beside a KVCache"):
         at.attention(Q, cache, cu_seqlens_k=KEYS)
-    with pytest.raises(TypeError, match="attention: argument 'v': expected an array"):
-        at.attention(Q, K)
+    for values in ({}, {"seqlens_q": KEYS}):
+        with pytest.raises(TypeError, match="'v': expected a KVCache as 'k', or keys and values, got None beside keys"):
+            at.attention(Q, K, **values)
     with pytest.raises(
         ValueError, match="attention: argument 'seqlens_q': expected a length from 0 to 3 for sequence 0"
     ):
@@ -266,6 +267,19 @@ def test_a_cache_takes_the_place_of_keys_and_values() -> None:
         at.attention(Q, replace(cache, v=V[:8]))
     with pytest.raises(ValueError, match="attention: argument 'mask': expected 1 dimension"):
         at.attention(Q, cache, variant=at.CustomMask(np.ones((2, 3, 64), bool), None))
+
+
+class NamedCache(KVCache):
+    """A cache of a user's own type."""
+
+
+def test_a_subclass_of_a_cache_is_a_cache() -> None:
+    tables = {"block_table": TABLE, "seqlens": KEYS}
+    expected = at.attention(Q, KVCache(K, V, **tables))
+    assert np.array_equal(at.attention(Q, NamedCache(K, V, **tables)), expected)
+    assert np.array_equal(at.attention(Q, NamedCache(ROOM, ROOM)), at.attention(Q, ROOM, ROOM))
+    with pytest.raises(TypeError, match="attention: argument 'v': expected none beside a KVCache"):
+        at.attention(Q, NamedCache(K, V, **tables), V)
 
 
 def test_results_are_apart_from_tables() -> None:

@@ -41,9 +41,14 @@ def cache_of(k: Any, v: Any, cu_seqlens_k: Any) -> KVCache:
     """Return the cache that a call has given as `k`, or made of its keys and values.
 
     Raises:
-        TypeError: both a cache and what it replaces are given.
+        TypeError: both a cache and what it replaces are given, or neither.
     """
     if not isinstance(k, KVCache):
+        if v is None:
+            raise TypeError(
+                "attention: argument 'v': expected a KVCache as 'k', or keys and values, got None beside keys "
+                f"{describe(k)}"
+            )
         return KVCache(k, v, cu_seqlens=cu_seqlens_k)
     for name, array in (("v", v), ("cu_seqlens_k", cu_seqlens_k)):
         if array is not None:

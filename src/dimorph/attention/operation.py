@@ -124,7 +124,7 @@ class Attention:
             RuntimeError: a tensor requires grad while grad mode is on; there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
-        if type(k) is KVCache or seqlens_q is not None:
+        if v is None or seqlens_q is not None or isinstance(k, KVCache):
             cache, lengths = cache_of(k, v, cu_seqlens_k), (cu_seqlens_q, seqlens_q, max_seqlen_q, max_seqlen_k)
             return self._attend(CachedCall(q, cache, variant, scale, *lengths, out, return_lse, lse, workspace, stream))
         library = libraries[type(q)]
