@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dimorph import attention as at
+from dimorph.attention import cached
 from dimorph.attention.kernels import GPU_FAMILIES
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_configs import Specialization
@@ -64,6 +65,32 @@ def test_a_planted_fault_is_noticed(
     monkeypatch.setitem(GPU_FAMILIES, "sm80", family._replace(paged=altered(tmp_path, family.paged, *FAULTS[fault])))
     configs = [small(paged_config(seed, (CAUSAL,))) for seed in range(2000, 2030)]
     assert failures(EmulatedCache(emulator, "sm_90", shared_store), configs)
+
+
+@pytest.mark.parametrize(("longest", "keys", "split"), [(None, 800, True), (100, 100, False), (9999, 800, True)])
+def test_the_longest_of_sequences_by_indptr_is_given(
+    emulator: Emulator, shared_store: Path, monkeypatch: pytest.MonkeyPatch, longest: int | None, keys: int, split: bool
+) -> None:
+    """Keys are split by the length of the longest sequence, not by that of all of them."""
+    rng = np.random.default_rng(0)
+    emulated, workspace, asked = EmulatedCache(emulator, "sm_80", shared_store), np.full(20000, np.nan, np.float32), []
+
+    def give(*args: object) -> OnGpu:
+        asked.append(args[-1])
+        return OnGpu(workspace, 0)
+
+    monkeypatch.setattr(cached, "new_workspace", give)
+    q, pool = (rng.standard_normal((n, size, 1, 32)).astype(np.float16) for n, size in ((8, 1), (40, 20)))
+    tables = {"indptr": np.arange(0, 41, 5), "indices": rng.permutation(40), "last_page_len": np.full(8, 20)}
+    tables = {name: x.astype(np.int32) for name, x in tables.items()}
+    out = np.zeros_like(q)
+    cache = at.KVCache(OnGpu(pool, 0), OnGpu(pool, 0), **{name: OnGpu(x, 0) for name, x in tables.items()})
+    emulated.attend(OnGpu(q, 0), cache, out=OnGpu(out, 0), max_seqlen_k=longest)
+    assert asked == [keys]
+    assert np.isnan(workspace).all() == (not split)
+    assert np.allclose(out, at.attention(q, at.KVCache(pool, pool, **tables)), atol=4e-3)
+    with pytest.raises(ValueError, match="argument 'max_seqlen_k': expected the length of a sequence, got -1"):
+        emulated.attend(OnGpu(q, 0), cache, out=OnGpu(out, 0), max_seqlen_k=-1)
 
 
 def test_the_sm90_family_is_passed_over(emulator: Emulator, shared_store: Path) -> None:

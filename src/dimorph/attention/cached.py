@@ -109,5 +109,6 @@ def _room(cache: KVCache, max_seqlen_k: int | None) -> int:
     if cache.block_table is not None:
         return rows * int(cache.block_table.shape[-1])
     if cache.indptr is not None:
-        return rows * int(cache.indices.shape[0])
-    return max_seqlen_k if cache.cu_seqlens is not None and max_seqlen_k is not None else rows
+        rows *= int(cache.indices.shape[0])
+    apart = cache.indptr is not None or cache.cu_seqlens is not None
+    return min(rows, max_seqlen_k) if apart and max_seqlen_k is not None else rows

@@ -103,9 +103,9 @@ class Attention:
             out: array to write to, [batch, queries, heads, head_dim_vo] or [tokens, heads, head_dim_vo], of q's dtype;
                 it shares no memory with q, k and v, but may lie between their rows. Default: a new array of q's
                 library.
-            max_seqlen_q, max_seqlen_k: for ragged arrays on a GPU, which does not read the offsets before the launch:
-                upper bounds of the lengths of sequences. Default: the number of tokens, with which more thread blocks
-                start than find work.
+            max_seqlen_q, max_seqlen_k: for ragged arrays, and a `KVCache` with `indptr`, on a GPU, which does not read
+                the offsets before the launch: upper bounds of the lengths of sequences. Default: the number of tokens,
+                with which more thread blocks start than find work.
             return_lse: also return the log-sum-exp of the logits.
             lse: array to write the log-sum-exp to, float32 [batch, queries, heads] or [tokens, heads]. Natural
                 logarithm; NaN for a variant without softmax. Default: a new array, if it is returned.

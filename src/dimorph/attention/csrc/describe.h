@@ -50,8 +50,8 @@ inline int32_t longest_given(const Optional<int64_t>& given, const char* name, i
 }
 
 // On a GPU the lengths of sequences are not read: the longest ragged ones are max_seqlen_q and max_seqlen_k or, without
-// them, as many as there are tokens. `cache` describes the keys, with its own cu_seqlens as cu_seqlens_k; null: they
-// are dense or ragged, as the queries are.
+// them, as many as there are tokens, or places in all pages of an indptr. `cache` describes the keys, with its own
+// cu_seqlens as cu_seqlens_k; null: they are dense or ragged, as the queries are.
 inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
                         const Optional<Tensor>& lse, const Optional<ConstTensor>& cu_seqlens_q,
                         const Optional<ConstTensor>& cu_seqlens_k, float sm_scale,
@@ -138,6 +138,7 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
                                      : static_cast<int32_t>(k.size(keys.row));
   if (cache) {
     describe_cache(*cache, k, device, problem);
+    if (cache->indptr && !on_host) problem.max_kv_len = longest_given(max_seqlen_k, "max_seqlen_k", problem.max_kv_len);
     cache->for_each(check_results_apart);
   }
   // Rows over all heads are counted with 32 bits too.
