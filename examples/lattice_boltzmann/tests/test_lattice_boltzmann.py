@@ -175,6 +175,11 @@ def test_wrong_arguments_are_refused() -> None:
     module, f, cells = KERNEL.load(), zeros((1, 1, 9, 16), "float32"), zeros((1, 1, 16), "uint8")
     with pytest.raises(ValueError, match="argument 'second': expected other memory"):
         module.advance(f, f, cells, 0.0, 0.0, 0.0, 1, "BGK", 0.1)
+    rows = zeros((4, 1, 9, 16), "float32")
+    for first, second in ((rows[:3], rows[1:]), (rows[1:], rows[:3])):
+        with pytest.raises(ValueError, match="argument 'second': expected other memory than 'first', got the same in"):
+            module.advance(first, second, zeros((3, 1, 16), "uint8"), 0.0, 0.0, 0.0, 1, "BGK", 0.1)
+    assert not module.advance(rows[:2], rows[2:], zeros((2, 1, 16), "uint8"), 0.0, 0.0, 0.0, 0, "BGK", 0.1)
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (4, 4, 64)], ids=["D2Q9", "D3Q19"])

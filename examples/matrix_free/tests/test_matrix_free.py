@@ -109,8 +109,13 @@ def test_wrong_arguments_are_refused() -> None:
         operator(x, np.ones(5))
     with pytest.raises(TypeError, match="argument 'y'"):
         operator(x, np.ones(operator.unknowns, np.float32))
-    with pytest.raises(ValueError, match="arguments x and y: expected two arrays"):
-        operator(x, x)
+    both = np.ones(2 * operator.unknowns)
+    for begin in (0, 1, operator.unknowns - 1):  # y may begin before x, and after it
+        pair = both[: operator.unknowns], both[begin : begin + operator.unknowns]
+        for first, second in (pair, pair[::-1]):
+            with pytest.raises(ValueError, match="argument 'y': expected no memory of x"):
+                operator(first, second)
+    assert operator(both[: operator.unknowns], both[operator.unknowns :]).sum() == pytest.approx(1)
     with pytest.raises(ValueError, match="argument 'x': expected shape .27"):
         operator(np.ones(5))
     for degree in (0, 21):

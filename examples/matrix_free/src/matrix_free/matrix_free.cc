@@ -9,19 +9,19 @@
 // the shared unknowns that it is the first to use; colours, int32 [colours + 1], where those begin that share nothing.
 void apply(ConstTensor maps, ConstTensor starts, ConstTensor chunks, ConstTensor colours, ConstTensor x, Tensor y,
            int degree, dimorph::Str physics, Extra extra) {
-  dimorph::Size batches("batches"), blocks("blocks"), lanes("lanes"), unknowns("unknowns"), rows("chunks"),
-      ends("colours + 1");
-  x.expect({unknowns});
-  y.expect({unknowns}, x.dtype());
+  dimorph::Size batches("batches"), blocks("blocks"), lanes("lanes"), n("unknowns"), rows("chunks"), end("colours + 1");
+  x.expect({n});
+  y.expect({n}, x.dtype());
   maps.expect({batches, 24, lanes}, x.dtype());
   starts.expect<int32_t>({batches, blocks, lanes});
   chunks.expect<int32_t>({rows, 4});
-  colours.expect<int32_t>({ends});
+  colours.expect<int32_t>({end});
   y.expect_on(x.device());
   maps.expect_on(x.device());
   starts.expect_on(x.device());
   chunks.expect_on({kDLCPU, 0});
-  DIMORPH_CHECK(x.data() != y.data(), "apply: arguments x and y: expected two arrays, got one");
+  const int64_t apart = static_cast<const char*>(x.data()) - static_cast<const char*>(y.data());
+  DIMORPH_CHECK(__builtin_llabs(apart) >= n * x.dtype().bits / 8, "apply: argument 'y': expected no memory of x");
   DISPATCH_dtype(x.dtype(), DType,
                  DISPATCH_degree(degree, DEGREE,
                                  DISPATCH_physics(physics, PHYSICS_OF_POINT,
