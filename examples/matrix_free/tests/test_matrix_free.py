@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,9 @@ def test_wrong_arguments_are_refused() -> None:
             Operator(operator.mesh, degree)
     with pytest.raises(ValueError, match="argument bend: .*positive determinant"):
         grid((2, 2, 2), lambda points: -points)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="argument bend: .*got points that are not finite"):
+            grid((2, 2, 2), partial(np.add, [0.0, value, 0.0]))
     with pytest.raises(ValueError, match="argument shape: .*positive"):
         grid((2, 0, 2))
     with pytest.raises(RuntimeError, match="after 2 iterations"):

@@ -54,7 +54,7 @@ def grid(
         periodic: the directions whose ends are the same; `bend` maps them to the same points. At least 3 elements.
 
     Raises:
-        ValueError: a size is not positive, or `bend` turns an element inside out.
+        ValueError: a size is not positive, or `bend` turns an element inside out or is not finite.
     """
     if min(shape) < 1:
         raise ValueError(f"grid: argument shape: expected positive numbers of elements, got {shape}")
@@ -65,8 +65,9 @@ def grid(
     ends = np.array([(m & 1, m >> 1 & 1, m >> 2) for m in range(8)])
     points = (cells[:, None, :] + ends) / np.array(shape)
     corners = bend(points.reshape(-1, 3)).reshape(points.shape) if bend else points
-    if (volumes(corners) <= 0).any():
-        raise ValueError("grid: argument bend: expected a map with positive determinant, got an inverted element")
+    if not (np.isfinite(corners).all() and (volumes(corners) > 0).all()):
+        found = "an inverted element" if np.isfinite(corners).all() else "points that are not finite"
+        raise ValueError(f"grid: argument bend: expected a map with positive determinant, got {found}")
 
     # Entities have places in a grid twice as fine; those with even coordinates are vertices.
     fine = [2 * n + (not p) for n, p in zip(shape, periodic, strict=True)]
