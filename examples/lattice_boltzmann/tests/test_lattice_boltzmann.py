@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,20 +167,51 @@ def test_wrong_arguments_are_refused() -> None:
         Flow((16,), BGK(0.1))
     with pytest.raises(ValueError, match="argument 'kinds': expected shape .8, 16., got .16, 8."):
         Flow((8, 16), BGK(0.1), kinds=np.zeros((16, 8)))
-    with pytest.raises(ValueError, match="argument 'lattice': 19 directions do not fit"):
-        Flow((8, 16), BGK(0.1), lattice=19)
-    with pytest.raises(ValueError, match="argument 'first': expected a multiple of 16 cells along x, got 20"):
-        Flow((8, 20), BGK(0.1)).advance(1)
+    for shape, lattice in (((8, 16), 19), ((8, 16), 0), ((4, 4, 16), 15), ((4, 4, 16), 9)):
+        with pytest.raises(ValueError, match=f"argument 'lattice': expected (9|19 or 27) directions .*got {lattice}"):
+            Flow(shape, BGK(0.1), lattice=lattice)
+    for shape in ((8, 20), (0, 32), (8, 0), (8, -16), (4, 0, 16)):
+        with pytest.raises(
+            ValueError, match=f"argument 'shape': .*multiple of 16 along x, got {re.escape(str(shape))}"
+        ):
+            Flow(shape, BGK(0.1))
+    for kind in (4, 7, -1, 257.0, np.nan, 0.9):
+        kinds = np.zeros((8, 16), type(kind))
+        kinds[3, 5] = kind
+        with pytest.raises(ValueError, match=f"argument 'kinds': expected whole numbers from 0 to 3, got {kind}"):
+            Flow((8, 16), BGK(0.1), kinds=kinds)
+    for velocity in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"argument 'boundary': expected 2 finite components, got .*{velocity}"):
+            Flow((8, 16), BGK(0.1), boundary=(0.0, velocity))
     with pytest.raises(ValueError, match="argument 'steps': expected 0 or more, got -1"):
         Flow((8, 16), BGK(0.1)).advance(-1)
     module, f, cells = KERNEL.load(), zeros((1, 1, 9, 16), "float32"), zeros((1, 1, 16), "uint8")
     with pytest.raises(ValueError, match="argument 'second': expected other memory"):
         module.advance(f, f, cells, 0.0, 0.0, 0.0, 1, "BGK", 0.1)
+    with pytest.raises(ValueError, match="argument 'first': expected a multiple of 16 cells along x, got 8"):
+        odd = [zeros((1, 1, 9, 8), "float32") for _ in range(2)]
+        module.advance(*odd, cells[..., :8].copy(), 0.0, 0.0, 0.0, 1, "BGK", 0.1)
     rows = zeros((4, 1, 9, 16), "float32")
     for first, second in ((rows[:3], rows[1:]), (rows[1:], rows[:3])):
         with pytest.raises(ValueError, match="argument 'second': expected other memory than 'first', got the same in"):
             module.advance(first, second, zeros((3, 1, 16), "uint8"), 0.0, 0.0, 0.0, 1, "BGK", 0.1)
     assert not module.advance(rows[:2], rows[2:], zeros((2, 1, 16), "uint8"), 0.0, 0.0, 0.0, 0, "BGK", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        *((BGK(value), "viscosity") for value in (0.0, -0.1, np.nan, np.inf)),
+        *((TRT(0.1, value), "magic") for value in (0.0, np.nan)),
+        (MRT(np.nan, 0.1, 1.2), "viscosity"),
+        (MRT(0.1, -1.0, 1.2), "bulk"),
+        *((MRT(0.1, 0.1, value), "ghost") for value in (0.0, 2.0, np.nan)),
+    ],
+    ids=str,
+)
+def test_parameters_without_a_stable_flow_are_refused(model: dm.BoundVariant, name: str) -> None:
+    with pytest.raises(ValueError, match=f"argument 'collision': {model.variant.name}: {name}: expected .* got "):
+        Flow((8, 16), model)
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (4, 4, 64)], ids=["D2Q9", "D3Q19"])

@@ -126,22 +126,37 @@ class Flow:
     ) -> None:
         if len(shape) not in (2, 3):
             raise ValueError(f"Flow: argument 'shape': expected (y, x) or (z, y, x), got {tuple(shape)}")
+        if min(shape) < 1 or shape[-1] % 16:
+            raise ValueError(
+                "Flow: argument 'shape': expected one cell or more along each axis, and a multiple of 16 along x, got "
+                f"{tuple(shape)}"
+            )
         self.shape, self.collision = tuple(shape), collision
-        self.lattice = lattice or {2: 9, 3: 19}[len(shape)]
-        if (self.lattice == 9) != (len(shape) == 2):
-            raise ValueError(f"Flow: argument 'lattice': {self.lattice} directions do not fit the shape {self.shape}")
-        if len(boundary) not in (len(shape), 3):
-            raise ValueError(f"Flow: argument 'boundary': expected {len(shape)} components, got {tuple(boundary)}")
+        lattices = {2: (9,), 3: (19, 27)}[len(shape)]
+        self.lattice = lattices[0] if lattice is None else lattice
+        if self.lattice not in lattices:
+            several = " or ".join(map(str, lattices))
+            raise ValueError(
+                f"Flow: argument 'lattice': expected {several} directions for the shape {self.shape}, got {lattice}"
+            )
+        if len(boundary) not in (len(shape), 3) or not np.isfinite(boundary).all():
+            raise ValueError(
+                f"Flow: argument 'boundary': expected {len(shape)} finite components, got {tuple(boundary)}"
+            )
+        _check_parameters(collision)
         outer, middle, x = (self.shape[0], 1, self.shape[1]) if len(shape) == 2 else self.shape
-        given = np.zeros(self.shape, np.uint8) if kinds is None else np.asarray(kinds, np.uint8)
+        given = np.zeros(self.shape) if kinds is None else np.asarray(kinds)
         if given.shape != self.shape:
             raise ValueError(f"Flow: argument 'kinds': expected shape {self.shape}, got {given.shape}")
+        unknown = given[~np.isin(given, list(Kind))]
+        if unknown.size:
+            raise ValueError(f"Flow: argument 'kinds': expected whole numbers from 0 to {max(Kind)}, got {unknown[0]}")
         vx, vy, vz = (*boundary, 0.0)[:3]
         self._velocity = (vx, 0.0, vy) if len(shape) == 2 else (vx, vy, vz)
         self.populations = zeros((outer, middle, self.lattice, x), dtype, device)
         self._other = zeros((outer, middle, self.lattice, x), dtype, device)
         self._kinds = zeros((outer, middle, x), "uint8", device)
-        self._put(self._kinds, given)
+        self._put(self._kinds, given.astype(np.uint8))
         self._module = loaded(collision.variant, on_gpu=device != "cpu")
 
     def start(self, density: ArrayLike = 1.0, velocity: ArrayLike | None = None) -> None:
@@ -175,6 +190,19 @@ class Flow:
         if not isinstance(array, np.ndarray):
             values = array.new_tensor(values)
         array[...] = values.reshape(array.shape)
+
+
+def _check_parameters(model: dm.BoundVariant) -> None:
+    """Refuse parameters of this package's models with which no flow is stable; those of other models are theirs."""
+    if model.variant not in (BGK, TRT, MRT):
+        return
+    for param, value in zip(model.variant.params, model.args, strict=True):
+        most = 2 if param.name == "ghost" else np.inf  # `ghost` is a rate
+        if not 0 < value < most:
+            expected = "a finite number above 0" if most > 2 else "a rate between 0 and 2"
+            raise ValueError(
+                f"Flow: argument 'collision': {model.variant.name}: {param.name}: expected {expected}, got {value}"
+            )
 
 
 @cache
