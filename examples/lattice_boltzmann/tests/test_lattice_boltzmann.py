@@ -214,6 +214,33 @@ def test_parameters_without_a_stable_flow_are_refused(model: dm.BoundVariant, na
         Flow((8, 16), model)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+def test_a_flow_that_was_interrupted_is_refused_until_it_starts_anew(error: type[BaseException]) -> None:
+    class Interrupted:
+        def advance(self, first: Array, second: Array, *_: object) -> bool:
+            second[:1] = np.nan
+            raise error
+
+    flow, other = (Flow((8, 16), BGK(0.1), dtype="float64") for _ in range(2))
+    flow.advance(3)
+    whole, flow._module = flow._module, Interrupted()  # type: ignore[assignment]
+    with pytest.raises(error):
+        flow.advance(5)
+    flow._module = whole
+    for name, call in (("advance", lambda: flow.advance(1)), ("density", flow.density), ("velocity", flow.velocity)):
+        with pytest.raises(RuntimeError, match=rf"Flow\.{name}: an earlier call was interrupted.*`start`"):
+            call()
+    with pytest.raises(ValueError, match="broadcast"):
+        flow.start(np.ones(5))
+    for one in (flow, other):
+        one.start(velocity=(0.02, 0.01))
+        one.advance(4)
+    assert (flow.velocity() == other.velocity()).all()
+    with pytest.raises(ValueError, match="argument 'steps'"):
+        flow.advance(-1)
+    flow.advance(1)  # a refused argument has written nothing
+
+
 @pytest.mark.parametrize("shape", [(16, 64), (4, 4, 64)], ids=["D2Q9", "D3Q19"])
 def test_sound_is_damped_by_the_bulk_viscosity(shape: tuple[int, ...]) -> None:
     wave, steps = np.cos(2 * np.pi / 64 * np.arange(64)), 776  # 7 periods of 64 cells at a speed of 1 / sqrt(3)

@@ -110,7 +110,8 @@ class Flow:
             two dimensions.
 
     Raises:
-        ValueError, TypeError: an argument is of another shape or kind; the message names it.
+        ValueError, TypeError: an argument is of another shape or kind, or out of range; the message names it.
+        RuntimeError: an earlier `advance` was interrupted, so the state is part of a step; `start` sets it anew.
     """
 
     def __init__(
@@ -158,28 +159,47 @@ class Flow:
         self._kinds = zeros((outer, middle, x), "uint8", device)
         self._put(self._kinds, given.astype(np.uint8))
         self._module = loaded(collision.variant, on_gpu=device != "cpu")
+        self._whole = True  # False while the arrays are written and, if that is interrupted, until the next start
 
     def start(self, density: ArrayLike = 1.0, velocity: ArrayLike | None = None) -> None:
         """Set all cells to equilibrium at a density, [*shape], and a velocity, [*shape, components]."""
         still = np.zeros((*self.shape, len(self.shape)))
         u = still if velocity is None else np.broadcast_to(np.asarray(velocity), still.shape)
         f = equilibrium(np.broadcast_to(np.asarray(density), self.shape), u, self.lattice)
+        self._whole = False
         self._put(self.populations, np.moveaxis(f, -1, -2))
+        self._whole = True
 
     def advance(self, steps: int) -> None:
         """Advance by a number of steps."""
+        self._expect_whole("advance")
         arrays, model = (self.populations, self._other, self._kinds), self.collision
-        if self._module.advance(*arrays, *self._velocity, steps, model.variant.name, *model.args):
+        self._whole = False
+        try:
+            swapped = self._module.advance(*arrays, *self._velocity, steps, model.variant.name, *model.args)
+        except (TypeError, ValueError):  # an argument is refused before anything is written
+            self._whole = True
+            raise
+        if swapped:
             self.populations, self._other = self._other, self.populations
+        self._whole = True
 
     def density(self) -> Array:
         """Return the density of each cell, [*shape], float64."""
+        self._expect_whole("density")
         return np.asarray(1 + self._f().sum(-2).reshape(self.shape))
 
     def velocity(self) -> Array:
         """Return the velocity of each cell, [*shape, components], x first, in cells a step, float64."""
+        self._expect_whole("velocity")
         momentum = np.tensordot(self._f(), directions(self.lattice)[:, : len(self.shape)], axes=(-2, 0))
         return np.asarray(momentum.reshape((*self.shape, len(self.shape))) / self.density()[..., None])
+
+    def _expect_whole(self, call: str) -> None:
+        if not self._whole:
+            raise RuntimeError(
+                f"Flow.{call}: an earlier call was interrupted, so the populations are part of a step: set them by `start`"
+            )
 
     def _f(self) -> Array:
         f = self.populations
