@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import dimorph as dm
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from matrix_free import DIFFUSION, HELMHOLTZ, KERNEL, MASS, Operator, conjugate_gradients, grid
+from matrix_free import DIFFUSION, GPU_KERNEL, HELMHOLTZ, KERNEL, MASS, Operator, conjugate_gradients, grid
 from matrix_free.mesh import Floats
 from reference import error, matrix
 
@@ -101,6 +103,18 @@ def test_a_ring_has_no_ends() -> None:
     polygon = 12 * np.sin(2 * np.pi / 24) * (4 - 1)
     assert operator(np.ones(operator.unknowns)).sum() == pytest.approx(polygon, rel=1e-12)
     assert operator.unknowns == 48 * 5 * 5
+
+
+@pytest.mark.parametrize("physics", [DIFFUSION, HELMHOLTZ], ids=lambda variant: variant.name)
+@pytest.mark.parametrize(("arch", "most", "limit"), [("sm_80", 17, 163), ("sm_86", 13, 99), ("sm_90", 19, 227)])
+def test_degrees_beyond_the_shared_memory_of_a_gpu_do_not_compile(
+    tmp_path: Path, arch: str, most: int, limit: int, physics: dm.Variant
+) -> None:
+    with pytest.raises(dm.BuildError, match=rf"DEGREE needs more shared memory.* {limit}[\s\S]*degree={most + 1}"):
+        GPU_KERNEL.build(tmp_path, degree=most + 1, physics=physics, dtype="float64", archs=[arch])
+    if physics is DIFFUSION:
+        report = GPU_KERNEL.build(tmp_path, degree=most, physics=physics, dtype="float64", archs=[arch])
+        assert arch in {artifact.meta.target for artifact in report.artifacts}
 
 
 def test_wrong_arguments_are_refused() -> None:

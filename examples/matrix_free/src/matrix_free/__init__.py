@@ -56,7 +56,8 @@ class Operator:
 
     Args:
         mesh: its elements.
-        degree: of the polynomials, 1 to 20; those beyond 8 are compiled when they are asked for.
+        degree: of the polynomials, 1 to 20; those beyond 8 are compiled when they are asked for. Diffusion in float64 goes up to
+            19 on GPUs from 9.0 to 11, to 17 on 8.0 and to 13 on others, whose blocks have less shared memory.
         physics: `MASS` (BP1), `DIFFUSION` (BP3), `HELMHOLTZ(shift, contrast)` or another variant.
         dtype: float32 or float64, of vectors and arithmetic.
         to_gpu: for an operator on a GPU, where x and out lie there: a function that returns a copy of a NumPy array on

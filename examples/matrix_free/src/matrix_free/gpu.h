@@ -6,5 +6,6 @@ namespace DIMORPH_CASE {
 
 constexpr int kLines = kPoints * kPoints;
 constexpr int kThreads = (ELEMENTS * kLines + 31) / 32 * 32;  // of a block: whole warps, the last threads may idle
+constexpr int kShared = ELEMENTS * kCubes * kCube * sizeof(DType);  // bytes
 
 }  // namespace DIMORPH_CASE

@@ -5,9 +5,13 @@ namespace DIMORPH_CASE {
 
 // Sets the unknowns that elements share to zero; apply_to_elements adds to them.
 extern "C" __global__ void __launch_bounds__(256) clear_shared(DType* y, int64_t count) {
-  int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (; i < count; i += static_cast<int64_t>(gridDim.x) * blockDim.x) y[i] = 0;
+  for (int64_t i = blockIdx.x * int64_t{256} + threadIdx.x; i < count; i += gridDim.x * int64_t{256}) y[i] = 0;
 }
+
+// What a block may have, in KiB (CUDA C++ Programming Guide, compute capabilities).
+constexpr int kMost = __CUDA_ARCH__ == 800 ? 163 : __CUDA_ARCH__ < 900 || __CUDA_ARCH__ >= 1200 ? 99 : 227;
+static_assert(kShared <= kMost << 10,
+              "DEGREE needs more shared memory than a block has: 227 KiB on GPUs from 9.0 to 11, 163 on 8.0, else 99");
 
 struct Team {
   const int own_a, own_b;  // this thread's line
@@ -51,10 +55,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   apply_to_element(Team{line % kPoints, idle ? kPoints : line / kPoints}, Physics(params),
                    reinterpret_cast<const Vector<DType>*>(maps) + number * 8, cube);
   for_each_node(begin, starts, [=](int node, int unknown, bool interior) {
-    if (interior)
-      y[unknown] = cube[node];
-    else
-      atomicAdd(y + unknown, cube[node]);
+    if (!interior) return void(atomicAdd(y + unknown, cube[node]));
+    y[unknown] = cube[node];
   });
 }
 
