@@ -1,7 +1,7 @@
 """The operators of examples/matrix_free by libCEED and MFEM, on the same mesh: both of one thread, as their wheels are.
 
 Both store the geometric factors at each point. libCEED gets the numbers of our unknowns, so that results are compared
-element by element; MFEM numbers them itself.
+element by element; MFEM numbers them itself, so x is a function of the position, and energies x.A x are compared.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from matrix_free import Operator
 
 @dataclass
 class Peer:
-    """A peer's operator: `apply` computes once, `result` is the y of our x, or None where numbers differ."""
+    """A peer's operator: `apply` computes y = A x once, `result` returns y, or for MFEM the energy x.y."""
 
     apply: Callable[[], object]
-    result: Callable[[], np.ndarray] | None = None
+    result: Callable[[], np.ndarray]
 
 
 def with_libceed(operator: Operator, physics: str, x: np.ndarray, resource: str) -> Peer:
@@ -67,12 +67,22 @@ def with_libceed(operator: Operator, physics: str, x: np.ndarray, resource: str)
     return Peer(lambda: ours.apply(given, result), read)
 
 
+class _Wave(mfem.PyCoefficient):
+    def EvalValue(self, x: np.ndarray) -> float:  # MFEM calls it by this name
+        return float(wave(x))
+
+
+def wave(x: np.ndarray) -> np.ndarray:
+    """Return a function of positions, [..., 3], that no two axes or ends share: [...]."""
+    return np.asarray(np.sin(2 * x[..., 0] + 0.3) * np.cos(3 * x[..., 1]) + x[..., 2] ** 2 * x[..., 0])
+
+
 def with_mfem(size: int, degree: int, physics: str) -> Peer:
     """Return MFEM's operator with partial assembly, on a mesh of size^3 elements as `grid` bends it."""
     mesh = mfem.Mesh.MakeCartesian3D(size, size, size, mfem.Element.HEXAHEDRON)
-    mesh.SetCurvature(1)  # positions of vertices as a function, [3, vertices]
-    at = mesh.GetNodes().GetDataArray().reshape(3, -1)
-    at[:] = bend(at.T.copy()).T
+    mesh.SetCurvature(1)  # positions of vertices as a function, [vertices, 3]
+    at = mesh.GetNodes().GetDataArray().reshape(-1, 3)
+    at[:] = bend(at.copy())
     space = mfem.FiniteElementSpace(mesh, mfem.H1_FECollection(degree, 3))
     rule = mfem.IntRules.Get(mfem.Geometry.CUBE, 2 * (degree + 2) - 1)  # degree + 2 Gauss points in each direction
     integrator = mfem.MassIntegrator() if physics == "Mass" else mfem.DiffusionIntegrator()
@@ -82,7 +92,7 @@ def with_mfem(size: int, degree: int, physics: str) -> Peer:
     form.SetAssemblyLevel(mfem.AssemblyLevel_PARTIAL)
     form.AddDomainIntegrator(integrator)
     form.Assemble()
-    x, y = mfem.Vector(space.GetVSize()), mfem.Vector(space.GetVSize())
-    x.Assign(1.0)
+    x, y = mfem.GridFunction(space), mfem.Vector(space.GetVSize())
+    x.ProjectCoefficient(_Wave())  # its values at the Gauss-Lobatto nodes, as ours are
     kept = (mesh, space, rule, form)
-    return Peer(lambda: (form.Mult(x, y), kept), lambda: np.array(y.GetDataArray()))
+    return Peer(lambda: (form.Mult(x, y), kept), lambda: np.array([x.GetDataArray() @ y.GetDataArray()]))
