@@ -1,10 +1,12 @@
 """The peer of `lattice_boltzmann.py` in Numba: a step of BGK on D2Q9 or D3Q19, periodic, with walls at rest.
 
-Algorithm, layout and precision are those of the kernel: populations less their weights, [z, y, directions, x], two
-grids, pull. The source is written out for each lattice, as one does by hand, so that directions are constants and
-nothing is indexed twice: python benchmarks/fields/lattice_boltzmann_numba.py 19 prints it. Tried, and slower on D3Q19:
-loops over directions (10 times), the layout [directions, z, y, x] (2.5 times), sums over a row and then a loop for each
-direction, which Numba vectorises (1.7 times), a block of cells in a local array (2.3 times).
+Arithmetic, layout and precision are those of the kernel: populations less their weights, [z, y, directions, x], two
+grids, pull. The order of the cells is not: this is one step in a pass over memory, where the kernel advances a tile by
+four steps while it is in the cache (temporal blocking), and so moves a quarter of the bytes. The source is written out
+for each lattice, as one does by hand, so that directions are constants and nothing is indexed twice: python
+benchmarks/fields/lattice_boltzmann_numba.py 19 prints it. Tried, and slower on D3Q19: loops over directions (10 times),
+the layout [directions, z, y, x] (2.5 times), sums over a row and then a loop for each direction, which Numba vectorises
+(1.7 times), a block of cells in a local array (2.3 times).
 """
 
 from __future__ import annotations
