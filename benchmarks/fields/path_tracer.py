@@ -1,8 +1,8 @@
 """The path tracer of examples/path_tracer: speed, error, first images, sets built ahead.
 
-`python benchmarks/fields/path_tracer.py` measures on the CPU, beside Numba (path_tracer_numba.py), Mitsuba and Taichi
-as far as they are installed: pip install numba mitsuba. Mitsuba's `llvm_ad_rgb` needs LLVM: DRJIT_LIBLLVM_PATH names
-libLLVM.so. `python benchmarks/fields/path_tracer.py gpu` measures on a GPU, with torch.
+`python benchmarks/fields/path_tracer.py` measures on the CPU, beside Numba (path_tracer_numba.py) and Mitsuba as far as
+they are installed: pip install numba mitsuba. All have THREADS threads. Mitsuba's `llvm_ad_rgb` needs LLVM:
+DRJIT_LIBLLVM_PATH names libLLVM.so. `python benchmarks/fields/path_tracer.py gpu` measures on a GPU, with torch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).parents[2]
 PROJECT = ROOT / "examples" / "path_tracer" / "src"
 sys.path[:0] = [str(ROOT / "benchmarks"), str(PROJECT)]
+THREADS = 2
+os.environ["DIMORPH_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = str(THREADS)  # both read them once; children too
 
 import path_tracer as pt  # noqa: E402
 
 import dimorph as dm  # noqa: E402
 from support import limits, rows  # noqa: E402
 
-SIZE, DEPTH, THREADS = 256, 8, 2
+SIZE, DEPTH = 256, 8
 BOX = pt.cornell_box()
 CAMERA = BOX.camera.array(SIZE, SIZE)
 Image = NDArray[np.float32]
@@ -49,10 +51,7 @@ def ours(module: dm.Module, features: int, scene: dm.BoundVariant) -> Render:
 
 
 def with_numba() -> Render:
-    import numba
     from path_tracer_numba import render as add
-
-    numba.set_num_threads(THREADS)
 
     def render(samples: int, seed: int) -> Image:
         film = np.zeros((SIZE, SIZE, 3), np.float32)
@@ -63,9 +62,11 @@ def with_numba() -> Render:
 
 
 def with_mitsuba(variant: str) -> Render:
+    import drjit
     import mitsuba as mi
 
     mi.set_variant(variant)
+    drjit.set_thread_count(THREADS)  # of the scalar variant too
     box = mi.cornell_box()
     box["sensor"]["film"]["rfilter"] = {"type": "box"}  # the mean of a pixel's paths, as here
     scene = mi.load_dict(box)
@@ -113,20 +114,18 @@ def rmse(a: Image, b: Image) -> float:
 
 def speed(found: dict[str, Render]) -> list[rows.Row]:
     """Measure paths a second, and the time to an error against each one's own converged image."""
-    samples = {name: 64 if "Mitsuba" not in name else 16 for name in found}
-    samples |= {name: 4 for name in found if "scalar" in name}
-    paths = {name: samples[name] * SIZE * SIZE for name in found}
+    samples = 64  # of each, in one launch
     seconds = rows.interleaved(
-        {name: partial(lambda f, n: rows.seconds(lambda: f(n, 1)), f, samples[name]) for name, f in found.items()}, 7
+        {name: partial(lambda f: rows.seconds(lambda: f(samples, 1)), f) for name, f in found.items()}, 7
     )
-    rates = {name: paths[name] / seconds[name] / 1e6 for name in found}
-    cell = {"scene": "Cornell box", "size": SIZE, "depth": DEPTH}
+    rates = {name: samples * SIZE * SIZE / seconds[name] / 1e6 for name in found}
+    cell = {"scene": "Cornell box", "size": SIZE, "depth": DEPTH, "samples": samples, "threads": THREADS}
     measured = [rows.Row("paths", cell, "M/s", rates["compiled"], {n: r for n, r in rates.items() if n != "compiled"})]
 
     # The error at n samples is e / sqrt(n), so the time to an error is that of (e / error)^2 samples. Each is compared
     # with its own converged image; both of Mitsuba have the same, and Numba has ours, as its paths are the same.
     truths = {"compiled": found["compiled"](4096, 99)}
-    target, times = rmse(found["compiled"](64, 1), truths["compiled"]), {}
+    target, times = rmse(found["compiled"](samples, 1), truths["compiled"]), {}
     for name, render in found.items():
         if name.startswith("listed"):
             continue
@@ -136,10 +135,9 @@ def speed(found: dict[str, Render]) -> list[rows.Row]:
             assert same < 1e-3, same
         if family not in truths:
             truths[family] = found[family](1024, 99)
-        n = samples[name]
-        error = statistics.median(rmse(render(n, seed), truths[family]) for seed in (1, 2, 3))
+        error = statistics.median(rmse(render(samples, seed), truths[family]) for seed in (1, 2, 3))
         times[name] = (error / target) ** 2 * seconds[name]
-        print(f"  {name}: RMSE {error:.4f} at {n} samples, so {error * n**0.5:.3f} / sqrt(samples)")
+        print(f"  {name}: RMSE {error:.4f} at {samples} samples, so {error * samples**0.5:.3f} / sqrt(samples)")
     mine = times.pop("compiled")
     measured.append(rows.Row("time to equal error", cell | {"RMSE": round(target, 4)}, "s", mine, times))
     for name, image in truths.items():
@@ -184,7 +182,8 @@ def share_of_limit(compiled: Render) -> list[rows.Row]:
     )
     rate = found["paths"] * operations()
     print(f"  {operations():.0f} operations a path; {rate / 1e9:.0f} of {found['limit'] / 1e9:.0f} GFLOP/s")
-    return [rows.Row("share of multiply-adds", {"operations a path": round(operations())}, "", rate / found["limit"])]
+    cell = {"operations a path": round(operations()), "threads": THREADS}
+    return [rows.Row("share of multiply-adds", cell, "", rate / found["limit"])]
 
 
 FIRST = {
@@ -201,9 +200,11 @@ f = np.zeros(({size}, {size}, 3), np.float32)
 render(f, np.array({camera}, np.float32), 0, 1, 0, 8); print(time.time())
 """,
     "Mitsuba scalar_rgb": """import time; import mitsuba as mi; mi.set_variant("scalar_rgb"); import numpy as np
+import drjit; drjit.set_thread_count({threads})
 np.array(mi.render(mi.load_dict(mi.cornell_box()), spp=1)); print(time.time())
 """,
     "Mitsuba llvm_ad_rgb": """import time; import mitsuba as mi; mi.set_variant("llvm_ad_rgb"); import numpy as np
+import drjit; drjit.set_thread_count({threads})
 np.array(mi.render(mi.load_dict(mi.cornell_box()), spp=1)); print(time.time())
 """,
 }
@@ -222,7 +223,7 @@ def first_images(found: dict[str, Render], listed: Path, all_of_it: Path) -> lis
             env |= {"PYTHONPATH": str(ROOT / "src"), "DIMORPH_LOG": "off"}
             env |= {"DIMORPH_SHARED_STORES": str(ahead)} if ahead else {}
             paths = [str(PROJECT), str(Path(__file__).parent)]
-            code = FIRST[name].format(paths=paths, size=SIZE, wait=wait, camera=CAMERA.tolist())
+            code = FIRST[name].format(paths=paths, size=SIZE, wait=wait, camera=CAMERA.tolist(), threads=THREADS)
             start = time.time()
             words = rows.python(code, env=env).split()
         if ahead == listed:
@@ -237,9 +238,10 @@ def first_images(found: dict[str, Render], listed: Path, all_of_it: Path) -> lis
     subjects |= {name: partial(first, name) for name in found if name in FIRST}
     times = rows.interleaved(subjects, 3)
     changed, samples = (statistics.median(values) for values in zip(*changes, strict=True))
+    cell = {"by": "the kernel for any scene", "threads": THREADS}
     return [
-        rows.Row("first image, cold", {"by": "the kernel for any scene"}, "s", times.pop("listed ahead"), times),
-        rows.Row("renderer: compiled scene", {"samples by then": samples}, "s", changed),
+        rows.Row("first image, cold", cell, "s", times.pop("listed ahead"), times),
+        rows.Row("renderer: compiled scene", {"samples by then": samples, "threads": THREADS}, "s", changed),
     ]
 
 
