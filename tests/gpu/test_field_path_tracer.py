@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.gpu
 torch: Any = pytest.importorskip("torch", reason="torch is not installed")
 if driver.find() is None or not torch.cuda.is_available():
     pytest.skip("no NVIDIA GPU with a driver, or a torch without CUDA", allow_module_level=True)
+
+README = EXAMPLES / "path_tracer" / "README.md"
 
 
 @pytest.fixture
@@ -51,6 +54,17 @@ def test_images_are_those_of_the_cpu(path_tracer: Any, way: str, form: str, spli
     # A path in some hundreds meets another surface, because products are rounded differently.
     assert np.median(abs(found - expected)) < 1e-4
     assert abs(found.mean() / expected.mean() - 1) < 0.01
+
+
+def test_the_lines_of_the_readme_draw(path_tracer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```py\n((?:(?!```)[\s\S])*KERNEL_GPU[\s\S]*?)```", README.read_text())
+    found: dict[str, Any] = {"pt": path_tracer}
+    exec(lines, found)
+    renderer = path_tracer.Renderer(path_tracer.cornell_box(), 256, 256, wait=True)
+    renderer.render(16)
+    assert abs(found["film"].cpu().numpy().mean() / 16 / renderer.image.mean() - 1) < 0.01
+    assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_arrays_in_the_wrong_memory_are_refused(path_tracer: Any) -> None:
