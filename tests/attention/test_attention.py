@@ -258,7 +258,7 @@ def test_nan_and_inf_stay_in_their_rows(attend: at.Attention, dtype: Any, length
         ({"scale": "1"}, "argument 'scale': expected a number, got a str"),
         ({"q": None}, "argument 'q': expected an array with a shape, got None"),
         ({"k": None}, "argument 'k': expected a tensor .*, got None"),
-        ({"v": None}, "argument 'v': expected an array with a shape, got None"),
+        ({"v": None}, "argument 'v': expected a KVCache as 'k', or keys and values, got None beside"),
         ({"cu_seqlens_q": np.zeros((), np.int32)}, r"argument 'cu_seqlens_q': expected an int32 array \[batch \+ 1\]"),
         ({"q": np.ma.masked_array(np.zeros((1, 8, 4, 64)))}, "argument 'q': expected an array without a mask"),
         ({"v": np.ma.masked_array(np.zeros((1, 8, 2, 64)))}, "argument 'v': expected an array without a mask"),
