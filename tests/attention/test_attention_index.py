@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dimorph.attention as at
 
-INCLUDE = Path(at.__file__).parent / "include"
+INCLUDES = [f"-I{path / 'include'}" for path in (Path(at.__file__).parent, Path(at.__file__).parents[1])]
 
 PROGRAM = """
 #include <dimorph/attention/index.h>
@@ -57,7 +57,7 @@ int main() {
 def test_an_index_is_its_int(tmp_path: Path) -> None:
     source, program = tmp_path / "index.cc", tmp_path / "index"
     source.write_text(PROGRAM)
-    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}", str(source), "-o", str(program)]
+    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", *INCLUDES, str(source), "-o", str(program)]
     subprocess.run(command, check=True)
     done = subprocess.run([str(program)], check=True, capture_output=True, text=True)
     assert done.stdout == "0 failed\n"

@@ -13,7 +13,7 @@ import pytest
 
 from dimorph import settings
 from support.dependencies import has_pkg_config
-from support.paths import EXAMPLES
+from support.paths import EXAMPLES, PROJECTS, example_files
 from support.skeletons import declared
 
 GUIDES = (
@@ -53,8 +53,10 @@ def test_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
 
 
 def test_no_example_is_left_out() -> None:
-    """One of them has tests of its own, in test_nearest."""
-    assert {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")} == {*ALL, "nearest/nearest.py"}
+    """One of them has tests of its own, in test_nearest, and each project has."""
+    assert {path.relative_to(EXAMPLES).as_posix() for path in example_files()} == {*ALL, "nearest/nearest.py"}
+    fields = {path.stem.removeprefix("test_field_") for path in Path(__file__).parent.glob("test_field_*.py")}
+    assert {project.name for project in PROJECTS} == fields
 
 
 def test_the_skeleton_in_both_forms(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.checkers import expected, mypy, pyright, refused
-from support.paths import EXAMPLES
+from support.paths import EXAMPLES, example_files
 
 # What examples import from beside them.
 BESIDE = [EXAMPLES / "skeleton", EXAMPLES / "variant"]
@@ -62,13 +62,13 @@ module.resolutions.append  # no
 @pytest.mark.long
 def test_examples_pass_mypy(tmp_path: Path) -> None:
     # Every block of Python on the README and the guides stands in one of them (tests/docs/test_pages.py).
-    found = mypy(*sorted(EXAMPLES.rglob("*.py")), path=BESIDE, project=tmp_path)
+    found = mypy(*example_files(), path=BESIDE, project=tmp_path)
     assert found.startswith("Success"), found
 
 
 @pytest.mark.long
 def test_examples_pass_pyright(tmp_path: Path) -> None:
-    found = pyright(*sorted(EXAMPLES.rglob("*.py")), project=tmp_path)
+    found = pyright(*example_files(), project=tmp_path)
     assert found.startswith("0 errors"), found
 
 

@@ -49,7 +49,7 @@ struct Problem {
 };
 
 // Whether a sequence's length is not just a size of an array, or its rows do not lie at a multiple of it.
-inline bool has_own_lengths(const Problem& problem) {
+DM_HD inline bool has_own_lengths(const Problem& problem) {
   return problem.cu_seqlens_q || problem.cu_seqlens_k || problem.seqlens_q || problem.seqlens_k || problem.table.pages;
 }
 
