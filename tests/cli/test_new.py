@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -20,14 +16,11 @@ import dimorph as dm
 from dimorph import settings
 from dimorph.aot import load_kernels
 from dimorph.cli import new
-from dimorph.toolchain import nvidia_driver
 from support.cli import Run
-from support.emulated import GPUS, Emulator, OnGpu, missing
-from support.lsp import clangd
+from support.emulated import GPUS, OnGpu, missing
+from support.projects import check_diagnostics, edited, emulated, inside, linted, wheel_alone
 
 NAME = "a_kernel_with_a_name_of_forty_characters"  # the longest that is possible
-BIN = Path(sysconfig.get_path("scripts"))
-SOURCE = Path(dm.__file__).parents[1]
 KINDS = pytest.mark.parametrize("kind", ["cpu", "cuda"])
 
 
@@ -46,15 +39,6 @@ def project(run: Run, kind: str) -> Path:
     return Path(NAME).resolve()
 
 
-def inside(project: Path, *words: str | Path, **env: str) -> str:
-    """Run a program in a project, with its package and this Dimorph on the path; return its output."""
-    path = os.pathsep.join([str(project / "src"), str(SOURCE)])
-    env = {**os.environ, "PYTHONPATH": path, "MYPYPATH": str(SOURCE), **env}
-    done = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @KINDS
 def test_its_tests_pass(project: Path) -> None:
     shown = inside(project, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--strict-markers")
@@ -63,18 +47,14 @@ def test_its_tests_pass(project: Path) -> None:
 
 @KINDS
 def test_linters_find_nothing(project: Path) -> None:
-    inside(project, BIN / "ruff", "check", "--no-cache", ".")
-    inside(project, BIN / "ruff", "format", "--no-cache", "--check", ".")
-    assert "no issues found in 3 source files" in inside(project, BIN / "mypy", "--cache-dir", os.devnull)
+    assert "no issues found in 3 source files" in linted(project)
 
 
 @KINDS
 def test_an_editor_underlines_nothing(project: Path) -> None:
-    shown = inside(project, sys.executable, "-m", "dimorph", "ide", NAME, "--json")
-    files = [Path(file) for file in json.loads(shown)["kernels"][0]["files"]]
+    files = edited(project, NAME)
     assert {file.suffix for file in files} >= {".cc", ".h"}
-    with clangd(project) as server:
-        assert {file.name: server.diagnostics(file) for file in files} == {file.name: [] for file in files}
+    check_diagnostics(project, files)
 
 
 @KINDS
@@ -113,20 +93,8 @@ def test_a_changed_value_and_a_new_variant_show_in_the_next_run(project: Path) -
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["cpu"])
 def test_its_wheel_runs_without_a_compiler(project: Path, tmp_path: Path) -> None:
-    levels = json.dumps(["x86-64-v2"] if os.uname().machine == "x86_64" else ["armv8"])
-    text = (project / "pyproject.toml").read_text()
-    (project / "pyproject.toml").write_text(text.replace("[tool.dimorph]", f"[tool.dimorph]\ntargets = {levels}"))
-    build = ["-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", "--outdir", str(tmp_path)]
-    inside(project, sys.executable, *build)
-    (wheel,) = tmp_path.glob(f"{NAME}-0.1.0-py3-none-*.whl")
-    with ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
-        assert not any("test" in name or "benchmark" in name for name in archive.namelist())
-    for path in (project / "src").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    path = os.pathsep.join([str(tmp_path / "installed"), str(SOURCE)])
-    nothing = {"PYTHONPATH": path, "PATH": "/nowhere", "DIMORPH_POLICY": "aot", "DIMORPH_STORE": str(tmp_path / "none")}
+    names, nothing = wheel_alone(project, tmp_path)
+    assert not any("test" in name or "benchmark" in name for name in names)
     pytest_ = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not jit"]
     assert re.search(r"\d+ passed", inside(project, sys.executable, *pytest_, **nothing))
 
@@ -248,8 +216,7 @@ def test_json_lists_the_files(run: Run) -> None:
 def test_the_gpu_kernel_agrees_with_numpy_on_an_emulated_gpu(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    emulator = Emulator.build(tmp_path / "emulator")
-    monkeypatch.setattr(nvidia_driver, "find", lambda: emulator.driver)
+    emulator = emulated(tmp_path / "emulator", monkeypatch)
     config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90")
     sys.modules.pop(NAME, None)  # that of another project of this name
     (kernel,) = load_kernels(str(project / "src" / NAME / "__init__.py"))

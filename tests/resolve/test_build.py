@@ -96,7 +96,7 @@ def test_who_is_waited_for_is_said_and_after_a_limit_the_build_goes_on(
 
 
 def test_a_thread_of_this_process_is_named_quietly(store: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What another thread compiles, this process has said; a load of many values would say it for each."""
+    """The process has announced the compile already; a load of many values would say so for each."""
     caplog.set_level(logging.INFO, "dimorph")
     own, released = Store(store), threading.Event()
 

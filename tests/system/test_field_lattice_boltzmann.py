@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
 
-import dimorph as dm
 from dimorph import settings
-from dimorph.toolchain import nvidia_driver
-from support.emulated import GPUS, Emulator, OnGpu, missing
-from support.lsp import clangd
-from support.paths import REPOSITORY
+from support.emulated import GPUS, OnGpu, missing
+from support.paths import EXAMPLES
+from support.projects import check_diagnostics, edited, emulated, inside, linted, wheel_alone
 
 NAME = "lattice_boltzmann"
-PROJECT = REPOSITORY / "examples" / NAME
-BIN = Path(sysconfig.get_path("scripts"))
-SOURCE = Path(dm.__file__).parents[1]
+PROJECT = EXAMPLES / NAME
 
 
 @pytest.fixture
@@ -46,15 +37,6 @@ def package(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return lattice_boltzmann
 
 
-def inside(project: Path, *words: str | Path, **env: str) -> str:
-    """Run a program in a project, with its package and this Dimorph on the path; return its output."""
-    path = os.pathsep.join([str(project / "src"), str(SOURCE)])
-    env = {**os.environ, "PYTHONPATH": path, "MYPYPATH": str(SOURCE), **env}
-    done = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_its_tests_pass(project: Path) -> None:
     shown = inside(
         project, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--strict-markers", "-m", "not gpu"
@@ -63,34 +45,19 @@ def test_its_tests_pass(project: Path) -> None:
 
 
 def test_linters_find_nothing(project: Path) -> None:
-    inside(project, BIN / "ruff", "check", "--no-cache", ".")
-    inside(project, BIN / "ruff", "format", "--no-cache", "--check", ".")
-    assert "no issues found" in inside(project, BIN / "mypy", "--cache-dir", os.devnull)
+    assert "no issues found" in linted(project)
 
 
 def test_an_editor_underlines_nothing(project: Path) -> None:
-    shown = inside(project, sys.executable, "-m", "dimorph", "ide", NAME, "--json")
-    kernels = json.loads(shown)["kernels"]
     # Device code needs a CUDA toolkit there.
-    files = {Path(file) for kernel in kernels for file in kernel["files"] if not file.endswith(".cu")}
+    files = {file for file in edited(project, NAME) if file.suffix != ".cu"}
     assert {file.name for file in files} >= {f"{NAME}.cc", f"{NAME}_case.cc", "cell.h", "collisions.h", "domain.h"}
-    with clangd(project) as server:
-        assert {file.name: server.diagnostics(file) for file in files} == {file.name: [] for file in files}
+    check_diagnostics(project, files)
 
 
 @pytest.mark.long
 def test_its_wheel_runs_without_a_compiler(project: Path, tmp_path: Path) -> None:
-    levels = json.dumps(["x86-64-v2"] if os.uname().machine == "x86_64" else ["armv8"])
-    text = (project / "pyproject.toml").read_text()
-    (project / "pyproject.toml").write_text(text.replace("[tool.dimorph]", f"[tool.dimorph]\ntargets = {levels}"))
-    build = ["-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", "--outdir", str(tmp_path)]
-    inside(project, sys.executable, *build)
-    (wheel,) = tmp_path.glob(f"{NAME}-0.1.0-py3-none-*.whl")
-    with ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
-    shutil.rmtree(project / "src")
-    path = os.pathsep.join([str(tmp_path / "installed"), str(SOURCE)])
-    nothing = {"PYTHONPATH": path, "PATH": "/nowhere", "DIMORPH_POLICY": "aot", "DIMORPH_STORE": str(tmp_path / "none")}
+    _, nothing = wheel_alone(project, tmp_path)
     pytest_ = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "vortices_decay_by or conserved"]
     assert "9 passed" in inside(project, sys.executable, *pytest_, **nothing)
 
@@ -99,8 +66,7 @@ def test_its_wheel_runs_without_a_compiler(project: Path, tmp_path: Path) -> Non
 def test_an_emulated_gpu_computes_what_the_cpu_does(
     package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emulator = Emulator.build(tmp_path / "emulator")
-    monkeypatch.setattr(nvidia_driver, "find", lambda: emulator.driver)
+    emulator = emulated(tmp_path / "emulator", monkeypatch)
     config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90")
     gpu = [*GPUS].index("sm_90")
     rng = np.random.default_rng(0)

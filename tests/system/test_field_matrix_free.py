@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,32 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-import dimorph as dm
 from dimorph import settings
-from dimorph.toolchain import nvidia_driver
-from support.emulated import GPUS, Emulator, OnGpu, missing
-from support.lsp import clangd
+from support.emulated import GPUS, OnGpu, missing
 from support.paths import EXAMPLES
+from support.projects import SOURCE, check_diagnostics, cpp_lines, edited, emulated, inside, linted
 from support.wheels import build_wheel, environment_with
 
 PROJECT = EXAMPLES / "matrix_free"
-BIN = Path(sysconfig.get_path("scripts"))
-SOURCE = Path(dm.__file__).parents[1]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy, in which compilers and editors leave files."""
     return Path(shutil.copytree(PROJECT, tmp_path / "matrix_free", ignore=shutil.ignore_patterns("__pycache__", "_*_")))
-
-
-def inside(project: Path, *words: str | Path) -> str:
-    """Run a program in the project, with its package and this Dimorph on the path; return its output."""
-    path = os.pathsep.join([str(project / "src"), str(SOURCE)])
-    env = {**os.environ, "PYTHONPATH": path, "MYPYPATH": path}
-    done = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.long
@@ -55,23 +39,17 @@ def test_the_first_lines_of_its_readme_run(project: Path, warm_store: Path) -> N
 
 
 def test_linters_find_nothing(project: Path) -> None:
-    inside(project, BIN / "ruff", "check", "--no-cache", ".")
-    inside(project, BIN / "ruff", "format", "--no-cache", "--check", ".")
-    assert "no issues found" in inside(project, BIN / "mypy", "--cache-dir", os.devnull)
+    assert "no issues found" in linted(project, MYPYPATH=os.pathsep.join([str(project / "src"), str(SOURCE)]))
 
 
 def test_an_editor_underlines_nothing(project: Path) -> None:
-    shown = inside(project, sys.executable, "-m", "dimorph", "ide", "matrix_free:KERNEL", "--json")
-    files = [Path(file) for kernel in json.loads(shown)["kernels"] for file in kernel["files"]]
+    files = edited(project, "matrix_free:KERNEL")
     assert {file.name for file in files} >= {"matrix_free_case.cc", "element.h", "basis.h", "physics.h"}
-    with clangd(project) as server:
-        assert {file.name: server.diagnostics(file) for file in files} == {file.name: [] for file in files}
+    check_diagnostics(project, files)
 
 
 def test_it_is_small(project: Path) -> None:
-    files = [file for file in project.rglob("*") if file.suffix in {".cc", ".cu", ".h"}]
-    lines = [line.strip() for file in files for line in file.read_text().splitlines()]
-    assert 300 < sum(line != "" and not line.startswith("//") for line in lines) < 400
+    assert 300 < cpp_lines(project) < 400
 
 
 RUN = """
@@ -100,8 +78,7 @@ def test_the_gpu_kernels_agree_with_the_cpu_on_an_emulated_gpu(
 ) -> None:
     monkeypatch.syspath_prepend(str(PROJECT / "src"))
     mf: Any = importlib.import_module("matrix_free")
-    emulator = Emulator.build(tmp_path / "emulator")
-    monkeypatch.setattr(nvidia_driver, "find", lambda: emulator.driver)
+    emulator = emulated(tmp_path / "emulator", monkeypatch)
     config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90")
     gpu = [*GPUS].index("sm_90")
     mesh = mf.grid((3, 2, 2), lambda points: points + 0.05 * np.sin(2 * points[:, ::-1]))

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
 
-import dimorph as dm
 from dimorph import settings
-from dimorph.toolchain import nvidia_driver
-from support.emulated import GPUS, Emulator, OnGpu, missing
-from support.lsp import clangd
+from support.emulated import GPUS, OnGpu, missing
 from support.paths import EXAMPLES
+from support.projects import check_diagnostics, cpp_lines, edited, emulated, inside, linted, wheel_alone
 
-SOURCE = Path(dm.__file__).parents[1]
 PROJECT = EXAMPLES / "path_tracer"
-BIN = Path(sysconfig.get_path("scripts"))
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers")
 
 
@@ -38,15 +29,6 @@ def project(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PROJECT, tmp_path / "project", ignore=ignored))
 
 
-def inside(project: Path, *words: str | Path, **env: str) -> str:
-    """Run a program in the project, with its package and this Dimorph on the path; return its output."""
-    path = os.pathsep.join([str(project / "src"), str(SOURCE)])
-    env = {**os.environ, "PYTHONPATH": path, "MYPYPATH": str(SOURCE), **env}
-    done = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_its_tests_pass_without_warnings_of_the_compiler(project: Path) -> None:
     # A failed build would be told by a test; the scene that is meant to fail says so whatever the flags.
     shown = inside(project, sys.executable, *PYTEST, DIMORPH_CXXFLAGS="-Werror")
@@ -54,9 +36,7 @@ def test_its_tests_pass_without_warnings_of_the_compiler(project: Path) -> None:
 
 
 def test_linters_find_nothing(project: Path) -> None:
-    inside(project, BIN / "ruff", "check", "--no-cache", ".")
-    inside(project, BIN / "ruff", "format", "--no-cache", "--check", ".")
-    assert "no issues found" in inside(project, BIN / "mypy", "--cache-dir", os.devnull)
+    assert "no issues found" in linted(project)
 
 
 def test_the_script_makes_a_picture_and_an_animation(project: Path) -> None:
@@ -68,44 +48,25 @@ def test_the_script_makes_a_picture_and_an_animation(project: Path) -> None:
 
 
 def test_an_editor_underlines_nothing(project: Path) -> None:
-    shown = inside(project, sys.executable, "-m", "dimorph", "ide", "path_tracer.kernels", "--json")
-    files = {Path(file) for kernel in json.loads(shown)["kernels"] for file in kernel["files"]}
+    files = edited(project, "path_tracer.kernels")
     assert {file.suffix for file in files} >= {".cc", ".h"}
-    with clangd(project) as server:
-        assert {file.name: server.diagnostics(file) for file in files} == {file.name: [] for file in files}
+    check_diagnostics(project, files)
 
 
 def test_it_stays_small() -> None:
-    sources = [path for path in (PROJECT / "src").rglob("*") if path.suffix in (".cc", ".cu", ".h")]
-    lines = [line.strip() for path in sources for line in path.read_text().splitlines()]
-    assert len([line for line in lines if line and not line.startswith("//")]) < 540
+    assert cpp_lines(PROJECT / "src") < 540
 
 
 @pytest.mark.long
 def test_its_wheel_runs_without_a_compiler(project: Path, tmp_path: Path) -> None:
-    levels = json.dumps(["x86-64-v2"] if os.uname().machine == "x86_64" else ["armv8"])
-    text = (project / "pyproject.toml").read_text()
-    (project / "pyproject.toml").write_text(
-        text.replace("[tool.dimorph]", f"[tool.dimorph]\ntargets = {levels}\narchs = ['sm_90']")
-    )
-    build = ["-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", "--outdir", str(tmp_path)]
-    inside(project, sys.executable, *build)
-    (wheel,) = tmp_path.glob("path_tracer-0.1.0-py3-none-*.whl")
-    with ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
-    for path in (project / "src").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    path = os.pathsep.join([str(tmp_path / "installed"), str(SOURCE)])
-    nothing = {"PYTHONPATH": path, "PATH": "/nowhere", "DIMORPH_POLICY": "aot", "DIMORPH_STORE": str(tmp_path / "none")}
+    _, nothing = wheel_alone(project, tmp_path, "archs = ['sm_90']")
     assert re.search(r"\d+ passed", inside(project, sys.executable, *PYTEST, "-k", "not jit", **nothing))
 
 
 @pytest.mark.long
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_an_emulated_gpu_makes_the_images_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulator = Emulator.build(tmp_path / "emulator")
-    monkeypatch.setattr(nvidia_driver, "find", lambda: emulator.driver)
+    emulator = emulated(tmp_path / "emulator", monkeypatch)
     monkeypatch.syspath_prepend(str(PROJECT / "src"))
     path_tracer: Any = importlib.import_module("path_tracer")
     config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90", store=tmp_path / "store")

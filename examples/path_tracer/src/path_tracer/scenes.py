@@ -94,7 +94,7 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a `Renderer` renders: a struct, tables, or both for the same scene.
+    """A scene for a `Renderer`: a struct, tables, or both for the same scene.
 
     compiled: the scene as a variant, whose struct is compiled in.
     features: DIFFUSE, METAL, GLASS or METAL | GLASS: the kinds of surfaces that it has. Others are diffuse.
