@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dimorph.attention import Causal, KVCache, append, attention
+from dimorph.attention import Causal, KVCache, append, attention, plan, run
 
 rng = np.random.default_rng(0)
 batch, heads, kv_heads, head_dim, page_size = 2, 8, 2, 64, 16
@@ -33,6 +33,8 @@ def main() -> None:
         append(cache, k, v, lengths[:, None].copy())  # behind the last key
         lengths += 1
         out = attention(q, cache, variant=Causal)
+    step = plan(q, cache, variant=Causal)  # of q only the shape and the dtype count
+    print("a plan gives the same:", np.array_equal(run(step, q, cache), out))
     print("decoded to lengths", lengths, out.shape)
 
 

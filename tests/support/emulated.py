@@ -120,6 +120,7 @@ class Emulated:
         config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=store)
         family = "sm90" if arch.endswith("a") else "sm80"
         self.attend = at.Attention(policy="jit", settings=config, family=family)
+        self._arch = arch
         self._gpu = [*GPUS].index(arch.rstrip("a"))
 
     def __call__(self, q: Array, k: Array, v: Array, *, variant: dm.BoundVariant, **options: Any) -> Any:
@@ -143,20 +144,32 @@ class Emulated:
 
 
 class EmulatedCache(Emulated):
-    """The same for calls with a `KVCache`."""
+    """The same for calls with a `KVCache`. Without `split`, the sm90 family is called by `plan` and `run`."""
 
     def __call__(self, q: Array, cache: at.KVCache, v: None = None, *, variant: dm.BoundVariant, **options: Any) -> Any:  # type: ignore[override]
         # The kernels write no rows behind those in use.
         out = np.zeros((*q.shape[:-1], cache.v.shape[-1]), q.dtype)
         lse = np.full(q.shape[:-1], -np.inf, np.float32)
-        workspace = np.full(at.workspace_size(q.shape, cache.v.shape[-1]) if self._split else 1, np.nan, np.float32)
+        kv_heads = cache.k.shape[-3 if cache.layout == "HND" else -2]
+        sequences = options["cu_seqlens_q"].shape[0] - 1 if "cu_seqlens_q" in options else None
+        scheduled = self._arch.endswith("a")
+        enough = scheduled or self._split
+        size = at.plan_size(q.shape, kv_heads, cache.v.shape[-1], sequences=sequences) if enough else 1
+        workspace = np.full(size + 3, np.nan, np.float32)
+        workspace = workspace[-workspace.ctypes.data // 4 % 4 :]  # from a multiple of 16 bytes on
         moved = {name: self._moved(value) for name, value in options.items()}
         moved |= {name: self._moved(x) for name, x in (("out", out), ("lse", lse), ("workspace", workspace))}
         bound = dm.BoundVariant(variant.variant, tuple(map(self._moved, variant.args)))
         arrays = {field.name: getattr(cache, field.name) for field in fields(cache)}
         fitting = {name: x.copy() if name in "kv" and not _fits(x) else x for name, x in arrays.items()}
         on_gpu = at.KVCache(**{name: self._moved(x) for name, x in fitting.items()})
-        self.attend(self._moved(q if _fits(q) else q.copy()), on_gpu, variant=bound, **moved)
+        q_on_gpu = self._moved(q if _fits(q) else q.copy())
+        if scheduled and not self._split:
+            lengths = {name: moved.pop(name) for name in ("cu_seqlens_q", "seqlens_q") if name in moved}
+            plan = self.attend.plan(q_on_gpu, on_gpu, variant=bound, workspace=moved.pop("workspace"), **lengths)
+            self.attend.run(plan, q_on_gpu, on_gpu, **moved)
+        else:
+            self.attend(q_on_gpu, on_gpu, variant=bound, **moved)
         return out, lse
 
 

@@ -18,7 +18,7 @@ class KVCache:
     `seqlens`, or `indptr`, `indices` and `last_page_len`. Sequences may share pages. Keys and values in one array are
     two views of it, because strides are free but for the last dimension, which is contiguous. On the CPU every length
     and every entry of a table that a call uses is checked before anything is computed; on a GPU the caller guarantees
-    them, and the kernels are those of the sm80 family.
+    them.
 
     Args:
         k: keys.

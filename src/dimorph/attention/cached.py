@@ -9,7 +9,9 @@ from dimorph.attention.arrays import describe, libraries
 from dimorph.attention.cache import KVCache, in_pages, tables
 from dimorph.attention.request import check_others, check_stream, few_queries, request_of, shape_of, validate
 from dimorph.attention.select import Functions
-from dimorph.attention.workspace import new_workspace
+from dimorph.attention.workspace import plan_size
+
+_FEW_ROWS = 64  # a tile of csrc/sm90 for few queries
 
 
 class CachedCall(NamedTuple):
@@ -28,6 +30,7 @@ class CachedCall(NamedTuple):
     lse: Any
     workspace: Any
     stream: Any
+    planned: bool = False  # the workspace holds a schedule
 
 
 def is_dense(call: CachedCall) -> bool:
@@ -75,7 +78,7 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     variant, args = validate(library, q, cache.k, cache.v, call.variant, call.cu_seqlens_q)
     gpu = library.gpu(q)
     return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)
-    few = gpu is None and few_queries(q, call.cu_seqlens_q)
+    few = few_queries(q, call.cu_seqlens_q) if gpu is None else few_rows(call)
     kinds = [request_of(variant, q, cache.v, gpu, kind, paged=True) for kind in (few, not few)]
     choice = functions.find(kinds[0], variant)
     check_stream(call.stream, gpu, call.out, call.lse if return_lse else call.out)
@@ -92,10 +95,12 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     heads_first = cache.layout == "HND"
     if gpu is not None:
         workspace = call.workspace
-        if workspace is None and call.stream is None:
-            workspace = new_workspace(library, q, shape_of(cache.v, "v")[-1], _room(cache, call.max_seqlen_k))
+        if workspace is None:
+            if call.stream is not None:
+                raise ValueError("attention: argument 'workspace': expected an array, as 'stream' is given")
+            workspace = library.empty_float32(q, size_of_plan(call))
         lengths = call.max_seqlen_q, call.max_seqlen_k
-        choice.function(*arrays, heads_first, workspace, *lengths, *args, stream=call.stream)
+        choice.function(*arrays, heads_first, workspace, *lengths, few, call.planned, *args, stream=call.stream)
     elif choice.function(*arrays, heads_first, few, False, *args):
         # Some sequences have few queries and some have many. All kernels are found before the first one writes.
         for chosen in [functions.find(kind, variant) for kind in kinds]:
@@ -103,12 +108,21 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     return (out, lse) if return_lse else out
 
 
-def _room(cache: KVCache, max_seqlen_k: int | None) -> int:
-    """Return the most keys that a sequence can have."""
-    rows: int = shape_of(cache.k, "k")[-2 if cache.layout == "HND" else -3]
-    if cache.block_table is not None:
-        return rows * int(cache.block_table.shape[-1])
-    if cache.indptr is not None:
-        rows *= int(cache.indices.shape[0])
-    apart = cache.indptr is not None or cache.cu_seqlens is not None
-    return min(rows, max_seqlen_k) if apart and max_seqlen_k is not None else rows
+def few_rows(call: CachedCall) -> bool:
+    """Tell whether a GPU computes all queries of a sequence, of all heads with the same KV head, in one small tile."""
+    shape = shape_of(call.q, "q")
+    most = shape[1] if call.cu_seqlens_q is None else shape[0] if call.max_seqlen_q is None else call.max_seqlen_q
+    return most * shape[-2] <= _FEW_ROWS * kv_heads(call.cache)
+
+
+def kv_heads(cache: KVCache) -> int:
+    """Return the heads of k and v, or 1 where there are none."""
+    heads: int = shape_of(cache.k, "k")[-3 if cache.layout == "HND" else -2]
+    return max(heads, 1)
+
+
+def size_of_plan(call: CachedCall) -> int:
+    """Return the `plan_size` of a call."""
+    sequences = None if call.cu_seqlens_q is None else call.cu_seqlens_q.shape[0] - 1
+    shape, head_dim_vo = shape_of(call.q, "q"), shape_of(call.cache.v, "v")[-1]
+    return plan_size(shape, kv_heads(call.cache), head_dim_vo, sequences=sequences, max_seqlen_q=call.max_seqlen_q)

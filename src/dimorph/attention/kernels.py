@@ -123,29 +123,37 @@ def _gpu_kernel(
         head_dims: the pairs (head_dim_qk, head_dim_vo) that are built ahead.
         paged: declare the kernel for keys in pages.
     """
+    scheduled = paged and family == "sm90"  # see csrc/gpu/schedule.h
+    folder = family if family == "sm80" else f"{family}/{'paged' if paged else 'dense'}"
     return dm.Kernel(
         name=f"attention_paged_{family}" if paged else f"attention_{family}",
-        entry=f"{family}/{'paged' if paged else 'attention'}.cc",
-        case=(f"{family}/attention_case.cc",),
-        device=(f"{family}/attention.cu", "gpu/merge.cu"),
+        entry=f"{folder}/{'paged' if paged and not scheduled else 'attention'}.cc",
+        case=(f"{folder}/attention_case.cc",),
+        device=(f"{family}/attention.cu", "gpu/schedule.cu" if scheduled else "gpu/merge.cu"),
         archs=tuple(archs),
-        functions=("attention",),
+        functions=("plan", "attention") if scheduled else ("attention",),
         config=f"attention_{family}_config.h",
         axes=(
             dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
             dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=GPU_HEAD_DIMS.fit),
             dm.flag_axis("paged", "PAGED", [paged]),
+            *([dm.flag_axis("few_queries", "FEW_QUERIES")] if scheduled else []),
             _variants(),
         ),
         root=_HERE / "csrc",
-        include_dirs=(family, "../include"),
+        include_dirs=(folder, "../include"),
         origin=Path(__file__),
     )
 
 
 attention_sm80 = _gpu_kernel("sm80", ["sm_80", "sm_90"], [(64, 64), (128, 128), (256, 256)])
 paged_sm80 = _gpu_kernel("sm80", ["sm_80", "sm_90"], [(64, 64), (128, 128), (256, 256)], paged=True)
-attention_sm90 = _gpu_kernel("sm90", ["sm_90a"], [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)])
+_SM90_HEAD_DIMS = [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)]
+attention_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS)
+paged_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS, paged=True)
 
 # The best for a GPU comes first.
-GPU_FAMILIES = {"sm90": Family(attention_sm90, (9, 0)), "sm80": Family(attention_sm80, paged=paged_sm80)}
+GPU_FAMILIES = {
+    "sm90": Family(attention_sm90, (9, 0), paged=paged_sm90),
+    "sm80": Family(attention_sm80, paged=paged_sm80),
+}

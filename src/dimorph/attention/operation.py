@@ -7,9 +7,11 @@ from typing import Any
 
 import dimorph as dm
 from dimorph import SpecializationMismatch
+from dimorph.attention import planning
 from dimorph.attention.arrays import libraries
 from dimorph.attention.cache import KVCache
 from dimorph.attention.cached import CachedCall, attend, cache_of, is_dense
+from dimorph.attention.planning import Plan
 from dimorph.attention.request import (
     Request,
     check_others,
@@ -199,11 +201,80 @@ class Attention:
             _launch_all(self._functions, kinds, variant, q, k, v, out, scale, lse, lengths, args)
         return (out, lse) if return_lse else out
 
+    def plan(
+        self,
+        q: Any,
+        cache: KVCache,
+        *,
+        variant: dm.Variant | dm.BoundVariant = Plain,
+        cu_seqlens_q: Any = None,
+        seqlens_q: Any = None,
+        max_seqlen_q: int | None = None,
+        workspace: Any = None,
+        stream: Any = None,
+    ) -> Plan:
+        """Divide the work of attention over a cache among the processors of a GPU, for `run`.
+
+        The schedule depends on the lengths of sequences only, so that one serves all layers of a model. It is made on
+        the GPU, from lengths that lie there: nothing is copied back, and in a CUDA graph it is made anew in each
+        replay. On the CPU there is nothing to divide beforehand.
+
+        Args:
+            q: queries, of which only the shape and the dtype count.
+            cache: a cache, of which the values of keys and values do not count.
+            workspace: on a GPU, a float32 array of `plan_size(...)` elements for the plan. Default: a new one.
+            stream: the stream to launch on, as for `attention`; with `workspace` given.
+            all others: as for `attention`.
+
+        Returns:
+            The plan. It serves any `run` with queries of the same shape and the same lengths; one after the other,
+            because they share its workspace.
+
+        Raises:
+            as `attention`.
+        """
+        lengths = cu_seqlens_q, seqlens_q, max_seqlen_q, None
+        call = CachedCall(q, cache, variant, None, *lengths, None, False, None, workspace, stream)
+        return planning.make(self._functions, call)
+
+    def run(
+        self,
+        plan: Plan,
+        q: Any,
+        cache: KVCache,
+        *,
+        variant: dm.Variant | dm.BoundVariant | None = None,
+        scale: float | None = None,
+        out: Any = None,
+        return_lse: bool = False,
+        lse: Any = None,
+        stream: Any = None,
+    ) -> Any:
+        """Compute attention over a cache by a plan; with `out`, and `lse` if it is returned, it allocates nothing.
+
+        Args:
+            plan: from `plan`. Queries are ragged, or have lengths, as they were there.
+            q, cache: as for `plan`, with other values, of another layer perhaps.
+            variant: the plan's, with other parameters. Default: the plan's.
+            all others: as for `attention`.
+
+        Returns:
+            As `attention`.
+
+        Raises:
+            ValueError: the plan was made for another shape, dtype, device or variant; the message says which.
+            all others: as `attention`.
+        """
+        none = None, None, None, None
+        call = CachedCall(q, cache, variant, scale, *none, out, return_lse, lse, None, stream)  # type: ignore[arg-type]
+        return planning.run(self._functions, plan, call)
+
     def _attend(self, call: CachedCall) -> Any:
         """Compute attention over a cache; one that is just keys and values goes the shorter way."""
         if not is_dense(call):
             return attend(self._functions, call)
-        options = {name: value for name, value in call._asdict().items() if name not in ("q", "cache", "seqlens_q")}
+        own = "q", "cache", "seqlens_q", "planned"
+        options = {name: value for name, value in call._asdict().items() if name not in own}
         return self(call.q, call.cache.k, call.cache.v, cu_seqlens_k=call.cache.cu_seqlens, **options)
 
     def resolutions(self) -> list[dm.Resolution]:
@@ -214,6 +285,7 @@ class Attention:
 _shared = Attention()
 # The bound method: calling the object takes up to half a microsecond more.
 attention = _shared.__call__
+plan, run = _shared.plan, _shared.run
 # What the operator calls, where the caller's modes and transforms have had their turn.
 _direct = Attention()
 _direct.__dict__.update(_shared.__dict__)

@@ -113,13 +113,18 @@ class Functions:
             except dm.DeclarationError as error:
                 raise refusal(request, error) from error
         kernels = gpu_kernels([self._family] if self._family else families(request.gpu), request.paged)
+
+        def load(kernel: dm.Kernel) -> dm.Module:
+            few: dict[str, Any] = {"few_queries": request.few_queries}
+            return kernel.load(**values, **(few if any(axis.name in few for axis in kernel.axes) else {}))
+
         try:
-            return kernels[0].load(**values)
+            return load(kernels[0])
         except (dm.MissingSpecialization, dm.DeclarationError) as error:
             # Nothing may be compiled, or not for this architecture; another family for the GPU may have been built.
             for kernel in kernels[1:]:
                 with suppress(dm.MissingSpecialization, dm.DeclarationError):
-                    return kernel.load(**values)
+                    return load(kernel)
             if isinstance(error, dm.DeclarationError):
                 raise refusal(request, error) from error
             raise

@@ -38,6 +38,44 @@ def workspace_size(shape: Sequence[int], head_dim_vo: int, keys: int | None = No
     return room * (head_dim_vo + 2)
 
 
+def plan_size(
+    shape: Sequence[int],
+    kv_heads: int,
+    head_dim_vo: int,
+    *,
+    sequences: int | None = None,
+    max_seqlen_q: int | None = None,
+) -> int:
+    """Return how many float32 elements of workspace a call with a `KVCache` on a GPU can use.
+
+    They hold the schedule and the partial results of queries whose keys are split, whatever the lengths of sequences.
+
+    Args:
+        shape: the shape of q.
+        kv_heads: heads of k and v.
+        head_dim_vo: the size of the last dimension of v.
+        sequences: for ragged queries, how many sequences there are.
+        max_seqlen_q: for ragged queries, the length of the longest sequence, or more. Default: all of them.
+
+    Raises:
+        ValueError: ragged queries without `sequences`.
+    """
+    if len(shape) == 4:
+        sequences, most = shape[:2]
+    elif sequences is None:
+        raise ValueError("plan_size: argument 'sequences': expected their number, as queries are ragged, got None")
+    else:
+        most = shape[0] if max_seqlen_q is None else min(max_seqlen_q, shape[0])
+    group = shape[-2] // kv_heads
+    tokens = math.prod(shape[:-2])
+    # csrc/gpu/schedule_size.h, for tiles of 64 to 192 rows.
+    units = min(sequences * -(-most * group // 64), sequences + tokens * group // 64)
+    waves = 1 if most * group <= 64 else 32
+    schedule = 8 * waves * (_MOST_MULTIPROCESSORS + 1) + 4 * units + 2 * (units + 1) + _MOST_MULTIPROCESSORS + 4
+    partial = 2 * _MOST_MULTIPROCESSORS * min(most * group, 192) * (head_dim_vo + 2)
+    return max(schedule + partial, workspace_size(shape, head_dim_vo))
+
+
 # An array for each call: one that is kept for a stream would be shared with CUDA graphs, which replay on any stream,
 # with a stream that gets a destroyed one's handle, and with pools of memory that torch.compile expects to find empty.
 def new_workspace(library: Library, q: Any, head_dim_vo: int, keys: int) -> Any:

@@ -5,6 +5,7 @@
 #include <dimorph/dtype.h>
 #include <math.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime.h"
@@ -102,6 +103,11 @@ template <typename T>
 inline T __shfl_xor_sync(unsigned mask, T value, int lane_mask, EMULATED_PLACE) {
   return emulator::shuffle(EMULATED_SITE, mask, value, static_cast<int>(threadIdx.x % 32) ^ lane_mask);
 }
+template <typename T>
+inline T __shfl_up_sync(unsigned mask, T value, int distance, EMULATED_PLACE) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  return emulator::shuffle(EMULATED_SITE, mask, value, lane < distance ? lane : lane - distance);
+}
 inline unsigned __ballot_sync(unsigned mask, bool vote, EMULATED_PLACE) {
   return emulator::ballot(EMULATED_SITE, mask, vote);
 }
@@ -127,9 +133,16 @@ inline void __syncthreads(EMULATED_PLACE) { emulator::block_barrier(EMULATED_SIT
 inline int __syncthreads_or(int vote, EMULATED_PLACE) { return emulator::block_barrier(EMULATED_SITE, vote != 0); }
 
 inline int atomicOr(int* place, int bits) { return std::exchange(*place, *place | bits); }
+inline int atomicMax(int* place, int value) { return std::exchange(*place, std::max(*place, value)); }
 template <typename T>
 inline T atomicAdd(T* place, T value) {
   return std::exchange(*place, *place + value);
+}
+
+inline void __threadfence() {}
+template <typename T>
+inline T __ldcg(const T* place) {
+  return *place;
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }

@@ -142,8 +142,8 @@ void copy_box(const Instruction& instruction, Operand* operands) {
   for (unsigned d = 0; d < rank; ++d) copy->coordinates[d] = instruction.in<int32_t>(operands, 2 + d);
   copy->barrier_at = address(instruction, operands, 2 + rank);
   if (copy->map.rank != rank || copy->map.magic != kTensorMap) fail("%s: not such a tensor map", copy->site.what);
-  // The rows of a box are 128 bytes long and swizzled in patterns of 8, which must be aligned.
-  if (copy->to % 1024 != 0) fail("%s: address %u is no multiple of 1024", copy->site.what, copy->to);
+  // The rows of a box are 128 bytes long. They are swizzled by their address, in patterns of 8 rows.
+  if (copy->to % 128 != 0) fail("%s: address %u is no multiple of 128", copy->site.what, copy->to);
   for (uint32_t i = 0; i < copy->map.box_bytes(); i += 16)
     memset(shared_pointer(copy->to + i, 16, copy->site), kPoison, 16);
   start_block_copy(copy);

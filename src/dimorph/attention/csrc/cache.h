@@ -49,6 +49,9 @@ inline void describe_table(const Cache& cache, const ConstTensor& k, Device devi
                 DIMORPH_OPERATION ": argument 'k': expected pages of 1 to %d keys, got %lld", dm::kMaxLength,
                 static_cast<long long>(page_size));
   problem.table.page_size = static_cast<int32_t>(page_size);
+  DIMORPH_CHECK(k.size(0) <= kMostSize, DIMORPH_OPERATION ": argument 'k': expected at most %lld pages, got %lld",
+                static_cast<long long>(kMostSize), static_cast<long long>(k.size(0)));
+  problem.table.pool_pages = static_cast<int32_t>(k.size(0));
   int32_t& shift = problem.table.page_shift;
   while (int64_t{1} << shift < page_size) ++shift;
   problem.table.page_reciprocal = static_cast<uint32_t>(((int64_t{1} << (31 + shift)) + page_size - 1) / page_size);

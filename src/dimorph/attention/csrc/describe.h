@@ -51,8 +51,9 @@ inline int32_t longest_given(const Optional<int64_t>& given, const char* name, i
 
 // On a GPU the lengths of sequences are not read: the longest ragged ones are max_seqlen_q and max_seqlen_k or, without
 // them, as many as there are tokens, or places in all pages of an indptr. `cache` describes the keys, with its own
-// cu_seqlens as cu_seqlens_k; null: they are dense or ragged, as the queries are.
-inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
+// cu_seqlens as cu_seqlens_k; null: they are dense or ragged, as the queries are. Without `out`, the problem is only
+// planned.
+inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Optional<Tensor>& out,
                         const Optional<Tensor>& lse, const Optional<ConstTensor>& cu_seqlens_q,
                         const Optional<ConstTensor>& cu_seqlens_k, float sm_scale,
                         const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k,
@@ -67,14 +68,11 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   check_layout(q, "q", rows, device);
   check_layout(k, "k", keys, device);
   check_layout(v, "v", keys, device);
-  check_layout(out, "out", rows, device);
   check_dtype(k, "k", q.dtype(), "the dtype of 'q',");
   check_dtype(v, "v", q.dtype(), "the dtype of 'q',");
-  check_dtype(out, "out", q.dtype(), "the dtype of 'q',");
   const int32_t* const cu_q = rows.ragged ? check_offsets(*cu_seqlens_q, "cu_seqlens_q", device) : nullptr;
   const int32_t* const cu_k = keys.ragged ? check_offsets(*cu_seqlens_k, offsets_k, device) : nullptr;
   const int64_t batch = rows.ragged ? cu_seqlens_q->size(0) - 1 : q.size(0);
-  if (!rows.ragged) check_size(out, "out", 0, batch, "the batch of 'q'");
   if (keys.ragged) check_size(*cu_seqlens_k, offsets_k, 0, batch + 1, "the sequences of 'q' and 1");
   if (paged) check_size(v, "v", 0, k.size(0), "the pages of 'k'");
   if (!keys.ragged && !paged) {
@@ -84,9 +82,14 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   check_size(k, "k", keys.ndim() - 1, q.size(-1), "the head dim of 'q'");
   check_size(v, "v", keys.row, k.size(keys.row), "the rows of 'k'");
   check_size(v, "v", keys.head, k.size(keys.head), "the heads of 'k'");
-  check_size(out, "out", rows.row, q.size(rows.row), "the rows of 'q'");
-  check_size(out, "out", rows.head, q.size(rows.head), "the heads of 'q'");
-  check_size(out, "out", rows.ndim() - 1, v.size(-1), "the head dim of 'v'");
+  if (out) {
+    check_layout(*out, "out", rows, device);
+    check_dtype(*out, "out", q.dtype(), "the dtype of 'q',");
+    if (!rows.ragged) check_size(*out, "out", 0, batch, "the batch of 'q'");
+    check_size(*out, "out", rows.row, q.size(rows.row), "the rows of 'q'");
+    check_size(*out, "out", rows.head, q.size(rows.head), "the heads of 'q'");
+    check_size(*out, "out", rows.ndim() - 1, v.size(-1), "the head dim of 'v'");
+  }
   DIMORPH_CHECK(k.size(keys.head) > 0 && q.size(rows.head) % k.size(keys.head) == 0,
                 "attention: argument 'q': expected a number of heads that is a multiple of the %lld of 'k', got %lld",
                 static_cast<long long>(k.size(keys.head)), static_cast<long long>(q.size(rows.head)));
@@ -99,19 +102,19 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   DIMORPH_CHECK(sm_scale >= -1e30f && sm_scale <= 1e30f,
                 "attention: argument 'scale': expected a number from -1e30 to 1e30, got %g",
                 static_cast<double>(sm_scale));
-  const Named arrays[] = {{"q", q}, {"k", k}, {"v", v}, {"out", out}};
-  const Named& result = arrays[3];
-  for (int i = 0; i < 3; ++i) check_apart(result, arrays[i]);
+  const Named arrays[] = {{"q", q}, {"k", k}, {"v", v}};
+  for (const Named& array : arrays)
+    if (out) check_apart({"out", *out}, array);
 
   Problem problem{};
   problem.q = q.data();
   problem.k = k.data();
   problem.v = v.data();
-  problem.out = out.data();
+  if (out) problem.out = out->data();
   problem.q_strides = rows.strides(q);
   problem.k_strides = keys.strides(k);
   problem.v_strides = keys.strides(v);
-  problem.out_strides = rows.strides(out);
+  if (out) problem.out_strides = rows.strides(*out);
   problem.num_qo_heads = static_cast<int32_t>(q.size(rows.head));
   problem.num_kv_heads = static_cast<int32_t>(k.size(keys.head));
   problem.sm_scale = sm_scale;
@@ -121,7 +124,7 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   const auto check_results_apart = [&](const char* name, const Optional<ConstTensor>& tensor) {
     if (!tensor) return;
     const Named named{name, *tensor};
-    check_apart(result, named);
+    if (out) check_apart({"out", *out}, named);
     if (lse) check_apart({"lse", *lse}, named);
   };
   check_results_apart("cu_seqlens_q", cu_seqlens_q);
@@ -149,7 +152,7 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
       "'k' over the batch, got %lld and %lld",
       static_cast<long long>(kMostSize), static_cast<long long>(all_rows),
       static_cast<long long>(int64_t{problem.batch_size} * problem.num_kv_heads));
-  check_no_overlap(out, "out");
+  if (out) check_no_overlap(*out, "out");
   if (lse) {
     check_dtype(*lse, "lse", dimorph::data_type<float>());
     check_device(*lse, "lse", device);
@@ -158,7 +161,8 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
                   lse->ndim(), lse->ndim() == 1 ? "" : "s");
     for (int dim = 0; dim <= rows.head; ++dim) check_size(*lse, "lse", dim, q.size(dim), "as in 'q'");
     check_no_overlap(*lse, "lse");
-    for (const Named& other : arrays) check_apart({"lse", *lse}, other);
+    for (const Named& array : arrays) check_apart({"lse", *lse}, array);
+    if (out) check_apart({"lse", *lse}, {"out", *out});
     problem.lse = lse->data<float>();
     problem.lse_strides = rows.strides(*lse);
   }

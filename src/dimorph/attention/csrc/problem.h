@@ -19,6 +19,7 @@ struct PageTable {
   const int32_t* last_page_len;  // [batch], with starts: keys in use of each sequence's last page
   int64_t stride;
   int32_t page_size;
+  int32_t pool_pages;  // in the pool
   // ceil(2^(31 + shift) / page_size), with the least shift for which 2^shift >= page_size: a quotient on a GPU is then
   // the upper half of a product. It is exact below 2^31 (Granlund and Montgomery 1994).
   uint32_t page_reciprocal;

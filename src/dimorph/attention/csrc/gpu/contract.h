@@ -21,12 +21,14 @@
 //                  shared_bytes()   dynamic shared memory of a thread block
 //                  blocks_per_sm    thread blocks that an SM runs at once
 //                  dim_vo           HEAD_DIM_VO
+//   KeyPart, partial_place   how the keys of a work tile are divided: equal_parts.h or scheduled_parts.h
 //   kTileKeys    keys of a tile
 //   kRowTiles    tiles of 16 query rows that a warp computes
 //   value_chunk  (row, chunk) -> where a tile of values in shared memory holds elements [8 * chunk, 8 * chunk + 8) of a
 //                row, in bytes from the tile's start
 //
-// The family's attention.cu defines the kernel attention_forward; merge.cu defines attention_merge for all families.
+// The family's attention.cu defines the kernel attention_forward; merge.cu defines attention_merge for all families,
+// and schedule.cu attention_schedule.
 #pragma once
 // Found in the family's own folder, which its kernel declares in include_dirs.
 #include "family.h"  // IWYU pragma: export

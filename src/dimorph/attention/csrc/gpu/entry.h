@@ -35,7 +35,7 @@ struct Call {
 };
 
 // Checks the arguments of a family's entry and describes them. `cache`: see `describe`.
-inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
+inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Optional<Tensor>& out,
                           float scale, const Optional<Tensor>& lse, const Optional<Tensor>& workspace,
                           const Optional<ConstTensor>& cu_seqlens_q, const Optional<ConstTensor>& cu_seqlens_k,
                           const Optional<int64_t>& max_seqlen_q, const Optional<int64_t>& max_seqlen_k,
@@ -47,7 +47,7 @@ inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const Cons
   check_alignment(q, call.problem.q_strides, "q", false, layout_error, rows);
   check_alignment(k, call.problem.k_strides, "k", true, layout_error, keys);
   check_alignment(v, call.problem.v_strides, "v", true, layout_error, keys);
-  check_alignment(out, call.problem.out_strides, "out", false, layout_error, rows);
+  if (out) check_alignment(*out, call.problem.out_strides, "out", false, layout_error, rows);
   call.launch.device = q.device();
   const Tokens tokens = tokens_of(call.problem, q, k, cache && cache->indices ? cache->indices->size(0) : 0);
   call.launch.tokens = tokens.queries;

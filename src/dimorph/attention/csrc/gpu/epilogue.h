@@ -31,15 +31,14 @@ __device__ __forceinline__ float normaliser(const Params& p, Variant& variant, i
   return row.sum == 0.f ? 0.f : __fdividef(factor, row.sum);
 }
 
-// Stores output and row state of one split in the workspace, for attention_merge.
+// Stores output and row state of one part in the workspace, for merge_row.
 __device__ __forceinline__ void store_partial(const Params& p, const WorkTile& work, const OnlineSoftmax& softmax,
                                               const OutputFragment& out, int warp_row) {
 #pragma unroll
   for (int r = 0; r < kThreadRows; ++r) {
     const int row = warp_row + thread_row(r);
     if (row > work.last_row) continue;
-    const Row at = row_at(p, work, row);
-    const int64_t place = work.split * p.total_rows + (p.get_qo_start(work.batch) + at.q) * p.num_qo_heads + at.head;
+    const int64_t place = partial_place(p, work, row, blockIdx.x);
     if (threadIdx.x % 4 == 0) {
       p.partial_state[2 * place] = softmax.row_max[r];
       p.partial_state[2 * place + 1] = softmax.row_sum[r];

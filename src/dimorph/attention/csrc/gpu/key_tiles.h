@@ -32,21 +32,8 @@ class KeyTileIterator {
       : p_(p), work_(work), variant_(variant) {
     const int all = (work.kv_len + kTileKeys - 1) / kTileKeys;
     window_ = kClassified ? (all + 31) / 32 : all;
-    if (p.splits == 1) return;
-    int count = all;
-    if constexpr (kClassified) {
-      count = 0;
-#pragma unroll 1
-      for (int w = 0; w < window_; ++w) {
-        classify(w);
-        count += __popc(needed_);
-      }
-      needed_ = 0;
-    }
-    const int share = (count + p.splits - 1) / p.splits;
-    skip_ = dm::math::min(work.split * share, count);
-    remaining_ = dm::math::min(share, count - skip_);
-    if constexpr (!kClassified) window_ -= skip_;
+    work.find_range(p, [&] { return count(all); }, skip_, remaining_);
+    if constexpr (!kClassified) window_ = dm::math::max(0, window_ - skip_);
   }
 
   // The next tile; an invalid one after the last.
@@ -86,6 +73,19 @@ class KeyTileIterator {
   uint32_t needed_ = 0, full_ = 0;  // a bit for each tile of the window: it is still to be returned; it is full
   int skip_ = 0;                    // tiles still to come that belong to other splits
   int remaining_ = 0x7fffffff;      // tiles still to be returned, at most
+
+  // The tiles that are to be returned, of `all`.
+  __device__ __forceinline__ int count(int all) {
+    if constexpr (!kClassified) return all;
+    int count = 0;
+#pragma unroll 1
+    for (int w = 0; w < window_; ++w) {
+      classify(w);
+      count += __popc(needed_);
+    }
+    needed_ = 0;
+    return count;
+  }
 
   __device__ __forceinline__ int last() const { return 31 - __clz(static_cast<int>(needed_)); }
 

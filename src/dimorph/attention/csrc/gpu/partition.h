@@ -17,7 +17,7 @@ struct Partition {
   int32_t query_tiles;               // of the longest sequence and one pack of heads
   int32_t splits;                    // parts of the keys; with more than one, attention_merge joins their results
   int64_t total_rows;                // queries of all sequences, times query heads
-  float* partial_out;                // [splits, total_rows, HEAD_DIM_VO], not normalised
+  float* partial_out;                // [splits, total_rows, HEAD_DIM_VO], not normalised; by a schedule: of each slot
   float* partial_state;              // [splits, total_rows, 2]: row max, row sum
 };
 

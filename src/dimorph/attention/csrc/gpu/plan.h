@@ -23,13 +23,15 @@ struct Plan {
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Packs the heads of a KV head into the rows of a tile if that makes fewer tiles, that is, if queries are few. Up to a
-// million rows, so that the kernel's division by packed_heads (rows_to_queries) stays exact.
+// Whether the kernel's division by packed_heads (rows_to_queries) is exact: up to a million rows.
+constexpr bool may_pack(int64_t packed_rows, int group_size) { return packed_rows <= 1 << 20 && group_size <= 1 << 9; }
+
+// Packs the heads of a KV head into the rows of a tile if that makes fewer tiles, that is, if queries are few.
 template <typename Config>
 constexpr int choose_packed_heads(const Config& c, int max_qo_len, int group_size) {
   const int64_t packed_rows = int64_t{max_qo_len} * group_size;
   const bool fewer = divide_up(packed_rows, c.tile_rows()) < group_size * divide_up(max_qo_len, c.tile_rows());
-  return fewer && c.can_pack(group_size) && packed_rows <= 1 << 20 && group_size <= 1 << 9 ? group_size : 1;
+  return fewer && c.can_pack(group_size) && may_pack(packed_rows, group_size) ? group_size : 1;
 }
 
 // Splits the keys if query tiles alone leave SMs without work: into as many parts as run at once, but of at least 128

@@ -9,11 +9,10 @@
 
 namespace DIMORPH_CASE {
 
-struct WorkTile {
+struct WorkTile : KeyPart {
   int batch, kv_head;
   int first_head;           // row r belongs to query head first_head + r % packed_heads
   int first_row, last_row;  // counted from the sequence's first row; both are part of the tile
-  int split;                // the part of the keys that is computed
   int qo_len, kv_len;       // of the sequence
   int first_query;          // row of the q tensor at which the sequence begins; 0 for dense tensors
 };
@@ -63,20 +62,22 @@ __device__ __forceinline__ const int32_t* sequence_pages(const Params& p, const 
   if (!PAGED || !p.table.pages) return nullptr;
   return p.table.pages + (p.table.starts ? p.table.starts[work.batch] : work.batch * p.table.stride);
 }
+// The number of the page, among those of the sequence, that holds a key.
+__device__ __forceinline__ int page_of(const Params& p, int key) {
+  return static_cast<int>(__umulhi(2u * key, p.table.page_reciprocal) >> p.table.page_shift);
+}
 // Where a key (value) begins, in elements from key_pointer (value_pointer). `pages`: of the sequence.
 __device__ __forceinline__ int64_t key_offset(const Params& p, const int32_t* pages,
                                               const dimorph::attention::Strides& strides, int key) {
   if (!PAGED || !pages) return key * strides.row;
-  const int page = static_cast<int>(__umulhi(2u * key, p.table.page_reciprocal) >> p.table.page_shift);
+  const int page = page_of(p, key);
   return pages[page] * strides.batch + (key - page * p.table.page_size) * strides.row;
 }
 
-// Fills in all of a work tile but its rows. `pack` numbers the packs of heads of all sequences, one sequence after the
-// other.
-__device__ inline void set_sequence(const Params& p, int pack, int split, WorkTile& work) {
-  work.split = split;
-  work.batch = divide_uniform(pack, p.head_packs);
-  work.first_head = (pack - work.batch * p.head_packs) * p.packed_heads;
+// Fills in all of a work tile but its rows and the part of the keys. `pack`: of the heads of the sequence.
+__device__ inline void set_sequence(const Params& p, int batch, int pack, WorkTile& work) {
+  work.batch = batch;
+  work.first_head = pack * p.packed_heads;
   work.kv_head = divide_uniform(work.first_head, p.group_size);
   work.first_query = warp_uniform(p.cu_seqlens_q ? p.cu_seqlens_q[work.batch] : 0);
   work.qo_len = warp_uniform(p.get_qo_len(work.batch));

@@ -38,3 +38,5 @@ constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
 DM_HD constexpr int value_chunk(int row, int chunk) { return row * kPitchVO + chunk * 16; }
 
 }  // namespace DIMORPH_CASE
+
+#include "../gpu/equal_parts.h"  // IWYU pragma: export

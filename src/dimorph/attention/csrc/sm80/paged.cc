@@ -12,13 +12,25 @@ using dimorph::attention::Cache;
 namespace gpu = dimorph::attention::gpu;
 namespace sm80 = dimorph::attention::sm80;
 
+// Checks a problem. This family's thread blocks follow no schedule.
+void plan(ConstTensor q, ConstTensor k, ConstTensor v, Str, Optional<ConstTensor> cu_seqlens_q,
+          Optional<ConstTensor> seqlens_q, Optional<ConstTensor> cu_seqlens, Optional<ConstTensor> seqlens,
+          Optional<ConstTensor> block_table, Optional<ConstTensor> indptr, Optional<ConstTensor> indices,
+          Optional<ConstTensor> last_page_len, bool heads_first, Tensor workspace, Optional<int64_t> max_seqlen_q,
+          Optional<int64_t> max_seqlen_k, bool, Extra) {
+  const Cache cache{bool(cu_seqlens), heads_first, seqlens_q, seqlens, block_table, indptr, indices, last_page_len};
+  gpu::describe_call(q, k, v, {}, 1, {}, workspace, cu_seqlens_q, cu_seqlens, max_seqlen_q, max_seqlen_k,
+                     sm80::layout_error, &cache);
+}
+DIMORPH_EXPORT(plan)
+
 // Arguments and result are those of attention.cc, and besides those of Cache (cache.h), which are not read here: the
 // caller guarantees lengths that fit their room, and pages that exist.
 void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float scale, Str variant, Optional<Tensor> lse,
                Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> seqlens_q, Optional<ConstTensor> cu_seqlens,
                Optional<ConstTensor> seqlens, Optional<ConstTensor> block_table, Optional<ConstTensor> indptr,
                Optional<ConstTensor> indices, Optional<ConstTensor> last_page_len, bool heads_first,
-               Optional<Tensor> workspace, Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k,
+               Optional<Tensor> workspace, Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k, bool, bool,
                Extra extra) {
   const Cache cache{bool(cu_seqlens), heads_first, seqlens_q, seqlens, block_table, indptr, indices, last_page_len};
   const gpu::Call call = gpu::describe_call(q, k, v, out, scale, lse, workspace, cu_seqlens_q, cu_seqlens, max_seqlen_q,

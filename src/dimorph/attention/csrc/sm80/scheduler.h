@@ -15,7 +15,10 @@ __device__ __forceinline__ bool find_work_tile(const Params& p, int index, WorkT
   const int size =
       dm::math::min(p.group, p.all_head_packs - group * p.group);  // of this group; the last one may be smaller
   const int rank = divide_uniform(rest, size), tile = p.query_tiles - 1 - rank;
-  set_sequence(p, group * p.group + rest - rank * size, index - unit * p.splits, work);
+  const int pack = group * p.group + rest - rank * size;  // of all sequences
+  const int batch = divide_uniform(pack, p.head_packs);
+  work.split = index - unit * p.splits;
+  set_sequence(p, batch, pack - batch * p.head_packs, work);
   if (tile >= query_tiles(p, work.qo_len)) return false;
   set_rows(p, tile, work);
   return true;

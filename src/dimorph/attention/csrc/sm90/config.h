@@ -17,17 +17,29 @@ struct Config {
   int blocks_per_sm;    // thread blocks that an SM runs at once
   int query_stages;     // query tiles that shared memory holds
   int kv_stages;        // tiles of keys, and of values, that shared memory holds
+  bool finds_pages;     // keys may lie in pages, which the producer looks up
 
   DM_HD constexpr int tile_rows() const { return 64 * consumer_groups; }
   // TMA loads whole queries, so a tile must hold a whole number of them.
   DM_HD constexpr bool can_pack(int heads) const { return tile_rows() % heads == 0; }
+  // Of a schedule (gpu/schedule.h). A single small tile of queries for each sequence and head shares no keys.
+  DM_HD constexpr int most_waves() const { return consumer_groups == 1 ? 1 : 32; }
   DM_HD constexpr int warp_rows() const { return 16; }
   DM_HD constexpr int threads() const { return 128 * (consumer_groups + 1); }
   // Registers a thread: at the launch, then of the producer's and of the consumers' threads. In all they must not be
   // more than at the launch, or a warpgroup that asks for more waits for ever.
-  DM_HD constexpr int launch_registers() const { return 65536 / threads() / 8 * 8; }
-  DM_HD constexpr int producer_registers() const { return consumer_groups == 3 ? 32 : 24; }
-  DM_HD constexpr int consumer_registers() const { return consumer_groups == 3 ? 160 : 240; }
+  DM_HD constexpr int launch_registers() const { return 65536 / threads() / launch_blocks() / 8 * 8; }
+  // Thread blocks that the registers of an SM suffice for at the launch, as __launch_bounds__ takes it.
+  DM_HD constexpr int launch_blocks() const { return consumer_groups == 1 ? 2 : 1; }
+  // A producer that looks up pages needs more.
+  DM_HD constexpr int producer_registers() const {
+    return finds_pages ? (dim_vo > 128 ? 40 : 56) : consumer_groups == 3 ? 32 : 24;
+  }
+  DM_HD constexpr int consumer_registers() const {
+    if (consumer_groups == 1) return 200;
+    if (consumer_groups == 3) return finds_pages ? 152 : 160;
+    return finds_pages ? (dim_vo > 128 ? 232 : 224) : 240;
+  }
   DM_HD constexpr bool registers_suffice() const {
     return producer_registers() + consumer_groups * consumer_registers() <= (consumer_groups + 1) * launch_registers();
   }
@@ -43,28 +55,32 @@ struct Config {
   DM_HD constexpr int shared_bytes() const { return pipeline_offset() + 128 + kv_stages * (192 + tile_keys); }
 };
 
-// `masks`: the variant has LogitsMask. `transforms`: it has LogitsTransform.
-DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool transforms) {
-  Config c{dim_qk, dim_vo, 0, 0, 1, 1, 2};
+// `masks`: the variant has LogitsMask. `transforms`: it has LogitsTransform. `paged`: keys may lie in pages. `few`:
+// there are at most 64 query rows.
+DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool transforms, bool paged, bool few) {
+  Config c{dim_qk, dim_vo, 0, 0, 1, 1, 2, paged};
   // Three consumers keep the tensor cores busier. Two have more registers each, which longer rows of output, and the
   // intermediate results of a transform, need.
   c.consumer_groups = dim_vo <= 64 || (dim_vo <= 128 && !transforms) ? 3 : 2;
   // As many keys as fit into the registers: per key a thread holds half a logit and a quarter of a register of weights,
   // and besides them half a row of output.
-  const int registers = c.consumer_groups == 3 ? 128 : dim_vo > 128 ? 180 : 196;
+  int registers = c.consumer_groups == 3 ? 128 : dim_vo > 128 ? 180 : 196;
+  if (paged) registers -= c.consumer_groups == 3 ? 8 : 16;
   c.tile_keys = (registers - gpu::padded(dim_vo) / 2) * 4 / 3 / 16 * 16;
   // Larger tiles compute more logits in vain at the edges of masks.
   const int most = masks && c.consumer_groups == 3 && dim_vo > 64 ? 80 : 128;
   if (c.tile_keys > most) c.tile_keys = most;
+  // Few queries wait for memory alone: small tiles, so that many are under way.
+  if (few) c.consumer_groups = 1, c.tile_keys = dim_qk <= 64 && dim_vo <= 64 ? 128 : 64;
   // Without masks and transforms a tile costs little beside its products, and a fourth stage is worth more than larger
   // tiles.
   if (!masks && !transforms && dim_qk == 128 && dim_vo == 128) c.tile_keys = 64;
   constexpr int kMost = 227 * 1024;  // shared memory of a thread block
   while (c.shared_bytes() > kMost) c.tile_keys -= 16;
   // With the next tile's queries already loaded, a warpgroup goes on while another still computes the current one.
-  if (c.shared_bytes() + c.query_bytes() <= kMost) c.query_stages = 2;
+  if (!few && c.shared_bytes() + c.query_bytes() <= kMost) c.query_stages = 2;
   // With more stages, the loads for the next work tile begin before the last products of the current one.
-  while (c.kv_stages <= 4 && c.shared_bytes() <= kMost) ++c.kv_stages;
+  while (c.kv_stages <= (few ? 8 : 4) && c.shared_bytes() <= kMost) ++c.kv_stages;
   --c.kv_stages;
   return c;
 }

@@ -15,6 +15,7 @@
 #include "../gpu/softmax.h"
 #include "../gpu/work_tile.h"
 #include "barriers.h"
+#include "finish_part.h"  // of dense or paged
 #include "mma.h"
 #include "pipeline.h"
 #include "wgmma.h"
@@ -58,13 +59,13 @@ class Consumer {
       more = receive(work, first);
       reduce_row_sums(softmax);
       float factors[kThreadRows];
-      if (p_.splits == 1) finish_softmax(p_, done, variant, softmax, factors, warp_row);
+      if (!done.is_part(p_)) finish_softmax(p_, done, variant, softmax, factors, warp_row);
       wgmma_wait<0>();
       if (pending) finish_pv(out, weights);
-      if (!careful && warp_row <= done.last_row && __any_sync(0xffffffffu, !all_finite(out)))
-        atomicOr(&pipeline_.nonfinite, 1);
-      if (p_.splits > 1)
-        store_partial(p_, done, softmax, out, warp_row);
+      const bool nonfinite = !careful && warp_row <= done.last_row && __any_sync(0xffffffffu, !all_finite(out));
+      if (nonfinite) atomicOr(&pipeline_.nonfinite, 1);
+      if (done.is_part(p_))
+        finish_part(p_, pipeline_, done, variant, softmax, out, warp_, warp_row, careful, nonfinite);
       else
         store_output(p_, done, variant, factors, out, warp_row,
                      [&](int row, Row at, uint32_t (&pairs)[kValueChunks]) { store_row(done, row, at, pairs); });

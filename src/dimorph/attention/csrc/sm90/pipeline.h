@@ -30,6 +30,9 @@ struct PipelineStorage {
   int32_t last_number[2 * kStages];  // of the work tile's last tile of keys, if the variant does not classify tiles
   KeyTile next_tile[2 * kStages];    // the tile after the one in the stage, if the variant classifies tiles
   int32_t nonfinite;                 // whether an output was not finite
+  // Of the two parts that a thread block may compute (slot_of): that its output was not finite, and that it was
+  // the last of its work tile to arrive.
+  int32_t part_nonfinite[2], part_last[2];
   bool removed[kStages][kTileKeys];  // keys that were taken out of a tile (nonfinite.h)
 };
 static_assert(sizeof(PipelineStorage) <= kConfig.shared_bytes() - kConfig.pipeline_offset(), "room for the pipeline");
@@ -73,7 +76,7 @@ __device__ inline void init_pipeline(PipelineStorage& pipeline) {
     mbarrier_init(shared_address(&pipeline.work_full[i]), 1);
     mbarrier_init(shared_address(&pipeline.work_empty[i]), kConsumerWarps);
   }
-  pipeline.nonfinite = 0;
+  pipeline.nonfinite = pipeline.part_nonfinite[0] = pipeline.part_nonfinite[1] = 0;
   fence_mbarrier_init();
 }
 

@@ -1,5 +1,6 @@
-// The producer: one warp that takes work tiles from the scheduler, announces them to the consumers, and loads their
-// queries and then their tiles of keys and values with TMA, as stages of the pipeline become free.
+// The producer: one warp that takes work tiles from the scheduler, announces them to
+// the consumers, and loads their queries and then their tiles of keys and values with TMA, as stages of the pipeline
+// become free.
 #pragma once
 #include <dimorph/attention/variants.h>
 #include <dimorph/ints.h>
@@ -9,9 +10,10 @@
 #include "../gpu/ptx.h"
 #include "../gpu/work_tile.h"
 #include "barriers.h"
+#include "boxes.h"  // of dense or paged
 #include "pipeline.h"
-#include "scheduler.h"
 #include "tma.h"
+#include "work_tiles.h"  // of dense or paged
 
 namespace DIMORPH_CASE {
 
@@ -25,13 +27,12 @@ class Producer {
     prefetch_tensor_map(p.v_map);
   }
 
-  // Produces all work tiles of the thread block. All lanes of the warp must call it; one of them loads.
+  // Produces all work tiles of the thread block. All lanes of the warp must call it; one of them loads, or in pages
+  // several.
   __device__ __forceinline__ void run() {
-    TileScheduler scheduler(p_);
-    for (int round = 0; round < scheduler.rounds(); ++round) {
-      WorkTile work;
-      if (scheduler.find(round, work)) produce(work);
-    }
+    WorkTiles tiles(p_);
+    WorkTile work;
+    while (tiles.next(work)) produce(work);
     WorkTile none{};
     none.last_row = -1;
     announce(none, {}, 0);
@@ -58,24 +59,27 @@ class Producer {
   __device__ __forceinline__ void produce(const WorkTile& work) {
     Variant variant = dm::hooks::make<Variant>(p_, work.batch);
     KeyTileIterator tiles(p_, work, variant);
-    const int first_row = first_key_row(p_, work);
     KeyTile before, tile;
+    Piece before_piece{}, piece{};  // of these tiles
 #pragma unroll 1
     for (bool announced = false;; announced = true) {
       const KeyTile next = tiles.next();
+      const Piece next_piece = Piece::find(p_, work, next, threadIdx.x % 32);
       __syncwarp();  // a lane that fell two phases behind would mistake the parity
       if (!announced) announce(work, next, tiles.last_number());
       // With one stage, queries wait for the previous work tile's products, and keys are loaded first; with two, a
       // stage for queries is free long before one for keys.
       const bool queries = tile.valid() && !before.valid();
       if (kConfig.query_stages > 1 && queries) load_queries(work);
-      if (tile.valid()) load_keys(work, first_row + tile.first_key(), next);
+      if (tile.valid()) load_keys(work, tile, piece, next);
       if (kConfig.query_stages == 1 && queries) load_queries(work);
-      if (before.valid()) load_values(work, first_row + before.first_key());
+      if (before.valid()) load_values(work, before, before_piece);
       if (tile.valid()) keys_.advance();
       if (announced && !tile.valid()) return;
       before = tile;
+      before_piece = piece;
       tile = next;
+      piece = next_piece;
     }
   }
 
@@ -85,7 +89,7 @@ class Producer {
   PipelineState<kStages> keys_, work_;  // values are one tile behind keys
   PipelineState<kConfig.query_stages> queries_;
 
-  // The sequence's index in the tensor maps, in which ragged sequences are a single one.
+  // The sequence's index in the tensor map of queries, in which ragged sequences are a single one.
   __device__ __forceinline__ int batch(const WorkTile& work) const { return p_.cu_seqlens_q ? 0 : work.batch; }
 
   __device__ __forceinline__ void load_queries(const WorkTile& work) {
@@ -101,27 +105,40 @@ class Producer {
                p_.q_map, full, kEvictFirst, c * 64, 0, row, work.first_head / p_.packed_heads, batch(work));
   }
 
-  // `row`: of the k tensor, the tile's first.
-  __device__ __forceinline__ void load_keys(const WorkTile& work, int row, KeyTile next) {
+  // `piece`: of the tile, this lane's.
+  __device__ __forceinline__ void load_keys(const WorkTile& work, KeyTile tile, Piece piece, KeyTile next) {
     const uint32_t stage = keys_.stage(), full = shared_address(&pipeline_.keys_full[stage]);
     mbarrier_wait(shared_address(&pipeline_.keys_empty[stage]), keys_.phase() ^ 1);
-    if (threadIdx.x % 32 != 0) return;
-    if constexpr (KeyTileIterator::kClassified) pipeline_.next_tile[keys_.message()] = next;
-    load_tile(work, row, p_.k_map, full, kConfig.key_offset() + stage * kConfig.key_bytes(), kConfig.key_bytes());
+    if (KeyTileIterator::kClassified && threadIdx.x % 32 == 0) pipeline_.next_tile[keys_.message()] = next;
+    load_tile(work, tile, piece, p_.k_map, full, kConfig.key_offset() + stage * kConfig.key_bytes(),
+              kConfig.key_bytes());
   }
-  __device__ __forceinline__ void load_values(const WorkTile& work, int row) {
+  __device__ __forceinline__ void load_values(const WorkTile& work, KeyTile tile, Piece piece) {
     const PipelineState<kStages> values = keys_.previous();
     const uint32_t stage = values.stage(), full = shared_address(&pipeline_.values_full[stage]);
     mbarrier_wait(shared_address(&pipeline_.values_empty[stage]), values.phase() ^ 1);
-    if (threadIdx.x % 32 != 0) return;
-    load_tile(work, row, p_.v_map, full, kConfig.value_offset() + stage * kConfig.value_bytes(), kConfig.value_bytes());
+    load_tile(work, tile, piece, p_.v_map, full, kConfig.value_offset() + stage * kConfig.value_bytes(),
+              kConfig.value_bytes());
   }
-  __device__ __forceinline__ void load_tile(const WorkTile& work, int row, const TensorMap& map, uint32_t full, int to,
-                                            int bytes) {
-    mbarrier_arrive_expect_tx(full, bytes);
+  // One lane loads, because loads that lanes start at the same time take longer than those of one after the other. Each
+  // lane knows a piece.
+  __device__ __forceinline__ void load_tile(const WorkTile& work, KeyTile tile, Piece piece, const TensorMap& map,
+                                            uint32_t full, int to, int bytes) {
+    const int lane = threadIdx.x % 32, keys = Piece::keys(p_);
+    if (lane == 0) mbarrier_arrive_expect_tx(full, bytes);
 #pragma unroll 1
-    for (int c = 0; c * kTileKeys * 128 < bytes; ++c)
-      tma_load(shared_ + to + c * kTileKeys * 128, map, full, kEvictLast, c * 64, row, work.kv_head, batch(work));
+    for (int first = 0, number = 0; first < kTileKeys; first += keys, ++number) {
+      Piece own = piece;
+      if constexpr (PAGED) {
+        if (number > 0 && number % 32 == 0) piece = Piece::find(p_, work, tile, number + lane);
+        own = {__shfl_sync(0xffffffffu, piece.row, number % 32), __shfl_sync(0xffffffffu, piece.sequence, number % 32)};
+      }
+      if (lane != 0) continue;
+#pragma unroll 1
+      for (int c = 0; c * kTileKeys * 128 < bytes; ++c)
+        tma_load(shared_ + to + (c * kTileKeys + first) * 128, map, full, kEvictLast, c * 64, own.row, work.kv_head,
+                 own.sequence);
+    }
   }
 };
 

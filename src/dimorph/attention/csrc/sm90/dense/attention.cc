@@ -2,9 +2,9 @@
 // the case for their values.
 #include <dimorph/entry.h>
 
-#include "../gpu/entry.h"
+#include "../../gpu/entry.h"
+#include "../tensor_maps.h"
 #include "attention_sm90_config.h"
-#include "tensor_maps.h"
 
 using dimorph::Str;
 namespace gpu = dimorph::attention::gpu;

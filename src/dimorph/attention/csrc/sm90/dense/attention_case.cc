@@ -1,14 +1,14 @@
 // The sm90 family's case, on the host: plans and launches the kernels of attention.cu and gpu/merge.cu.
 #include <dimorph/cuda.h>
 
-#include "../gpu/case.h"
-#include "../gpu/contract.h"
-#include "../gpu/launch.h"
-#include "../gpu/plan.h"
-#include "../problem.h"
-#include "config.h"
+#include "../../gpu/case.h"
+#include "../../gpu/contract.h"
+#include "../../gpu/launch.h"
+#include "../../gpu/plan.h"
+#include "../../problem.h"
+#include "../config.h"
+#include "../tensor_maps.h"
 #include "scheduler_params.h"
-#include "tensor_maps.h"
 
 namespace DIMORPH_CASE {
 

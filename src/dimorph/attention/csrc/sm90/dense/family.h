@@ -4,10 +4,10 @@
 #include <dimorph/device.h>
 #include <dimorph/dtype.h>
 
-#include "../gpu/partition.h"
-#include "../problem.h"
+#include "../../gpu/partition.h"
+#include "../../problem.h"
+#include "../config.h"
 #include "attention_sm90_config.h"  // IWYU pragma: export
-#include "config.h"
 #include "scheduler_params.h"
 
 namespace DIMORPH_CASE {
@@ -31,13 +31,16 @@ using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
 
 constexpr sm90::Config kConfig =
-    sm90::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask, Traits::has_logits_transform);
+    sm90::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask, Traits::has_logits_transform, PAGED, false);
 static_assert(kConfig.registers_suffice(), "the warpgroups would wait for registers for ever");
 constexpr int kTileKeys = kConfig.tile_keys;
 constexpr int kRowTiles = 1;
+constexpr bool kOverlapsLaunches = false;  // a launch follows no other closely
 
 DM_HD constexpr int value_chunk(int row, int chunk) {
   return chunk / 8 * (kTileKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
 }
 
 }  // namespace DIMORPH_CASE
+
+#include "../../gpu/equal_parts.h"  // IWYU pragma: export

@@ -4,15 +4,15 @@
 #include <dimorph/attention/math.h>
 #include <dimorph/ints.h>
 
-#include "../gpu/contract.h"
-#include "../gpu/ptx.h"
-#include "../gpu/work_tile.h"
+#include "../../gpu/contract.h"
+#include "../../gpu/ptx.h"
+#include "../../gpu/work_tile.h"
 
 namespace DIMORPH_CASE {
 
-class TileScheduler {
+class WorkTiles {
  public:
-  __device__ explicit TileScheduler(const Params& p) : p_(p) {
+  __device__ explicit WorkTiles(const Params& p) : p_(p) {
     const int blocks = static_cast<int>(gridDim.x);
     int pairs = p.pairs;
     if (p.cu_seqlens_q) {
@@ -24,6 +24,17 @@ class TileScheduler {
     whole_ = divide_uniform(pairs, blocks);
     left_ = pairs - whole_ * blocks;
   }
+
+  // Finds the next work tile; false after the last.
+  __device__ __forceinline__ bool next(WorkTile& work) {
+    while (round_ < rounds())
+      if (find(round_++, work)) return true;
+    return false;
+  }
+
+ private:
+  const Params& p_;
+  int round_ = 0;
 
   // Rounds in which a thread block takes at most one work tile each.
   __device__ __forceinline__ int rounds() const {
@@ -62,16 +73,16 @@ class TileScheduler {
       half = 0;
     }
     unit = warp_uniform(unit);
-    const int pack = divide_uniform(unit, p_.splits);
-    set_sequence(p_, pack, unit - pack * p_.splits, work);
+    const int pack = divide_uniform(unit, p_.splits);  // of all sequences
+    const int batch = divide_uniform(pack, p_.head_packs);
+    work.split = unit - pack * p_.splits;
+    set_sequence(p_, batch, pack - batch * p_.head_packs, work);
     const int tiles = query_tiles(p_, work.qo_len);
     found = warp_uniform(found && 2 * rank + half < tiles);
     if (found) set_rows(p_, warp_uniform(half ? rank : tiles - 1 - rank), work);
     return found;
   }
 
- private:
-  const Params& p_;
   int whole_, left_;  // pairs that every thread block takes, and pairs left over
   // For ragged sequences, of the 32 sequences from batch_ on, one a lane. Within them the longest come first, so that
   // the thread blocks have pairs of similar length in a round.

@@ -2,10 +2,10 @@
 #pragma once
 #include <dimorph/ints.h>
 
-#include "../gpu/partition.h"
-#include "../gpu/plan.h"
-#include "../problem.h"
-#include "config.h"
+#include "../../gpu/partition.h"
+#include "../../gpu/plan.h"
+#include "../../problem.h"
+#include "../config.h"
 
 namespace dimorph {
 namespace attention {

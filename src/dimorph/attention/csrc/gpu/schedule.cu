@@ -1,0 +1,180 @@
+// Makes the schedule (schedule.h) of one problem on the GPU: one thread block, which reads the lengths of sequences.
+#include <dimorph/attention/math.h>
+#include <dimorph/attention/variants.h>
+#include <dimorph/device.h>
+#include <dimorph/ints.h>
+
+#include "contract.h"
+#include "key_tiles.h"
+#include "schedule.h"
+#include "work_tile.h"
+
+namespace DIMORPH_CASE {
+
+__device__ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+__device__ inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+
+// Replaces each thread's value by the sum of those before it; returns the sum of all.
+__device__ inline int64_t exclusive_scan(int64_t& value) {
+  __shared__ int64_t sums[32];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t own = value;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int64_t other = __shfl_up_sync(0xffffffffu, value, step);
+    if (lane >= step) value += other;
+  }
+  if (lane == 31) sums[warp] = value;
+  __syncthreads();
+  int64_t all = 0;
+#pragma unroll 1
+  for (int i = 0; i < 32; ++i) {
+    if (i == warp) value += all - own;
+    all += sums[i];
+  }
+  __syncthreads();  // before the next scan writes
+  return all;
+}
+
+// The largest of all threads' values.
+__device__ inline int64_t block_max(int64_t value) {
+  __shared__ int most;
+  if (threadIdx.x == 0) most = 0;
+  __syncthreads();
+  atomicMax(&most, static_cast<int>(value));
+  __syncthreads();
+  return most;
+}
+
+// The tiles of keys that a query tile needs. A warp calls it together.
+__device__ inline int count_tiles(const Params& p, const gpu::Unit& unit) {
+  WorkTile work;
+  work.batch = unit.batch;
+  work.first_head = 0;
+  work.qo_len = p.get_qo_len(unit.batch);
+  work.kv_len = p.get_kv_len(unit.batch);
+  const int all = (work.kv_len + kTileKeys - 1) / kTileKeys;
+  if constexpr (!KeyTileIterator::kClassified) return all;
+  set_rows(p, unit.tile, work);
+  Variant variant = dm::hooks::make<Variant>(p, work.batch);
+  const int q0 = row_at(p, work, work.first_row).q, q1 = row_at(p, work, work.last_row).q + 1;
+  int count = 0;
+#pragma unroll 1
+  for (int tile = threadIdx.x % 32; tile < all; tile += 32) {
+    const int k0 = tile * kTileKeys;
+    const TileClass found = dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kTileKeys, work.kv_len));
+    count += found != TileClass::kSkip;
+  }
+  return __reduce_add_sync(0xffffffffu, count);
+}
+
+// The cut near x on the line of all units, of which each pack has `units` with these costs before each: between two
+// units or, unless `whole`, at least kLeastPart tiles of keys from the ends of one. Sets x to where it is.
+__device__ inline gpu::Cut find_cut(const gpu::Schedule& s, const int64_t* costs, int units, int64_t cost, bool whole,
+                                    int64_t& x) {
+  const int pack = static_cast<int>(x / cost);
+  const int64_t rest = x - pack * cost;
+  int low = 0, high = units;  // the last unit that begins at `rest` or before it lies in [low, high)
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (costs[middle] <= rest ? low : high) = middle;
+  }
+  const int count = s.units[low].count;
+  int skip = dm::math::max(0, static_cast<int>(rest - costs[low]) - gpu::kUnitCost);
+  const int least = whole ? (count + 1) / 2 : gpu::kLeastPart;
+  if (skip < least)
+    skip = 0;
+  else if (whole || count - skip < least)
+    skip = 0, ++low;
+  x = pack * cost + (low == units ? cost : costs[low]) + skip + (skip > 0 ? gpu::kUnitCost : 0);
+  return {low == units ? pack + 1 : pack, low == units ? 0 : low, skip, 0, 0, units, 0, 0};
+}
+
+extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
+    attention_schedule(const __grid_constant__ Params params) {
+  const Params& p = params;
+  const gpu::Schedule& s = p.schedule;
+  const int thread = static_cast<int>(threadIdx.x);
+  dimorph::cuda::let_next_start();
+  dimorph::cuda::wait_for_previous();
+
+  int units = 0;
+#pragma unroll 1
+  for (int first = 0; first < p.batch_size; first += gpu::kScheduleThreads) {
+    const int batch = first + thread;
+    const int tiles = batch < p.batch_size ? query_tiles(p, p.get_qo_len(batch)) : 0;
+    int64_t before = tiles;
+    const int64_t all = exclusive_scan(before);
+#pragma unroll 1
+    for (int tile = 0; tile < tiles && units + before + tile < s.most_units; ++tile)
+      s.units[units + before + tile] = {batch, tile, 0, 0};
+    units = dm::math::min(units + static_cast<int>(all), s.most_units);
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int unit = thread / 32; unit < units; unit += gpu::kScheduleThreads / 32) {
+    const int count = count_tiles(p, s.units[unit]);
+    if (thread % 32 == 0) s.units[unit].count = count;
+  }
+  __syncthreads();
+  // Of few units the costs are searched in shared memory.
+  __shared__ int64_t near[gpu::kScheduleThreads];
+  int64_t* const costs = units <= gpu::kScheduleThreads ? near : s.costs;
+  int64_t cost = 0, longest = 0;
+#pragma unroll 1
+  for (int first = 0; first < units; first += gpu::kScheduleThreads) {
+    const int unit = first + thread;
+    int64_t before = unit < units ? s.units[unit].count + gpu::kUnitCost : 0;
+    longest = larger(longest, before);
+    const int64_t all = exclusive_scan(before);
+    if (unit < units) costs[unit] = cost + before;
+    cost += all;
+  }
+  __syncthreads();
+
+  // Waves whose pieces are longer than any unit, so that no piece is far from its length.
+  const int64_t all = cost * p.head_packs;
+  const int64_t wave = int64_t{s.blocks} * (block_max(longest) + 2 * gpu::kLeastPart);
+  const int waves = static_cast<int>(larger(1, smaller(all / wave, s.most_waves)));
+  // Pieces of the last wave are at least kLeastPart long, so that no two cuts lie at one place inside of a unit.
+  const bool few = all < int64_t{s.blocks} * gpu::kLeastPart;
+  const auto share = [&](int block) {
+    return few ? smaller(int64_t{block} * gpu::kLeastPart, all) : all * block / s.blocks;
+  };
+  __shared__ gpu::Cut cuts[gpu::kMostBlocks + 1];
+  __shared__ int64_t places[gpu::kMostBlocks + 1];
+  int64_t begin = 0, done = 0;  // of the wave; by this thread's block
+#pragma unroll 1
+  for (int w = 0; w < waves; ++w) {
+    const bool last = w == waves - 1;
+    const int64_t target = last ? share(thread + 1) - share(thread) : all * (w + 1) / waves / s.blocks;
+    int64_t x = thread < s.blocks ? larger(target - done, 0) : 0;
+    exclusive_scan(x);
+    x = thread == s.blocks && last ? all : smaller(begin + x, all);
+    if (thread <= s.blocks) {
+      cuts[thread] =
+          x == all ? gpu::Cut{p.head_packs, 0, 0, 0, 0, units, 0, 0} : find_cut(s, costs, units, cost, !last, x);
+      places[thread] = x;
+    }
+    __syncthreads();
+    if (thread <= s.blocks) {
+      gpu::Cut cut = cuts[thread];
+      const auto inside = [&](int i) {
+        return cuts[i].skip > 0 && cuts[i].unit == cut.unit && cuts[i].pack == cut.pack;
+      };
+      if (cut.skip > 0) {
+        cut.first = cut.last = thread;
+        while (inside(cut.first)) --cut.first;  // the first cut is inside of no unit, and neither is the last one
+        while (inside(cut.last + 1)) ++cut.last;
+      }
+      cut.waves = waves;
+      s.cuts[w * (s.blocks + 1) + thread] = cut;
+    }
+    if (thread < s.blocks) done += places[thread + 1] - places[thread];
+    begin = places[s.blocks];
+    __syncthreads();  // before the next wave writes
+  }
+  if (thread < s.blocks) s.arrivals[thread] = 0;
+}
+
+}  // namespace DIMORPH_CASE

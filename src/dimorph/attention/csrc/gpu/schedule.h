@@ -1,0 +1,73 @@
+// A schedule: which part of the work each of a fixed number of thread blocks does, for sequences whose lengths only the
+// GPU knows. Made by attention_schedule (schedule.cu), followed by the kernels of families with kScheduled
+// (scheduled_tiles.h).
+#pragma once
+#include <dimorph/attention/host_device.h>
+#include <dimorph/ints.h>
+
+namespace dimorph {
+namespace attention {
+namespace gpu {
+
+// All query tiles of all packs of heads are laid end to end, each as long as its tiles of keys and kUnitCost. This line
+// is divided into waves, and each wave into a piece for each thread block. In the last wave a piece may begin and end
+// inside of a query tile: then several thread blocks compute parts of its keys, and the last one to finish merges the
+// parts. Pieces of the waves before consist of whole query tiles, and the next ones make up for what that adds or
+// takes. At any time all thread blocks are in one wave, where they read the same keys from the L2 cache.
+
+// A query tile of one pack of heads.
+struct alignas(16) Unit {
+  int32_t batch, tile;
+  int32_t count;  // tiles of keys that it needs
+  int32_t padding;
+};
+
+// Where a piece begins, and the one before it ends: in unit `unit` of a pack, before its tile of keys number `skip`, in
+// the order in which they are computed.
+struct alignas(16) Cut {
+  int32_t pack, unit, skip;
+  int32_t first, last;   // if skip > 0, the thread blocks that share the unit
+  int32_t units, waves;  // of a pack, and in all; the same in all cuts
+  int32_t padding;
+};
+
+struct Schedule {
+  Cut* cuts;          // [most_waves][blocks + 1]
+  Unit* units;        // [most_units]
+  int64_t* costs;     // [most_units + 1]: of the units before each one
+  int32_t* arrivals;  // [blocks]: how many thread blocks have finished their part of the unit that block i begins
+  int32_t most_units, most_waves;
+  int32_t blocks;
+  int32_t slot_rows;  // rows of a partial result: each thread block may leave two
+};
+
+// Tiles of keys that take as long as the rest of a query tile.
+constexpr int kUnitCost = 1;
+// Tiles of keys that a part has at least.
+constexpr int kLeastPart = 2;
+constexpr int kScheduleThreads = 1024;
+constexpr int kMostBlocks = kScheduleThreads - 1;
+
+// In floats, a multiple of 4.
+constexpr int64_t schedule_size(int64_t blocks, int64_t most_units, int64_t most_waves) {
+  const int64_t bytes = most_waves * (blocks + 1) * sizeof(Cut) + most_units * sizeof(Unit) +
+                        (most_units + 1) * sizeof(int64_t) + blocks * sizeof(int32_t);
+  return (bytes + 15) / 16 * 4;
+}
+
+inline Schedule schedule_at(float* memory, int32_t blocks, int32_t most_units, int32_t most_waves, int32_t slot_rows) {
+  Schedule s{};
+  s.cuts = reinterpret_cast<Cut*>(memory);
+  s.units = reinterpret_cast<Unit*>(s.cuts + most_waves * (blocks + 1));
+  s.costs = reinterpret_cast<int64_t*>(s.units + most_units);
+  s.arrivals = reinterpret_cast<int32_t*>(s.costs + most_units + 1);
+  s.most_units = most_units;
+  s.most_waves = most_waves;
+  s.blocks = blocks;
+  s.slot_rows = slot_rows;
+  return s;
+}
+
+}  // namespace gpu
+}  // namespace attention
+}  // namespace dimorph

@@ -1,0 +1,50 @@
+// How large the schedule and the partial results of one problem are, whatever the lengths of its sequences: pure
+// functions of numbers.
+#pragma once
+#include <dimorph/ints.h>
+
+#include "../problem.h"
+#include "partition.h"
+#include "plan.h"
+#include "schedule.h"
+
+namespace dimorph {
+namespace attention {
+namespace gpu {
+
+struct ScheduleSize {
+  Partition partition;  // how heads are packed; all else is 0
+  int32_t most_units, most_waves;
+  int32_t slot_rows;
+  int64_t slots;
+  int64_t schedule;  // floats, a multiple of 4
+
+  // Floats of a workspace: the schedule, then the row states and the rows of the slots.
+  constexpr int64_t all(int dim_vo) const { return schedule + slots * slot_rows * (dim_vo + 2); }
+};
+
+// `tokens`: queries of all sequences.
+template <typename Config>
+constexpr ScheduleSize schedule_size_of(const Config& c, const Problem& problem, int64_t tokens, int32_t blocks) {
+  ScheduleSize size{};
+  Partition& partition = size.partition;
+  partition.group_size = problem.num_qo_heads / problem.num_kv_heads;
+  const int64_t group_rows = int64_t{problem.max_qo_len} * partition.group_size;
+  partition.packed_heads =
+      c.can_pack(partition.group_size) && may_pack(group_rows, partition.group_size) ? partition.group_size : 1;
+  partition.packed_heads_reciprocal = static_cast<uint32_t>(divide_up(int64_t{1} << 31, partition.packed_heads));
+  partition.head_packs = problem.num_qo_heads / partition.packed_heads;
+  const int64_t rows = int64_t{problem.max_qo_len} * partition.packed_heads;
+  const int64_t by_length = problem.batch_size * divide_up(rows, c.tile_rows());
+  const int64_t by_tokens = problem.batch_size + tokens * partition.packed_heads / c.tile_rows();
+  size.most_units = static_cast<int32_t>(by_length < by_tokens ? by_length : by_tokens);
+  size.slot_rows = static_cast<int32_t>(rows < c.tile_rows() ? rows : c.tile_rows());
+  size.slots = 2 * int64_t{blocks};
+  size.most_waves = c.most_waves();
+  size.schedule = schedule_size(blocks, size.most_units, size.most_waves);
+  return size;
+}
+
+}  // namespace gpu
+}  // namespace attention
+}  // namespace dimorph

@@ -1,0 +1,50 @@
+// The work tiles of a thread block, one after the other, by a schedule (gpu/schedule.h).
+#pragma once
+#include <dimorph/attention/math.h>
+#include <dimorph/ints.h>
+
+#include "../../gpu/contract.h"
+#include "../../gpu/ptx.h"
+#include "../../gpu/schedule.h"
+#include "../../gpu/work_tile.h"
+
+namespace DIMORPH_CASE {
+
+class WorkTiles {
+ public:
+  __device__ explicit WorkTiles(const Params& p) : p_(p) {}
+
+  // Finds the next work tile; false after the last. All lanes of a warp must call it together. Little is kept from one
+  // to the next, because registers are few.
+  __device__ __forceinline__ bool next(WorkTile& work) {
+    const int block = static_cast<int>(blockIdx.x);
+#pragma unroll 1
+    for (;; ++wave_, done_ = 0) {
+      const gpu::Cut* const cut = p_.schedule.cuts + wave_ * (p_.schedule.blocks + 1) + block;
+      const gpu::Cut &begin = cut[0], &end = cut[1];
+      const int place = begin.unit + done_, packs = divide_uniform(place, dm::math::max(begin.units, 1));
+      const int pack = begin.pack + packs, index = place - packs * begin.units, skip = done_ == 0 ? begin.skip : 0;
+      const bool at_end = pack == end.pack && index == end.unit;
+      if (pack > end.pack || (pack == end.pack && index > end.unit) || (at_end && skip >= end.skip)) {
+        if (wave_ + 1 >= begin.waves) return false;
+        continue;
+      }
+      ++done_;
+      work.skip = skip;
+      // The last part takes all tiles that are left, even if they are more than the schedule was made for.
+      work.count = at_end ? end.skip - skip : 0x7fffffff;
+      work.first_block = skip > 0 ? begin.first : block;
+      work.last_block = skip > 0 ? begin.last : at_end ? end.last : block;
+      const gpu::Unit& unit = p_.schedule.units[index];
+      set_sequence(p_, unit.batch, pack, work);
+      set_rows(p_, unit.tile, work);
+      return true;
+    }
+  }
+
+ private:
+  const Params& p_;
+  int wave_ = 0, done_ = 0;  // work tiles of the wave
+};
+
+}  // namespace DIMORPH_CASE
