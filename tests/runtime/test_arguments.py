@@ -133,6 +133,18 @@ def test_16_bit_floats_of_numpy_are_read_and_written_in_place(functions: dm.Modu
     assert functions.describe(array.reshape(2, 3).T).endswith("3:1 2:3 strided")
 
 
+@pytest.mark.parametrize(("dtype", "code"), [(ml_dtypes.float8_e4m3fn, 10), (ml_dtypes.float8_e5m2, 12)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_8_bit_floats_of_numpy_are_those_of_torch(functions: dm.Module, dtype: Any, code: int, frozen: bool) -> None:
+    array = np.arange(6, dtype=np.uint8).view(dtype).reshape(2, 3)
+    given = _frozen(array) if frozen else array
+    assert functions.describe(given).startswith(f"{code}/8/1")
+    tensor = torch.tensor(np.arange(6, dtype=np.uint8).reshape(2, 3)).view(getattr(torch, array.dtype.name))
+    assert functions.describe(given) == functions.describe(tensor)
+    copy = functions.copied(1, array[0].copy())
+    assert copy.dtype == array.dtype and copy.tobytes() == array[0].tobytes()
+
+
 def test_bfloat16_of_torch_is_that_of_numpy(functions: dm.Module) -> None:
     tensor = torch.tensor([1.0, 2.0], dtype=torch.bfloat16)
     functions.add_one(tensor)
@@ -390,7 +402,7 @@ def test_a_wrong_count_is_a_type_error_that_names_everything(
         np.array([object()]),
         np.zeros(3, "M8[s]"),
         np.array(["text"]),
-        np.zeros(3, ml_dtypes.float8_e4m3fn),
+        np.zeros(3, ml_dtypes.float8_e4m3fnuz),
         np.zeros(3, np.longdouble),
     ],
     ids=lambda array: str(array.dtype),

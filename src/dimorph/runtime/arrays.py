@@ -1,4 +1,4 @@
-"""Convert arrays that tvm-ffi does not accept itself: read-only NumPy arrays, and bfloat16 ones (ml_dtypes).
+"""Convert arrays that tvm-ffi does not accept itself: read-only NumPy arrays, and those with a dtype of ml_dtypes.
 
 The other way round, new tensors become arrays of the caller's library.
 """
@@ -17,8 +17,10 @@ from dimorph.runtime.tvm import tvm_ffi
 # DLTensor in DLManagedTensorVersioned {version, context, deleter, flags, tensor}.
 _DTYPE_IN_TENSOR = 20
 _TENSOR_IN_VERSIONED = 32
-_KDLUINT, _KDLBFLOAT = 1, 4
+_KDLUINT = 1
 _KDLCPU = 1
+# Dtypes of ml_dtypes, which NumPy does not export: the dtype of the same size that it does, and DLPack's code.
+_UNKNOWN_TO_NUMPY = {"bfloat16": ("uint16", 4), "float8_e4m3fn": ("uint8", 10), "float8_e5m2": ("uint8", 12)}
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype = ctypes.c_void_p
@@ -81,16 +83,16 @@ def as_callers(result: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _numpy(tensor: Any) -> Any:
-    numpy = modules["numpy"]
-    if str(tensor.dtype) != "bfloat16":
+    numpy, dtype = modules["numpy"], str(tensor.dtype)
+    if dtype not in _UNKNOWN_TO_NUMPY:
         return numpy.from_dlpack(tensor)
     if "ml_dtypes" not in modules:  # NumPy itself has no such dtype
         return tensor
-    return numpy.from_dlpack(_AsUint16(tensor)).view(modules["ml_dtypes"].bfloat16)
+    return numpy.from_dlpack(_AsUnsigned(tensor)).view(getattr(modules["ml_dtypes"], dtype))
 
 
-class _AsUint16:
-    """A tensor of bfloat16 that is exported as one of uint16, which NumPy can import."""
+class _AsUnsigned:
+    """A tensor that is exported as one of unsigned integers of the same size, which NumPy can import."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
@@ -113,13 +115,13 @@ def _set_dtype(capsule: Any, code: int) -> None:
 def _tensor(array: Any, read_only: bool, described: Callable[[], str]) -> Any:
     is_numpy = hasattr(array, "__array_interface__")
     writable = array.flags.writeable if is_numpy else True
-    is_bfloat16 = is_numpy and array.dtype.name == "bfloat16"
+    plain_dtype, code = _UNKNOWN_TO_NUMPY.get(array.dtype.name, ("", 0)) if is_numpy else ("", 0)
     if not writable and not read_only:
         raise ValueError(f"{described()}: expected a writable array, got a read-only one")
     try:
-        if writable and not is_bfloat16:
+        if writable and not plain_dtype:
             return tvm_ffi().from_dlpack(array)
-        plain = array.view("uint16") if is_bfloat16 else array
+        plain = array.view(plain_dtype) if plain_dtype else array
         capsule = plain.__dlpack__(max_version=(1, 0))
     except (BufferError, TypeError, RuntimeError) as error:
         dtype, device = getattr(array, "dtype", "?"), getattr(array, "device", "cpu")
@@ -128,6 +130,6 @@ def _tensor(array: Any, read_only: bool, described: Callable[[], str]) -> Any:
         raise TypeError(
             f"{described()}: expected an array that DLPack can export, got dtype {dtype}{where}: {reason}"
         ) from error
-    if is_bfloat16:
-        _set_dtype(capsule, _KDLBFLOAT)
+    if plain_dtype:
+        _set_dtype(capsule, code)
     return tvm_ffi().from_dlpack(capsule)

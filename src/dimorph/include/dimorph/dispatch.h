@@ -17,10 +17,13 @@ using ValueText = char[64];
 inline void print_value(long long value, ValueText& out) { snprintf(out, sizeof out, "%lld", value); }
 inline void print_value(DataType type, ValueText& out) {
   const char* names[] = {"int", "uint", "float", "handle", "bfloat", "complex", "bool"};
+  const char* float8[] = {"e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu"};
   const char* name = type.code < 7 ? names[type.code] : "dtype";
   if (type.code == kDLBool)
     snprintf(out, sizeof out, "%s", name);
-  else if (type.code > kDLBool)  // the many 8-bit floats and their like
+  else if (type.code >= kDLFloat8_e3m4 && type.code <= kDLFloat8_e8m0fnu)
+    snprintf(out, sizeof out, "float8_%s", float8[type.code - kDLFloat8_e3m4]);
+  else if (type.code > kDLBool)  // floats of fewer bits
     snprintf(out, sizeof out, "dtype (DLPack code %d, %d bits)", type.code, type.bits);
   else
     snprintf(out, sizeof out, "%s%d", name, type.bits);
