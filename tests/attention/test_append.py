@@ -11,6 +11,7 @@ import torch
 
 from dimorph import attention as at
 from dimorph.attention import KVCache
+from support.appends import append_problem, check
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 
@@ -69,6 +70,15 @@ def test_rows_come_to_their_places(kind: str, layout: str, dtype: Any, ragged: b
         assert found.tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_random_appends(dtype: str) -> None:
+    found = [
+        check(append_problem(seed, [dtype]), move=lambda x: x, wrap=lambda x: x, back=lambda x, _: x)
+        for seed in range(100)
+    ]
+    assert not any(found), "\n".join(filter(None, found))
+
+
 def test_decoding_token_by_token_is_attention_over_all() -> None:
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((2, 9, heads, 32), dtype=np.float32) for heads in (4, 2, 2))
@@ -91,7 +101,6 @@ def changed(name: str, value: Any) -> dict[str, Any]:
 
 REFUSED = {
     "a position behind the room": (changed("positions", POSITIONS + 1), ValueError, "'positions': expected a position"),
-    "a negative position": (changed("positions", POSITIONS - 1), ValueError, "'positions': expected a position from 0"),
     "a page that is none": (
         changed("positions", np.add(POSITIONS, [[6], [0]], dtype=np.int32)),
         ValueError,
@@ -134,6 +143,15 @@ def test_what_does_not_fit_writes_nothing(case: str) -> None:
     assert (k == 7).all() and (v == 7).all()
 
 
+def test_rows_of_padding_are_not_written() -> None:
+    """Engines pad a batch of rows to a fixed size, with positions of -1."""
+    k, v = np.full((8, SIZE, 2, 20), 7, np.float32), np.full((8, SIZE, 2, 12), 7, np.float32)
+    at.append(KVCache(k, v, block_table=TABLE, seqlens=LENGTHS), K, V, np.array([[-1, 3], [-7, -1]], np.int32))
+    assert np.array_equal(k[1, 0], K[0, 1]) and np.array_equal(v[1, 0], V[0, 1])
+    k[1, 0] = v[1, 0] = 7
+    assert (k == 7).all() and (v == 7).all()
+
+
 def test_other_refusals() -> None:
     k, v = (np.zeros((8, SIZE, 2, dim), np.float32) for dim in (20, 12))
     cache = KVCache(k, v, block_table=TABLE, seqlens=LENGTHS)
@@ -151,6 +169,8 @@ def test_other_refusals() -> None:
         at.append(cache, K.astype(np.float64), V, POSITIONS)
     with pytest.raises(RuntimeError, match="append: argument 'k': expected a tensor that requires no grad"):
         at.append(cache, torch.from_numpy(K).requires_grad_(), V, POSITIONS)
+    with pytest.raises(ValueError, match=r"append: argument 'stream': expected none, as 'cache\.k' is not on a GPU"):
+        at.append(cache, K, V, POSITIONS, stream=1)
     tensors = KVCache(*map(torch.from_numpy, (k, v)), block_table=torch.from_numpy(TABLE), seqlens=LENGTHS)
     with pytest.raises(torch._dynamo.exc.Unsupported, match=r"append: not supported in torch\.compile"):
         torch.compile(lambda x: at.append(tensors, x, x[..., :12], POSITIONS), fullgraph=True)(torch.from_numpy(K))

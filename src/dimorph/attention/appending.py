@@ -8,26 +8,35 @@ from typing import Any
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries, requires_grad
 from dimorph.attention.cache import KVCache, tables
-from dimorph.attention.kernels import append_cpu
+from dimorph.attention.kernels import append_cpu, append_gpu
 
 
-def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = None) -> None:
-    """Write new keys and values into the arrays of a cache, at their positions. On the CPU.
+def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = None, stream: Any = None) -> None:
+    """Write new keys and values into the arrays of a cache, at their positions.
 
-    Lengths in use (`seqlens`, `last_page_len`) are the caller's to count, before the call or after it. All arguments
-    are checked before anything is written.
+    Lengths in use (`seqlens`, `last_page_len`) are the caller's to count, before the call or after it. On the CPU all
+    arguments are checked before anything is written. On a GPU positions, offsets and tables are not read before the
+    launch: the caller guarantees that they fit. A call there allocates nothing, launches one kernel on the current
+    stream of k's library and returns before it has run, so it can be captured into a CUDA graph, which replays with
+    other positions and tables in the same arrays.
 
     Args:
-        cache: the cache. Its arrays are written to; they share no memory with the other arguments.
-        k, v: new rows, [batch, n, kv_heads, head_dim], or ragged, [tokens, kv_heads, head_dim]; of the cache's dtype.
+        cache: the cache. Its arrays are written to; they share no memory with the other arguments. float32, bfloat16 or
+            float16, on a GPU bfloat16 or float16. Any head dim; on a GPU, copies are of 16 bytes where head dims,
+            strides and addresses of all arrays are multiples of that, and of single elements elsewhere.
+        k, v: new rows, [batch, n, kv_heads, head_dim], or ragged, [tokens, kv_heads, head_dim]; of the cache's dtype,
+            on its device.
         positions: int32 [batch, n] or [tokens], the position of each new row in its sequence. Within the room of the
-            sequence, and no two rows at one place.
-        cu_seqlens: for ragged rows, int32 [batch + 1]: the first of each sequence, and the end.
+            sequence, and no two rows at one place. A negative one says that the row is padding: it is not written.
+        cu_seqlens: for ragged rows, int32 [batch + 1]: the first of each sequence, and the end. Rows behind it are not
+            written.
+        stream: on a GPU, the stream to launch on: a raw handle, or a stream of torch, CuPy or cuda-python.
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it, with what was expected and what came.
-        NotImplementedError: arrays lie on a GPU, or torch has to see the call.
+        NotImplementedError: torch has to see the call.
         RuntimeError: a tensor requires grad while grad mode is on.
+        dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for this dtype.
     """
     if not isinstance(cache, KVCache):
         raise TypeError(f"append: argument 'cache': expected a KVCache, got {describe(cache)}")
@@ -35,10 +44,7 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
     for name, array in arrays.items():
         if not hasattr(array, "__dlpack__") or isinstance(array, type):
             raise TypeError(f"append: argument {name!r}: expected an array, got {describe(array)}")
-        library = libraries[type(array)]
-        if library.gpu(array) is not None:
-            raise NotImplementedError(f"append: argument {name!r}: expected an array on the CPU, got one on a GPU")
-        if library.records_gradients() and requires_grad(array):
+        if libraries[type(array)].records_gradients() and requires_grad(array):
             raise RuntimeError(f"append: argument {name!r}: expected a tensor that requires no grad, got one that does")
     library = libraries[type(k)]
     others = [x for x in (v, positions, cu_seqlens, *tables(cache)) if x is not None]
@@ -47,12 +53,18 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
             "append: not supported in torch.compile, tracers, modes and transforms, nor with tensors whose memory does "
             "not hold their values"
         )
-    _function(str(k.dtype))(cache.k, cache.v, k, v, positions, cu_seqlens, *tables(cache), cache.layout == "HND")
+    on_gpu = libraries[type(cache.k)].gpu(cache.k) is not None
+    if stream is not None and not on_gpu:
+        raise ValueError("append: argument 'stream': expected none, as 'cache.k' is not on a GPU")
+    options = {} if stream is None else {"stream": stream}
+    function = _function(str(k.dtype), on_gpu)
+    function(cache.k, cache.v, k, v, positions, cu_seqlens, *tables(cache), cache.layout == "HND", **options)
 
 
 @functools.cache
-def _function(dtype: str) -> Any:
+def _function(dtype: str, on_gpu: bool) -> Any:
     try:
-        return append_cpu.load(dtype=dtype).append
+        return (append_gpu if on_gpu else append_cpu).load(dtype=dtype).append
     except dm.DeclarationError as error:
-        raise TypeError(f"append: argument 'k': expected dtype float32, bfloat16 or float16, got {dtype}") from error
+        dtypes = "bfloat16 or float16, on a GPU," if on_gpu else "float32, bfloat16 or float16,"
+        raise TypeError(f"append: argument 'k': expected dtype {dtypes} got {dtype}") from error

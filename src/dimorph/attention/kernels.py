@@ -35,6 +35,8 @@ class HeadDims(NamedTuple):
         return f"a head dim{multiple} {self.most}, {self.device}"
 
 
+_GPU_ARCHS = ("sm_80", "sm_90")  # of device code for every GPU
+
 # On a CPU, a block of queries and its output fit into the second-level cache.
 CPU_HEAD_DIMS = HeadDims(1024, 1, "on the CPU")
 # On a GPU, copies are of 16 bytes, and registers hold no longer row of output.
@@ -97,6 +99,18 @@ append_cpu = dm.Kernel(
     include_dirs=("../include",),
 )
 
+append_gpu = dm.Kernel(
+    name="append_gpu",
+    entry="gpu/append.cc",
+    case=("gpu/append_case.cc",),
+    device=("gpu/append.cu",),
+    archs=_GPU_ARCHS,
+    functions=("append",),
+    axes=(dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),),  # of the cache, and so far of new rows
+    root=_HERE / "csrc",
+    include_dirs=("../include",),
+)
+
 
 class Family(NamedTuple):
     """The kernels of one generation of GPUs.
@@ -146,8 +160,8 @@ def _gpu_kernel(
     )
 
 
-attention_sm80 = _gpu_kernel("sm80", ["sm_80", "sm_90"], [(64, 64), (128, 128), (256, 256)])
-paged_sm80 = _gpu_kernel("sm80", ["sm_80", "sm_90"], [(64, 64), (128, 128), (256, 256)], paged=True)
+attention_sm80 = _gpu_kernel("sm80", _GPU_ARCHS, [(64, 64), (128, 128), (256, 256)])
+paged_sm80 = _gpu_kernel("sm80", _GPU_ARCHS, [(64, 64), (128, 128), (256, 256)], paged=True)
 _SM90_HEAD_DIMS = [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)]
 attention_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS)
 paged_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS, paged=True)

@@ -7,6 +7,9 @@
 namespace dimorph {
 namespace attention {
 
+// The offset of a token that is padding: its position is negative, and it is not copied.
+constexpr int64_t kPadding = INT64_MIN;
+
 // Token i of `tokens` is row i % rows of sequence i / rows in k and v; ragged rows are those of one sequence.
 struct Append {
   const void *k, *v;

@@ -5,6 +5,11 @@
 #include "overlap.h"  // IWYU pragma: keep (DIMORPH_OPERATION)
 #include "problem.h"
 
+// The argument whose device is that of all others.
+#ifndef DIMORPH_FIRST_ARGUMENT
+#define DIMORPH_FIRST_ARGUMENT "q"
+#endif
+
 namespace dimorph {
 namespace attention {
 
@@ -31,8 +36,10 @@ inline void check_device(const ConstTensor& tensor, const char* name, Device dev
   dimorph::detail::ValueText want, got;
   dimorph::detail::print_value(device, want);
   dimorph::detail::print_value(given, got);
-  DIMORPH_RAISE(value, DIMORPH_OPERATION ": argument '%s': expected a tensor on %s, where 'q' is, got one on %s", name,
-                want, got);
+  DIMORPH_RAISE(value,
+                DIMORPH_OPERATION ": argument '%s': expected a tensor on %s, where '" DIMORPH_FIRST_ARGUMENT
+                                  "' is, got one on %s",
+                name, want, got);
 }
 
 inline void check_layout(const ConstTensor& tensor, const char* name, const Layout& layout, Device device) {

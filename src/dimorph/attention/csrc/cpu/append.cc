@@ -1,15 +1,9 @@
-// The entry of append: checks the arguments, finds the place of each token in the cache, and calls the case, which
-// copies.
-#define DIMORPH_OPERATION "append"
-#include "../append.h"
-
-#include <dimorph/entry.h>
+// The entry of append on the CPU: checks the arguments, finds the place of each token in the cache, and calls the case,
+// which copies.
+#include "../describe_append.h"
 
 #include <vector>
 
-#include "../cache.h"
-#include "../checks.h"
-#include "../overlap.h"
 #include "append_config.h"
 
 using dimorph::ConstTensor;
@@ -28,14 +22,6 @@ static int64_t room_of(const Problem& problem, int32_t b) {
   return problem.cu_seqlens_k ? problem.cu_seqlens_k[b + 1] - problem.cu_seqlens_k[b] : problem.max_kv_len;
 }
 
-static void check_new(const ConstTensor& tensor, const ConstTensor& into, const char* name, const Layout& layout,
-                      const Layout& cache_layout, dimorph::Device device) {
-  at::check_layout(tensor, name, layout, device);
-  at::check_dtype(tensor, name, into.dtype(), "the dtype of the cache,");
-  at::check_size(tensor, name, layout.head, into.size(cache_layout.head), "the heads of the cache");
-  at::check_size(tensor, name, layout.ndim() - 1, into.size(-1), "the head dim of the cache");
-}
-
 // Writes token i of k and v to its position in a cache, which has the arguments of Cache (cache.h).
 //
 // Arguments
@@ -45,52 +31,15 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
             Optional<ConstTensor> cu_seqlens_new, Optional<ConstTensor> cu_seqlens, Optional<ConstTensor> seqlens,
             Optional<ConstTensor> block_table, Optional<ConstTensor> indptr, Optional<ConstTensor> indices,
             Optional<ConstTensor> last_page_len, bool heads_first) {
-  const dimorph::Device device = k_cache.device();
-  DIMORPH_CHECK(device.device_type == kDLCPU, "append: argument 'cache': expected arrays on the CPU");
+  DIMORPH_CHECK(k_cache.device().device_type == kDLCPU, "append: argument 'cache': expected arrays on the CPU");
   const Cache cache{bool(cu_seqlens), heads_first, {}, seqlens, block_table, indptr, indices, last_page_len};
-  const Layout into = cache.layout(), rows = cu_seqlens_new ? at::kRagged : at::kDense;
-  at::check_layout(k_cache, "cache.k", into, device);
-  at::check_layout(v_cache, "cache.v", into, device);
-  at::check_dtype(v_cache, "cache.v", k_cache.dtype(), "the dtype of 'cache.k',");
-  for (int dim = 0; dim < into.ndim() - 1; ++dim)
-    at::check_size(v_cache, "cache.v", dim, k_cache.size(dim), "as in 'cache.k'");
-  check_new(k, k_cache, "k", rows, into, device);
-  check_new(v, v_cache, "v", rows, into, device);
-  for (int dim = 0; dim < rows.head; ++dim) at::check_size(v, "v", dim, k.size(dim), "as in 'k'");
-  const at::Named caches[] = {{"cache.k", k_cache}, {"cache.v", v_cache}};
-  at::check_apart(caches[0], caches[1]);
-
-  Problem problem{};
-  const int64_t batch =
-      rows.ragged ? (at::check_offsets(*cu_seqlens_new, "cu_seqlens", device), cu_seqlens_new->size(0) - 1) : k.size(0);
-  problem.batch_size = static_cast<int32_t>(batch);
-  if (cache.paged()) {
-    at::describe_table(cache, k_cache, device, problem);
-  } else if (into.ragged) {
-    problem.cu_seqlens_k = at::check_offsets(*cu_seqlens, "cache.cu_seqlens", device);
-    at::check_size(*cu_seqlens, "cache.cu_seqlens", 0, batch + 1, "the batch and 1");
-    at::longest_of(problem.cu_seqlens_k, "cache.cu_seqlens", problem.batch_size, k_cache.size(0));
-  } else {
-    at::check_size(k_cache, "cache.k", 0, batch, "the batch");
-    problem.max_kv_len = static_cast<int32_t>(k_cache.size(into.row));
-  }
-  const int32_t* const starts = rows.ragged ? cu_seqlens_new->data<int32_t>() : nullptr;
-  if (starts) at::longest_of(starts, "cu_seqlens", problem.batch_size, k.size(0));
-  at::check_dtype(positions, "positions", dimorph::data_type<int32_t>());
-  DIMORPH_CHECK(positions.ndim() == rows.row + 1 && positions.contiguous(),
-                "append: argument 'positions': expected a contiguous tensor %s, got %d dimensions",
-                rows.ragged ? "[tokens]" : "[batch, n]", positions.ndim());
-  for (int dim = 0; dim <= rows.row; ++dim) at::check_size(positions, "positions", dim, k.size(dim), "as in 'k'");
-  for (const at::Named& written : caches) {
-    for (const at::Named& read : {at::Named{"k", k}, at::Named{"v", v}, at::Named{"positions", positions}})
-      at::check_apart(written, read);
-    cache.for_each([&](const char* name, const Optional<ConstTensor>& tensor) {
-      if (tensor) at::check_apart(written, {name, *tensor});
-    });
-  }
+  const at::AppendArguments given{k_cache, v_cache, k, v, positions, cu_seqlens_new, cu_seqlens, cache};
+  const Problem problem = at::describe_append(given);
+  const Layout into = cache.layout(), rows = given.rows();
+  const int32_t* const starts = given.starts();
 
   const at::Strides k_into = into.strides(k_cache), v_into = into.strides(v_cache);
-  const int64_t length = rows.ragged ? 0 : k.size(1), tokens = starts ? starts[batch] : batch * length;
+  const int64_t length = rows.ragged ? 0 : k.size(1), tokens = starts ? starts[problem.batch_size] : k.size(0) * length;
   std::vector<int64_t> offsets(2 * tokens);
   const at::PageTable& table = problem.table;
   for (int32_t b = 0; b < problem.batch_size; ++b) {
@@ -98,7 +47,11 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
     const int64_t room = room_of(problem, b);
     for (int64_t i = first; i < last; ++i) {
       const int32_t at = positions.data<int32_t>()[i];
-      DIMORPH_CHECK(at >= 0 && at < room,
+      if (at < 0) {
+        offsets[i] = at::kPadding;
+        continue;
+      }
+      DIMORPH_CHECK(at < room,
                     "append: argument 'positions': expected a position from 0 to %lld for token %lld of sequence %d, "
                     "as there is room for, got %d",
                     static_cast<long long>(room - 1), static_cast<long long>(i - first), b, at);

@@ -22,6 +22,7 @@ void append(dimorph::attention::Append call) noexcept {
   dimorph::parallel_for(
       call.tokens,
       [&](int64_t i) {
+        if (call.k_offsets[i] == dimorph::attention::kPadding) return;
         copy(call.k, call.k_strides, call.k_cache, call.k_offsets[i], call.k_head, call.head_dim_qk, i);
         copy(call.v, call.v_strides, call.v_cache, call.v_offsets[i], call.v_head, call.head_dim_vo, i);
       },

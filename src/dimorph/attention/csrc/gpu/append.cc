@@ -1,0 +1,79 @@
+// The entry of append on a GPU: checks the arguments and describes what to copy. It reads no position, length or table.
+#include "../describe_append.h"
+
+#include "append_gpu_config.h"
+#include "append_params.h"
+
+using dimorph::ConstTensor;
+using dimorph::Optional;
+using dimorph::Tensor;
+using dimorph::attention::Cache;
+using dimorph::attention::Layout;
+using dimorph::attention::Problem;
+using dimorph::attention::Strides;
+namespace at = dimorph::attention;
+namespace gpu = dimorph::attention::gpu;
+
+// Whether each head of each row begins at a multiple of 16 bytes.
+static bool aligned(const ConstTensor& tensor, const Layout& layout) {
+  const Strides strides = layout.strides(tensor);
+  const auto fits = [](int64_t size, int64_t stride) { return size <= 1 || stride % gpu::kAppendWidth == 0; };
+  return reinterpret_cast<uint64_t>(tensor.data()) % 16 == 0 && tensor.size(-1) % gpu::kAppendWidth == 0 &&
+         (layout.ragged || fits(tensor.size(0), strides.batch)) && fits(tensor.size(layout.row), strides.row) &&
+         fits(tensor.size(layout.head), strides.head);
+}
+
+// Writes token i of k and v to its position in a cache. The arguments are those of cpu/append.cc. The caller guarantees
+// positions within the room of their sequence, and pages of the pool.
+void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstTensor positions,
+            Optional<ConstTensor> cu_seqlens_new, Optional<ConstTensor> cu_seqlens, Optional<ConstTensor> seqlens,
+            Optional<ConstTensor> block_table, Optional<ConstTensor> indptr, Optional<ConstTensor> indices,
+            Optional<ConstTensor> last_page_len, bool heads_first) {
+  const dimorph::Device device = k_cache.device();
+  DIMORPH_CHECK(device.device_type == kDLCUDA, "append: argument 'cache': expected arrays on a GPU");
+  const Cache cache{bool(cu_seqlens), heads_first, {}, seqlens, block_table, indptr, indices, last_page_len};
+  const at::AppendArguments given{k_cache, v_cache, k, v, positions, cu_seqlens_new, cu_seqlens, cache};
+  const Problem problem = at::describe_append(given);
+  const Layout into = cache.layout(), rows = given.rows();
+  const int64_t tokens = positions.numel();
+  DIMORPH_CHECK(tokens <= dm::kMaxLength, "append: argument 'positions': expected at most %d positions, got %lld",
+                dm::kMaxLength, static_cast<long long>(tokens));
+
+  if (tokens == 0) return;
+
+  const bool wide = aligned(k, rows) && aligned(v, rows) && aligned(k_cache, into) && aligned(v_cache, into);
+  gpu::AppendParams params{};
+  int64_t most = 1;  // chunks of a token's keys, or values
+  const ConstTensor news[] = {k, v};
+  const Tensor caches[] = {k_cache, v_cache};
+  for (int i = 0; i < 2; ++i) {
+    const int64_t head_chunks = news[i].size(-1) / (wide ? gpu::kAppendWidth : 1);
+    const int64_t chunks = head_chunks * news[i].size(rows.head);
+    DIMORPH_CHECK(chunks <= at::kMostSize, "append: argument '%s': expected at most %lld elements a token, got %lld",
+                  i ? "v" : "k", static_cast<long long>(at::kMostSize), static_cast<long long>(chunks));
+    params.arrays[i] = {news[i].data(),
+                        caches[i].data(),
+                        rows.strides(news[i]),
+                        into.strides(caches[i]),
+                        static_cast<int32_t>(head_chunks),
+                        static_cast<int32_t>(chunks),
+                        0,
+                        0};
+    most = chunks > most ? chunks : most;
+  }
+  params.positions = positions.data<int32_t>();
+  params.starts = given.starts();
+  params.rooms = problem.cu_seqlens_k;
+  params.table = problem.table;
+  params.batch_size = problem.batch_size;
+  params.tokens = static_cast<int32_t>(tokens);
+  params.rows = static_cast<int32_t>(rows.ragged ? tokens : k.size(1));
+  while (params.lanes_log < 5 && int64_t{1} << params.lanes_log < most) ++params.lanes_log;
+  for (gpu::AppendArray& array : params.arrays) {
+    if (array.chunks == 0) continue;
+    array.step_heads = (1 << params.lanes_log) / array.head_chunks;
+    array.step_chunks = (1 << params.lanes_log) % array.head_chunks;
+  }
+  DISPATCH_dtype(k.dtype(), DType, DIMORPH_CALL(append)(params, wide, device));
+}
+DIMORPH_EXPORT(append)

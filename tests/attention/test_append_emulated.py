@@ -1,0 +1,99 @@
+"""`append` on a GPU, on the emulator (support/emulated.py)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dimorph import attention as at
+from dimorph.attention import appending
+from dimorph.attention.kernels import append_gpu
+from dimorph.toolchain import nvidia_driver as driver
+from support.appends import append_problem, check
+from support.emulated import Emulator, OnGpu, altered, missing
+
+if reason := missing():
+    pytest.skip(reason, allow_module_level=True)
+
+# None of them leads out of the arrays.
+FAULTS = {
+    "the first row of each page": ("position - page * p.table.page_size", "0"),
+    "the first page": ("p.table.pages[first + page]", "p.table.pages[first]"),
+    "the first sequence": ("row += p.rooms[sequence]", "row += p.rooms[0]"),
+    "padding at position 0": ("position < 0 || ", "sequence < 0 || (position = position < 0 ? 0 : position) < 0 || "),
+    "rows behind the last sequence": ("sequence_of(p, token) :", "sequence_of(p, token) % p.batch_size :"),
+    "one head": ("head += array.step_heads;", ""),
+    "the head of the chunk before": (", ++head;", ";"),
+}
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    return Emulator.build(tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.fixture(autouse=True)
+def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "find", lambda: emulator.driver)
+    monkeypatch.setenv("DIMORPH_NVCC", str(emulator.nvcc))
+    monkeypatch.setenv("DIMORPH_ARCH", "sm_80")
+    appending._function.cache_clear()
+
+
+def failed(seeds: range) -> list[str]:
+    found = [
+        check(append_problem(seed), move=lambda x: x, wrap=lambda x: OnGpu(x, 0), back=lambda x, _: x) for seed in seeds
+    ]
+    return list(filter(None, found))
+
+
+def test_random_appends() -> None:
+    found = failed(range(150))
+    assert not found, f"{len(found)} failed:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    monkeypatch.setattr(appending, "append_gpu", altered(tmp_path, append_gpu, "gpu/append.cu", *FAULTS[fault]))
+    assert failed(range(60))
+
+
+POOL, NEW, AT = np.zeros((2, 4, 1, 8), np.float16), np.ones((2, 1, 1, 8), np.float16), np.zeros((2, 1), np.int32)
+ELSEWHERE = "expected a tensor on cuda:0, where 'cache.k' is, got one on cpu"
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "keys elsewhere": ({}, {"k": NEW}, f"'k': {ELSEWHERE}"),
+    "values elsewhere": ({}, {"v": NEW}, f"'v': {ELSEWHERE}"),
+    "positions elsewhere": ({}, {"positions": AT}, f"'positions': {ELSEWHERE}"),
+    "offsets elsewhere": (
+        {},
+        {"k": OnGpu(NEW[:, 0], 0), "v": OnGpu(NEW[:, 0], 0), "cu_seqlens": AT[0]},
+        f"'cu_seqlens': {ELSEWHERE}",
+    ),
+    "a table elsewhere": ({"block_table": AT, "seqlens": OnGpu(AT[:, 0].copy(), 0)}, {}, f"'block_table': {ELSEWHERE}"),
+    "other heads": ({}, {"k": OnGpu(NEW.repeat(2, 2), 0)}, "'k': expected size 1 in dimension 2 (the heads of the ca"),
+    "wide positions": (
+        {},
+        {"positions": OnGpu(AT.astype(np.int64), 0)},
+        "'positions': expected dtype int32, got int64",
+    ),
+    "its own memory": ({}, {"k": OnGpu(POOL[:, :1], 0)}, "'cache.k': expected memory of its own, got that of 'k'"),
+    "float32": (
+        {},
+        {"k": OnGpu(NEW.astype(np.float32), 0)},
+        "'k': expected dtype bfloat16 or float16, on a GPU, got float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_writes_nothing(case: str) -> None:
+    tables, changed, said = REFUSED[case]
+    k, v = OnGpu(POOL, 0), OnGpu(POOL.copy(), 0)
+    arguments = {"k": OnGpu(NEW, 0), "v": OnGpu(NEW, 0), "positions": OnGpu(AT, 0)} | changed
+    with pytest.raises((TypeError, ValueError), match=f"append: argument {re.escape(said)}"):
+        at.append(at.KVCache(k, v, **tables), **arguments)
+    assert (k.array == 0).all() and (v.array == 0).all()

@@ -1,0 +1,111 @@
+"""`append` on a GPU: random caches and rows, streams, graphs, and a pool of more than 2^31 elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dimorph import attention as at
+from dimorph.toolchain import nvidia_driver as driver
+from support.appends import append_problem, check
+from support.attention_configs import DTYPES, Array
+
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("warm_store")]
+
+torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+if driver.find() is None or not torch.cuda.is_available():
+    pytest.skip("no NVIDIA GPU with a driver, or a torch without CUDA", allow_module_level=True)
+
+
+def to_gpu(array: Array) -> Any:
+    if array.dtype == DTYPES["bfloat16"]:
+        return torch.from_numpy(array.view(np.uint16)).cuda().view(torch.bfloat16)
+    return torch.from_numpy(array).cuda()
+
+
+def to_numpy(tensor: Any, like: Array) -> Array:
+    return np.asarray(tensor.view(torch.uint16).cpu().numpy()).view(like.dtype)
+
+
+def test_500_random_appends() -> None:
+    found = [check(append_problem(seed), move=to_gpu, wrap=lambda x: x, back=to_numpy) for seed in range(500)]
+    assert not any(found), "\n".join(filter(None, found))
+
+
+def rows(*shape: int) -> Any:
+    return torch.randn(*shape, device="cuda").bfloat16()
+
+
+def paged(pages: int, size: int, batch: int) -> tuple[at.KVCache, Any, Any]:
+    pools = [torch.zeros(pages, size, 2, 64, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
+    table = torch.randperm(pages, device="cuda").view(batch, -1).int()
+    lengths = torch.zeros(batch, dtype=torch.int32, device="cuda")
+    return at.KVCache(*pools, block_table=table, seqlens=lengths), table, lengths
+
+
+def test_a_graph_replays_with_other_positions_and_pages() -> None:
+    """The graph is that of a decoding step: append, then attention."""
+    batch, size = 4, 16
+    cache, table, lengths = paged(32, size, batch)
+    k, v, q = rows(batch, 1, 2, 64), rows(batch, 1, 2, 64), rows(batch, 1, 4, 64)
+    positions, out = torch.zeros(batch, 1, dtype=torch.int32, device="cuda"), torch.empty_like(q)
+    at.append(cache, k, v, positions)
+    lengths += 1
+    at.attention(q, cache, out=out)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        at.append(cache, k, v, positions)
+        at.attention(q, cache, out=out)
+    dense = [torch.zeros(batch, 128, 2, 64, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
+    cache.k.zero_(), cache.v.zero_()
+    for step in range(60):
+        if step == 30:  # the engine moves all pages
+            order = torch.randperm(32, device="cuda")
+            for pool in (cache.k, cache.v):
+                pool.copy_(pool[order])
+            table.copy_(torch.argsort(order).int()[table.long()])
+        for tensor in (k, v, q):
+            tensor.copy_(torch.randn_like(tensor))
+        positions.fill_(step)
+        lengths.fill_(step + 1)
+        for into, new in zip(dense, (k, v), strict=True):
+            into[:, step] = new[:, 0]
+        graph.replay()
+        expected = at.Attention(family="sm80")(q, at.KVCache(*dense, seqlens=lengths))
+        assert torch.equal(out, expected), f"step {step}"
+
+
+def test_it_runs_on_the_current_stream_and_on_a_given_one() -> None:
+    cache, _, _ = paged(32, 16, 4)
+    positions = torch.arange(100, dtype=torch.int32, device="cuda").repeat(4, 1)
+    for given in (False, True):
+        stream = torch.cuda.Stream()
+        new = torch.zeros(4, 100, 2, 64, dtype=torch.bfloat16, device="cuda")
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(200_000_000)  # so that a copy on another stream would come before the rows
+            new.fill_(1 + given)
+            if not given:
+                at.append(cache, new, new, positions)
+        if given:
+            at.append(cache, new, new, positions, stream=stream)
+        stream.synchronize()
+        assert int((cache.k == 1 + given).sum()) == int((cache.v == 1 + given).sum()) == new.numel()
+
+
+def test_a_pool_of_more_than_2_to_the_31_elements() -> None:
+    """Keys and values are two views of one pool of 6 GiB."""
+    pages, size = 3 * 2**20 // 16, 16
+    if torch.cuda.mem_get_info()[0] < 12 * 2**30:
+        pytest.skip("less than 12 GiB of free memory on the GPU")
+    pool = torch.zeros(pages, size, 2, 8, 64, dtype=torch.bfloat16, device="cuda")
+    assert pool.numel() > 3 * 2**30
+    table = torch.tensor([[0, pages - 1, pages // 2], [1, pages - 2, 2]], dtype=torch.int32, device="cuda")
+    cache = at.KVCache(pool[:, :, 0], pool[:, :, 1], block_table=table, seqlens=torch.zeros_like(table[:, 0]))
+    k, v = rows(2, 48, 8, 64), rows(2, 48, 8, 64)
+    at.append(cache, k, v, torch.arange(48, dtype=torch.int32, device="cuda").repeat(2, 1))
+    for side, new in enumerate((k, v)):
+        assert torch.equal(pool[table.flatten().long(), :, side].view_as(new), new)
+    assert int(torch.count_nonzero(pool)) == int(torch.count_nonzero(k) + torch.count_nonzero(v))
