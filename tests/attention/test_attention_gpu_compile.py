@@ -15,7 +15,7 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention.kernels import attention_sm80, attention_sm90, paged_sm80
+from dimorph.attention.kernels import append_gpu, attention_sm80, attention_sm90, paged_sm80
 from dimorph.store.artifact import Artifact
 from support.paths import REPOSITORY
 
@@ -128,6 +128,15 @@ def test_compiles_without_spills(
     assert set(device.kernels) == {"attention_forward", "attention_merge"}
     for used in device.kernels.values():
         assert (used["spill_stores"], used["spill_loads"]) == (0, 0)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_append_leaves_room_for_loads_in_flight(arch: str, shared_store: Path) -> None:
+    """Of blocks of 256 threads with 48 registers, five run on a multiprocessor at once."""
+    device = _device(append_gpu, arch, shared_store, {"dtype": "bfloat16"}).meta.device
+    assert device and not device.messages
+    for used in device.kernels.values():
+        assert used["registers"] <= 48 and (used["spill_stores"], used["spill_loads"], used["stack"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("kernel", "arch"), [(attention_sm80, "sm_80"), (attention_sm90, "sm_90a")], ids=str)
