@@ -103,6 +103,7 @@ GOOD: dict[str, list[Any]] = {
     "Causal": [],
     "FlashSigmoid": [1.0, 0.0],
     "Window": [2, 0],
+    "ChunkedCausal": [2],
     "PrefixLM": [LENGTHS],
     "KeyPadding": [LENGTHS],
     "CausalKeyPadding": [LENGTHS],

@@ -55,6 +55,7 @@ MASKS = {
     "causal": at.Causal(),
     "window": at.Window(100, 30),
     "causal window": at.compose(at.Causal, at.Window(100, -1)),
+    "chunks": at.ChunkedCausal(150),
     "key padding": at.KeyPadding(np.array([130], np.int32)),
     "prefix": at.PrefixLM(np.array([70], np.int32)),
     "causal, key padding": at.compose(at.Causal, at.KeyPadding(np.array([200], np.int32))),

@@ -22,6 +22,10 @@ _slopes = np.array([0.5, 0.25, 0.125, 0.0625], np.float32)
 VARIANTS: dict[str, dm.BoundVariant] = {
     "window": at.Window(20, 5),
     "window, open to the left": at.Window(-1, 0),
+    "chunks": at.ChunkedCausal(40),
+    "chunks of tiles": at.ChunkedCausal(64),
+    "chunks of one key": at.ChunkedCausal(1),
+    "one chunk": at.ChunkedCausal(2**31 - 1),
     "prefix": at.PrefixLM(np.array([10, 120], np.int32)),
     "key padding": at.KeyPadding(np.array([0, 97], np.int32)),
     "causal, padded": at.CausalKeyPadding(np.array([80, 150], np.int32)),
@@ -49,6 +53,9 @@ VARIANTS: dict[str, dm.BoundVariant] = {
     "two biases": at.compose(
         *(at.additive_bias(_rng.standard_normal((1, 1, QUERIES, KEYS), dtype=np.float32)) for _ in range(2))
     ),
+    "chunks, soft cap, sinks": at.compose(
+        at.ChunkedCausal(33), at.SoftCap(5.0), at.Sinks(_rng.standard_normal(HEADS).astype(np.float32))
+    ),
     "causal, sinks": at.compose(at.Causal, at.Sinks(_rng.standard_normal(HEADS).astype(np.float32))),
 }
 
@@ -65,6 +72,13 @@ def test_variant(attend: at.Attention, name: str) -> None:
     assert np.array_equal(np.isnan(lse), np.isnan(expected_lse))
     finite = np.isfinite(expected_lse)
     assert np.abs(lse[finite] - expected_lse[finite]).max(initial=0.0) <= 4e-6
+
+
+@pytest.mark.parametrize("chunk", [0, -5])
+def test_chunks_have_keys(attend: at.Attention, chunk: int) -> None:
+    q = np.zeros((1, QUERIES, 1, 64), np.float32)
+    with pytest.raises(ValueError, match=f"argument 'chunk': expected a number of keys from 1 on, got {chunk}"):
+        attend(q, q, q, variant=at.ChunkedCausal(chunk))
 
 
 def test_a_hook_that_is_misspelt_is_noticed(tmp_path: Path, warm_store: Path) -> None:

@@ -25,6 +25,7 @@ CASES = [
     (Specialization("float16", (80, 48), ("Causal",)), "sm_90a"),
     (Specialization("bfloat16", (128, 128), ("Causal", "Window", "SoftCap")), "sm_90a"),
     (Specialization("bfloat16", (32, 32), ("DocumentMask", "Sinks")), "sm_90a"),
+    (Specialization("bfloat16", (64, 32), ("ChunkedCausal", "SoftCap")), "sm_80"),
 ]
 CAUSAL = Specialization("float16", (80, 48), ("Causal",))
 FAULTS = {

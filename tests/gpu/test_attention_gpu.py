@@ -19,8 +19,9 @@ from dimorph import attention as at
 from dimorph import settings
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import failures
-from support.attention_configs import DTYPES, ROUND, Array, config_of
+from support.attention_configs import DTYPES, MORE, ROUND, Array, Specialization, config_of
 from support.attention_range import KEYS, MANY_KEYS, VARIANTS, check
+from support.emulated import problems
 
 pytestmark = pytest.mark.gpu
 
@@ -86,6 +87,17 @@ def test_25_random_problems(chunk: int, family: str, shared_store: Path) -> None
     attend = OnGpu(at.Attention(policy="jit", settings=config, family=family))
     failed = failures(attend, problems)  # type: ignore[arg-type]
     assert not failed, f"{len(failed)} of {size} failed:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", MORE)
+def test_variants_that_the_random_problems_leave_out(name: str, dtype: str, family: str, shared_store: Path) -> None:
+    config = replace(settings.current(), store=shared_store)
+    attend = OnGpu(at.Attention(policy="jit", settings=config, family=family))
+    for variant in ((name,), (name, "SoftCap", "Sinks")):
+        failed = failures(attend, problems(Specialization(dtype, (128, 128), variant)))  # type: ignore[arg-type]
+        assert not failed, "\n".join(failed)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

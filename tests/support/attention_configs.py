@@ -187,6 +187,7 @@ def _sequence_alibi(rng: Generator, shape: Shape) -> Part:
 
 # Variants that the random problems above leave to tests of their own.
 MORE: dict[str, Callable[[Generator, Shape], Part]] = {
+    "ChunkedCausal": lambda rng, shape: _same(at.ChunkedCausal(int(rng.choice([1, 5, 48, 64, 100, 2**31 - 1])))),
     "CausalKeyPadding": lambda rng, shape: _for_each(at.CausalKeyPadding, _lengths(rng, shape.keys)),
     "KeyMask": _key_mask,
     "BroadcastMask": _broadcast_mask,

@@ -26,6 +26,7 @@ SPECIALIZATIONS = tuple(
         ("bfloat16", (64, 64), "Causal"),
         ("float16", (48, 80), "Causal"),
         ("float32", (32, 32), "Window"),
+        ("float16", (64, 64), "ChunkedCausal"),
         ("bfloat16", (32, 32), "PrefixLM"),
         ("float32", (32, 32), "KeyPadding"),
         ("float32", (16, 16), "CausalKeyPadding"),
@@ -43,6 +44,7 @@ SPECIALIZATIONS = tuple(
         ("float32", (33, 20), "Decay"),
         ("float32", (64, 64), "Causal+Window+SoftCap"),
         ("bfloat16", (64, 64), "DocumentMask+Sinks"),
+        ("bfloat16", (128, 64), "ChunkedCausal+SoftCap+Sinks"),
     )
 )
 

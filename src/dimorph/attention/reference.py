@@ -37,6 +37,11 @@ def _window(x: Array, b: int, i: Array, j: Array, left: int, right: int) -> Arra
     return _masked(x, ((j >= p - left) | (left < 0)) & ((j <= p + right) | (right < 0)))
 
 
+def _chunked_causal(x: Array, b: int, i: Array, j: Array, chunk: int) -> Array:
+    p = _position(x, i)
+    return _masked(x, (j <= p) & (j // chunk == p // chunk))
+
+
 def _prefix_lm(x: Array, b: int, i: Array, j: Array, lens: Array) -> Array:
     return _masked(x, (j <= _position(x, i)) | (j < lens[b]))
 
@@ -95,6 +100,7 @@ RULES: dict[str, Rule] = {
     "Plain": lambda x, b, i, j: x,
     "Causal": _causal,
     "Window": _window,
+    "ChunkedCausal": _chunked_causal,
     "PrefixLM": _prefix_lm,
     "KeyPadding": _key_padding,
     "CausalKeyPadding": _causal_key_padding,

@@ -42,6 +42,13 @@ https://arxiv.org/abs/2004.05150).
 Parameters: window_left and window_right, int32, numbers of keys; a negative one sets no bound on its side.
 """
 
+ChunkedCausal = _variant("ChunkedCausal", "chunked_causal.h", dm.scalar("chunk", "int32"))
+"""Causal mask inside chunks: query i sees the keys j <= p with j // chunk == p // chunk (Llama 4,
+https://ai.meta.com/blog/llama-4-multimodal-intelligence/).
+
+Parameters: chunk, int32, the number of keys in a chunk, 1 or more. Chunks begin at each sequence's first key.
+"""
+
 PrefixLM = _variant("PrefixLM", "prefix_lm.h", dm.tensor("prefix_lens", "int32", "batch"))
 """Causal mask with a prefix that every query sees (Raffel et al. 2020, https://arxiv.org/abs/1910.10683).
 
