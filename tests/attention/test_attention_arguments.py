@@ -109,6 +109,7 @@ GOOD: dict[str, list[Any]] = {
     "CausalKeyPadding": [LENGTHS],
     "KeyMask": [np.ones((2, 5), bool)],
     "DocumentMask": [np.zeros((2, 5), np.int32), np.zeros((2, 5), np.int32)],
+    "TreeMask": [np.ones((2, 5), np.int64)],
     "SoftCap": [3.0],
     "ALiBi": [np.ones(2, np.float32)],
     "SequenceALiBi": [np.ones((2, 2), np.float32)],

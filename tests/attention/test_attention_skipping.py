@@ -59,6 +59,7 @@ MASKS = {
     "key padding": at.KeyPadding(np.array([130], np.int32)),
     "prefix": at.PrefixLM(np.array([70], np.int32)),
     "causal, key padding": at.compose(at.Causal, at.KeyPadding(np.array([200], np.int32))),
+    "tree": at.TreeMask(np.full((1, QUERIES), -1)),
 }
 
 

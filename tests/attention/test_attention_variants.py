@@ -32,6 +32,7 @@ VARIANTS: dict[str, dm.BoundVariant] = {
     "causal, few or too many keys": at.CausalKeyPadding(np.array([-1, 2**31 - 1], np.int32)),
     "causal, padded, soft cap": at.compose(at.CausalKeyPadding(np.array([150, 97], np.int32)), at.SoftCap(5.0)),
     "documents": at.DocumentMask(*_documents),
+    "nodes of trees": at.TreeMask(_rng.integers(-(2**63), 2**63, (BATCH, QUERIES))),
     "soft cap": at.SoftCap(3.0),
     "alibi": at.ALiBi(_slopes),
     "alibi, a sequence": at.SequenceALiBi(np.stack([_slopes, 3 * _slopes[::-1]])),

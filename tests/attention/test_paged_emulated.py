@@ -26,6 +26,7 @@ CASES = [
     (Specialization("bfloat16", (128, 128), ("Causal", "Window", "SoftCap")), "sm_90a"),
     (Specialization("bfloat16", (32, 32), ("DocumentMask", "Sinks")), "sm_90a"),
     (Specialization("bfloat16", (64, 32), ("ChunkedCausal", "SoftCap")), "sm_80"),
+    (Specialization("bfloat16", (32, 64), ("TreeMask",)), "sm_80"),
 ]
 CAUSAL = Specialization("float16", (80, 48), ("Causal",))
 FAULTS = {

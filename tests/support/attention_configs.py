@@ -169,6 +169,14 @@ def _each_key(rows: list[Array], shape: Shape) -> Array:
     return np.concatenate([*rows, np.zeros(shape.tail[1], bool)]) if shape.ragged else np.array(rows)
 
 
+def _tree_mask(rng: Generator, shape: Shape) -> Part:
+    """Return masks with any bits, among them those of nodes that come later, and of queries that are no nodes."""
+    bits = [rng.integers(-(2**63), 2**63, n) for n in shape.queries]
+    if shape.ragged:
+        return at.TreeMask(np.concatenate([*bits, np.zeros(shape.tail[0], int)])), lambda b: at.TreeMask(bits[b][None])
+    return at.TreeMask(np.array(bits).reshape(shape.batch, -1 if bits else 5)), lambda b: at.TreeMask(bits[b][None])
+
+
 def _broadcast_mask(rng: Generator, shape: Shape) -> Part:
     bound, alone = _bias(rng, shape)
     flat, batch_stride, head_stride = bound.args
@@ -191,6 +199,7 @@ MORE: dict[str, Callable[[Generator, Shape], Part]] = {
     "CausalKeyPadding": lambda rng, shape: _for_each(at.CausalKeyPadding, _lengths(rng, shape.keys)),
     "KeyMask": _key_mask,
     "BroadcastMask": _broadcast_mask,
+    "TreeMask": _tree_mask,
     "SequenceALiBi": _sequence_alibi,
 }
 

@@ -69,6 +69,8 @@ def _variant(
         "ALiBi": lambda: (rng.random(HEADS, np.float32),),
         "SequenceALiBi": lambda: (rng.random((len(lengths), HEADS), np.float32),),
         "Window": lambda: tuple(int(x) for x in rng.choice([-(2**31), -1, 0, 5, 2**31 - 1, 2**40], 2)),
+        "ChunkedCausal": lambda: (int(rng.choice([-(2**31), 0, 1, 5, 2**31 - 1, 2**40])),),
+        "TreeMask": lambda: (rng.integers(-(2**63), 2**63, rows),),
         "SoftCap": lambda: (float(rng.choice([0.0, 3.0, np.nan, 1e-40])),),
         "DocumentMask": lambda: tuple(rng.integers(0, 3, size).astype(np.int32) for size in (rows, columns)),
         "CustomMask": lambda: (rng.random((b, n, m)) < 0.5, _index(rng, np.arange(b) * n * m, on_gpu)),

@@ -27,6 +27,7 @@ SPECIALIZATIONS = tuple(
         ("float16", (48, 80), "Causal"),
         ("float32", (32, 32), "Window"),
         ("float16", (64, 64), "ChunkedCausal"),
+        ("bfloat16", (64, 128), "TreeMask"),
         ("bfloat16", (32, 32), "PrefixLM"),
         ("float32", (32, 32), "KeyPadding"),
         ("float32", (16, 16), "CausalKeyPadding"),
@@ -45,6 +46,7 @@ SPECIALIZATIONS = tuple(
         ("float32", (64, 64), "Causal+Window+SoftCap"),
         ("bfloat16", (64, 64), "DocumentMask+Sinks"),
         ("bfloat16", (128, 64), "ChunkedCausal+SoftCap+Sinks"),
+        ("float16", (32, 32), "SoftCap+TreeMask+Window"),
     )
 )
 

@@ -24,6 +24,7 @@ GUIDES = (
     "serving.py",
     "torch_attention.py",
     "transformers_model.py",
+    "tree_of_tokens.py",
     "variant_ahead.py",
 )
 # They need a library of the system.

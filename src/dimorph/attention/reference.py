@@ -81,6 +81,12 @@ def _document_mask(x: Array, b: int, i: Array, j: Array, qo: Array, kv: Array) -
     return _masked(x, np.equal(qo[b][:, None], kv[b]))
 
 
+def _tree_mask(x: Array, b: int, i: Array, j: Array, nodes: Array) -> Array:
+    p, first = _position(x, i), x.shape[-1] - min(64, x.shape[-2])
+    seen = nodes[b][:, None] >> np.clip(j - first, 0, 63) & 1
+    return _masked(x, np.where((p < first) | (j < first), j <= p, seen))
+
+
 def _bias(x: Array, b: int, i: Array, j: Array, bias: Array, batch_stride: int, head_stride: int) -> Array:
     batch, head = (b if batch_stride else 0), (slice(None) if head_stride else slice(0, 1))
     result: Array = x + bias[batch, head].astype(np.float64)
@@ -106,6 +112,7 @@ RULES: dict[str, Rule] = {
     "CausalKeyPadding": _causal_key_padding,
     "KeyMask": _key_mask,
     "DocumentMask": _document_mask,
+    "TreeMask": _tree_mask,
     "SoftCap": _soft_cap,
     "ALiBi": _alibi,
     "SequenceALiBi": lambda x, b, i, j, slopes: _alibi(x, b, i, j, slopes[b]),

@@ -7,6 +7,7 @@ of your own is declared in the same way, with `dimorph.Variant`.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,16 @@ DocumentMask = _variant(
 """Mask for documents that are packed into one sequence: a query sees the keys of its own document.
 
 Parameters: qo_documents and kv_documents, int32 [batch, length] or ragged [tokens], the document of each token.
+"""
+
+TreeMask = _variant("TreeMask", "tree_mask.h", dm.tensor("tree_mask", "int64", "*queries"))
+"""Mask of trees of speculated tokens, which one call verifies (Miao et al. 2023, https://arxiv.org/abs/2305.09781).
+
+The last n = min(64, queries) queries of a sequence are the nodes of its tree, and its last n keys are theirs. A node
+sees all keys before those, and of the nodes the ones that its bits name. Queries before the nodes are causal.
+
+Parameters: tree_mask, int64 [batch, queries] or ragged [query tokens]: bit j of a node's element is 1 if it sees node
+j. `tree_bits` makes it of the parents. Elements of queries before the nodes are not read.
 """
 
 SoftCap = _variant("SoftCap", "soft_cap.h", dm.scalar("soft_cap"))
@@ -184,6 +195,28 @@ def broadcast_mask(mask: Any) -> dm.BoundVariant:
     return BroadcastMask(mask, *_strides("broadcast_mask", "mask", mask))
 
 
+def tree_bits(parents: Iterable[int]) -> list[int]:
+    """Return the elements of a tree's nodes for `TreeMask`: each node sees itself and all nodes above it.
+
+    Args:
+        parents: the parent of each of up to 64 nodes, as the index of an earlier node, or -1: the last token before the
+            tree. A chain is [-1, 0, 1, ...].
+
+    Raises:
+        ValueError: there are more nodes, or a parent is none of the nodes before.
+    """
+    bits: list[int] = []
+    for node, parent in enumerate(parents):
+        if node == 64:
+            raise ValueError("tree_bits: argument 'parents': expected at most 64 nodes, got more")
+        if not -1 <= parent < node:
+            raise ValueError(
+                f"tree_bits: argument 'parents': expected -1 or a node before {node} as its parent, got {parent}"
+            )
+        bits.append(1 << node | (bits[parent] if parent >= 0 else 0))
+    return [element - (element >> 63 << 64) for element in bits]  # as int64, in which bit 63 is the sign
+
+
 def _strides(function: str, name: str, array: Any) -> tuple[int, int]:
     """Return the strides of batch and heads in elements; 0 for a dimension of size 1."""
     if not hasattr(array, "shape") or isinstance(array, type):
@@ -196,4 +229,4 @@ def _strides(function: str, name: str, array: Any) -> tuple[int, int]:
 
 if not TYPE_CHECKING:  # a type checker takes every name that is made here, and no list that is computed
     __all__ = [name for name, value in globals().items() if isinstance(value, dm.Variant)]
-    __all__ += ["additive_bias", "broadcast_mask"]
+    __all__ += ["additive_bias", "broadcast_mask", "tree_bits"]
