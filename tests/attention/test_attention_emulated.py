@@ -42,6 +42,7 @@ CASES = [
     (Specialization("float16", (80, 48), ("Decay",)), "sm_80"),
     (Specialization("bfloat16", (64, 64), ("ChunkedCausal", "Sinks")), "sm_80"),
     (Specialization("float16", (32, 64), ("TreeMask", "SoftCap")), "sm_80"),
+    (Specialization("float16", (64, 64), ("SequenceTemperature", "Causal")), "sm_80"),
     (Specialization("float16", (64, 64), ("Bias", "FlashSigmoid")), "sm_80"),
     (Specialization("bfloat16", (64, 64), ("Plain",)), "sm_90a"),
     (Specialization("bfloat16", (64, 64), ("Bias", "FlashSigmoid")), "sm_90a"),
@@ -49,6 +50,7 @@ CASES = [
     (Specialization("bfloat16", (192, 128), ("ALiBi", "Sinks")), "sm_90a"),
     (Specialization("float16", (64, 64), ("ChunkedCausal",)), "sm_90a"),
     (Specialization("bfloat16", (64, 64), ("TreeMask",)), "sm_90a"),
+    (Specialization("bfloat16", (64, 64), ("SequenceTemperature",)), "sm_90a"),
 ]
 
 WAIT_FOR_KEYS = (

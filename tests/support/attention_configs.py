@@ -45,6 +45,15 @@ FIRST_AND_WINDOW = dm.Variant(
     params=(dm.scalar("first_keys", "int32"), dm.scalar("left", "int32")),
     root=SUPPORT / "variants",
 )
+SEQUENCE_TEMPERATURE, HEAD_TEMPERATURE = (
+    dm.Variant(
+        name,
+        header="temperature.h",
+        params=(dm.tensor("temperatures", "float32", size),),
+        root=EXAMPLES / "guides",
+    )
+    for name, size in (("SequenceTemperature", "batch"), ("HeadTemperature", "heads"))
+)
 
 
 def _first_and_window(x: Array, b: int, i: Array, j: Array, first_keys: int, left: int) -> Array:
@@ -55,6 +64,8 @@ def _first_and_window(x: Array, b: int, i: Array, j: Array, first_keys: int, lef
 RULES = reference.RULES | {
     "FirstAndWindow": _first_and_window,
     "Decay": lambda x, b, i, j, rate: x - rate * np.abs(j - (i + x.shape[-1] - x.shape[-2])),
+    "SequenceTemperature": lambda x, b, i, j, temperatures: x / temperatures[b],
+    "HeadTemperature": lambda x, b, i, j, temperatures: x / temperatures[:, None, None],
 }
 
 
@@ -201,6 +212,13 @@ MORE: dict[str, Callable[[Generator, Shape], Part]] = {
     "BroadcastMask": _broadcast_mask,
     "TreeMask": _tree_mask,
     "SequenceALiBi": _sequence_alibi,
+    # Powers of 2, because GPU kernels round queries to their dtype again.
+    "SequenceTemperature": lambda rng, shape: _for_each(
+        SEQUENCE_TEMPERATURE, np.exp2(rng.integers(-1, 3, shape.batch)).astype(np.float32)
+    ),
+    "HeadTemperature": lambda rng, shape: _same(
+        HEAD_TEMPERATURE(rng.uniform(0.7, 2.0, shape.heads).astype(np.float32))
+    ),
 }
 
 

@@ -43,6 +43,8 @@ SPECIALIZATIONS = tuple(
         ("float32", (32, 32), "Bias"),
         ("bfloat16", (128, 128), "FlashSigmoid"),
         ("float32", (33, 20), "Decay"),
+        ("bfloat16", (64, 64), "SequenceTemperature"),
+        ("float16", (64, 64), "Causal+HeadTemperature"),
         ("float32", (64, 64), "Causal+Window+SoftCap"),
         ("bfloat16", (64, 64), "DocumentMask+Sinks"),
         ("bfloat16", (128, 64), "ChunkedCausal+SoftCap+Sinks"),

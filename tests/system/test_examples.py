@@ -22,6 +22,7 @@ GUIDES = (
     "choices.py",
     "loading.py",
     "serving.py",
+    "temperature.py",
     "torch_attention.py",
     "transformers_model.py",
     "tree_of_tokens.py",
