@@ -19,7 +19,8 @@ from dimorph import attention as at
 from dimorph import settings
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import failures
-from support.attention_configs import DTYPES, MORE, ROUND, Array, Specialization, config_of
+from support.attention_configs import DTYPES, ROUND, Array, Specialization, config_of
+from support.attention_parts import MORE
 from support.attention_range import KEYS, MANY_KEYS, VARIANTS, check
 from support.emulated import problems
 

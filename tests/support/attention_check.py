@@ -17,7 +17,8 @@ import numpy as np
 import dimorph as dm
 from dimorph import attention as at
 from dimorph.attention import reference
-from support.attention_configs import RULES, Array, Config, Problem, build, config_of, sequence
+from support.attention_configs import Array, Config, Problem, build, config_of, sequence
+from support.attention_parts import RULES
 
 # Allowed errors in float32: of outputs, relative to the row's scale (`exact`); of a log-sum-exp, relative to 1 or to
 # its absolute value, whichever is greater.

@@ -11,7 +11,8 @@ import numpy as np
 import dimorph as dm
 from dimorph import attention as at
 from dimorph.attention import reference
-from support.attention_configs import DECAY, DTYPES, RULES
+from support.attention_configs import DTYPES
+from support.attention_parts import DECAY, RULES
 
 LOWEST = float(np.finfo(np.float32).min)
 KEYS = 70  # more than a tile of few queries
