@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dimorph.attention import Causal, KVCache, append, attention, plan, run
+from dimorph.attention import Causal, KVCache, append, attention, merge_states, plan, run
 
 rng = np.random.default_rng(0)
 batch, heads, kv_heads, head_dim, page_size = 2, 8, 2, 64, 16
@@ -36,6 +36,12 @@ def main() -> None:
     step = plan(q, cache, variant=Causal)  # of q only the shape and the dtype count
     print("a plan gives the same:", np.array_equal(run(step, q, cache), out))
     print("decoded to lengths", lengths, out.shape)
+
+    q, k, v = dense()
+    first, second = KVCache(k[:, :16], v[:, :16]), KVCache(k[:, 16:], v[:, 16:])
+    states = [attention(q, part, return_lse=True) for part in (first, second)]
+    out, lse = merge_states([out for out, _ in states], [lse for _, lse in states])
+    print("parts joined:", np.allclose(out, attention(q, k, v), atol=1e-6))
 
 
 if __name__ == "__main__":

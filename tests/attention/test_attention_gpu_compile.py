@@ -15,7 +15,7 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention.kernels import append_gpu, attention_sm80, attention_sm90, paged_sm80
+from dimorph.attention.kernels import append_gpu, attention_sm80, attention_sm90, merge_states_gpu, paged_sm80
 from dimorph.store.artifact import Artifact
 from support.paths import REPOSITORY
 
@@ -131,9 +131,10 @@ def test_compiles_without_spills(
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-def test_append_leaves_room_for_loads_in_flight(arch: str, shared_store: Path) -> None:
+@pytest.mark.parametrize("kernel", [append_gpu, merge_states_gpu], ids=lambda kernel: kernel.name)
+def test_copies_leave_room_for_loads_in_flight(kernel: dm.Kernel, arch: str, shared_store: Path) -> None:
     """Of blocks of 256 threads with 48 registers, five run on a multiprocessor at once."""
-    device = _device(append_gpu, arch, shared_store, {"dtype": "bfloat16"}).meta.device
+    device = _device(kernel, arch, shared_store, {"dtype": "bfloat16"}).meta.device
     assert device and not device.messages
     for used in device.kernels.values():
         assert used["registers"] <= 48 and (used["spill_stores"], used["spill_loads"], used["stack"]) == (0, 0, 0)

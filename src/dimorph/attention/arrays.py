@@ -84,6 +84,10 @@ class Library:
         namespace = _namespace(like)
         return namespace.full(shape, -math.inf, dtype=namespace.float32, device=like.device)
 
+    def stack(self, arrays: list[Any]) -> Any:
+        """Make one array of arrays of one shape, one after the other in a new first dimension."""
+        return _namespace(arrays[0]).stack(arrays)
+
 
 def _namespace(array: Any) -> Any:
     if not hasattr(array, "__array_namespace__"):
@@ -120,6 +124,9 @@ class NumPy(Library):
     def unseen_lse(self, like: Any, *shape: int) -> Any:
         return self._numpy.full(shape, -math.inf, self._numpy.float32)
 
+    def stack(self, arrays: list[Any]) -> Any:
+        return self._numpy.stack(arrays)
+
 
 class CuPy(Library):
     """CuPy, which makes arrays on its current device unless told otherwise."""
@@ -143,6 +150,10 @@ class CuPy(Library):
     def unseen_lse(self, like: Any, *shape: int) -> Any:
         with like.device:
             return self._cupy.full(shape, -math.inf, self._cupy.float32)
+
+    def stack(self, arrays: list[Any]) -> Any:
+        with arrays[0].device:
+            return self._cupy.stack(arrays)
 
 
 class Torch(Library):
@@ -181,6 +192,9 @@ class Torch(Library):
 
     def unseen_lse(self, like: Any, *shape: int) -> Any:
         return like.new_full(shape, -math.inf, dtype=self._float32)
+
+    def stack(self, arrays: list[Any]) -> Any:
+        return modules["torch"].stack(arrays)
 
 
 class TorchSubclass(Torch):

@@ -112,6 +112,27 @@ append_gpu = dm.Kernel(
 )
 
 
+def _merge_kernel(name: str, device: Sequence[str] = ()) -> dm.Kernel:
+    folder = "gpu" if device else "cpu"
+    return dm.Kernel(
+        name=name,
+        entry="merge_states.cc",
+        case=(f"{folder}/merge_states_case.cc",),
+        device=tuple(device),
+        archs=_GPU_ARCHS if device else (),
+        functions=("merge_states",),
+        config="merge_states_config.h",
+        axes=(dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),),
+        root=_HERE / "csrc",
+        include_dirs=("../include",),
+        origin=Path(__file__),
+    )
+
+
+merge_states_cpu = _merge_kernel("merge_states")
+merge_states_gpu = _merge_kernel("merge_states_gpu", ["gpu/merge_states.cu"])
+
+
 class Family(NamedTuple):
     """The kernels of one generation of GPUs.
 

@@ -122,5 +122,29 @@ inline void check_apart(const Named& out, const Named& other) {
                 other.name);
 }
 
+// Refuses a tensor to write to in which two elements may share memory: from the smallest stride to the largest, each
+// must lead past all elements of the dimensions before it. The tensor has at most kMostDims dimensions.
+constexpr int kMostDims = 8;
+inline void check_no_overlap(const Tensor& out, const char* name) {
+  if (out.contiguous()) return;
+  int64_t strides[kMostDims], sizes[kMostDims], reach = 0;
+  int count = 0;
+  for (int dim = 0; dim < out.ndim(); ++dim) {
+    if (out.size(dim) == 1) continue;
+    const int64_t stride = out.stride(dim) < 0 ? -out.stride(dim) : out.stride(dim);
+    int at = count++;
+    for (; at > 0 && strides[at - 1] > stride; --at) strides[at] = strides[at - 1], sizes[at] = sizes[at - 1];
+    strides[at] = stride, sizes[at] = out.size(dim);
+  }
+  for (int i = 0; i < count; ++i) {
+    int64_t length = 0;
+    DIMORPH_CHECK(strides[i] > reach && !__builtin_mul_overflow(strides[i], sizes[i] - 1, &length) &&
+                      !__builtin_add_overflow(reach, length, &reach),
+                  DIMORPH_OPERATION
+                  ": argument '%s': expected elements that share no memory, got stride %lld for size %lld",
+                  name, static_cast<long long>(strides[i]), static_cast<long long>(sizes[i]));
+  }
+}
+
 }  // namespace attention
 }  // namespace dimorph
