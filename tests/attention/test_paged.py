@@ -215,6 +215,22 @@ def test_tables_are_checked(case: str) -> None:
     assert (out == 7.0).all()
 
 
+def test_a_sequence_has_at_most_a_length_that_kernels_count() -> None:
+    """Not all of them together, which may share pages."""
+    pool = np.lib.stride_tricks.as_strided(np.zeros((1, 1, 1, 32), np.float32), (1, 2**20, 1, 32), (0, 0, 0, 4))
+    indices, last, q = np.zeros(600, np.int32), np.array([5], np.int32), queries(1, 1, 1, 32)
+    for ends in ([0, 1], [0, 600]):
+        cache = KVCache(pool, pool, indptr=np.array(ends, np.int32), indices=indices, last_page_len=last)
+        if ends[-1] == 1:
+            assert (at.attention(q, cache) == 0).all()
+            continue
+        with pytest.raises(ValueError, match="'indices': expected at most 536870912 keys of a sequence, got 600 pages"):
+            at.attention(q, cache)
+    cache = KVCache(pool, pool, block_table=indices[None], seqlens=last)
+    with pytest.raises(ValueError, match="'block_table': expected at most 536870912 keys of a sequence, got 600 pages"):
+        at.attention(q, cache)
+
+
 @pytest.mark.parametrize("name", ["block_table", "seqlens", *INDEX])
 def test_tables_are_int32(name: str) -> None:
     tables = changed(name, 0, 1)

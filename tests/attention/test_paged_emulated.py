@@ -90,3 +90,22 @@ def test_the_longest_of_sequences_by_indptr_is_given(
     assert np.allclose(out, at.attention(q, at.KVCache(pool, pool, **tables)), atol=4e-3)
     with pytest.raises(ValueError, match="argument 'max_seqlen_k': expected the length of a sequence, got -1"):
         emulated.attend(OnGpu(q, 0), cache, **call, max_seqlen_k=-1)
+
+
+@pytest.mark.parametrize("longest", [None, 100])
+def test_pages_of_all_sequences_may_hold_more_keys_than_one_can_have(
+    emulator: Emulator, shared_store: Path, longest: int | None
+) -> None:
+    size, batch = 2**20, 3
+    assert batch * 400 * size > 2**30
+    rng = np.random.default_rng(0)
+    q, pool = rng.standard_normal((batch, 1, 2, 32)).astype(np.float16), np.zeros((2, size, 1, 32), np.float16)
+    pool[:, :100] = rng.standard_normal((2, 100, 1, 32))
+    tables = {"indptr": np.arange(batch + 1), "indices": np.arange(batch * 400) % 2, "last_page_len": [100, 7, 60]}
+    tables = {name: np.array(x, np.int32) for name, x in tables.items()}
+    cache, options = at.KVCache(pool, pool, **tables), {"return_lse": True, "max_seqlen_k": longest}
+    emulated = EmulatedCache(emulator, "sm_80", shared_store)
+    for found, expected in zip(
+        emulated(q, cache, variant=at.Plain(), **options), at.attention(q, cache, **options), strict=True
+    ):
+        assert np.allclose(found, expected, atol=4e-3)

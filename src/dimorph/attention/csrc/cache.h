@@ -78,9 +78,13 @@ inline void describe_table(const Cache& cache, const ConstTensor& k, Device devi
     problem.table.last_page_len = check_numbers(*cache.last_page_len, "last_page_len", "[batch]", device);
     check_size(*cache.indptr, "indptr", 0, batch + 1, "the batch and 1");
     check_size(*cache.last_page_len, "last_page_len", 0, batch, "the batch");
+    // On a GPU the caller guarantees each length. All together may be longer than a sequence can be, above all where
+    // sequences share pages.
     pages = cache.indices->size(0);
     if (device.device_type == kDLCPU)
       pages = longest_of(problem.table.starts, "indptr", static_cast<int32_t>(batch), pages);
+    else if (pages > dm::kMaxLength / page_size)
+      pages = dm::kMaxLength / page_size;
   }
   DIMORPH_CHECK(pages <= dm::kMaxLength / page_size,
                 DIMORPH_OPERATION ": argument '%s': expected at most %d keys of a sequence, got %lld pages of %lld",
