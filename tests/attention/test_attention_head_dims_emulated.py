@@ -105,15 +105,37 @@ def test_queries_are_not_transformed_behind_the_head_dim(emulator: Emulator, sha
 
 
 @ARCHS
-@pytest.mark.parametrize(("dims", "name"), [((12, 16), "q"), ((40, 4), "v"), ((264, 64), "q"), ((64, 512), "v")])
-def test_other_head_dims_are_refused(
-    emulator: Emulator, shared_store: Path, arch: str, dims: tuple[int, int], name: str
+@pytest.mark.parametrize(
+    ("dims", "name", "on_cpu"),
+    [
+        *(((12, 16), "q", True), ((40, 4), "v", True), ((264, 64), "q", True), ((64, 512), "v", True)),
+        *(((512, 576), "q", True), ((64, 1032), "v", False), ((2000, 64), "q", False)),
+    ],
+)
+def test_other_head_dims_are_refused_with_those_that_exist(
+    emulator: Emulator, shared_store: Path, arch: str, dims: tuple[int, int], name: str, on_cpu: bool
 ) -> None:
     q, v = (np.zeros((1, 8, 2, dim), np.float16) for dim in dims)
-    got = dims[0] if name == "q" else dims[1]
-    said = f"argument '{name}': expected a head dim that is a multiple of 8, up to 256, on a GPU, got {got}"
+    got = f"{dims[0]}, beside {dims[1]} of 'v'" if name == "q" else f"{dims[1]}, beside {dims[0]} of 'q'"
+    more = "; there are kernels for a head dim from 1 to 1024, on the CPU" if on_cpu else ""
+    said = f"argument '{name}': expected a head dim that is a multiple of 8, up to 256, on a GPU, got {got}{more}$"
     with pytest.raises(ValueError, match=said):
         Emulated(emulator, arch, shared_store)(q, q, v, variant=at.Plain())
+    pool, ends = OnGpu(np.zeros((1, 8, 2, dims[1]), np.float16), 0), OnGpu(np.zeros(1, np.int32), 0)
+    cache = at.KVCache(OnGpu(q, 0), pool, seqlens=ends)
+    with pytest.raises(ValueError, match=said):
+        at.attention(OnGpu(q, 0), cache, out=pool)
+
+
+@ARCHS
+def test_longer_values_are_computed_in_parts(emulator: Emulator, shared_store: Path, arch: str) -> None:
+    attend, rng = Emulated(emulator, arch, shared_store), np.random.default_rng(5)
+    q, k, v = (rng.standard_normal((1, *size)).astype(np.float16) for size in ((5, 2, 64), (70, 1, 64), (70, 1, 512)))
+    out = np.full((1, 5, 2, 512), np.nan, np.float16)
+    for part in (slice(256), slice(256, 512)):
+        attend(q, k, v[..., part], variant=at.Causal(), out=out[..., part])
+    expected, _, scale = exact(q, k, v, at.Causal(), None)
+    assert error(out, expected, scale) < 2.0**-8
 
 
 @ARCHS

@@ -57,6 +57,8 @@ def test_100_random_problems(chunk: int, attend: at.Attention) -> None:
 def test_the_random_problems_have_every_variant() -> None:
     names = {part for one in SPECIALIZATIONS for part in one.variant}
     assert {name for name in at.builtin.__all__ if isinstance(getattr(at, name), dm.Variant)} <= names
+    gpus = {one.head_dims for one in SPECIALIZATIONS if one.dtype != "float32"}
+    assert {(192, 128), (128, 64), (64, 128)} <= gpus, "keys and values with head dims of their own"
 
 
 @pytest.mark.parametrize("form", ["jit", "aot"])

@@ -27,6 +27,7 @@ CASES = [
     (Specialization("bfloat16", (32, 32), ("DocumentMask", "Sinks")), "sm_90a"),
     (Specialization("bfloat16", (64, 32), ("ChunkedCausal", "SoftCap")), "sm_80"),
     (Specialization("bfloat16", (32, 64), ("TreeMask",)), "sm_80"),
+    (Specialization("bfloat16", (192, 128), ("Causal",)), "sm_80"),
     (Specialization("float16", (64, 64), ("SequenceTemperature", "Causal")), "sm_80"),
 ]
 CAUSAL = Specialization("float16", (80, 48), ("Causal",))

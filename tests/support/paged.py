@@ -49,6 +49,7 @@ SPECIALIZATIONS = tuple(
         ("bfloat16", (64, 64), "DocumentMask+Sinks"),
         ("bfloat16", (128, 64), "ChunkedCausal+SoftCap+Sinks"),
         ("float16", (32, 32), "SoftCap+TreeMask+Window"),
+        ("bfloat16", (192, 128), "Causal+Sinks"),
     )
 )
 

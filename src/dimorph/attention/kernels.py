@@ -39,7 +39,9 @@ _GPU_ARCHS = ("sm_80", "sm_90")  # of device code for every GPU
 
 # On a CPU, a block of queries and its output fit into the second-level cache.
 CPU_HEAD_DIMS = HeadDims(1024, 1, "on the CPU")
-# On a GPU, copies are of 16 bytes, and registers hold no longer row of output.
+# On a GPU, copies are of 16 bytes, and registers hold no longer row of output: of 512 values, a thread would hold 256,
+# more registers than it has. Two calls, with v[..., :256] and v[..., 256:], have the same weights, and a kernel of two
+# passes would compute the logits twice, too.
 GPU_HEAD_DIMS = HeadDims(256, 8, "on a GPU")
 
 

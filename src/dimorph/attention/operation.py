@@ -86,7 +86,8 @@ class Attention:
         Args:
             q: queries, [batch, queries, heads, head_dim_qk], or ragged [tokens, heads, head_dim_qk]; bfloat16, float16,
                 or on the CPU float32; float64 is refused, as logits and sums are float32. Head dims are up to 1024 on
-                the CPU, and multiples of 8 up to 256 on a GPU.
+                the CPU, and multiples of 8 up to 256 on a GPU, where longer values are computed in parts: by calls with
+                v[..., :256] and v[..., 256:], whose weights are the same.
             k: keys, [batch, keys, kv_heads, head_dim_qk] or [key tokens, kv_heads, head_dim_qk]. heads is a multiple of
                 kv_heads; query head h uses key head h // (heads // kv_heads). Or a `KVCache`, in place of keys and
                 values: then queries are dense or ragged, whichever the cache is.
