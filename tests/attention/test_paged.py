@@ -16,9 +16,11 @@ from dimorph import attention as at
 from dimorph import settings
 from dimorph.attention import KVCache, select
 from dimorph.attention.kernels import paged_cpu
+from dimorph.attention.variants.compose import composition
 from support.attention_configs import Specialization
 from support.attention_forms import attention_in
 from support.emulated import altered
+from support.every_hook import CACHES, EVERY_HOOK, QUERIES, check
 from support.paged import SPECIALIZATIONS, failures, paged_config
 
 pytestmark = pytest.mark.usefixtures("warm_store")
@@ -71,6 +73,49 @@ def test_both_forms(form: str, shared_store: Path, tmp_path_factory: pytest.Temp
     own = attention_in(form, shared_store, tmp_path_factory, ahead)
     failed = failures(own, [paged_config(seed, BUILT) for seed in range(900, 940)])
     assert not failed, "\n".join(failed)
+
+
+@pytest.fixture(scope="module", params=["jit", "aot"])
+def either_form(
+    request: pytest.FixtureRequest, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> at.Attention:
+    """The operation for the user's variant with every hook, alone and in a composition."""
+    together = composition(at.SoftCap, EVERY_HOOK, at.Window)
+    ahead = [
+        paged_cpu.instantiations(dtype="float32", head_dims=(32, 32), variant=variant)
+        for variant in (EVERY_HOOK, together)
+    ]
+    return attention_in(request.param, shared_store, tmp_path_factory, ahead)
+
+
+@pytest.mark.parametrize("composed", [False, True])
+@pytest.mark.parametrize("queries", QUERIES)
+@pytest.mark.parametrize("kind", CACHES)
+def test_every_hook_of_a_users_variant(either_form: at.Attention, kind: str, queries: str, composed: bool) -> None:
+    check(either_form, np.float32, kind, queries, composed=composed, most=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+@pytest.mark.parametrize("queries", QUERIES)
+def test_every_hook_in_other_dtypes(attend: at.Attention, dtype: Any, queries: str) -> None:
+    for kind in CACHES:
+        check(attend, dtype, kind, queries, composed=True, most=4e-3 if dtype == np.float16 else 4e-2)
+
+
+def test_a_users_check_of_parameters_runs_beside_a_cache() -> None:
+    """And the sizes of its tensors are those of the room."""
+    cache = KVCache(K, V, block_table=TABLE, seqlens=KEYS)
+    sizes = {"temperatures": 2, "key_bias": (2, 64, 2), "first_terms": 4, "last_terms": (2, 3), "gates": (2, 3, 4)}
+    good = {name: np.ones(size, np.float32) for name, size in sizes.items()}
+    at.attention(Q, cache, variant=EVERY_HOOK(*good.values()))
+    for name, size, said in (
+        ("temperatures", 2, "expected positive numbers, got -1"),
+        ("key_bias", (2, 60, 2), r"expected shape \[\*keys, kv_heads\], here \(2, 64, 2\), got \(2, 60, 2\)"),
+        ("gates", (2, 4, 3), r"expected shape \[\*queries, heads\], here \(2, 3, 4\), got \(2, 4, 3\)"),
+    ):
+        bad = good | {name: np.full(size, -1, np.float32)}
+        with pytest.raises(ValueError, match=f"attention: argument '{name}': {said}"):
+            at.attention(Q, cache, variant=EVERY_HOOK(*bad.values()))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])

@@ -12,6 +12,7 @@ from dimorph.attention.kernels import GPU_FAMILIES
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_configs import Specialization
 from support.emulated import EmulatedCache, Emulator, OnGpu, altered, missing
+from support.every_hook import CACHES, QUERIES, check
 from support.paged import failures, paged_config, small
 
 if reason := missing():
@@ -60,6 +61,17 @@ def test_random_problems(
     configs = [small(paged_config(seed, (specialization,))) for seed in range(2000 + split * 30, 2030 + split * 30)]
     failed = failures(EmulatedCache(emulator, arch, shared_store, split=split), configs)
     assert not failed, f"{len(failed)} failed:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("queries", QUERIES)
+@pytest.mark.parametrize("kind", CACHES)
+def test_every_hook_of_a_users_variant(
+    emulator: Emulator, shared_store: Path, kind: str, queries: str, split: bool
+) -> None:
+    for composed in (False, True):
+        attend = EmulatedCache(emulator, "sm_80", shared_store, split=split)
+        check(attend, np.float16, kind, queries, composed=composed, most=1e-2)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

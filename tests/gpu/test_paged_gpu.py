@@ -12,6 +12,7 @@ import dimorph as dm
 from dimorph import attention as at
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_configs import DTYPES, Array
+from support.every_hook import CACHES, QUERIES, check
 from support.paged import SPECIALIZATIONS, failures, paged_config
 
 pytestmark = pytest.mark.gpu
@@ -61,6 +62,13 @@ class OnGpu:
 def test_100_random_problems(chunk: int, attend: at.Attention) -> None:
     failed = failures(OnGpu(attend), CONFIGS[chunk * 100 : (chunk + 1) * 100])
     assert not failed, f"{len(failed)} of 100 failed:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("queries", QUERIES)
+@pytest.mark.parametrize("kind", CACHES)
+def test_every_hook_of_a_users_variant(attend: at.Attention, kind: str, queries: str) -> None:
+    for composed in (False, True):
+        check(OnGpu(attend), np.float16, kind, queries, composed=composed, most=1e-2)
 
 
 @pytest.mark.parametrize("page_size", [1, 16, 128])
