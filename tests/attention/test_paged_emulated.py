@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dimorph import aot
 from dimorph import attention as at
 from dimorph.attention.kernels import GPU_FAMILIES
+from dimorph.attention.variants.compose import composition
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_configs import Specialization
 from support.emulated import EmulatedCache, Emulator, OnGpu, altered, missing
-from support.every_hook import CACHES, QUERIES, check
-from support.paged import failures, paged_config, small
+from support.every_hook import CACHES, EVERY_HOOK, QUERIES, check
+from support.paged import GPU_SPECIALIZATIONS, failures, paged_config, small
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
@@ -61,6 +63,34 @@ def test_random_problems(
     configs = [small(paged_config(seed, (specialization,))) for seed in range(2000 + split * 30, 2030 + split * 30)]
     failed = failures(EmulatedCache(emulator, arch, shared_store, split=split), configs)
     assert not failed, f"{len(failed)} failed:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("variant", sorted({one.variant for one in GPU_SPECIALIZATIONS}), ids="+".join)
+def test_every_variant(emulator: Emulator, shared_store: Path, variant: tuple[str, ...]) -> None:
+    known = (Specialization("float16", (32, 32), variant),)
+    for split in (True, False):
+        configs = [small(paged_config(seed, known)) for seed in range(2100 + split * 6, 2106 + split * 6)]
+        failed = failures(EmulatedCache(emulator, "sm_80", shared_store, split=split), configs)
+        assert not failed, f"{len(failed)} failed:\n" + "\n".join(failed)
+
+
+def test_built_ahead(emulator: Emulator, shared_store: Path, tmp_path: Path) -> None:
+    emulated, kernel = EmulatedCache(emulator, "sm_80", shared_store), GPU_FAMILIES["sm80"].paged
+    config = emulated.attend._functions._settings
+    assert kernel and config
+    together = composition(at.SoftCap, EVERY_HOOK, at.Window)
+    for variant in (EVERY_HOOK, together, at.TreeMask, at.ChunkedCausal):
+        aot.build(
+            kernel.instantiations(dtype="float16", head_dims=(32, 32), variant=variant), tmp_path, settings=config
+        )
+    served = replace(config, store=tmp_path / "own", shared_stores=(tmp_path,))
+    emulated.attend = at.Attention(policy="aot", family="sm80", settings=served)
+    for queries in QUERIES:
+        for composed in (False, True):
+            check(emulated, np.float16, "block_table", queries, composed=composed, most=1e-2)
+    known = tuple(Specialization("float16", (32, 32), (name,)) for name in ("TreeMask", "ChunkedCausal"))
+    failed = failures(emulated, [small(paged_config(seed, known)) for seed in range(2200, 2210)])
+    assert not failed, "\n".join(failed)
 
 
 @pytest.mark.parametrize("split", [True, False])

@@ -13,7 +13,7 @@ from dimorph import attention as at
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_configs import DTYPES, Array
 from support.every_hook import CACHES, QUERIES, check
-from support.paged import SPECIALIZATIONS, failures, paged_config
+from support.paged import GPU_SPECIALIZATIONS, failures, paged_config
 
 pytestmark = pytest.mark.gpu
 
@@ -21,10 +21,8 @@ torch: Any = pytest.importorskip("torch", reason="torch is not installed")
 if driver.find() is None or not torch.cuda.is_available():
     pytest.skip("no NVIDIA GPU with a driver, or a torch without CUDA", allow_module_level=True)
 
-KNOWN = tuple(
-    one for one in SPECIALIZATIONS if one.dtype != "float32" and all(dim % 8 == 0 for dim in one.head_dims)
-)  # fmt: skip
-CONFIGS = sorted((paged_config(seed, KNOWN) for seed in range(500)), key=lambda config: repr(config.specialization))
+CONFIGS = [paged_config(seed, GPU_SPECIALIZATIONS) for seed in range(500)]
+CONFIGS.sort(key=lambda config: repr(config.specialization))
 
 
 def to_gpu(array: Any) -> Any:

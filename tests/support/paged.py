@@ -52,6 +52,15 @@ SPECIALIZATIONS = tuple(
         ("bfloat16", (192, 128), "Causal+Sinks"),
     )
 )
+# The same in dtypes and head dims that GPUs take.
+GPU_SPECIALIZATIONS = tuple(
+    replace(
+        one,
+        dtype="float16" if one.dtype == "float32" else one.dtype,
+        head_dims=(-(-one.head_dims[0] // 8) * 8, -(-one.head_dims[1] // 8) * 8),
+    )
+    for one in SPECIALIZATIONS
+)
 
 
 @dataclass
