@@ -25,10 +25,10 @@ PARAMS = """
 #include <dimorph/attention/compose.h>
 struct Params : dimorph::attention::BaseParams<float, float, float> {
   float scale, soft_cap;
-  int window_left, window_right;
+  int window_left, window_right, chunk;
   int64_t bias_batch_stride, bias_head_stride;
   const int32_t *prefix_lens, *kv_valid, *qo_documents, *kv_documents;
-  const int64_t* maybe_mask_starts;
+  const int64_t *maybe_mask_starts, *tree_mask;
   const float *alibi_slopes, *sinks;
 };
 """
