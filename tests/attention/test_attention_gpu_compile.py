@@ -33,6 +33,8 @@ CASES = [
     ((128, 128), "bfloat16", at.Plain),
     ((128, 128), "bfloat16", at.Causal),
     ((128, 128), "bfloat16", WINDOWED),
+    ((128, 128), "bfloat16", at.ChunkedCausal),
+    ((128, 128), "bfloat16", at.TreeMask),
     ((80, 48), "float16", at.Sinks),
     ((72, 72), "bfloat16", at.Causal),
     ((8, 24), "float16", at.Plain),
@@ -43,6 +45,7 @@ PAGED_CASES = [
     ((64, 64), "bfloat16", at.Causal),
     ((128, 128), "bfloat16", at.Plain),
     ((128, 128), "bfloat16", at.Causal),
+    ((128, 128), "bfloat16", at.ChunkedCausal),
     ((80, 48), "float16", at.Sinks),
     ((256, 256), "bfloat16", at.Causal),
 ]

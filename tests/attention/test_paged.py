@@ -328,8 +328,6 @@ def test_a_cache_takes_the_place_of_keys_and_values() -> None:
         ValueError, match=r"attention: argument 'v': expected size 9 in dimension 0 \(the pages of 'k'\)"
     ):
         at.attention(Q, replace(cache, v=V[:8]))
-    with pytest.raises(ValueError, match="attention: argument 'mask': expected 1 dimension"):
-        at.attention(Q, cache, variant=at.CustomMask(np.ones((2, 3, 64), bool), None))
 
 
 class NamedCache(KVCache):
@@ -343,34 +341,6 @@ def test_a_subclass_of_a_cache_is_a_cache() -> None:
     assert np.array_equal(at.attention(Q, NamedCache(ROOM, ROOM)), at.attention(Q, ROOM, ROOM))
     with pytest.raises(TypeError, match="attention: argument 'v': expected none beside a KVCache"):
         at.attention(Q, NamedCache(K, V, **tables), V)
-
-
-def test_matrices_are_flat_and_as_large_as_the_lengths_in_use() -> None:
-    cache, seen = KVCache(K, V, block_table=TABLE, seqlens=KEYS), queries(2, 4, 3, 64) > 0
-    starts, slot = np.array([200, 0]), 3 * 64
-    mask, slots = np.zeros(200 + 3 * KEYS[0], bool), np.zeros((2, 4, slot), np.float32)
-    for b, n in enumerate(KEYS):
-        mask[starts[b] : starts[b] + 3 * n] = seen[b, 0, :, :n].reshape(-1)
-        slots[b, :, : 3 * n] = seen[b, :, :, :n].reshape(4, -1)
-    flat = slots.reshape(-1)
-    packed = np.packbits(np.concatenate([seen[b, 0, :, :n].reshape(-1) for b, n in enumerate(KEYS)]), bitorder="little")
-    for variant, of in (
-        (at.CustomMask(mask, starts), lambda x: at.CustomMask(x[:, 0].copy(), None)),
-        (at.PackedMask(packed, None), lambda x: at.CustomMask(x[:, 0].copy(), None)),
-        (at.Bias(flat, 4 * slot, slot), lambda x: at.additive_bias(x.astype(np.float32))),
-        (at.BroadcastMask(flat > 0, 4 * slot, slot), lambda x: at.broadcast_mask(x.copy())),
-    ):
-        out = at.attention(Q, cache, variant=variant)
-        for b, n in enumerate(KEYS):
-            expected = at.attention(Q[b : b + 1], rows(K, b), rows(V, b), variant=of(seen[b : b + 1, ..., :n]))
-            assert np.allclose(out[b], expected[0], atol=1e-6), (variant, b)
-    for name, room in (
-        ("mask", at.CustomMask(seen[:, 0].copy(), None)),
-        ("bias", at.additive_bias(seen.astype(np.float32))),
-        ("broadcast_mask", at.broadcast_mask(seen)),
-    ):
-        with pytest.raises(ValueError, match=f"attention: argument '{name}': expected 1 dimension, the matrices of"):
-            at.attention(Q, cache, variant=room)
 
 
 def test_results_are_apart_from_tables() -> None:

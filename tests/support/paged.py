@@ -137,7 +137,10 @@ def paged_problem(config: Config) -> Paged:
     q, options, room = _queries(rng, problem)
     sizes = {"qo": room and [room] * len(lengths), "kv": rooms}
     flat = {"qo": not room, "kv": kind in ("indptr", "ragged")}
-    return Paged(problem, kind, q, cache, _placed_arguments(problem, sizes, flat), options, room)
+    bound = _placed_arguments(problem, sizes, flat)
+    if bound.variant.name in _MATRICES and kind in ("block_table", "dense") and room and rng.random() < 0.6:
+        bound = _in_room(problem, bound.variant, room, int(rooms[0]) if len(rooms) else 0)
+    return Paged(problem, kind, q, cache, bound, options, room)
 
 
 def run(attend: Any, paged: Paged) -> dict[str, float]:
@@ -231,6 +234,22 @@ def _queries(rng: Generator, problem: Problem) -> tuple[Array, dict[str, Any], i
     for b, n in enumerate(lengths):
         dense[b, :n] = sequence(problem, q, b, False)[0]
     return dense, {"seqlens_q": lengths}, room
+
+
+_MATRICES = ("CustomMask", "BroadcastMask", "Bias")
+
+
+def _in_room(problem: Problem, variant: dm.Variant, queries: int, keys: int) -> dm.BoundVariant:
+    """Return the variant with matrices in the shape of the room: True, or NaN, behind the lengths in use."""
+    alone = [problem.alone(b).args[0][0] for b in range(problem.config.shape.batch)]
+    heads = alone[0].shape[:-2] if alone else ()
+    matrices = np.full((len(alone), *heads, queries, keys), variant.name != "Bias" or np.nan)
+    for matrix, own in zip(matrices, alone, strict=True):
+        matrix[..., : own.shape[-2], : own.shape[-1]] = own
+    if variant.name == "CustomMask":
+        return at.CustomMask(matrices.astype(bool), None)
+    matrices = matrices.reshape(len(alone), *(heads or (1,)), queries, keys)
+    return at.additive_bias(matrices.astype(np.float32)) if variant.name == "Bias" else at.broadcast_mask(matrices > 0)
 
 
 def _placed_arguments(problem: Problem, sizes: dict[str, Any], flat: dict[str, bool]) -> dm.BoundVariant:

@@ -38,6 +38,7 @@ class ParamChecks {
       check_apart(tensors_[i], "out", out);
       check_apart(tensors_[i], "lse", lse);
     }
+    params.room_matrices = matrix_ && matrix_->tensor.ndim() > 1;
     if (good()) dm::hooks::check_params<Variant>(params, *this);
     return good();
   }
@@ -67,11 +68,12 @@ class ParamChecks {
                                                             : start));
   }
 
-  // Refuses a matrix for each sequence, where sequences have lengths of their own, unless it is flat: rows are as long
-  // as the sequence has keys.
-  void expect_flat_if_ragged(const char* name) {
+  // Refuses a matrix for each sequence, where sequences have lengths of their own, unless it is flat, with rows as long
+  // as the sequence has keys, or its declared shape is that of a room that they have in common.
+  void expect_flat_or_room(const char* name) {
     for (int i = 0; i < count_ && good(); ++i)
-      if (has_own_lengths(problem_) && !strcmp(tensors_[i].name, name) && tensors_[i].tensor.ndim() != 1)
+      if (has_own_lengths(problem_) && !strcmp(tensors_[i].name, name) && tensors_[i].tensor.ndim() != 1 &&
+          !(has_common_room(problem_) && *tensors_[i].shape))
         detail::fail(sink_, ErrorKind::value,
                      "attention: argument '%s': expected 1 dimension, the matrices of all sequences one after another, "
                      "as they have lengths of their own, got %d",
@@ -87,9 +89,11 @@ class ParamChecks {
     ConstTensor tensor;
   };
   struct Dim {
-    int64_t size;  // -1: any
+    int64_t size;
     bool or_one;
-    bool allows(int64_t given) const { return size < 0 || given == size || (or_one && given == 1); }
+    bool any;    // flat matrices may be as large as lengths in use
+    char sides;  // of a matrix: 1 for queries, 2 for keys
+    bool allows(int64_t given) const { return any || given == size || (or_one && given == 1); }
   };
   using Text = char[160];
   typedef __int128 Bytes;  // strides come from the caller
@@ -135,14 +139,16 @@ class ParamChecks {
   bool append(const char* name, size_t length, bool or_one, Dim* dims, int* count) const {
     const bool ragged_q = problem_.cu_seqlens_q, ragged_k = problem_.cu_seqlens_k || problem_.table.starts;
     const auto is = [&](const char* known) { return strlen(known) == length && !memcmp(known, name, length); };
-    const auto one = [&](int64_t size) { dims[(*count)++] = {size, or_one}; };
+    const auto one = [&](int64_t size, bool any = false, char sides = 0) {
+      dims[(*count)++] = {size, or_one, any, sides};
+    };
     if (*count + 2 > kMostDims) return false;
     if (is("batch")) return one(problem_.batch_size), true;
     if (is("heads")) return one(problem_.num_qo_heads), true;
     if (is("kv_heads")) return one(problem_.num_kv_heads), true;
-    // With lengths apart from the room, a sequence has a matrix of these.
-    if (is("queries")) return one(ragged_q || problem_.seqlens_q ? -1 : problem_.max_qo_len), true;
-    if (is("keys")) return one(ragged_k || problem_.seqlens_k ? -1 : problem_.max_kv_len), true;
+    // With lengths apart from the room, the matrix of a sequence may be as large as they are.
+    if (is("queries")) return one(problem_.max_qo_len, ragged_q || problem_.seqlens_q, 1), true;
+    if (is("keys")) return one(problem_.max_kv_len, ragged_k || problem_.seqlens_k, 2), true;
     const bool of_queries = is("*queries");
     if (!of_queries && !is("*keys")) return false;
     if (!(of_queries ? ragged_q : ragged_k)) one(problem_.batch_size);
@@ -174,7 +180,7 @@ class ParamChecks {
       int64_t product = 1;
       bool possible = true;
       for (int i = 0; i < count && possible; ++i) {
-        if (dims[i].size < 0) return true;
+        if (dims[i].any) return true;
         const bool is_one = ones >> i & 1;
         possible = (!is_one || dims[i].or_one) && !__builtin_mul_overflow(product, is_one ? 1 : dims[i].size, &product);
       }
@@ -195,19 +201,36 @@ class ParamChecks {
       return;
     }
     bool fits = given == count;
+    char sides = 0;
+    for (int i = 0; i < count; ++i) sides |= dims[i].sides;
+    const bool in_room = sides == 3 && has_common_room(problem_);
+    for (int i = 0; i < count && in_room; ++i) dims[i].any &= !fits;
     for (int i = 0; i < count && fits; ++i) fits = dims[i].allows(named.tensor.size(i));
-    if (fits || (given == 1 && count > 1 && fits_flat(named.tensor.size(0), dims, count))) return;
+    if (fits || (given == 1 && count > 1 && fits_flat(named.tensor.size(0), dims, count))) {
+      if (in_room) check_alike(named);
+      return;
+    }
     Text want = "", got = "";
     for (int i = 0; i < count; ++i) print(dims[i], i, want);
-    for (int i = 0; i < given && i < kMostDims; ++i) print({named.tensor.size(i), false}, i, got);
+    for (int i = 0; i < given && i < kMostDims; ++i) print({named.tensor.size(i), false, false, 0}, i, got);
     detail::fail(sink_, ErrorKind::value, "attention: argument '%s': expected shape [%s], here (%s), got (%s)",
                  named.name, named.shape, want, got);
+  }
+
+  // Refuses a flat matrix beside one in the shape of the room.
+  void check_alike(const Named& named) {
+    if (!matrix_) matrix_ = &named;
+    const bool flat = named.tensor.ndim() == 1;
+    if (flat != (matrix_->tensor.ndim() == 1))
+      detail::fail(sink_, ErrorKind::value, "attention: argument '%s': expected %s, as '%s' has, got %d dimension%s",
+                   named.name, flat ? "the shape of the room" : "1 dimension", matrix_->name, named.tensor.ndim(),
+                   flat ? "" : "s");
   }
 
   static void print(Dim dim, int index, Text& out) {
     const size_t at = strlen(out);
     const char* comma = index ? ", " : "";
-    if (dim.size < 0)
+    if (dim.any)
       snprintf(out + at, sizeof out - at, "%sany", comma);
     else
       snprintf(out + at, sizeof out - at, "%s%lld%s", comma, static_cast<long long>(dim.size),
@@ -218,6 +241,7 @@ class ParamChecks {
   const Tokens tokens_;
   ErrorSink* const sink_;
   int count_ = 0;
+  const Named* matrix_ = nullptr;  // the first with lengths apart from a common room
   Named tensors_[kMost];
 };
 

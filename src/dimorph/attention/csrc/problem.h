@@ -38,10 +38,11 @@ struct Problem {
   float* lse;                   // natural log-sum-exp; may be null
   const int32_t* cu_seqlens_q;  // null for dense tensors
   const int32_t* cu_seqlens_k;  // null for dense tensors
-  // Only kernels with PAGED read these three.
+  // Only kernels with PAGED read these four.
   const int32_t* seqlens_q;  // [batch], rows in use of each sequence; null: all of them
   const int32_t* seqlens_k;
   PageTable table;
+  bool room_matrices;  // see has_room_matrices
   Strides q_strides, k_strides, v_strides, out_strides, lse_strides;
   int32_t batch_size;
   int32_t num_qo_heads, num_kv_heads;
@@ -52,6 +53,11 @@ struct Problem {
 // Whether a sequence's length is not just a size of an array, or its rows do not lie at a multiple of it.
 DM_HD inline bool has_own_lengths(const Problem& problem) {
   return problem.cu_seqlens_q || problem.cu_seqlens_k || problem.seqlens_q || problem.seqlens_k || problem.table.pages;
+}
+
+// Whether lengths lie apart from a room that is the same for all sequences.
+DM_HD inline bool has_common_room(const Problem& problem) {
+  return has_own_lengths(problem) && !problem.cu_seqlens_q && !problem.cu_seqlens_k && !problem.table.starts;
 }
 
 // Rows of q and of k: of all sequences, and of ragged tensors also those behind the last one. Of keys in pages with
@@ -83,6 +89,12 @@ struct BaseParams : Problem {
       }
     }
     return cu_seqlens_k ? cu_seqlens_k[batch_idx + 1] - cu_seqlens_k[batch_idx] : max_kv_len;
+  }
+  // Whether tensors with an element for each query and key have the shape of the room, [max_qo_len, max_kv_len] for
+  // each sequence. Otherwise the matrix of a sequence is as large as its lengths in use.
+  DM_HD bool has_room_matrices() const {
+    if constexpr (kPaged) return room_matrices;
+    return false;
   }
   // Index of the sequence's first token in a tensor with one element a token: [batch, seq] or, ragged, [tokens]. With
   // lengths apart from the room, and in pages, it has an element for each place of the room.

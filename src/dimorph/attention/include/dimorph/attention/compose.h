@@ -103,7 +103,7 @@ struct RenamedChecks {
   DM_HD void expect_inside(const char* tensor, const char* cause, Rest... rest) {
     checks.expect_inside(callers(tensor), callers(cause), rest...);
   }
-  DM_HD void expect_flat_if_ragged(const char* name) { checks.expect_flat_if_ragged(callers(name)); }
+  DM_HD void expect_flat_or_room(const char* name) { checks.expect_flat_or_room(callers(name)); }
 
  private:
   DM_HD static bool same(const char* a, const char* b) {

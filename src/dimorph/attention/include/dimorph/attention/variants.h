@@ -387,14 +387,27 @@ DM_INLINE auto load(const Element* matrix, int64_t stride, int row, IntV column)
 
 namespace detail {
 
+// Elements from one row to the next of a matrix with an element for each query and key of a sequence.
+template <typename ParamsT>
+DM_HD inline int64_t matrix_columns(const ParamsT& params, int batch_idx) {
+  return params.has_room_matrices() ? params.max_kv_len : params.get_kv_len(batch_idx);
+}
+
+// Elements of such a matrix from the first that a hook reads to the last.
+template <typename ParamsT>
+DM_HD inline int64_t matrix_size(const ParamsT& params, int batch_idx) {
+  const int64_t rows = params.get_qo_len(batch_idx), columns = params.get_kv_len(batch_idx);
+  return rows && columns ? (rows - 1) * matrix_columns(params, batch_idx) + columns : 0;
+}
+
 // Refuses strides with which the matrix [queries, keys] of a batch and a head would not lie inside the tensor.
 template <typename ParamsT, typename Checks>
 DM_HD inline void check_strides(const ParamsT& params, Checks& checks, const char* tensor, const char* batch_name,
                                 int64_t batch_stride, const char* head_name, int64_t head_stride) {
-  checks.expect_flat_if_ragged(tensor);
+  checks.expect_flat_or_room(tensor);
   for (int b = 0; b < params.batch_size && params.num_qo_heads > 0; ++b) {
     // Of a length that is not known, one query and one key: then the matrix at least begins inside.
-    const int64_t size = checks.knows_lengths ? int64_t{params.get_qo_len(b)} * params.get_kv_len(b) : 1;
+    const int64_t size = checks.knows_lengths ? matrix_size(params, b) : 1;
     checks.expect_inside(tensor, batch_name, b, batch_stride, 0, 0, size);
     checks.expect_inside(tensor, head_name, b, batch_stride, params.num_qo_heads - 1, head_stride, size);
   }

@@ -14,7 +14,7 @@ struct Bias {
   int64_t columns;
 
   DM_HD Bias(const ParamsT& params, int batch_idx)
-      : bias(params.bias + batch_idx * params.bias_batch_stride), columns(params.get_kv_len(batch_idx)) {}
+      : bias(params.bias + batch_idx * params.bias_batch_stride), columns(detail::matrix_columns(params, batch_idx)) {}
 
   template <typename T, typename QIdx, typename KVIdx>
   DM_HD T LogitsTransform(const ParamsT& params, T logits, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {

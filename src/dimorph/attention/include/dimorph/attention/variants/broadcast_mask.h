@@ -13,7 +13,7 @@ struct BroadcastMask {
 
   DM_HD BroadcastMask(const ParamsT& params, int batch_idx)
       : mask(reinterpret_cast<const uint8_t*>(params.broadcast_mask) + batch_idx * params.mask_batch_stride),
-        columns(params.get_kv_len(batch_idx)) {}
+        columns(detail::matrix_columns(params, batch_idx)) {}
 
   template <typename QIdx, typename KVIdx>
   DM_HD auto LogitsMask(const ParamsT& params, int, QIdx qo_idx, KVIdx kv_idx, int qo_head_idx, int) {
