@@ -102,6 +102,7 @@ SM90_CASES = [
     pytest.param((8, 104), "float16", at.Plain),
     pytest.param((128, 128), "bfloat16", at.Plain),
     pytest.param((128, 128), "bfloat16", WINDOWED),
+    pytest.param((128, 128), "bfloat16", at.ChunkedCausal),
     pytest.param((192, 128), "float16", at.FlashSigmoid),
     pytest.param((256, 256), "bfloat16", at.Causal),
     pytest.param((256, 256), "bfloat16", at.Plain, marks=SPILLS),

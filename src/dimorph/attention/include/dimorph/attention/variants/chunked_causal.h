@@ -15,7 +15,10 @@ struct ChunkedCausal {
 
   template <typename QIdx, typename KVIdx>
   DM_HD auto LogitsMask(const ParamsT&, int, QIdx qo_idx, KVIdx kv_idx, int, int) {
-    return kv_idx <= qo_idx + shift && in_chunk(qo_idx + shift, kv_idx);
+    // Before the comparison: as its second half, a GPU would divide for each key, and not for each row.
+    const int most = reach(qo_idx + shift, kv_idx);
+    const auto distance = qo_idx + shift - kv_idx;
+    return distance >= 0 && distance <= most;
   }
 
   DM_HD TileClass classify_tile(int q0, int q1, int k0, int k1) {
@@ -32,14 +35,14 @@ struct ChunkedCausal {
  private:
   DM_HD int chunk_start(int key) const { return key - key % chunk; }
 
-  // Whether key k, which is not after p, is in p's chunk. The index that is no vector says where the chunk lies, as
-  // vectors have no division.
+  // How far a key may lie before p to be in its chunk. The index that is no vector says so, as vectors have no
+  // division: p has so many keys of its chunk before it, or k has so many behind it.
   template <typename KVIdx>
-  DM_HD auto in_chunk(int p, KVIdx k) const {
-    return k >= chunk_start(p);
+  DM_HD int reach(int p, KVIdx) const {
+    return p % chunk;
   }
 #if !defined(__CUDACC__)
-  DM_INLINE MaskV in_chunk(IntV p, int k) const { return p < chunk_start(k) + chunk; }
+  DM_INLINE int reach(IntV, int k) const { return chunk - 1 - k % chunk; }
 #endif
 };
 
