@@ -95,3 +95,34 @@ def test_decode_in_a_graph_has_the_bits_of_dense_keys(page_size: int) -> None:
         graph.replay()
         expected = attend(q, at.KVCache(k, v, seqlens=lengths))
         assert torch.equal(out, expected)
+
+
+def test_a_mask_and_a_tree_in_a_graph() -> None:
+    """The lengths change between replays; a mask in the shape of the room, and bits of nodes, stay where they are."""
+    batch, room, nodes = 3, 512, 6
+    q = torch.randn(batch, nodes, 4, 64, dtype=torch.bfloat16, device="cuda")
+    k, v = torch.randn(2, batch, room, 2, 64, dtype=torch.bfloat16, device="cuda")
+    lengths = torch.full((batch,), room, dtype=torch.int32, device="cuda")
+    seen = torch.rand(batch, 1, nodes, room, device="cuda") < 0.7
+    bits = torch.tensor([at.tree_bits([-1, -1, 0, 0, 3, 1])] * batch, device="cuda")
+    cache = at.KVCache(k, v, seqlens=lengths)
+    variants = at.broadcast_mask(seen), at.TreeMask(bits), at.compose(at.TreeMask(bits), at.broadcast_mask(seen))
+    outs = [torch.empty_like(q) for _ in variants]
+
+    def attend() -> None:
+        for variant, out in zip(variants, outs, strict=True):
+            at.attention(q, cache, variant=variant, out=out)
+
+    attend()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        attend()
+    on_cpu = [x.float().cpu() for x in (q, k, v)]
+    masks = at.broadcast_mask(seen.cpu()), at.TreeMask(bits.cpu())
+    for length in (room, 77, 300):
+        lengths.copy_(torch.tensor([length, length - 70, 6]))
+        graph.replay()
+        on_host = at.KVCache(*on_cpu[1:], seqlens=lengths.cpu())
+        for variant, out in zip((*masks, at.compose(*masks)), outs, strict=True):
+            expected = at.attention(on_cpu[0], on_host, variant=variant)
+            assert (out.float().cpu() - expected).abs().max() <= 0.03

@@ -136,7 +136,8 @@ CustomMask = _variant(
 """Any mask, the same for all heads.
 
 Parameters: mask, bool [batch, queries, keys], row-major, True where the query sees the key. Or a flat mask, and
-maybe_mask_starts, int64 [batch], the index at which each sequence's mask starts.
+maybe_mask_starts, int64 [batch], the index at which each sequence's mask starts. Beside lengths apart from the room,
+queries and keys are those of the room, and a flat mask has those in use.
 """
 
 BroadcastMask = _variant(
@@ -172,7 +173,7 @@ def additive_bias(bias: Any) -> dm.BoundVariant:
 
     Args:
         bias: float32 [batch or 1, heads or 1, queries, keys], row-major; a size of 1 is shared by all sequences or
-            heads.
+            heads. Beside lengths apart from the room, queries and keys are those of the room.
 
     Raises:
         TypeError: it is no array.
@@ -186,7 +187,8 @@ def broadcast_mask(mask: Any) -> dm.BoundVariant:
 
     Args:
         mask: bool [batch or 1, heads or 1, queries, keys], row-major, True where the query sees the key; a size of 1 is
-            shared by all sequences or heads.
+            shared by all sequences or heads. Beside lengths apart from the room, queries and keys are those of the
+            room.
 
     Raises:
         TypeError: it is no array.
