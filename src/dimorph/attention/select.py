@@ -133,10 +133,10 @@ class Functions:
 def refusal(request: Request, error: dm.DeclarationError) -> Exception:
     """Return the exception for a request that no kernel is declared for, in terms of the arguments of `attention`."""
     head_dims = CPU_HEAD_DIMS if request.gpu is None else GPU_HEAD_DIMS
-    sizes = {"q": request.head_dim_qk, "v": request.head_dim_vo}
-    for (name, size), (other, beside) in zip(sizes.items(), reversed(sizes.items()), strict=True):
+    for name, size in (("q", request.head_dim_qk), ("v", request.head_dim_vo)):
         if not head_dims.fit((size,)):
-            elsewhere = head_dims is GPU_HEAD_DIMS and CPU_HEAD_DIMS.fit((size, beside))
+            other, beside = ("v", request.head_dim_vo) if name == "q" else ("q", request.head_dim_qk)
+            elsewhere = request.gpu is not None and CPU_HEAD_DIMS.fit((size, beside))
             return ValueError(
                 f"attention: argument '{name}': expected {head_dims}, got {size}, beside {beside} of '{other}'"
                 + (f"; there are kernels for {CPU_HEAD_DIMS}" if elsewhere else "")
