@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dimorph.attention import Causal, KVCache, append, attention, merge_states, plan, run
+from dimorph.attention import Causal, KVCache, append, attend_shared, attention, merge_states, plan, run
 
 rng = np.random.default_rng(0)
 batch, heads, kv_heads, head_dim, page_size = 2, 8, 2, 64, 16
@@ -42,6 +42,11 @@ def main() -> None:
     states = [attention(q, part, return_lse=True) for part in (first, second)]
     out, lse = merge_states([out for out, _ in states], [lse for _, lse in states])
     print("parts joined:", np.allclose(out, attention(q, k, v), atol=1e-6))
+
+    prefix = KVCache(*rng.standard_normal((2, 1, 100, kv_heads, head_dim), dtype=np.float32))  # one sequence
+    out, lse = attend_shared(q, prefix, KVCache(k, v), variant=Causal, return_lse=True)
+    k, v = (np.concatenate([shared.repeat(batch, 0), own], 1) for shared, own in ((prefix.k, k), (prefix.v, v)))
+    print("prefix shared:", np.allclose(out, attention(q, k, v), atol=1e-6))
 
 
 if __name__ == "__main__":
