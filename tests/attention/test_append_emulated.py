@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 
 
 @pytest.fixture(autouse=True)
-def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)
     monkeypatch.setenv("DIMORPH_NVCC", str(emulator.nvcc))
     monkeypatch.setenv("DIMORPH_ARCH", "sm_80")
+    appending._function.cache_clear()
+    yield
     appending._function.cache_clear()
 
 
@@ -60,6 +63,20 @@ def test_random_appends() -> None:
 def test_a_planted_fault_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr(appending, "append_gpu", altered(tmp_path, append_gpu, "gpu/append.cu", *FAULTS[fault]))
     assert failed(range(60))
+
+
+def test_a_pool_of_more_than_2_to_the_31_elements() -> None:
+    pool = np.zeros((2**31 // 1024 + 10, 16, 2, 1, 32), np.float16)  # of which a few pages are touched
+    last = len(pool) - 1
+    table = np.array([[last, 3], [0, last - 1]], np.int32)
+    cache = {"block_table": OnGpu(table, 0), "seqlens": OnGpu(np.zeros(2, np.int32), 0)}
+    k = np.random.default_rng(0).standard_normal((2, 20, 1, 32)).astype(np.float16)
+    positions = OnGpu(np.arange(20, dtype=np.int32)[None].repeat(2, 0), 0)
+    at.append(at.KVCache(*(OnGpu(pool[:, :, i], 0) for i in (0, 1)), **cache), OnGpu(k, 0), OnGpu(-k, 0), positions)
+    for side, new in enumerate((k, -k)):
+        for b in range(2):
+            rows = [pool[table[b, i // 16], i % 16, side] for i in range(20)]
+            assert np.array_equal(rows, new[b])
 
 
 POOL, NEW, AT = np.zeros((2, 4, 1, 8), np.float16), np.ones((2, 1, 1, 8), np.float16), np.zeros((2, 1), np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ if reason := missing():
 FAULTS = {
     "a part twice": ("merge_states.h", "parts[stacked ? 0 : part];\n    return static", "parts[0];\n    return static"),
     "one stride of heads": ("gpu/merge_states.cu", "head * p.out_strides.head", "head * p.head_dim"),
-    "parts without keys": ("merge_states.h", "if (weight == 0.f) continue;", ""),
+    "parts without keys": ("merge_states.h", "weight == 0.f ? 0.f : weight * values", "weight * values"),
     "all parts without keys": ("merge_states.h", "sum == 0.f ? 0.f : ", ""),
     "the first 32 chunks": (
         "gpu/merge_states.cu",
@@ -38,10 +39,12 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 
 
 @pytest.fixture(autouse=True)
-def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)
     monkeypatch.setenv("DIMORPH_NVCC", str(emulator.nvcc))
     monkeypatch.setenv("DIMORPH_ARCH", "sm_80")
+    merging._function.cache_clear()
+    yield
     merging._function.cache_clear()
 
 
@@ -70,6 +73,15 @@ def test_random_problems() -> None:
 def test_a_planted_fault_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr(merging, "merge_states_gpu", altered(tmp_path, merge_states_gpu, *FAULTS[fault]))
     assert failed(range(40))
+
+
+def test_rows_more_than_2_to_the_31_elements_apart() -> None:
+    room = np.zeros(2**31 + 100, np.float16)  # of which a few pages are touched
+    far = np.lib.stride_tricks.as_strided(room, (2, 1, 8), (2 * (2**31 + 16), 16, 2))
+    far[0], far[1] = 1, 3
+    lses = np.zeros((2, 1), np.float32)
+    out, lse = merged([far, far + np.float16(2)], [lses, lses])
+    assert (out[0] == 2).all() and (out[1] == 4).all() and np.allclose(lse, np.log(2))
 
 
 def test_a_part_elsewhere_is_refused() -> None:

@@ -67,12 +67,14 @@ template <typename DType, int kWidth, typename Load>
 DM_HD inline void merge_elements(const MergeParams& p, const MergedRow& row, int64_t token, int head, int first,
                                  float (&merged)[kWidth], Load load) {
   for (int j = 0; j < kWidth; ++j) merged[j] = 0.f;
+#if defined(__CUDACC__)
+#pragma unroll 4  // the loads of several parts are under way at once
+#endif
   for (int i = 0; i < p.count; ++i) {
-    const float weight = row.weight(p.lse_of(i, token, head));
-    if (weight == 0.f) continue;
     float values[kWidth];
     load(p.out_row<DType>(i, token, head) + first, values);
-    for (int j = 0; j < kWidth; ++j) merged[j] += weight * values[j];
+    const float weight = row.weight(p.lse_of(i, token, head));
+    for (int j = 0; j < kWidth; ++j) merged[j] += weight == 0.f ? 0.f : weight * values[j];
   }
   const float factor = row.factor();
   for (int j = 0; j < kWidth; ++j) merged[j] *= factor;
