@@ -152,6 +152,16 @@ def test_rows_of_padding_are_not_written() -> None:
     assert (k == 7).all() and (v == 7).all()
 
 
+def test_slots_of_a_pool_are_positions_of_one_sequence() -> None:
+    k, v = np.zeros((8, SIZE, 2, 20), np.float32), np.zeros((8, SIZE, 2, 12), np.float32)
+    slots = np.array([[7 * SIZE + 2, -1, 0, 4 * SIZE]], np.int32)
+    pool = KVCache(k.reshape(1, -1, 2, 20), v.reshape(1, -1, 2, 12))
+    at.append(pool, K.reshape(1, 4, 2, 20), V.reshape(1, 4, 2, 12), slots)
+    for place, row in {(7, 2): (0, 0), (0, 0): (1, 0), (4, 0): (1, 1)}.items():
+        assert np.array_equal(k[place], K[row]) and np.array_equal(v[place], V[row])
+    assert np.count_nonzero(k.any((2, 3))) == 3
+
+
 def test_other_refusals() -> None:
     k, v = (np.zeros((8, SIZE, 2, dim), np.float32) for dim in (20, 12))
     cache = KVCache(k, v, block_table=TABLE, seqlens=LENGTHS)
