@@ -137,11 +137,11 @@ def test_compiles_without_spills(
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("kernel", [append_gpu, merge_states_gpu], ids=lambda kernel: kernel.name)
 def test_copies_leave_room_for_loads_in_flight(kernel: dm.Kernel, arch: str, shared_store: Path) -> None:
-    """Of blocks of 256 threads with 48 registers, five run on a multiprocessor at once."""
+    """Of blocks of 256 threads with 64 registers, four run on a multiprocessor at once."""
     device = _device(kernel, arch, shared_store, {"dtype": "bfloat16"}).meta.device
     assert device and not device.messages
     for used in device.kernels.values():
-        assert used["registers"] <= 48 and (used["spill_stores"], used["spill_loads"], used["stack"]) == (0, 0, 0)
+        assert used["registers"] <= 64 and (used["spill_stores"], used["spill_loads"], used["stack"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("kernel", "arch"), [(attention_sm80, "sm_80"), (attention_sm90, "sm_90a")], ids=str)

@@ -45,6 +45,26 @@ def paged(pages: int, size: int, batch: int) -> tuple[at.KVCache, Any, Any]:
     return at.KVCache(*pools, block_table=table, seqlens=lengths), table, lengths
 
 
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_more_tokens_than_fit_at_a_time(layout: str, ragged: bool) -> None:
+    batch, count, size = 16, 1500, 16
+    first, second = (size, 8) if layout == "NHD" else (8, size)
+    pools = [torch.zeros(batch * 100, first, second, 128, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
+    table = torch.randperm(batch * 100, device="cuda").view(batch, 100)
+    cache = at.KVCache(*pools, block_table=table.int(), seqlens=torch.zeros_like(table[:, 0]).int(), layout=layout)
+    k, v = rows(batch, count, 8, 128), rows(batch, count, 8, 128)
+    positions = torch.stack([torch.randperm(100 * size, device="cuda")[:count] for _ in range(batch)]).int()
+    more = {"cu_seqlens": torch.arange(batch + 1, device="cuda").int() * count} if ragged else {}
+    new, where = ([x.flatten(0, 1) for x in (k, v)], positions.flatten()) if ragged else ([k, v], positions)
+    at.append(cache, *new, where, **more)
+    pages, places = table.gather(1, positions.long() // size), positions.long() % size
+    for pool, given in zip(pools, (k, v), strict=True):
+        by_row = pool if layout == "NHD" else pool.transpose(1, 2)
+        assert torch.equal(by_row[pages, places], given)
+        assert int(torch.count_nonzero(pool)) == int(torch.count_nonzero(given))
+
+
 def test_a_graph_replays_with_other_positions_and_pages() -> None:
     """The graph is that of a decoding step: append, then attention."""
     batch, size = 4, 16

@@ -42,24 +42,22 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
   if (tokens == 0) return;
 
   const bool wide = aligned(k, rows) && aligned(v, rows) && aligned(k_cache, into) && aligned(v_cache, into);
+  const int64_t width = wide ? gpu::kAppendWidth : 1, heads = k.size(rows.head);
   gpu::AppendParams params{};
-  int64_t most = 1;  // chunks of a token's keys, or values
   const ConstTensor news[] = {k, v};
   const Tensor caches[] = {k_cache, v_cache};
   for (int i = 0; i < 2; ++i) {
-    const int64_t head_chunks = news[i].size(-1) / (wide ? gpu::kAppendWidth : 1);
-    const int64_t chunks = head_chunks * news[i].size(rows.head);
-    DIMORPH_CHECK(chunks <= at::kMostSize, "append: argument '%s': expected at most %lld elements a token, got %lld",
-                  i ? "v" : "k", static_cast<long long>(at::kMostSize), static_cast<long long>(chunks));
+    const int64_t elements = news[i].size(-1) * heads, head_chunks = news[i].size(-1) / width;
+    DIMORPH_CHECK(elements <= at::kMostSize, "append: argument '%s': expected at most %lld elements a token, got %lld",
+                  i ? "v" : "k", static_cast<long long>(at::kMostSize), static_cast<long long>(elements));
     params.arrays[i] = {news[i].data(),
                         caches[i].data(),
                         rows.strides(news[i]),
                         into.strides(caches[i]),
+                        static_cast<int32_t>(elements / width),
                         static_cast<int32_t>(head_chunks),
-                        static_cast<int32_t>(chunks),
-                        0,
-                        0};
-    most = chunks > most ? chunks : most;
+                        gpu::divisor(head_chunks ? head_chunks : 1)};
+    while (params.lanes_log < 5 && 1 << params.lanes_log < params.arrays[i].chunks) ++params.lanes_log;
   }
   params.positions = positions.data<int32_t>();
   params.starts = given.starts();
@@ -68,12 +66,7 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
   params.batch_size = problem.batch_size;
   params.tokens = static_cast<int32_t>(tokens);
   params.rows = static_cast<int32_t>(rows.ragged ? tokens : k.size(1));
-  while (params.lanes_log < 5 && int64_t{1} << params.lanes_log < most) ++params.lanes_log;
-  for (gpu::AppendArray& array : params.arrays) {
-    if (array.chunks == 0) continue;
-    array.step_heads = (1 << params.lanes_log) / array.head_chunks;
-    array.step_chunks = (1 << params.lanes_log) % array.head_chunks;
-  }
+  params.by_rows = gpu::divisor(params.rows);
   DISPATCH_dtype(k.dtype(), DType, DIMORPH_CALL(append)(params, wide, device));
 }
 DIMORPH_EXPORT(append)

@@ -1,4 +1,4 @@
-// Copies new keys and values to their places in a cache. A group of threads copies one token, so that its place is
+// Copies new keys and values to their places in a cache. 2^lanes_log threads copy one token, so that its place is
 // looked up once for all heads.
 #include "append_gpu_config.h"
 #include "append_params.h"
@@ -9,25 +9,13 @@ namespace gpu = dimorph::attention::gpu;
 using gpu::AppendArray;
 using gpu::AppendParams;
 
-// The chunks of a token that one thread copies: every 2^lanes_log-th one.
-struct Chunks {
-  int head, chunk;  // the next one
+__device__ __forceinline__ int quotient(int number, const gpu::Divisor& by) {
+  return static_cast<int>(__umulhi(2u * number, by.reciprocal) >> by.shift);
+}
 
-  __device__ Chunks(const AppendArray& array, int first)
-      : head(first / array.head_chunks), chunk(first % array.head_chunks) {}
-
-  // Returns where the next chunk begins, in elements from the token's first one, and goes on.
-  __device__ __forceinline__ int64_t next(const AppendArray& array, int64_t head_stride, int width) {
-    const int64_t at = head * head_stride + int64_t{chunk} * width;
-    head += array.step_heads;
-    chunk += array.step_chunks;
-    if (chunk >= array.head_chunks) chunk -= array.head_chunks, ++head;
-    return at;
-  }
-};
-
-// The sequence of a ragged row: the last one that begins at or before it; none behind the last one's end.
+// The sequence of a token: of ragged rows, the last one that begins at or before it; batch_size behind all of them.
 __device__ __forceinline__ int sequence_of(const AppendParams& p, int token) {
+  if (!p.starts) return quotient(token, p.by_rows);
   int first = 0, last = p.batch_size;
   while (first < last) {
     const int middle = (first + last) / 2;
@@ -39,62 +27,64 @@ __device__ __forceinline__ int sequence_of(const AppendParams& p, int token) {
   return first;
 }
 
-// Sets where a token begins in the cache, in elements; false if it is not to be copied.
-__device__ __forceinline__ bool find_place(const AppendParams& p, const AppendArray& array, int token, int position,
-                                           int64_t& place) {
-  const int sequence = p.starts ? sequence_of(p, token) : token / p.rows;
-  if (position < 0 || sequence >= p.batch_size) return false;
+// Returns where a token begins in the cache; null if it is not to be copied.
+__device__ __forceinline__ DType* find_place(const AppendParams& p, const AppendArray& array, int token) {
+  const int position = p.positions[token], sequence = sequence_of(p, token);
+  if (position < 0 || sequence >= p.batch_size) return nullptr;
   int64_t batch = sequence, row = position;
   if (p.table.pages) {
-    const int page = position / p.table.page_size;
+    const int page = quotient(position, {p.table.page_reciprocal, p.table.page_shift});
     const int64_t first = p.table.starts ? p.table.starts[sequence] : sequence * p.table.stride;
     batch = p.table.pages[first + page];
     row = position - page * p.table.page_size;
   } else if (p.rooms) {
     row += p.rooms[sequence];
   }
-  place = batch * array.to_strides.batch + row * array.to_strides.row;
-  return true;
+  return static_cast<DType*>(array.to) + batch * array.to_strides.batch + row * array.to_strides.row;
 }
 
-// Chunk: what a thread copies at a time, of kWidth elements.
+// Chunk: what a thread copies at a time, of kWidth elements. A group of threads goes through the tokens, each thread
+// with up to kAppendLoads chunks of a token, whose places in the token it computes once.
 template <typename Chunk, int kWidth>
 __device__ __forceinline__ void copy(const AppendParams& p) {
   const AppendArray& array = p.arrays[blockIdx.y];
-  const int lanes = 1 << p.lanes_log, lane = threadIdx.x & (lanes - 1);
-  const int64_t token = (int64_t{blockIdx.x} * gpu::kAppendThreads + threadIdx.x) >> p.lanes_log;
-  if (token >= p.tokens || lane >= array.chunks) return;
-  const int position = p.positions[token];
-  const int64_t sequence = p.starts ? 0 : token / p.rows;
-  const DType* from = static_cast<const DType*>(array.from) + sequence * array.from_strides.batch +
-                      (token - sequence * p.rows) * array.from_strides.row;
-  DType* to = static_cast<DType*>(array.to);
-  Chunks read(array, lane), written = read;
-  for (int chunk = lane; chunk < array.chunks; chunk += gpu::kAppendLoads * lanes) {
-    Chunk held[gpu::kAppendLoads];
+  const int lanes = 1 << p.lanes_log, group_tokens = gpu::kAppendThreads >> p.lanes_log;  // of a block at a time
+  const int first_token = blockIdx.x * group_tokens + (threadIdx.x >> p.lanes_log);
+  for (int chunk = threadIdx.x & (lanes - 1); chunk < array.chunks; chunk += gpu::kAppendLoads * lanes) {
+    int64_t from[gpu::kAppendLoads], to[gpu::kAppendLoads];  // from the token's first element
 #pragma unroll
-    for (int i = 0; i < gpu::kAppendLoads; ++i)
-      if (chunk + i * lanes < array.chunks)
-        held[i] = *reinterpret_cast<const Chunk*>(from + read.next(array, array.from_strides.head, kWidth));
-    // The first loads are on their way while the place is looked up.
-    if (chunk == lane) {
-      int64_t place = 0;
-      if (!find_place(p, array, static_cast<int>(token), position, place)) return;
-      to += place;
+    for (int i = 0; i < gpu::kAppendLoads; ++i) {
+      const int head = quotient(chunk + i * lanes, array.by_head_chunks);
+      const int element = (chunk + i * lanes - head * array.head_chunks) * kWidth;
+      from[i] = head * array.from_strides.head + element;
+      to[i] = head * array.to_strides.head + element;
+      // Otherwise the compiler computes them anew for each token, which takes as many instructions as all the rest.
+      asm volatile("" : "+l"(from[i]), "+l"(to[i]));
     }
+    for (int token = first_token; token < p.tokens; token += gridDim.x * group_tokens) {
+      const int sequence = p.starts ? 0 : quotient(token, p.by_rows);
+      const DType* source = static_cast<const DType*>(array.from) + sequence * array.from_strides.batch +
+                            (token - sequence * p.rows) * array.from_strides.row;
+      Chunk held[gpu::kAppendLoads];
 #pragma unroll
-    for (int i = 0; i < gpu::kAppendLoads; ++i)
-      if (chunk + i * lanes < array.chunks)
-        *reinterpret_cast<Chunk*>(to + written.next(array, array.to_strides.head, kWidth)) = held[i];
+      for (int i = 0; i < gpu::kAppendLoads; ++i)
+        if (chunk + i * lanes < array.chunks) held[i] = *reinterpret_cast<const Chunk*>(source + from[i]);
+      // The loads are on their way while the place is looked up.
+      DType* const place = find_place(p, array, token);
+      if (!place) continue;
+#pragma unroll
+      for (int i = 0; i < gpu::kAppendLoads; ++i)
+        if (chunk + i * lanes < array.chunks) *reinterpret_cast<Chunk*>(place + to[i]) = held[i];
+    }
   }
 }
 
-extern "C" __global__ void __launch_bounds__(gpu::kAppendThreads)
+extern "C" __global__ void __launch_bounds__(gpu::kAppendThreads, gpu::kAppendBlocks)
     append_wide(const __grid_constant__ AppendParams params) {
   static_assert(sizeof(uint4) == gpu::kAppendWidth * sizeof(DType), "a chunk is 16 bytes");
   copy<uint4, gpu::kAppendWidth>(params);
 }
-extern "C" __global__ void __launch_bounds__(gpu::kAppendThreads)
+extern "C" __global__ void __launch_bounds__(gpu::kAppendThreads, gpu::kAppendBlocks)
     append_narrow(const __grid_constant__ AppendParams params) {
   copy<DType, 1>(params);
 }

@@ -6,11 +6,16 @@
 
 namespace DIMORPH_CASE {
 
-void append(dimorph::attention::gpu::AppendParams params, bool wide, dimorph::Device device) noexcept {
-  const int64_t threads = int64_t{params.tokens} << params.lanes_log;
+namespace gpu = dimorph::attention::gpu;
+
+void append(gpu::AppendParams params, bool wide, dimorph::Device device) noexcept {
+  const int64_t threads = int64_t{params.tokens} << params.lanes_log, block = gpu::kAppendThreads;
+  const int64_t blocks = (threads + block - 1) / block;
+  // As many as run at once: with more tokens than that, each block takes several.
+  const int64_t most = int64_t{dimorph::cuda::multiprocessors(device)} * gpu::kAppendBlocks / 2;
   dimorph::cuda::Config config;
-  config.block.x = dimorph::attention::gpu::kAppendThreads;
-  config.grid.x = static_cast<unsigned>((threads + config.block.x - 1) / config.block.x);
+  config.block.x = gpu::kAppendThreads;
+  config.grid.x = static_cast<unsigned>(most > 0 && blocks > most ? most : blocks);
   config.grid.y = 2;  // keys and values
   if (wide)
     DIMORPH_LAUNCH(append_wide, device, config, params);

@@ -8,21 +8,33 @@ namespace dimorph {
 namespace attention {
 namespace gpu {
 
-// Threads of a block, and loads that each has in flight. An SM of an H200 keeps its share of the memory's bandwidth
-// busy with about 40 KB in flight; this is up to 128 KB, because a thread also waits for the place of its token.
-constexpr int kAppendThreads = 256, kAppendLoads = 4;
+// Threads of a block, blocks that an SM runs at once, half of them for keys, and loads that each thread has in flight.
+// An SM of an H200 keeps its share of the memory's bandwidth busy with some 20 KB in flight. This is up to 64 KB,
+// because a thread also waits for the place of its token.
+constexpr int kAppendThreads = 256, kAppendBlocks = 4, kAppendLoads = 4;
 // Elements that a thread copies at a time where addresses and strides allow it: 16 bytes.
 constexpr int kAppendWidth = 8;
+
+// A quotient by a number from 1 on is then the upper half of a product, exact below 2^31: as page_reciprocal
+// (problem.h).
+struct Divisor {
+  uint32_t reciprocal;
+  int32_t shift;
+};
+constexpr Divisor divisor(int64_t number) {
+  int32_t shift = 0;
+  while (int64_t{1} << shift < number) ++shift;
+  return {static_cast<uint32_t>(((int64_t{1} << (31 + shift)) + number - 1) / number), shift};
+}
 
 // Keys, or values.
 struct AppendArray {
   const void* from;
   void* to;
   Strides from_strides, to_strides;
-  int32_t head_chunks;  // of a head: what a thread copies at a time
-  int32_t chunks;       // of a token: of all heads
-  // What lies between two chunks of a thread, 2^lanes_log chunks: so many heads, and so many chunks more.
-  int32_t step_heads, step_chunks;
+  int32_t chunks;       // of a token, of all heads: what a thread copies at a time
+  int32_t head_chunks;  // of a head
+  Divisor by_head_chunks;
 };
 
 // Token i is row i % rows of sequence i / rows; ragged rows follow each other, with `starts` of each sequence.
@@ -33,6 +45,7 @@ struct AppendParams {
   const int32_t* rooms;   // of a ragged cache: where the room of each sequence begins, [batch_size + 1]; or null
   PageTable table;
   int32_t batch_size, tokens, rows;
+  Divisor by_rows;
   // 2^lanes_log threads copy a token's keys, or values.
   int32_t lanes_log;
 };
