@@ -40,11 +40,11 @@ def main() -> None:
     q, k, v = dense()
     first, second = KVCache(k[:, :16], v[:, :16]), KVCache(k[:, 16:], v[:, 16:])
     states = [attention(q, part, return_lse=True) for part in (first, second)]
-    out, lse = merge_states([out for out, _ in states], [lse for _, lse in states])
-    print("parts joined:", np.allclose(out, attention(q, k, v), atol=1e-6))
+    out, whole_lse = merge_states([out for out, _ in states], [lse for _, lse in states])
+    print("parts joined:", np.allclose(out, attention(q, k, v), atol=1e-6), whole_lse.shape)
 
     prefix = KVCache(*rng.standard_normal((2, 1, 100, kv_heads, head_dim), dtype=np.float32))  # one sequence
-    out, lse = attend_shared(q, prefix, KVCache(k, v), variant=Causal, return_lse=True)
+    out = attend_shared(q, prefix, KVCache(k, v), variant=Causal)
     k, v = (np.concatenate([shared.repeat(batch, 0), own], 1) for shared, own in ((prefix.k, k), (prefix.v, v)))
     print("prefix shared:", np.allclose(out, attention(q, k, v), atol=1e-6))
 

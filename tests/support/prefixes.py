@@ -121,7 +121,7 @@ def cache_of(rng: Generator, kind: str, keys: list[Array], values: list[Array]) 
 
 
 def check(problem: SharedProblem, move: Any, back: Any) -> str:
-    """Call `attend_shared`; return what is wrong, or an empty text. `move`: numpy to the call's arrays; `back`: back."""
+    """Call `attend_shared`; return what is wrong, or an empty text. `move`, `back`: to the call's arrays, and back."""
     caches = [
         at.KVCache(**{field.name: move(getattr(one, field.name)) for field in fields(one)})
         for one in (*problem.levels, problem.cache)

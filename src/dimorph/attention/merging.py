@@ -55,8 +55,8 @@ def merge_states(
     library = libraries[type(first)]
     if library.is_indirect(first, first, first, out) or library.is_lazy(*given):
         raise NotImplementedError(
-            "merge_states: not supported in torch.compile, tracers, modes and transforms, nor with tensors whose memory "
-            "does not hold their values"
+            "merge_states: not supported in torch.compile, tracers, modes and transforms, nor with tensors whose "
+            "memory does not hold their values"
         )
     if library.records_gradients() and any(map(requires_grad, given)):
         raise RuntimeError("merge_states: argument 'outs': expected tensors that require no grad, got some that do")

@@ -71,8 +71,8 @@ def attend_shared(
         if not isinstance(given, KVCache):
             raise TypeError(f"attend_shared: argument {name!r}: expected a KVCache, got {describe(given)}")
     options: dict[str, Any] = {"scale": scale, "return_lse": True}
-    longest = {"max_seqlen_q": max_seqlen_q, "max_seqlen_k": max_seqlen_k}
-    states = [attention(q, cache, variant=bound, cu_seqlens_q=cu_seqlens_q, **longest, **options)]
+    own = {"cu_seqlens_q": cu_seqlens_q, "max_seqlen_q": max_seqlen_q, "max_seqlen_k": max_seqlen_k}
+    states = [attention(q, cache, variant=bound, **options | own)]
     batch = _sequences(cache)
     if Causal in (bound.variant.parts or (bound.variant,)) and libraries[type(q)].gpu(q) is None:
         _check_lengths(q, cache, cu_seqlens_q)
@@ -89,8 +89,8 @@ def attend_shared(
         else:
             starts = cu_seqlens_q[::each] + 0  # offsets are contiguous, and a sum is, in any library
             most = None if max_seqlen_q is None else each * max_seqlen_q
-            ragged = {"cu_seqlens_q": starts, "max_seqlen_q": most}
-            states.append(attention(q, level, variant=over_prefix, **ragged, **options))
+            grouped = {"cu_seqlens_q": starts, "max_seqlen_q": most}
+            states.append(attention(q, level, variant=over_prefix, **options | grouped))
     results = merge_states([state[0] for state in states], [state[1] for state in states], out=out, lse=lse)
     return results if return_lse else results[0]
 
@@ -109,8 +109,8 @@ def _over_prefix(bound: dm.BoundVariant) -> dm.BoundVariant:
         elif part not in _LEFT_OUT:
             known = ", ".join(one.name for one in (*_SAME, *_LEFT_OUT))
             raise ValueError(
-                f"attend_shared: argument 'variant': expected some of {known}, which can be computed over the prefix and "
-                f"the other keys apart, got {part.name}"
+                f"attend_shared: argument 'variant': expected some of {known}, which can be computed over the prefix "
+                f"and the other keys apart, got {part.name}"
             )
     return kept[0] if len(kept) == 1 else compose(*kept) if kept else Plain()
 
@@ -132,15 +132,15 @@ def _check_level(level: KVCache, cache: KVCache, batch: int) -> None:
     groups = _sequences(level)
     if groups < 1 or batch < groups or batch % groups:
         raise ValueError(
-            f"attend_shared: argument 'prefix': expected a cache of one sequence, or of a number that divides the batch, "
-            f"{batch}, got {groups} sequences"
+            f"attend_shared: argument 'prefix': expected a cache of one sequence, or of a number that divides the "
+            f"batch, {batch}, got {groups} sequences"
         )
     for name in "kv":
         wanted, given = (_heads_and_dim(getattr(one, name), one.layout) for one in (cache, level))
         if wanted != given:
             raise ValueError(
-                f"attend_shared: argument 'prefix.{name}': expected heads and head dim of 'cache.{name}', {wanted}, got "
-                f"{given}"
+                f"attend_shared: argument 'prefix.{name}': expected heads and head dim of 'cache.{name}', {wanted}, "
+                f"got {given}"
             )
 
 
@@ -159,8 +159,8 @@ def _check_lengths(q: Any, cache: KVCache, cu_seqlens_q: Any) -> None:
     for b, (count, keys) in enumerate(zip(queries, _lengths(cache), strict=True)):
         if keys < count - 1:
             raise ValueError(
-                f"attend_shared: argument 'cache': expected {count - 1} or more keys of sequence {b}, as it has {count} "
-                f"queries under a causal mask, got {keys}"
+                f"attend_shared: argument 'cache': expected {count - 1} or more keys of sequence {b}, as it has "
+                f"{count} queries under a causal mask, got {keys}"
             )
 
 
