@@ -70,8 +70,8 @@ def plan_size(
     tokens = math.prod(shape[:-2])
     # csrc/gpu/schedule_size.h, for tiles of 64 to 192 rows.
     units = min(sequences * -(-most * group // 64), sequences + tokens * group // 64)
-    waves = 1 if most * group <= 64 else 32
-    schedule = 8 * waves * (_MOST_MULTIPROCESSORS + 1) + 4 * units + 2 * (units + 1) + _MOST_MULTIPROCESSORS + 4
+    waves = 1 if most * group <= 64 and head_dim_vo <= 128 else 32
+    schedule = 12 * waves * (_MOST_MULTIPROCESSORS + 1) + 4 * units + 2 * (units + 1) + _MOST_MULTIPROCESSORS + 4
     partial = 2 * _MOST_MULTIPROCESSORS * min(most * group, 192) * (head_dim_vo + 2)
     return max(schedule + partial, workspace_size(shape, head_dim_vo))
 

@@ -20,11 +20,12 @@ __device__ inline bool is_nonfinite(uint32_t pair) {
 
 // Zeroes the rows of a tile of values that have an element that is not finite, and sets `removed` for them. `warps`
 // warps divide the rows among themselves and must synchronise before they read the result.
-__device__ __noinline__ inline void remove_nonfinite_keys(unsigned char* values, bool* removed, int warp, int warps) {
+__device__ __noinline__ inline void remove_nonfinite_keys(const Params& p, unsigned char* values, bool* removed,
+                                                          int warp, int warps) {
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int row = warp; row < kTileKeys; row += warps) {
-    uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(row, dm::math::min(lane, kValueChunks - 1)));
+    uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(p, row, dm::math::min(lane, kValueChunks - 1)));
     const bool found = is_nonfinite(chunk.x) || is_nonfinite(chunk.y) || is_nonfinite(chunk.z) || is_nonfinite(chunk.w);
     const bool any = __any_sync(0xffffffffu, found);
     __syncwarp();  // several lanes read the last chunk; all must have read it before one writes

@@ -14,58 +14,78 @@ namespace DIMORPH_CASE {
 __device__ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 __device__ inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
+// The sum of the values of this lane and those before it.
+__device__ inline int64_t warp_scan(int64_t value) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int64_t other = __shfl_up_sync(0xffffffffu, value, step);
+    if (static_cast<int>(threadIdx.x % 32) >= step) value += other;
+  }
+  return value;
+}
+
 // Replaces each thread's value by the sum of those before it; returns the sum of all.
 __device__ inline int64_t exclusive_scan(int64_t& value) {
   __shared__ int64_t sums[32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t own = value;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const int64_t other = __shfl_up_sync(0xffffffffu, value, step);
-    if (lane >= step) value += other;
-  }
-  if (lane == 31) sums[warp] = value;
+  const int64_t own = value, sum = warp_scan(own);
+  if (lane == 31) sums[warp] = sum;
   __syncthreads();
-  int64_t all = 0;
-#pragma unroll 1
-  for (int i = 0; i < 32; ++i) {
-    if (i == warp) value += all - own;
-    all += sums[i];
-  }
+  const int64_t warps = warp_scan(sums[lane]);  // each warp adds up all
+  value = sum - own + (warp > 0 ? __shfl_sync(0xffffffffu, warps, (warp + 31) % 32) : 0);
+  const int64_t all = __shfl_sync(0xffffffffu, warps, 31);
   __syncthreads();  // before the next scan writes
   return all;
 }
 
 // The largest of all threads' values.
-__device__ inline int64_t block_max(int64_t value) {
+__device__ inline int block_max(int value) {
   __shared__ int most;
   if (threadIdx.x == 0) most = 0;
   __syncthreads();
-  atomicMax(&most, static_cast<int>(value));
+  for (int step = 16; step > 0; step /= 2) value = dm::math::max(value, shuffle_xor(value, step));
+  if (threadIdx.x % 32 == 0) atomicMax(&most, value);
   __syncthreads();
   return most;
 }
 
-// The tiles of keys that a query tile needs. A warp calls it together.
-__device__ inline int count_tiles(const Params& p, const gpu::Unit& unit) {
+// The tiles of keys that a query tile needs, among those that step by `step` from `first` on.
+__device__ inline int count_tiles(const Params& p, int batch, int tile, int first, int step) {
   WorkTile work;
-  work.batch = unit.batch;
+  work.batch = batch;
   work.first_head = 0;
-  work.qo_len = p.get_qo_len(unit.batch);
-  work.kv_len = p.get_kv_len(unit.batch);
+  work.qo_len = p.get_qo_len(batch);
+  work.kv_len = p.get_kv_len(batch);
   const int all = (work.kv_len + kTileKeys - 1) / kTileKeys;
-  if constexpr (!KeyTileIterator::kClassified) return all;
-  set_rows(p, unit.tile, work);
-  Variant variant = dm::hooks::make<Variant>(p, work.batch);
+  set_rows(p, tile, work);
+  Variant variant = dm::hooks::make<Variant>(p, batch);
   const int q0 = row_at(p, work, work.first_row).q, q1 = row_at(p, work, work.last_row).q + 1;
   int count = 0;
 #pragma unroll 1
-  for (int tile = threadIdx.x % 32; tile < all; tile += 32) {
-    const int k0 = tile * kTileKeys;
-    const TileClass found = dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kTileKeys, work.kv_len));
-    count += found != TileClass::kSkip;
+  for (int i = first; i < all; i += step) {
+    const int k0 = i * kTileKeys;
+    count +=
+        dm::hooks::classify_tile(variant, q0, q1, k0, dm::math::min(k0 + kTileKeys, work.kv_len)) != TileClass::kSkip;
   }
-  return __reduce_add_sync(0xffffffffu, count);
+  return count;
+}
+
+// Sets the tiles of keys of each unit. Few units may have many: then a warp counts those of one.
+__device__ inline void set_counts(const Params& p, gpu::Unit* units, int count) {
+  const int thread = static_cast<int>(threadIdx.x);
+  constexpr bool kClassified = KeyTileIterator::kClassified;
+  const bool by_warps = kClassified && count <= 8 * 32;
+#pragma unroll 1
+  for (int i = by_warps ? thread / 32 : thread; i < count; i += by_warps ? 32 : gpu::kScheduleThreads) {
+    const int batch = units[i].batch;
+    if constexpr (!kClassified) {
+      units[i].count = (units[i].kv_len + kTileKeys - 1) / kTileKeys;
+    } else {
+      int tiles = count_tiles(p, batch, units[i].tile, by_warps ? thread % 32 : 0, by_warps ? 32 : 1);
+      if (by_warps) tiles = __reduce_add_sync(0xffffffffu, tiles);
+      units[i].count = tiles;
+    }
+  }
 }
 
 // The cut near x on the line of all units, of which each pack has `units` with these costs before each: between two
@@ -87,7 +107,7 @@ __device__ inline gpu::Cut find_cut(const gpu::Schedule& s, const int64_t* costs
   else if (whole || count - skip < least)
     skip = 0, ++low;
   x = pack * cost + (low == units ? cost : costs[low]) + skip + (skip > 0 ? gpu::kUnitCost : 0);
-  return {low == units ? pack + 1 : pack, low == units ? 0 : low, skip, 0, 0, units, 0, 0};
+  return {low == units ? pack + 1 : pack, low == units ? 0 : low, skip, 0, 0, units, 0, 0, {}};
 }
 
 extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
@@ -107,15 +127,11 @@ extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
     const int64_t all = exclusive_scan(before);
 #pragma unroll 1
     for (int tile = 0; tile < tiles && units + before + tile < s.most_units; ++tile)
-      s.units[units + before + tile] = {batch, tile, 0, 0};
+      s.units[units + before + tile] = {batch, tile, 0, p.get_kv_len(batch)};
     units = dm::math::min(units + static_cast<int>(all), s.most_units);
   }
   __syncthreads();
-#pragma unroll 1
-  for (int unit = thread / 32; unit < units; unit += gpu::kScheduleThreads / 32) {
-    const int count = count_tiles(p, s.units[unit]);
-    if (thread % 32 == 0) s.units[unit].count = count;
-  }
+  set_counts(p, s.units, units);
   __syncthreads();
   // Of few units the costs are searched in shared memory.
   __shared__ int64_t near[gpu::kScheduleThreads];
@@ -134,7 +150,7 @@ extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
 
   // Waves whose pieces are longer than any unit, so that no piece is far from its length.
   const int64_t all = cost * p.head_packs;
-  const int64_t wave = int64_t{s.blocks} * (block_max(longest) + 2 * gpu::kLeastPart);
+  const int64_t wave = int64_t{s.blocks} * (block_max(static_cast<int>(longest)) + 2 * gpu::kLeastPart);
   const int waves = static_cast<int>(larger(1, smaller(all / wave, s.most_waves)));
   // Pieces of the last wave are at least kLeastPart long, so that no two cuts lie at one place inside of a unit.
   const bool few = all < int64_t{s.blocks} * gpu::kLeastPart;
@@ -168,6 +184,7 @@ extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
         while (inside(cut.last + 1)) ++cut.last;
       }
       cut.waves = waves;
+      if (cut.unit < units) cut.at = s.units[cut.unit];
       s.cuts[w * (s.blocks + 1) + thread] = cut;
     }
     if (thread < s.blocks) done += places[thread + 1] - places[thread];

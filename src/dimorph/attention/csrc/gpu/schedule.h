@@ -18,8 +18,8 @@ namespace gpu {
 // A query tile of one pack of heads.
 struct alignas(16) Unit {
   int32_t batch, tile;
-  int32_t count;  // tiles of keys that it needs
-  int32_t padding;
+  int32_t count;   // tiles of keys that it needs
+  int32_t kv_len;  // of the sequence
 };
 
 // Where a piece begins, and the one before it ends: in unit `unit` of a pack, before its tile of keys number `skip`, in
@@ -29,6 +29,7 @@ struct alignas(16) Cut {
   int32_t first, last;   // if skip > 0, the thread blocks that share the unit
   int32_t units, waves;  // of a pack, and in all; the same in all cuts
   int32_t padding;
+  Unit at;  // that unit, so that a thread block need not wait for a second read
 };
 
 struct Schedule {
@@ -46,7 +47,7 @@ constexpr int kUnitCost = 1;
 // Tiles of keys that a part has at least.
 constexpr int kLeastPart = 2;
 constexpr int kScheduleThreads = 1024;
-constexpr int kMostBlocks = kScheduleThreads - 1;
+constexpr int kMostBlocks = 255;  // on a GPU with more multiprocessors, some are not used
 
 // In floats, a multiple of 4.
 constexpr int64_t schedule_size(int64_t blocks, int64_t most_units, int64_t most_waves) {

@@ -75,13 +75,13 @@ __device__ __forceinline__ int64_t key_offset(const Params& p, const int32_t* pa
 }
 
 // Fills in all of a work tile but its rows and the part of the keys. `pack`: of the heads of the sequence.
-__device__ inline void set_sequence(const Params& p, int batch, int pack, WorkTile& work) {
+__device__ inline void set_sequence(const Params& p, int batch, int kv_len, int pack, WorkTile& work) {
   work.batch = batch;
   work.first_head = pack * p.packed_heads;
   work.kv_head = divide_uniform(work.first_head, p.group_size);
   work.first_query = warp_uniform(p.cu_seqlens_q ? p.cu_seqlens_q[work.batch] : 0);
   work.qo_len = warp_uniform(p.get_qo_len(work.batch));
-  work.kv_len = warp_uniform(p.get_kv_len(work.batch));
+  work.kv_len = warp_uniform(kv_len);
 }
 
 // Query tiles of one pack of heads of a sequence.

@@ -35,7 +35,7 @@ constexpr int kTileKeys = kConfig.tile_keys;
 constexpr int kRowTiles = kConfig.row_tiles;
 constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
 
-DM_HD constexpr int value_chunk(int row, int chunk) { return row * kPitchVO + chunk * 16; }
+DM_HD constexpr int value_chunk(const Params&, int row, int chunk) { return row * kPitchVO + chunk * 16; }
 
 }  // namespace DIMORPH_CASE
 

@@ -83,8 +83,8 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
     auto key_load = key_loader.start(next, stage ^ 1, p.k_tile_bytes, p.k_step_bytes);
     auto value_load = value_loader.start(next, stage ^ 1, p.v_tile_bytes, p.v_step_bytes);
     if (careful) {
-      remove_nonfinite_keys(shared + kConfig.value_offset() + stage * kTileKeys * kPitchVO, removed, threadIdx.x / 32,
-                            kConfig.warps);
+      remove_nonfinite_keys(p, shared + kConfig.value_offset() + stage * kTileKeys * kPitchVO, removed,
+                            threadIdx.x / 32, kConfig.warps);
       __syncthreads();
     }
     if (found != TileClass::kSkip) {

@@ -18,7 +18,7 @@ __device__ __forceinline__ bool find_work_tile(const Params& p, int index, WorkT
   const int pack = group * p.group + rest - rank * size;  // of all sequences
   const int batch = divide_uniform(pack, p.head_packs);
   work.split = index - unit * p.splits;
-  set_sequence(p, batch, pack - batch * p.head_packs, work);
+  set_sequence(p, batch, p.get_kv_len(batch), pack - batch * p.head_packs, work);
   if (tile >= query_tiles(p, work.qo_len)) return false;
   set_rows(p, tile, work);
   return true;

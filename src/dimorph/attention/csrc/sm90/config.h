@@ -10,6 +10,12 @@ namespace sm90 {
 
 // In shared memory a matrix lies as panels of 64 columns. The 128 bytes of a panel's row are swizzled, in the way that
 // TMA and wgmma have in common.
+//
+// Where they lie, in bytes: from a panel of keys (values) to the next, and from 8 rows of a panel to the next 8.
+struct TileLayout {
+  int32_t panel, group;
+};
+
 struct Config {
   int dim_qk, dim_vo;   // head dims
   int consumer_groups;  // warpgroups that compute 64 query rows each; one more warpgroup is the producer
@@ -33,13 +39,16 @@ struct Config {
   DM_HD constexpr int launch_blocks() const { return consumer_groups == 1 ? 2 : 1; }
   // A producer that looks up pages needs more.
   DM_HD constexpr int producer_registers() const {
-    return finds_pages ? (dim_vo > 128 ? 40 : 56) : consumer_groups == 3 ? 32 : 24;
+    return finds_pages && consumer_groups < 3 ? (dim_vo > 128 ? 40 : 56) : consumer_groups == 3 ? 32 : 24;
   }
   DM_HD constexpr int consumer_registers() const {
     if (consumer_groups == 1) return 200;
-    if (consumer_groups == 3) return finds_pages ? 152 : 160;
+    if (consumer_groups == 3) return 160;
     return finds_pages ? (dim_vo > 128 ? 232 : 224) : 240;
   }
+  // Whether the producer has registers for the pieces of a tile until it loads its values. It finds them anew
+  // otherwise.
+  DM_HD constexpr bool keeps_pieces() const { return !finds_pages || consumer_groups < 3; }
   DM_HD constexpr bool registers_suffice() const {
     return producer_registers() + consumer_groups * consumer_registers() <= (consumer_groups + 1) * launch_registers();
   }
@@ -65,12 +74,13 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool tr
   // As many keys as fit into the registers: per key a thread holds half a logit and a quarter of a register of weights,
   // and besides them half a row of output.
   int registers = c.consumer_groups == 3 ? 128 : dim_vo > 128 ? 180 : 196;
-  if (paged) registers -= c.consumer_groups == 3 ? 8 : 16;
+  if (paged && c.consumer_groups == 2) registers -= 16;
   c.tile_keys = (registers - gpu::padded(dim_vo) / 2) * 4 / 3 / 16 * 16;
   // Larger tiles compute more logits in vain at the edges of masks.
   const int most = masks && c.consumer_groups == 3 && dim_vo > 64 ? 80 : 128;
   if (c.tile_keys > most) c.tile_keys = most;
   // Few queries wait for memory alone: small tiles, so that many are under way.
+  few = few && dim_vo <= 128;  // longer rows of output need the registers of two
   if (few) c.consumer_groups = 1, c.tile_keys = dim_qk <= 64 && dim_vo <= 64 ? 128 : 64;
   // Without masks and transforms a tile costs little beside its products, and a fourth stage is worth more than larger
   // tiles.

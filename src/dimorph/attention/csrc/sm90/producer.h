@@ -10,7 +10,7 @@
 #include "../gpu/ptx.h"
 #include "../gpu/work_tile.h"
 #include "barriers.h"
-#include "boxes.h"  // of dense or paged
+#include "pieces.h"  // of dense or paged
 #include "pipeline.h"
 #include "tma.h"
 #include "work_tiles.h"  // of dense or paged
@@ -59,21 +59,22 @@ class Producer {
   __device__ __forceinline__ void produce(const WorkTile& work) {
     Variant variant = dm::hooks::make<Variant>(p_, work.batch);
     KeyTileIterator tiles(p_, work, variant);
+    const PieceLoader loader(p_, work);
     KeyTile before, tile;
-    Piece before_piece{}, piece{};  // of these tiles
+    PieceLoader::Piece before_piece{}, piece{};  // of these tiles
 #pragma unroll 1
     for (bool announced = false;; announced = true) {
       const KeyTile next = tiles.next();
-      const Piece next_piece = Piece::find(p_, work, next, threadIdx.x % 32);
+      const PieceLoader::Piece next_piece = loader.find(next);
       __syncwarp();  // a lane that fell two phases behind would mistake the parity
       if (!announced) announce(work, next, tiles.last_number());
       // With one stage, queries wait for the previous work tile's products, and keys are loaded first; with two, a
       // stage for queries is free long before one for keys.
       const bool queries = tile.valid() && !before.valid();
       if (kConfig.query_stages > 1 && queries) load_queries(work);
-      if (tile.valid()) load_keys(work, tile, piece, next);
+      if (tile.valid()) load_keys(loader, tile, piece, next);
       if (kConfig.query_stages == 1 && queries) load_queries(work);
-      if (before.valid()) load_values(work, before, before_piece);
+      if (before.valid()) load_values(loader, before, kConfig.keeps_pieces() ? before_piece : loader.find(before));
       if (tile.valid()) keys_.advance();
       if (announced && !tile.valid()) return;
       before = tile;
@@ -105,40 +106,24 @@ class Producer {
                p_.q_map, full, kEvictFirst, c * 64, 0, row, work.first_head / p_.packed_heads, batch(work));
   }
 
-  // `piece`: of the tile, this lane's.
-  __device__ __forceinline__ void load_keys(const WorkTile& work, KeyTile tile, Piece piece, KeyTile next) {
+  __device__ __forceinline__ void load_keys(const PieceLoader& loader, KeyTile tile, PieceLoader::Piece piece,
+                                            KeyTile next) {
     const uint32_t stage = keys_.stage(), full = shared_address(&pipeline_.keys_full[stage]);
     mbarrier_wait(shared_address(&pipeline_.keys_empty[stage]), keys_.phase() ^ 1);
-    if (KeyTileIterator::kClassified && threadIdx.x % 32 == 0) pipeline_.next_tile[keys_.message()] = next;
-    load_tile(work, tile, piece, p_.k_map, full, kConfig.key_offset() + stage * kConfig.key_bytes(),
-              kConfig.key_bytes());
+    if (threadIdx.x % 32 == 0) {
+      if constexpr (KeyTileIterator::kClassified) pipeline_.next_tile[keys_.message()] = next;
+      mbarrier_arrive_expect_tx(full, kConfig.key_bytes());
+    }
+    loader.load<true>(tile, piece, full, shared_ + kConfig.key_offset() + stage * kConfig.key_bytes(),
+                      kConfig.key_bytes());
   }
-  __device__ __forceinline__ void load_values(const WorkTile& work, KeyTile tile, Piece piece) {
+  __device__ __forceinline__ void load_values(const PieceLoader& loader, KeyTile tile, PieceLoader::Piece piece) {
     const PipelineState<kStages> values = keys_.previous();
     const uint32_t stage = values.stage(), full = shared_address(&pipeline_.values_full[stage]);
     mbarrier_wait(shared_address(&pipeline_.values_empty[stage]), values.phase() ^ 1);
-    load_tile(work, tile, piece, p_.v_map, full, kConfig.value_offset() + stage * kConfig.value_bytes(),
-              kConfig.value_bytes());
-  }
-  // One lane loads, because loads that lanes start at the same time take longer than those of one after the other. Each
-  // lane knows a piece.
-  __device__ __forceinline__ void load_tile(const WorkTile& work, KeyTile tile, Piece piece, const TensorMap& map,
-                                            uint32_t full, int to, int bytes) {
-    const int lane = threadIdx.x % 32, keys = Piece::keys(p_);
-    if (lane == 0) mbarrier_arrive_expect_tx(full, bytes);
-#pragma unroll 1
-    for (int first = 0, number = 0; first < kTileKeys; first += keys, ++number) {
-      Piece own = piece;
-      if constexpr (PAGED) {
-        if (number > 0 && number % 32 == 0) piece = Piece::find(p_, work, tile, number + lane);
-        own = {__shfl_sync(0xffffffffu, piece.row, number % 32), __shfl_sync(0xffffffffu, piece.sequence, number % 32)};
-      }
-      if (lane != 0) continue;
-#pragma unroll 1
-      for (int c = 0; c * kTileKeys * 128 < bytes; ++c)
-        tma_load(shared_ + to + (c * kTileKeys + first) * 128, map, full, kEvictLast, c * 64, own.row, work.kv_head,
-                 own.sequence);
-    }
+    if (threadIdx.x % 32 == 0) mbarrier_arrive_expect_tx(full, kConfig.value_bytes());
+    loader.load<false>(tile, piece, full, shared_ + kConfig.value_offset() + stage * kConfig.value_bytes(),
+                       kConfig.value_bytes());
   }
 };
 

@@ -34,23 +34,6 @@ constexpr TensorMapLayout key_map_layout(const Config& c, const Problem& p, cons
           {64, uint32_t(c.tile_keys), 1, 1}};
 }
 
-// The keys (values) of one tile that lie in one page, or a part of them that has as many in each tile and page: a box
-// holds 64 columns of these.
-constexpr TensorMapLayout page_map_layout(const Config& c, const Problem& p, const Strides& strides, int dim) {
-  const int32_t size = p.table.page_size;
-  int32_t keys = c.tile_keys, rest = size;  // their greatest common divisor
-  while (rest > 0) {
-    const int32_t next = keys % rest;
-    keys = rest;
-    rest = next;
-  }
-  return {4,
-          {uint64_t(dim), uint64_t(size), uint64_t(p.num_kv_heads), uint64_t(p.table.pool_pages)},
-          {stride_bytes(strides.row, size), stride_bytes(strides.head, p.num_kv_heads),
-           stride_bytes(strides.batch, p.table.pool_pages)},
-          {64, uint32_t(keys), 1, 1}};
-}
-
 // A box holds 64 columns of the rows of one query tile: queries of `packed_heads` heads each. `tokens`: queries of a
 // sequence, or of all ragged ones.
 constexpr TensorMapLayout query_map_layout(const Config& c, const Problem& p, const Strides& strides, int packed_heads,

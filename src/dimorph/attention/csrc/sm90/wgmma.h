@@ -27,10 +27,10 @@ __device__ __forceinline__ void fence_operand(T (&x)[kCount]) {
 }
 
 // Describes a matrix in shared memory with 128-byte swizzle (PTX ISA, matrix descriptor): its address, the bytes from 8
-// rows to the next 8 (1024), and the bytes from one panel of 64 columns to the next, which only products with values
-// use.
-__device__ __forceinline__ uint64_t matrix_descriptor(uint32_t address, int panel_bytes) {
-  return uint64_t{1} << 62 | uint64_t{1024 >> 4} << 32 | static_cast<uint64_t>(panel_bytes >> 4) << 16 | address >> 4;
+// rows to the next 8, and the bytes from one panel of 64 columns to the next, which only products with values use.
+__device__ __forceinline__ uint64_t matrix_descriptor(uint32_t address, int panel_bytes, int group_bytes = 1024) {
+  return uint64_t{1} << 62 | static_cast<uint64_t>(group_bytes >> 4) << 32 |
+         static_cast<uint64_t>(panel_bytes >> 4) << 16 | address >> 4;
 }
 __device__ __forceinline__ uint64_t advance_descriptor(uint64_t matrix, int bytes) { return matrix + (bytes >> 4); }
 

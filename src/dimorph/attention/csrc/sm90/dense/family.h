@@ -37,7 +37,11 @@ constexpr int kTileKeys = kConfig.tile_keys;
 constexpr int kRowTiles = 1;
 constexpr bool kOverlapsLaunches = false;  // a launch follows no other closely
 
-DM_HD constexpr int value_chunk(int row, int chunk) {
+// One panel after the other.
+DM_HD constexpr sm90::TileLayout key_layout(const Params&) { return {kTileKeys * 128, 1024}; }
+DM_HD constexpr sm90::TileLayout value_layout(const Params&) { return {kTileKeys * 128, 1024}; }
+
+DM_HD constexpr int value_chunk(const Params&, int row, int chunk) {
   return chunk / 8 * (kTileKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
 }
 

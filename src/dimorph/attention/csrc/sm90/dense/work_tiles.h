@@ -76,7 +76,7 @@ class WorkTiles {
     const int pack = divide_uniform(unit, p_.splits);  // of all sequences
     const int batch = divide_uniform(pack, p_.head_packs);
     work.split = unit - pack * p_.splits;
-    set_sequence(p_, batch, pack - batch * p_.head_packs, work);
+    set_sequence(p_, batch, p_.get_kv_len(batch), pack - batch * p_.head_packs, work);
     const int tiles = query_tiles(p_, work.qo_len);
     found = warp_uniform(found && 2 * rank + half < tiles);
     if (found) set_rows(p_, warp_uniform(half ? rank : tiles - 1 - rank), work);

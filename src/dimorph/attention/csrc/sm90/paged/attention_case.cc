@@ -40,6 +40,11 @@ inline bool describe(Params& params, const dimorph::attention::Problem& problem,
   return true;
 }
 
+inline int32_t blocks_on(dimorph::Device device) {
+  const int32_t multiprocessors = dimorph::cuda::multiprocessors(device);
+  return multiprocessors < gpu::kMostBlocks ? multiprocessors : gpu::kMostBlocks;
+}
+
 inline bool launch_schedule(const Params& params, dimorph::Device device) {
   dimorph::cuda::Config config;
   config.block.x = gpu::kScheduleThreads;
@@ -49,7 +54,7 @@ inline bool launch_schedule(const Params& params, dimorph::Device device) {
 
 void plan(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
   Params params{};
-  if (!describe(params, problem, launch, dimorph::cuda::multiprocessors(launch.device), extra.sink)) return;
+  if (!describe(params, problem, launch, blocks_on(launch.device), extra.sink)) return;
   dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
   if (checks.fill<Variant>(params, extra, HEAD_DIM_VO)) launch_schedule(params, launch.device);
 }
@@ -64,7 +69,7 @@ bool encode(const void* data, const sm90::TensorMapLayout& layout, dimorph::Devi
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, bool planned,
                dimorph::Extra extra) noexcept {
   Params params{};
-  const int32_t blocks = dimorph::cuda::multiprocessors(launch.device);
+  const int32_t blocks = blocks_on(launch.device);
   if (!describe(params, problem, launch, blocks, extra.sink)) return;
   if (launch.tokens == 0) return;
   dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
@@ -74,12 +79,13 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   const sm90::TensorMapLayout q =
       sm90::query_map_layout(kConfig, problem, problem.q_strides, params.packed_heads, queries);
   const bool paged = problem.table.pages != nullptr;
-  const auto layout = [&](const dimorph::attention::Strides& strides, int dim) {
-    return paged ? sm90::page_map_layout(kConfig, problem, strides, dim)
+  const auto layout = [&](const dimorph::attention::Strides& strides, int dim, sm90::Boxes& boxes) {
+    boxes = paged ? sm90::page_boxes(kConfig, problem, strides, dim) : sm90::whole_boxes(kConfig);
+    return paged ? sm90::page_map_layout(problem, strides, dim, boxes)
                  : sm90::key_map_layout(kConfig, problem, strides, dim, keys);
   };
-  const sm90::TensorMapLayout k = layout(problem.k_strides, HEAD_DIM_QK), v = layout(problem.v_strides, HEAD_DIM_VO);
-  params.box_keys = k.box[1];
+  const sm90::TensorMapLayout k = layout(problem.k_strides, HEAD_DIM_QK, params.k_boxes);
+  const sm90::TensorMapLayout v = layout(problem.v_strides, HEAD_DIM_VO, params.v_boxes);
   // A tensor map cannot describe a tensor without keys. The kernel then loads nothing and reads no map.
   if ((paged ? problem.table.pool_pages : keys) > 0 &&
       !(encode(problem.q, q, launch.device, &params.q_map) && encode(problem.k, k, launch.device, &params.k_map) &&

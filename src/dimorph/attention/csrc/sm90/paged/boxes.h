@@ -1,28 +1,75 @@
-// The boxes that TMA loads of a tile of keys, of which each lies in one page.
+// The boxes in which TMA loads a tile of keys (values), as the host describes them: each piece of the tile that lies in
+// one page is loaded by itself. Pure functions of numbers.
 #pragma once
 #include <dimorph/ints.h>
 
-#include "../../gpu/contract.h"
-#include "../../gpu/key_tiles.h"
-#include "../../gpu/work_tile.h"
+#include "../../problem.h"
+#include "../config.h"
+#include "../tensor_maps.h"
 
-namespace DIMORPH_CASE {
+namespace dimorph {
+namespace attention {
+namespace sm90 {
 
-// Where a piece of a tile of keys lies, which is loaded as one box of each panel.
-struct Piece {
-  int row, sequence;  // in the tensor map: of a sequence or a page
-
-  // Finds piece `number` of the tile.
-  __device__ static __forceinline__ Piece find(const Params& p, const WorkTile& work, KeyTile tile, int number) {
-    const int key = tile.first_key() + number * p.box_keys;
-    const int32_t* const pages = sequence_pages(p, work);
-    if (!pages) return {first_key_row(p, work) + key, p.cu_seqlens_k ? 0 : work.batch};
-    // Behind the last key there may be no page. Behind the last page of the pool, TMA reads zeros.
-    if (!tile.valid() || key >= work.kv_len) return {0, p.table.pool_pages};
-    const int page = page_of(p, key);
-    return {key - page * p.table.page_size, pages[page]};
-  }
-  __device__ static __forceinline__ int keys(const Params& p) { return p.box_keys; }
+// Starting a load takes longer than a hundred cycles, so a box has all panels of a piece where it can: pieces of whole
+// groups of 8 rows, and panels that the head dim fills. In shared memory a group of rows then follows the panels of the
+// one before. Otherwise a box has one panel, and in shared memory one panel follows the other.
+struct Boxes {
+  int32_t keys;        // of a piece; a tile has a whole number of pieces
+  bool all_panels;     // in one box
+  int32_t page_heads;  // with all panels: places of a page and a head in the tensor map: page * page_heads + head
+  int32_t none;        // the place, or the page, behind the last: TMA reads zeros there
+  TileLayout layout;
+  int32_t piece_bytes;  // from a piece to the next in shared memory, of a panel or of all of them
 };
 
-}  // namespace DIMORPH_CASE
+constexpr int32_t common_divisor(int32_t a, int32_t b) {
+  while (b > 0) {
+    const int32_t rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
+// With pages. `strides`, `dim`: of the tensor.
+constexpr Boxes page_boxes(const Config& c, const Problem& p, const Strides& strides, int dim) {
+  const int32_t keys = common_divisor(c.tile_keys, p.table.page_size);
+  Boxes boxes{keys, false, 1, p.table.pool_pages, {c.tile_keys * 128, 1024}, keys * 128};
+  const int64_t head = p.num_kv_heads == 1 ? strides.batch : strides.head;
+  if (keys % 8 != 0 || dim % 64 != 0 || head <= 0 || strides.batch % head != 0) return boxes;
+  const int64_t page_heads = strides.batch / head, places = page_heads * (p.table.pool_pages - 1) + p.num_kv_heads;
+  if (page_heads < p.num_kv_heads || places >= int64_t{1} << 31) return boxes;
+  return {keys,
+          true,
+          static_cast<int32_t>(page_heads),
+          static_cast<int32_t>(places),
+          {1024, c.panels(dim) * 1024},
+          keys / 8 * c.panels(dim) * 1024};
+}
+
+// Without pages, a box holds 64 columns of all keys of a tile.
+constexpr Boxes whole_boxes(const Config& c) { return {c.tile_keys, false, 1, 0, {c.tile_keys * 128, 1024}, 0}; }
+
+// [places, groups, panels, 8 rows, 64 columns] or [pages, heads, rows, dim].
+constexpr TensorMapLayout page_map_layout(const Problem& p, const Strides& strides, int dim, const Boxes& boxes) {
+  const uint64_t size = p.table.page_size;
+  if (boxes.all_panels) {
+    const uint32_t panels = dim / 64, groups = boxes.keys / 8;
+    const int64_t place = p.num_kv_heads == 1 ? strides.batch : strides.head;
+    return {5,
+            {64, 8, panels, size / 8, uint64_t(boxes.none)},
+            {stride_bytes(strides.row, size), 128, stride_bytes(strides.row * 8, size / 8),
+             stride_bytes(place, boxes.none)},
+            {64, 8, panels, groups, 1}};
+  }
+  return {4,
+          {uint64_t(dim), size, uint64_t(p.num_kv_heads), uint64_t(p.table.pool_pages)},
+          {stride_bytes(strides.row, size), stride_bytes(strides.head, p.num_kv_heads),
+           stride_bytes(strides.batch, p.table.pool_pages)},
+          {64, uint32_t(boxes.keys), 1, 1}};
+}
+
+}  // namespace sm90
+}  // namespace attention
+}  // namespace dimorph

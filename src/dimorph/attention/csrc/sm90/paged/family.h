@@ -9,6 +9,7 @@
 #include "../../problem.h"
 #include "../config.h"
 #include "attention_sm90_config.h"  // IWYU pragma: export
+#include "boxes.h"
 
 namespace DIMORPH_CASE {
 
@@ -18,7 +19,7 @@ namespace sm90 = dimorph::attention::sm90;
 // How TMA reads the tensors. The batch of ragged tensors is 1 here, and they have as many queries (keys) as tokens.
 struct TensorMaps {
   dimorph::cuda::TensorMap q_map;         // [batch, head packs, queries, packed heads, dim]
-  dimorph::cuda::TensorMap k_map, v_map;  // [batch, heads, keys, dim], or [pages, heads, page size, dim]
+  dimorph::cuda::TensorMap k_map, v_map;  // see boxes.h
 };
 
 struct Params : dimorph::attention::BaseParams<DType, DType, DType, PAGED>,
@@ -26,7 +27,7 @@ struct Params : dimorph::attention::BaseParams<DType, DType, DType, PAGED>,
                 TensorMaps,
                 AdditionalParams {
   gpu::Schedule schedule;
-  int32_t box_keys;  // keys of a box that TMA loads: in pages, a tile has several
+  sm90::Boxes k_boxes, v_boxes;
 };
 
 using Variant = ATTENTION_VARIANT<Params>;
@@ -40,8 +41,12 @@ constexpr int kRowTiles = 1;
 constexpr bool kOverlapsLaunches =
     true;  // the start of a launch overlaps with the end of the one before, which may make the schedule
 
-DM_HD constexpr int value_chunk(int row, int chunk) {
-  return chunk / 8 * (kTileKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
+DM_HD inline sm90::TileLayout key_layout(const Params& p) { return p.k_boxes.layout; }
+DM_HD inline sm90::TileLayout value_layout(const Params& p) { return p.v_boxes.layout; }
+
+DM_HD inline int value_chunk(const Params& p, int row, int chunk) {
+  const sm90::TileLayout layout = value_layout(p);
+  return chunk / 8 * layout.panel + row / 8 * layout.group + row % 8 * 128 + (chunk ^ row) % 8 * 16;
 }
 
 }  // namespace DIMORPH_CASE

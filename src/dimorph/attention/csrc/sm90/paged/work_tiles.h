@@ -35,8 +35,8 @@ class WorkTiles {
       work.count = at_end ? end.skip - skip : 0x7fffffff;
       work.first_block = skip > 0 ? begin.first : block;
       work.last_block = skip > 0 ? begin.last : at_end ? end.last : block;
-      const gpu::Unit& unit = p_.schedule.units[index];
-      set_sequence(p_, unit.batch, pack, work);
+      const gpu::Unit unit = done_ == 1 ? begin.at : p_.schedule.units[index];
+      set_sequence(p_, unit.batch, unit.kv_len, pack, work);
       set_rows(p_, unit.tile, work);
       return true;
     }
