@@ -13,7 +13,15 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention.kernels import append_cpu, attention_cpu, attention_sm80, attention_sm90
+from dimorph.attention.kernels import (
+    append_cpu,
+    append_gpu,
+    attention_cpu,
+    attention_sm80,
+    attention_sm90,
+    merge_states_cpu,
+    merge_states_gpu,
+)
 from dimorph.plan import unit as plan
 from dimorph.plan.load_plan import declared_archs
 from dimorph.source.config_header import header_name
@@ -25,8 +33,9 @@ CORE = plan.INCLUDE / "dimorph"
 ATTENTION = Path(at.__file__).parent
 CSRC = ATTENTION / "csrc"
 VARIANTS = set((ATTENTION / "include/dimorph/attention").rglob("*.h"))
-KERNELS = (attention_cpu, append_cpu, attention_sm80, attention_sm90)
-GPU_KERNELS = (attention_sm80, attention_sm90)
+WITHOUT_VARIANTS = (append_cpu, append_gpu, merge_states_cpu, merge_states_gpu)
+KERNELS = (attention_cpu, attention_sm80, attention_sm90, *WITHOUT_VARIANTS)
+GPU_KERNELS = (attention_sm80, attention_sm90, append_gpu, merge_states_gpu)
 # Not for device code, which the scan reaches in a branch that device code does not take.
 HOST_ONLY = {ATTENTION / "include/dimorph/attention/simd.h"}
 _DEFINE = re.compile(r"^#define .*$", re.MULTILINE)
@@ -38,7 +47,7 @@ def _unit(kernel: dm.Kernel, kind: str) -> plan.Unit:
     values["variant"] = at.compose(at.Causal, at.SoftCap(1.0)).variant
     if kernel is attention_cpu:
         values["few_queries"] = True
-    if kernel is append_cpu:
+    if kernel in WITHOUT_VARIANTS:
         values = {"dtype": "bfloat16"}
     instantiations = kernel.instantiations(**values)
     specialization = next(iter(instantiations))
