@@ -11,8 +11,8 @@ def main(batch: int = 2, context: int = 100) -> None:
     k, v = rng.standard_normal((2, batch * 8, 16, 4, 64), dtype=np.float32)
     lengths = np.full(batch, context + 6, np.int32)
     cache = KVCache(k, v, block_table=table, seqlens=lengths)
-    new = rng.standard_normal((2, batch, 6, 4, 64), dtype=np.float32)
-    append(cache, *new, np.broadcast_to(np.arange(context, context + 6, dtype=np.int32), (batch, 6)).copy())
+    new_k, new_v = rng.standard_normal((2, batch, 6, 4, 64), dtype=np.float32)
+    append(cache, new_k, new_v, np.array([range(context, context + 6)] * batch, np.int32))
     q = rng.standard_normal((batch, 6, 8, 64), dtype=np.float32)
     parents = [-1, -1, 0, 0, 3, 1]  # two first tokens; -1 is the last token before the tree
     tree = TreeMask(np.array([tree_bits(parents)] * batch))
