@@ -1,5 +1,6 @@
 """Decoding over a cache in pages, on the CPU: what one layer of an inference engine does for each new token."""
 
+import ml_dtypes
 import numpy as np
 
 from dimorph.attention import Causal, KVCache, append, attend_shared, attention, merge_states, plan, run
@@ -36,6 +37,12 @@ def main() -> None:
     step = plan(q, cache, variant=Causal)  # of q only the shape and the dtype count
     print("a plan gives the same:", np.array_equal(run(step, q, cache), out))
     print("decoded to lengths", lengths, out.shape)
+
+    scales = np.full(kv_heads, 4 / 448, np.float32)  # for keys of up to 4: 448 is the largest number of the dtype
+    small = np.zeros((2, *pool[:, :, 0].shape), ml_dtypes.float8_e4m3fn)
+    cache = KVCache(small[0], small[1], block_table=table, seqlens=lengths, k_scale=scales, v_scale=0.01)
+    append(cache, k, v, lengths[:, None] - 1)  # rows of float32, or of 16 bits
+    out = attention(q, cache, variant=Causal)
 
     q, k, v = dense()
     first, second = KVCache(k[:, :16], v[:, :16]), KVCache(k[:, 16:], v[:, 16:])

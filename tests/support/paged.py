@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 import dimorph as dm
 from dimorph import attention as at
+from dimorph.attention.kernels import FLOAT8
 from support.attention_check import judge
 from support.attention_configs import Array, Config, Generator, Problem, Specialization, build, config_of, sequence
 
@@ -108,15 +110,23 @@ def small(config: Config) -> Config:
     )
 
 
-def paged_problem(config: Config) -> Paged:
-    """Return the call for a config; the same each time."""
+def stored_as(config: Config) -> str:
+    """Return a dtype of 8 bits for the keys and values of a problem, so that each variant has one."""
+    return FLOAT8[config.seed % len(SPECIALIZATIONS) % 2]
+
+
+def paged_problem(config: Config, float8: bool = False) -> Paged:
+    """Return the call for a config; the same each time. `float8`: its keys and values are in 8 bits."""
     rng = np.random.default_rng([config.seed, 4])
+    if float8 and stored_as(config) == "float8_e4m3fn":  # which has no infinity
+        config = replace(config, nonfinite=config.nonfinite.replace("inf", "nan"))
     problem = build(config)
     kind, size = str(rng.choice(KINDS)), int(rng.choice(PAGE_SIZES))
     heads_first = kind != "ragged" and bool(rng.random() < 0.4)
     in_pages = kind in ("block_table", "indptr")
     shared = _share_prefix(rng, problem, size) if in_pages and not config.nonfinite else 0
     lengths = np.array(config.shape.keys, np.int32)
+    stored = _quantised(config, problem) if float8 else {}
     if in_pages:
         tables, places, rooms, count = _tables(rng, kind, lengths, size, shared)
         pool: tuple[int, ...] = (count, size)
@@ -127,13 +137,14 @@ def paged_problem(config: Config) -> Paged:
         starts = np.cumsum([0, *rooms], dtype=np.int32)
         tables = {"seqlens": lengths} | ({"cu_seqlens": starts} if kind == "ragged" else {})
         places = [start + np.arange(n) for start, n in zip(starts[:-1], lengths, strict=True)]
-    arrays = [_scattered(problem, name, pool, places, heads_first) for name in "kv"]
+    arrays = [_scattered(problem, stored.get(name, problem.inputs[name]), pool, places, heads_first) for name in "kv"]
     if not heads_first and arrays[0].shape == arrays[1].shape and rng.random() < 0.5:
         both = np.stack(arrays, axis=len(pool))  # keys and values in one array
         arrays = (
             [both.take(0, len(pool)), both.take(1, len(pool))] if kind == "ragged" else [both[:, :, 0], both[:, :, 1]]
         )
-    cache = at.KVCache(arrays[0], arrays[1], layout="HND" if heads_first else "NHD", **tables)
+    scales = {name: stored[name] for name in ("k_scale", "v_scale") if stored}
+    cache = at.KVCache(arrays[0], arrays[1], layout="HND" if heads_first else "NHD", **tables, **scales)
     q, options, room = _queries(rng, problem)
     sizes = {"qo": room and [room] * len(lengths), "kv": rooms}
     flat = {"qo": not room, "kv": kind in ("indptr", "ragged")}
@@ -165,16 +176,30 @@ def run(attend: Any, paged: Paged) -> dict[str, float]:
     return used
 
 
-def failures(attend: Any, configs: list[Config]) -> list[str]:
+def failures(attend: Any, configs: list[Config], float8: bool = False) -> list[str]:
     """Check each config; return a text with the config and the error for each that fails."""
     found = []
     for config in configs:
-        paged = paged_problem(config)
+        paged = paged_problem(config, float8)
         try:
             run(attend, paged)
         except Exception as error:
             found.append(f"{config}\n  as {paged.kind}: {type(error).__name__}: {error}")
     return found
+
+
+def _quantised(config: Config, problem: Problem) -> dict[str, Any]:
+    """Return keys and values in 8 bits with their scales, and make those of the problem the numbers that they are."""
+    rng = np.random.default_rng([config.seed, 5])
+    stored: dict[str, Any] = {}
+    for name in "kv":
+        array = problem.inputs[name]
+        factors = rng.uniform(0.2, 3.0, array.shape[1] if rng.random() < 0.5 else 1).astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            stored[name] = (array.astype(np.float32) / factors[:, None]).astype(getattr(ml_dtypes, stored_as(config)))
+        problem.inputs[name] = stored[name].astype(np.float64) * factors[:, None]
+        stored[f"{name}_scale"] = float(factors[0]) if len(factors) == 1 and rng.random() < 0.5 else factors
+    return stored
 
 
 def _share_prefix(rng: Generator, problem: Problem, size: int) -> int:
@@ -213,9 +238,8 @@ def _tables(
     return {"block_table": table, "seqlens": lengths}, places, np.full(len(lengths), most * size), count
 
 
-def _scattered(problem: Problem, name: str, pool: tuple[int, ...], places: list[Array], heads_first: bool) -> Array:
+def _scattered(problem: Problem, ragged: Array, pool: tuple[int, ...], places: list[Array], heads_first: bool) -> Array:
     """Return a pool with the keys or values of each sequence at its places, and NaN elsewhere."""
-    ragged = problem.inputs[name]
     flat = np.full((int(np.prod(pool)), *ragged.shape[1:]), np.nan, ragged.dtype)
     for b, own in enumerate(places):
         flat[own] = sequence(problem, ragged, b, True)[0]

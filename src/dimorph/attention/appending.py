@@ -7,7 +7,7 @@ from typing import Any
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries, requires_grad
-from dimorph.attention.cache import KVCache, tables
+from dimorph.attention.cache import KVCache, kv_dtype, scales, tables
 from dimorph.attention.kernels import append_cpu, append_gpu
 
 
@@ -22,10 +22,13 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
 
     Args:
         cache: the cache. Its arrays are written to; they share no memory with the other arguments. float32, bfloat16 or
-            float16, on a GPU bfloat16 or float16. Any head dim; on a GPU, copies are of 16 bytes where head dims,
-            strides and addresses of all arrays are multiples of that, and of single elements elsewhere.
+            float16, on a GPU bfloat16 or float16; on the CPU also float8. Any head dim; on a GPU, copies are of 16
+            bytes where head dims, strides and addresses of all arrays are multiples of that, and of single elements
+            elsewhere.
         k, v: new rows, [batch, n, kv_heads, head_dim], or ragged, [tokens, kv_heads, head_dim]; of the cache's dtype,
-            on its device.
+            on its device. A cache in float8 takes rows of float32, bfloat16 or float16, and receives the float32
+            quotients k / k_scale and v / v_scale, rounded to nearest even. What is beyond the largest finite number
+            becomes that number, and NaN stays NaN.
         positions: int32 [batch, n] or [tokens], the position of each new row in its sequence. Within the room of the
             sequence, and no two rows at one place. A negative one says that the row is padding: it is not written.
         cu_seqlens: for ragged rows, int32 [batch + 1]: the first of each sequence, and the end. Rows behind it are not
@@ -47,7 +50,7 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
         if libraries[type(array)].records_gradients() and requires_grad(array):
             raise RuntimeError(f"append: argument {name!r}: expected a tensor that requires no grad, got one that does")
     library = libraries[type(k)]
-    others = [x for x in (v, positions, cu_seqlens, *tables(cache)) if x is not None]
+    others = [x for x in (v, positions, cu_seqlens, *tables(cache), *scales(cache)) if x is not None]
     if library.is_indirect(k, cache.k, cache.v, None) or library.is_lazy(*others):
         raise NotImplementedError(
             "append: not supported in torch.compile, tracers, modes and transforms, nor with tensors whose memory does "
@@ -57,14 +60,20 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
     if stream is not None and not on_gpu:
         raise ValueError("append: argument 'stream': expected none, as 'cache.k' is not on a GPU")
     options = {} if stream is None else {"stream": stream}
-    function = _function(str(k.dtype), on_gpu)
-    function(cache.k, cache.v, k, v, positions, cu_seqlens, *tables(cache), cache.layout == "HND", **options)
+    stored = kv_dtype(cache)
+    if on_gpu and stored != "as_q":
+        raise NotImplementedError(f"append: argument 'cache.k': expected bfloat16 or float16, on a GPU, got {stored}")
+    factors = () if on_gpu else scales(cache)
+    function = _function(str(k.dtype), stored, on_gpu)
+    function(cache.k, cache.v, k, v, positions, cu_seqlens, *tables(cache), *factors, cache.layout == "HND", **options)
 
 
 @functools.cache
-def _function(dtype: str, on_gpu: bool) -> Any:
+def _function(dtype: str, stored: str, on_gpu: bool) -> Any:
     try:
-        return (append_gpu if on_gpu else append_cpu).load(dtype=dtype).append
+        if on_gpu:
+            return append_gpu.load(dtype=dtype).append
+        return append_cpu.load(dtype=dtype, kv_dtype=stored).append
     except dm.DeclarationError as error:
         dtypes = "bfloat16 or float16, on a GPU," if on_gpu else "float32, bfloat16 or float16,"
         raise TypeError(f"append: argument 'k': expected dtype {dtypes} got {dtype}") from error

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from typing import Any
 
+from dimorph.attention.arrays import describe
+from dimorph.attention.kernels import FLOAT8
+
+_NO_SCALES = None, None, 1.0, 1.0
 _INDEX = ("indptr", "indices", "last_page_len")
 
 
@@ -34,6 +39,8 @@ class KVCache:
             pages has no keys.
         layout: "NHD", or "HND" for dense arrays [batch, kv_heads, room, head_dim] and pools [pages, kv_heads,
             page_size, head_dim].
+        k_scale, v_scale: of keys and values in float8 (e4m3fn or e5m2, both of one dtype), the factors that stored
+            numbers are multiplied by: a number above 0, or a float32 array of one element or [kv_heads].
 
     Raises:
         TypeError, ValueError: arguments that do not belong together; the message names them.
@@ -49,6 +56,8 @@ class KVCache:
     indices: Any = None
     last_page_len: Any = None
     layout: str = "NHD"
+    k_scale: Any = None
+    v_scale: Any = None
 
     def __post_init__(self) -> None:
         """Check which arguments are given; `attention` checks the arrays."""
@@ -66,12 +75,19 @@ class KVCache:
         if self.cu_seqlens is not None and (in_pages(self) or self.layout != "NHD"):
             other = "layout='HND'" if not in_pages(self) else "indptr" if index else "block_table"
             raise ValueError(f"KVCache: argument 'cu_seqlens': expected none beside {other}")
-        for name in ("k", "v"):
-            dtype = str(getattr(getattr(self, name), "dtype", ""))
-            if "float8" in dtype:
+        dtypes = [str(getattr(array, "dtype", "")).removeprefix("torch.") for array in (self.k, self.v)]
+        for name, dtype, scale in zip("kv", dtypes, (self.k_scale, self.v_scale), strict=True):
+            if dtype.startswith("float8") and dtype not in FLOAT8:
+                raise TypeError(f"KVCache: argument {name!r}: expected dtype {' or '.join(FLOAT8)}, got {dtype}")
+            if (scale is not None) != (dtype in FLOAT8):
+                wanted = "a number or a float32 array" if scale is None else "none"
+                raise ValueError(
+                    f"KVCache: argument '{name}_scale': expected {wanted}, as the dtype of {name!r} is {dtype}, got "
+                    f"{describe(scale)}"
+                )
+            if scale is not None and not isinstance(scale, Real) and not hasattr(scale, "__dlpack__"):
                 raise TypeError(
-                    f"KVCache: argument {name!r}: expected dtype float32, bfloat16 or float16, got {dtype}: keys and "
-                    "values in float8, which have scales, are not supported"
+                    f"KVCache: argument '{name}_scale': expected a number or a float32 array, got {describe(scale)}"
                 )
 
 
@@ -83,3 +99,18 @@ def in_pages(cache: KVCache) -> bool:
 def tables(cache: KVCache) -> tuple[Any, ...]:
     """Return the arrays beside k and v, or None for each that is not given, in the order in which kernels take them."""
     return cache.cu_seqlens, cache.seqlens, cache.block_table, cache.indptr, cache.indices, cache.last_page_len
+
+
+def kv_dtype(cache: KVCache) -> str:
+    """Return the value of the kernels' axis for the dtype of keys and values."""
+    return "as_q" if cache.k_scale is None else str(cache.k.dtype).removeprefix("torch.")
+
+
+def scales(cache: KVCache) -> tuple[Any, ...]:
+    """Return the arrays k_scale and v_scale, or None, and the numbers, in the order in which kernels take them."""
+    if cache.k_scale is None:
+        return _NO_SCALES
+    given = cache.k_scale, cache.v_scale
+    arrays = [None if isinstance(x, Real) else x for x in given]
+    numbers = [float(x) if isinstance(x, Real) else 1.0 for x in given]
+    return *arrays, *numbers

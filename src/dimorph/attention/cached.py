@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
-from dimorph.attention.cache import KVCache, in_pages, tables
+from dimorph.attention.cache import KVCache, in_pages, kv_dtype, scales, tables
 from dimorph.attention.request import check_others, check_stream, few_queries, request_of, shape_of, validate
 from dimorph.attention.select import Functions
 from dimorph.attention.workspace import plan_size
@@ -37,7 +37,7 @@ def is_dense(call: CachedCall) -> bool:
     """Return True for what the kernels without pages and lengths compute."""
     cache = call.cache
     apart = call.seqlens_q is not None or cache.seqlens is not None or in_pages(cache) or cache.layout != "NHD"
-    return not apart and (cache.cu_seqlens is None) == (call.cu_seqlens_q is None)
+    return not apart and cache.k_scale is None and (cache.cu_seqlens is None) == (call.cu_seqlens_q is None)
 
 
 def cache_of(k: Any, v: Any, cu_seqlens_k: Any) -> KVCache:
@@ -69,7 +69,8 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     q, cache = call.q, call.cache
     library = libraries[type(q)]
     bound = call.variant.args if isinstance(call.variant, dm.BoundVariant) else ()
-    others = [x for x in (call.cu_seqlens_q, call.seqlens_q, call.lse, *tables(cache), *bound) if x is not None]
+    given = call.cu_seqlens_q, call.seqlens_q, call.lse, *tables(cache), *scales(cache), *bound
+    others = [x for x in given if x is not None]
     if library.is_indirect(q, cache.k, cache.v, call.out) or library.is_lazy(*others):
         raise NotImplementedError(
             "attention: argument 'k': a KVCache, or lengths apart from offsets, are not supported in torch.compile, "
@@ -79,7 +80,10 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     gpu = library.gpu(q)
     return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)
     few = few_queries(q, call.cu_seqlens_q) if gpu is None else few_rows(call)
-    kinds = [request_of(variant, q, cache.v, gpu, kind, paged=True) for kind in (few, not few)]
+    stored = kv_dtype(cache)
+    if gpu is not None and stored != "as_q":
+        raise NotImplementedError(f"attention: argument 'k': expected keys of the dtype of 'q' on a GPU, got {stored}")
+    kinds = [request_of(variant, q, cache.v, gpu, kind, paged=True, kv_dtype=stored) for kind in (few, not few)]
     choice = functions.find(kinds[0], variant)
     check_stream(call.stream, gpu, call.out, call.lse if return_lse else call.out)
 
@@ -101,10 +105,10 @@ def attend(functions: Functions, call: CachedCall) -> Any:
             workspace = library.empty_float32(q, size_of_plan(call))
         lengths = call.max_seqlen_q, call.max_seqlen_k
         choice.function(*arrays, heads_first, workspace, *lengths, few, call.planned, *args, stream=call.stream)
-    elif choice.function(*arrays, heads_first, few, False, *args):
+    elif choice.function(*arrays, *scales(cache), heads_first, few, False, *args):
         # Some sequences have few queries and some have many. All kernels are found before the first one writes.
         for chosen in [functions.find(kind, variant) for kind in kinds]:
-            chosen.function(*arrays, heads_first, chosen.few_queries, True, *args)
+            chosen.function(*arrays, *scales(cache), heads_first, chosen.few_queries, True, *args)
     return (out, lse) if return_lse else out
 
 

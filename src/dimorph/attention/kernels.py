@@ -37,6 +37,8 @@ class HeadDims(NamedTuple):
 
 _GPU_ARCHS = ("sm_80", "sm_90")  # of device code for every GPU
 
+# Dtypes that keys and values of a `KVCache` may have besides that of the queries.
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
 # On a CPU, a block of queries and its output fit into the second-level cache.
 CPU_HEAD_DIMS = HeadDims(1024, 1, "on the CPU")
 # On a GPU, copies are of 16 bytes, and registers hold no longer row of output: of 512 values, a thread would hold 256,
@@ -65,6 +67,11 @@ def _variants() -> dm.Axis:
     )
 
 
+def _kv_dtype(*values: str) -> dm.Axis:
+    """Return the axis of the dtype of keys and values: that of the queries, or one of 8 bits."""
+    return dm.enum_axis("kv_dtype", "KV_DTYPE", values, cpp_type="::dimorph::attention::KvDtype", header="kv_dtype.h")
+
+
 def _cpu_kernel(name: str, entry: str, paged: bool) -> dm.Kernel:
     return dm.Kernel(
         name=name,
@@ -77,6 +84,7 @@ def _cpu_kernel(name: str, entry: str, paged: bool) -> dm.Kernel:
             dm.tuple_axis(
                 "head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), [(32, 32), (64, 64), (128, 128)], accepts=CPU_HEAD_DIMS.fit
             ),
+            _kv_dtype("as_q", *FLOAT8) if paged else _kv_dtype("as_q"),
             dm.flag_axis("few_queries", "FEW_QUERIES"),  # see `request.few_queries`
             dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
             # Keys may lie in pages, and sequences have lengths apart from their room: others pay nothing for it.
@@ -96,7 +104,7 @@ append_cpu = dm.Kernel(
     name="append",
     entry="cpu/append.cc",
     case=("cpu/append_case.cc",),
-    axes=(dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),),
+    axes=(dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]), _kv_dtype("as_q", *FLOAT8)),
     root=_HERE / "csrc",
     include_dirs=("../include",),
 )

@@ -23,6 +23,7 @@ class Request(NamedTuple):
         gpu: ordinal of the GPU that q lies on; None: q lies on the CPU.
         few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them.
         paged: True for a kernel that takes keys in pages, and lengths apart from the room of sequences.
+        kv_dtype: "as_q", or the name of the dtype of 8 bits that keys and values have.
     """
 
     variant: str
@@ -32,15 +33,25 @@ class Request(NamedTuple):
     gpu: int | None
     few_queries: bool
     paged: bool = False
+    kv_dtype: str = "as_q"
 
 
-def request_of(variant: dm.Variant, q: Any, v: Any, gpu: int | None, few_queries: bool, paged: bool = False) -> Request:
+def request_of(
+    variant: dm.Variant,
+    q: Any,
+    v: Any,
+    gpu: int | None,
+    few_queries: bool,
+    paged: bool = False,
+    kv_dtype: str = "as_q",
+) -> Request:
     """Return the request of a call.
 
     Raises:
         ValueError: q or v does not have 3 or 4 dimensions.
     """
-    return Request(variant.name, q.dtype, shape_of(q, "q")[-1], shape_of(v, "v")[-1], gpu, few_queries, paged)
+    dims = shape_of(q, "q")[-1], shape_of(v, "v")[-1]
+    return Request(variant.name, q.dtype, *dims, gpu, few_queries, paged, kv_dtype)
 
 
 def validate(

@@ -109,7 +109,7 @@ class Functions:
         if request.gpu is None:
             try:
                 kernel = paged_cpu if request.paged else attention_cpu
-                return kernel.load(**values, few_queries=request.few_queries)
+                return kernel.load(**values, few_queries=request.few_queries, kv_dtype=request.kv_dtype)
             except dm.DeclarationError as error:
                 raise refusal(request, error) from error
         kernels = gpu_kernels([self._family] if self._family else families(request.gpu), request.paged)

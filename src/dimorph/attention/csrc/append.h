@@ -2,6 +2,7 @@
 #pragma once
 #include <dimorph/ints.h>
 
+#include "kv_dtype.h"
 #include "problem.h"
 
 namespace dimorph {
@@ -19,6 +20,7 @@ struct Append {
   const int64_t *k_offsets, *v_offsets;  // of each token in the cache, in elements
   int64_t tokens, rows;
   int32_t heads, head_dim_qk, head_dim_vo;
+  KvScale k_scale, v_scale;  // only for a cache in 8 bits
 };
 
 }  // namespace attention

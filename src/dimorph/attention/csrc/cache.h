@@ -3,22 +3,31 @@
 #include <dimorph/entry.h>
 
 #include "checks.h"
+#include "kv_dtype.h"
 #include "problem.h"
 
 namespace dimorph {
 namespace attention {
+
+// A factor of keys (values) in 8 bits: an array or, without one, a number.
+struct GivenScale {
+  Optional<ConstTensor> array;
+  float value;
+};
 
 // What a cache adds to k, v and cu_seqlens (attention/cache.py), and the lengths of the queries beside it.
 struct Cache {
   bool ragged;       // keys have cu_seqlens
   bool heads_first;  // layout HND: heads before rows
   Optional<ConstTensor> seqlens_q, seqlens, block_table, indptr, indices, last_page_len;
+  GivenScale k_scale, v_scale;
 
   // Calls f(name, tensor) for each of them.
   template <typename F>
   void for_each(F f) const {
     f("seqlens_q", seqlens_q), f("seqlens", seqlens), f("block_table", block_table);
     f("indptr", indptr), f("indices", indices), f("last_page_len", last_page_len);
+    f("k_scale", k_scale.array), f("v_scale", v_scale.array);
   }
   bool paged() const { return block_table || indptr; }
   Layout layout() const {
@@ -28,6 +37,39 @@ struct Cache {
     return {1, 2, false, paged() ? "[pages, page_size, heads, head_dim]" : kDense.shape};
   }
 };
+
+// How keys of a dtype are stored, where it may be another one than that of the queries.
+inline KvDtype kv_dtype(DataType dtype) {
+  if (dtype == DataType{kDLFloat8_e4m3fn, 8, 1}) return KvDtype::float8_e4m3fn;
+  return dtype == DataType{kDLFloat8_e5m2, 8, 1} ? KvDtype::float8_e5m2 : KvDtype::as_q;
+}
+
+// Checks the factor of stored keys (values), and describes it. Factors in the memory of a GPU are not read.
+inline KvScale describe_scale(const GivenScale& given, const char* name, Device device, int64_t kv_heads) {
+  KvScale scale{nullptr, 0, given.value};
+  int64_t count = 1;
+  if (given.array) {
+    const ConstTensor& array = *given.array;
+    check_dtype(array, name, data_type<float>());
+    check_device(array, name, device);
+    count = array.numel();
+    DIMORPH_CHECK(
+        count == 1 || (array.ndim() == 1 && count == kv_heads && array.contiguous()),
+        DIMORPH_OPERATION
+        ": argument '%s': expected one element, or a contiguous tensor [kv_heads] of %lld, got %d dimension%s "
+        "and %lld elements",
+        name, static_cast<long long>(kv_heads), array.ndim(), array.ndim() == 1 ? "" : "s",
+        static_cast<long long>(count));
+    scale.array = array.data<float>();
+    scale.stride = count > 1;
+    if (device.device_type != kDLCPU) return scale;
+  }
+  for (int head = 0; head < count; ++head)
+    DIMORPH_CHECK(scale.of(head) > 0.f && scale.of(head) <= 1e30f,
+                  DIMORPH_OPERATION ": argument '%s': expected factors above 0, up to 1e30, got %g for head %d", name,
+                  static_cast<double>(scale.of(head)), head);
+  return scale;
+}
 
 // Checks dtype, device and shape of an argument with a number for each sequence, or for each page.
 inline const int32_t* check_numbers(const ConstTensor& tensor, const char* name, const char* shape, Device device) {

@@ -46,8 +46,9 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
   check_layout(q, "q", rows, device);
   check_layout(k, "k", keys, device);
   check_layout(v, "v", keys, device);
-  check_dtype(k, "k", q.dtype(), "the dtype of 'q',");
-  check_dtype(v, "v", q.dtype(), "the dtype of 'q',");
+  const bool float8 = cache && kv_dtype(k.dtype()) != KvDtype::as_q;
+  if (!float8) check_dtype(k, "k", q.dtype(), "the dtype of 'q',");
+  check_dtype(v, "v", float8 ? k.dtype() : q.dtype(), float8 ? "the dtype of 'k'," : "the dtype of 'q',");
   const int32_t* const cu_q = rows.ragged ? check_offsets(*cu_seqlens_q, "cu_seqlens_q", device) : nullptr;
   const int32_t* const cu_k = keys.ragged ? check_offsets(*cu_seqlens_k, offsets_k, device) : nullptr;
   const int64_t batch = rows.ragged ? cu_seqlens_q->size(0) - 1 : q.size(0);
@@ -121,6 +122,10 @@ inline Problem describe(const ConstTensor& q, const ConstTensor& k, const ConstT
     describe_cache(*cache, k, device, problem);
     if (cache->indptr && !on_host) problem.max_kv_len = longest_given(max_seqlen_k, "max_seqlen_k", problem.max_kv_len);
     cache->for_each(check_results_apart);
+  }
+  if (float8) {
+    problem.k_scale = describe_scale(cache->k_scale, "k_scale", device, problem.num_kv_heads);
+    problem.v_scale = describe_scale(cache->v_scale, "v_scale", device, problem.num_kv_heads);
   }
   // Rows over all heads are counted with 32 bits too.
   const int64_t all_rows = int64_t{problem.max_qo_len} * problem.num_qo_heads;

@@ -27,7 +27,7 @@ struct AppendArguments {
 inline void check_new(const ConstTensor& tensor, const ConstTensor& into, const char* name, const Layout& layout,
                       const Layout& cache_layout, Device device) {
   check_layout(tensor, name, layout, device);
-  check_dtype(tensor, name, into.dtype(), "the dtype of the cache,");
+  if (kv_dtype(into.dtype()) == KvDtype::as_q) check_dtype(tensor, name, into.dtype(), "the dtype of the cache,");
   check_size(tensor, name, layout.head, into.size(cache_layout.head), "the heads of the cache");
   check_size(tensor, name, layout.ndim() - 1, into.size(-1), "the head dim of the cache");
 }
@@ -45,6 +45,7 @@ inline Problem describe_append(const AppendArguments& a) {
     check_size(a.v_cache, "cache.v", dim, a.k_cache.size(dim), "as in 'cache.k'");
   check_new(a.k, a.k_cache, "k", rows, into, device);
   check_new(a.v, a.v_cache, "v", rows, into, device);
+  check_dtype(a.v, "v", a.k.dtype(), "the dtype of 'k',");
   for (int dim = 0; dim < rows.head; ++dim) check_size(a.v, "v", dim, a.k.size(dim), "as in 'k'");
   const Named caches[] = {{"cache.k", a.k_cache}, {"cache.v", a.v_cache}};
   check_apart(caches[0], caches[1]);

@@ -3,6 +3,8 @@
 #include <dimorph/attention/host_device.h>
 #include <dimorph/ints.h>
 
+#include "kv_dtype.h"
+
 namespace dimorph {
 namespace attention {
 
@@ -48,6 +50,7 @@ struct Problem {
   int32_t num_qo_heads, num_kv_heads;
   int32_t max_qo_len, max_kv_len;  // room of the longest sequence
   float sm_scale;                  // factor of the logits, for variants with softmax
+  KvScale k_scale, v_scale;        // only kernels with KV_DTYPE in 8 bits read these
 };
 
 // Whether a sequence's length is not just a size of an array, or its rows do not lie at a multiple of it.

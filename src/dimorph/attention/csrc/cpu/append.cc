@@ -22,7 +22,8 @@ static int64_t room_of(const Problem& problem, int32_t b) {
   return problem.cu_seqlens_k ? problem.cu_seqlens_k[b + 1] - problem.cu_seqlens_k[b] : problem.max_kv_len;
 }
 
-// Writes token i of k and v to its position in a cache, which has the arguments of Cache (cache.h).
+// Writes token i of k and v to its position in a cache, which has the arguments of Cache (cache.h). A cache in 8 bits
+// receives k / k_scale and v / v_scale, as float8.h rounds them.
 //
 // Arguments
 //   k, v        [batch, n, heads, head dim] or, ragged by cu_seqlens_new, [tokens, heads, head dim]
@@ -30,9 +31,20 @@ static int64_t room_of(const Problem& problem, int32_t b) {
 void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstTensor positions,
             Optional<ConstTensor> cu_seqlens_new, Optional<ConstTensor> cu_seqlens, Optional<ConstTensor> seqlens,
             Optional<ConstTensor> block_table, Optional<ConstTensor> indptr, Optional<ConstTensor> indices,
-            Optional<ConstTensor> last_page_len, bool heads_first) {
-  DIMORPH_CHECK(k_cache.device().device_type == kDLCPU, "append: argument 'cache': expected arrays on the CPU");
-  const Cache cache{bool(cu_seqlens), heads_first, {}, seqlens, block_table, indptr, indices, last_page_len};
+            Optional<ConstTensor> last_page_len, Optional<ConstTensor> k_scale, Optional<ConstTensor> v_scale,
+            float k_scale_value, float v_scale_value, bool heads_first) {
+  const dimorph::Device device = k_cache.device();
+  DIMORPH_CHECK(device.device_type == kDLCPU, "append: argument 'cache': expected arrays on the CPU");
+  const Cache cache{bool(cu_seqlens),
+                    heads_first,
+                    {},
+                    seqlens,
+                    block_table,
+                    indptr,
+                    indices,
+                    last_page_len,
+                    {k_scale, k_scale_value},
+                    {v_scale, v_scale_value}};
   const at::AppendArguments given{k_cache, v_cache, k, v, positions, cu_seqlens_new, cu_seqlens, cache};
   const Problem problem = at::describe_append(given);
   const Layout into = cache.layout(), rows = given.rows();
@@ -71,6 +83,11 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
       offsets[tokens + i] = batch_index * v_into.batch + row * v_into.row;
     }
   }
+  at::KvScale factors[2]{};
+  if (at::kv_dtype(k_cache.dtype()) != at::KvDtype::as_q) {
+    factors[0] = at::describe_scale(cache.k_scale, "k_scale", device, k.size(rows.head));
+    factors[1] = at::describe_scale(cache.v_scale, "v_scale", device, k.size(rows.head));
+  }
   const Append call{k.data(),
                     v.data(),
                     k_cache.data(),
@@ -85,7 +102,10 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
                     rows.ragged ? tokens : length,
                     static_cast<int32_t>(k.size(rows.head)),
                     static_cast<int32_t>(k.size(-1)),
-                    static_cast<int32_t>(v.size(-1))};
-  DISPATCH_dtype(k.dtype(), DType, DIMORPH_CALL(append)(call));
+                    static_cast<int32_t>(v.size(-1)),
+                    factors[0],
+                    factors[1]};
+  DISPATCH_dtype(k.dtype(), DType,
+                 DISPATCH_kv_dtype(at::kv_dtype(k_cache.dtype()), KV_DTYPE, DIMORPH_CALL(append)(call)));
 }
 DIMORPH_EXPORT(append)

@@ -12,6 +12,7 @@ using dimorph::Extra;
 using dimorph::Optional;
 using dimorph::Str;
 using dimorph::Tensor;
+using dimorph::attention::KvDtype;
 using dimorph::attention::Problem;
 using dimorph::attention::tokens_of;
 
@@ -38,11 +39,13 @@ bool attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sc
       q.dtype(), DType,
       DISPATCH_head_dims(
           q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-          DISPATCH_few_queries(
-              few_queries, FEW_QUERIES,
-              DISPATCH_paged(false, PAGED,
-                             DISPATCH_variant(variant, ATTENTION_VARIANT,
-                                              DIMORPH_CALL(attention)(problem, tokens_of(problem, q, k), extra))))));
+          DISPATCH_kv_dtype(
+              KvDtype::as_q, KV_DTYPE,
+              DISPATCH_few_queries(few_queries, FEW_QUERIES,
+                                   DISPATCH_paged(false, PAGED,
+                                                  DISPATCH_variant(variant, ATTENTION_VARIANT,
+                                                                   DIMORPH_CALL(attention)(
+                                                                       problem, tokens_of(problem, q, k), extra)))))));
   return false;
 }
 DIMORPH_EXPORT(attention)

@@ -29,7 +29,7 @@ constexpr int kMinShareKeys = 4 * TILE_KEYS;  // fewer keys are not worth a merg
 constexpr int kMaxShareKeys = 16 * 1024;      // sums over more keys would lose a digit
 // Bytes of a tile of all KV heads of a task: together with what is prefetched meanwhile it fills an L2 cache.
 constexpr int kTileBytes = 512 * 1024;
-constexpr int kHeadTileBytes = TILE_KEYS * (HEAD_DIM_QK + HEAD_DIM_VO) * static_cast<int>(sizeof(DType));
+constexpr int kHeadTileBytes = TILE_KEYS * (HEAD_DIM_QK + HEAD_DIM_VO) * static_cast<int>(sizeof(DTypeKV));
 
 // Pairs of bfloat16 are multiplied as they lie in memory, in whole vectors. The queries must be bfloat16 too, so the
 // variant must not transform them.
@@ -68,19 +68,19 @@ struct PrefetchedRow {
   const char* row;
   int64_t stride;  // in bytes
 
-  PrefetchedRow(const DType* from, int64_t row_stride)
-      : row(reinterpret_cast<const char*>(from)), stride(row_stride * static_cast<int64_t>(sizeof(DType))) {}
+  PrefetchedRow(const DTypeKV* from, int64_t row_stride)
+      : row(reinterpret_cast<const char*>(from)), stride(row_stride * static_cast<int64_t>(sizeof(DTypeKV))) {}
   DM_INLINE void go_on() { row += stride; }
 };
 template <>
 struct PrefetchedRow<true> {
   const char* row;
-  const DType* pool;
+  const DTypeKV* pool;
   const int64_t* offsets;
   // Not a pointer to the offset: stores of two pointers become one of a vector, for which later loads would wait.
   int index = 0;
 
-  PrefetchedRow(const DType* from, const int64_t* row_offsets) : pool(from), offsets(row_offsets) { locate(); }
+  PrefetchedRow(const DTypeKV* from, const int64_t* row_offsets) : pool(from), offsets(row_offsets) { locate(); }
   DM_INLINE void go_on() { ++index, locate(); }
 
  private:
@@ -93,8 +93,8 @@ struct Prefetcher : PrefetchedRow<> {
   int rows;
   int at = 0;
 
-  Prefetcher(const DType* from, Places places, int elements, int count)
-      : PrefetchedRow<>(from, places), bytes(elements * static_cast<int>(sizeof(DType))), rows(count) {}
+  Prefetcher(const DTypeKV* from, Places places, int elements, int count)
+      : PrefetchedRow<>(from, places), bytes(elements * static_cast<int>(sizeof(DTypeKV))), rows(count) {}
   DM_INLINE void prefetch_lines(int lines) {
     for (; lines > 0 && rows > 0; --lines) {
       __builtin_prefetch(row + at, 0, 2);
@@ -122,10 +122,10 @@ struct RowsScratch : TilePlaces<> {
 
 // Loads the vector of a row that begins at its element d: floats, or pairs in the place of floats.
 template <int kDim>
-DM_INLINE FloatV load_row(const DType* from, [[maybe_unused]] int d) {
+DM_INLINE FloatV load_row(const DTypeKV* from, [[maybe_unused]] int d) {
   FloatV x;
   if constexpr (kRowPairs) {
-    __builtin_memcpy(&x, from, sizeof x);
+    convert_to_pairs<kPairLanes>(reinterpret_cast<bfloat16*>(&x), from);
   } else if (kDim % kLanes == 0 || d + kLanes <= kDim) {
     convert<kLanes>(reinterpret_cast<float*>(&x), from);
   } else {
@@ -150,11 +150,11 @@ DM_INLINE void sum_lanes(FloatV* vectors) {
 }
 
 // weights[row][key] = sum over d of k[key][d] * q[row][d], the logits.
-inline void multiply_rows(RowsScratch& s, int r0, const DType* k, Places places, int keys, Prefetcher& next) {
+inline void multiply_rows(RowsScratch& s, int r0, const DTypeKV* k, Places places, int keys, Prefetcher& next) {
   for (int c = 0; c < keys; c += kAtOnce) {
-    const DType* rows[kAtOnce];
+    const DTypeKV* rows[kAtOnce];
     for (int i = 0; i < kAtOnce; ++i) rows[i] = row_at(k, places, dm::math::min(c + i, keys - 1));
-    next.prefetch_lines(kAtOnce * HEAD_DIM_QK * static_cast<int>(sizeof(DType)) / 64);
+    next.prefetch_lines(kAtOnce * HEAD_DIM_QK * static_cast<int>(sizeof(DTypeKV)) / 64);
     RawFloat sums[kQueries * kAtOnce] = {};
     DM_NO_UNROLL
     for (int d = 0; d < kRowDimQK; d += kRowLanes) {
@@ -183,7 +183,7 @@ inline void multiply_rows(RowsScratch& s, int r0, const DType* k, Places places,
 // Returns the factor by which the output so far must be multiplied.
 inline float online_softmax_row(Sequence& seq, RowsScratch& s, int r, PartialRow& state, int qo_idx, int head, int k0,
                                 int keys, bool masked) {
-  const float scale = Traits::use_softmax ? seq.params.sm_scale * kQueryUnit : 1.f;
+  const float scale = (Traits::use_softmax ? seq.params.sm_scale * kQueryUnit : 1.f) * seq.key_scale();
   FloatV max = kLowest, sum = 0.f;
   for (int c = 0; c < keys; c += kLanes) {
     float* logits = s.weights[r] + c;
@@ -224,7 +224,7 @@ inline int dim_of(int i) {
 }
 
 // Computes the elements [first, last) of row r's output anew, without the values whose weight is 0: 0 * NaN is NaN.
-__attribute__((cold, noinline)) inline void add_nonfinite_values(RowsScratch& s, int r, float* out, const DType* v,
+__attribute__((cold, noinline)) inline void add_nonfinite_values(RowsScratch& s, int r, float* out, const DTypeKV* v,
                                                                  Places places, int keys, float rescale, int first,
                                                                  int last) {
   if constexpr (kRowDimVO > HEAD_DIM_VO) last = dm::math::min(last, HEAD_DIM_VO);
@@ -232,23 +232,23 @@ __attribute__((cold, noinline)) inline void add_nonfinite_values(RowsScratch& s,
     out[i] *= rescale;
     for (int c = 0; c < keys; ++c) {
       const float weight = kRowPairs ? static_cast<float>(s.rounded[r][c]) : s.weights[r][c];
-      if (weight != 0.f) out[i] += weight * static_cast<float>(row_at(v, places, c)[dim_of(i)]);
+      if (weight != 0.f) out[i] += weight * as_float(row_at(v, places, c)[dim_of(i)]);
     }
   }
 }
 
 // out = out * rescale + sum over keys of weights[key] * v[key]
-inline void add_values(RowsScratch& s, PartialRow* states, const DType* v, Places v_places, int keys,
+inline void add_values(RowsScratch& s, PartialRow* states, const DTypeKV* v, Places v_places, int keys,
                        const float* rescale, Prefetcher& next) {
   constexpr int kSums = kValueVectors * kRowLanes / kLanes;
   for (int d = 0; d < kRowDimVO; d += kSums * kLanes) {
     RawFloat sums[kQueries][kSums] = {};
-    const DType* row = v + d;
+    const DTypeKV* row = v + d;
     Places places = v_places;
     DM_NO_UNROLL
     for (int c = 0; c < keys; c += kRowLanes / kLanes, advance(row, places, kRowLanes / kLanes)) {
       FloatV value[kSums];
-      if (d == 0) next.prefetch_lines(kRowLanes / kLanes * HEAD_DIM_VO * static_cast<int>(sizeof(DType)) / 64);
+      if (d == 0) next.prefetch_lines(kRowLanes / kLanes * HEAD_DIM_VO * static_cast<int>(sizeof(DTypeKV)) / 64);
       DM_UNROLL
       for (int j = 0; j < kValueVectors; ++j) {
         const FloatV x = load_row<HEAD_DIM_VO>(first_row(row, places) + j * kRowLanes, d + j * kRowLanes);

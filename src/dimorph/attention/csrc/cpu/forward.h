@@ -54,7 +54,7 @@ inline void multiply_pv(Scratch& s, const QueryBlock& block, const FloatV (&resc
 // Applies LogitsTransform and LogitsMask to a tile, and updates `max`, the row max.
 template <bool kMasked>
 inline void transform_logits(Sequence& seq, Scratch& s, const QueryBlock& block, int k0, FloatV (&max)[kVectors]) {
-  constexpr bool kScaled = kPaired && Traits::use_softmax && !kUnscaled;
+  constexpr bool kScaled = kPaired && (Traits::use_softmax || kFloat8) && !kUnscaled;
   IntV qo_idx[kVectors];
   for (int j = 0; j < kVectors; ++j) qo_idx[j] = query_indices(block, j);
   for (int c = block.first; c < block.last; ++c) {
@@ -178,7 +178,7 @@ __attribute__((cold, noinline)) inline void remove_nonfinite_keys(Scratch& s, in
 
 // Adds the removed keys. `v`: the tile's rows in the tensor.
 __attribute__((cold, noinline)) inline void add_removed_keys(Sequence& seq, Scratch& s, const QueryBlock& block,
-                                                             const DType* v) {
+                                                             const DTypeKV* v) {
   for (int c = block.first; c < block.last; ++c) {
     if (s.finite[c]) continue;
     for (int d = 0; d < HEAD_DIM_VO; ++d)
@@ -187,7 +187,7 @@ __attribute__((cold, noinline)) inline void add_removed_keys(Sequence& seq, Scra
         const FloatV cells = FloatV::load(s.weights + c / kCellElements * kBlockQueries + j * kLanes),
                      sum = FloatV::load(out);
         const FloatV weight = !kPaired ? cells : c % 2 ? high_half(cells) : low_half(cells);
-        const FloatV value = static_cast<float>(row_at(v, s.value_places(seq.params), c)[d]);
+        const FloatV value = as_float(row_at(v, s.value_places(seq.params), c)[d]);
         dm::math::select(weight == 0.f, sum, sum + weight * value).store(out);
       }
   }
@@ -206,7 +206,7 @@ inline void run_task(Sequence& seq, Scratch& s, QueryBlock* blocks, int count) {
     for (int b = 0; b < count; ++b) needed |= classify(seq, blocks[b], k0, keys);
     if (!needed) continue;
     s.locate(seq, k0);
-    const DType *k = rows_from(seq.k, k_places, k0), *v = rows_from(seq.v, v_places, k0);
+    const DTypeKV *k = rows_from(seq.k, k_places, k0), *v = rows_from(seq.v, v_places, k0);
     load_keys(s.keys, k, k_places, keys);
     load_values(s.values, v, v_places, keys);
     const bool finite = all_finite(s, keys);

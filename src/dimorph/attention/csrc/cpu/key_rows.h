@@ -21,19 +21,19 @@ struct PlacesOf<true> {
 };
 using Places = PlacesOf<PAGED>::type;
 
-DM_INLINE const DType* row_at(const DType* rows, int64_t stride, int i) { return rows + i * stride; }
-DM_INLINE const DType* row_at(const DType* pool, const int64_t* offsets, int i) { return pool + offsets[i]; }
-DM_INLINE const DType* first_row(const DType* rows, int64_t) { return rows; }
-DM_INLINE const DType* first_row(const DType* pool, const int64_t* offsets) { return pool + *offsets; }
+DM_INLINE const DTypeKV* row_at(const DTypeKV* rows, int64_t stride, int i) { return rows + i * stride; }
+DM_INLINE const DTypeKV* row_at(const DTypeKV* pool, const int64_t* offsets, int i) { return pool + offsets[i]; }
+DM_INLINE const DTypeKV* first_row(const DTypeKV* rows, int64_t) { return rows; }
+DM_INLINE const DTypeKV* first_row(const DTypeKV* pool, const int64_t* offsets) { return pool + *offsets; }
 
-DM_INLINE void advance(const DType*& rows, int64_t stride, int count) { rows += count * stride; }
-DM_INLINE void advance(const DType*, const int64_t*& offsets, int count) { offsets += count; }
-DM_INLINE void next_row(const DType*& rows, int64_t stride) { rows += stride; }
-DM_INLINE void next_row(const DType*, const int64_t*& offsets) { ++offsets; }
+DM_INLINE void advance(const DTypeKV*& rows, int64_t stride, int count) { rows += count * stride; }
+DM_INLINE void advance(const DTypeKV*, const int64_t*& offsets, int count) { offsets += count; }
+DM_INLINE void next_row(const DTypeKV*& rows, int64_t stride) { rows += stride; }
+DM_INLINE void next_row(const DTypeKV*, const int64_t*& offsets) { ++offsets; }
 
 // Pointer and places of the rows from row i on.
-DM_INLINE const DType* rows_from(const DType* rows, int64_t stride, int i) { return rows + i * stride; }
-DM_INLINE const DType* rows_from(const DType* pool, const int64_t*, int) { return pool; }
+DM_INLINE const DTypeKV* rows_from(const DTypeKV* rows, int64_t stride, int i) { return rows + i * stride; }
+DM_INLINE const DTypeKV* rows_from(const DTypeKV* pool, const int64_t*, int) { return pool; }
 DM_INLINE int64_t places_from(int64_t stride, int) { return stride; }
 DM_INLINE const int64_t* places_from(const int64_t* offsets, int i) { return offsets + i; }
 

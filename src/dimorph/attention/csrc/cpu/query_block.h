@@ -63,7 +63,8 @@ DM_INLINE IntV query_indices(const QueryBlock& block, int j) {
 // Loads one query, transformed and scaled, to a lane of the block.
 inline void load_query(Sequence& seq, const QueryBlock& block, int lane, const DType* q) {
   const Params& p = seq.params;
-  const float scale = !Traits::use_softmax ? 1.f : !kPaired ? p.sm_scale * kQueryUnit : p.sm_scale < 0.f ? -1.f : 1.f;
+  float scale = !Traits::use_softmax ? 1.f : !kPaired ? p.sm_scale * kQueryUnit : p.sm_scale < 0.f ? -1.f : 1.f;
+  if (!kPaired) scale *= seq.key_scale();
   const auto element = [&](int i) {
     return dm::hooks::query_transform(seq.variant, p, static_cast<float>(q[i])) * scale;
   };

@@ -55,7 +55,8 @@ struct Sequence : SequencePages<> {
   const Params& params;
   Variant variant;
   int batch, kv_head, qo_len, kv_len;
-  const DType *q, *k, *v;  // the sequence's first rows; of keys in pages, those of page 0
+  const DType* q;        // the sequence's first row
+  const DTypeKV *k, *v;  // its first rows; of keys in pages, those of page 0
   DType* out;
   float* lse;
   float logit_scale;  // factor left for the logits, or for their differences; never 0, so that -inf stays -inf
@@ -68,11 +69,11 @@ struct Sequence : SequencePages<> {
         kv_head(kv_head_idx),
         qo_len(p.get_qo_len(batch_idx)),
         kv_len(p.get_kv_len(batch_idx)),
-        logit_scale(kPaired && Traits::use_softmax ? scale_of(p) : 1.f) {
+        logit_scale(kPaired ? scale_of(p, kv_head_idx) : 1.f) {
     const int q_row = p.cu_seqlens_q ? p.cu_seqlens_q[batch] : 0, k_row = p.cu_seqlens_k ? p.cu_seqlens_k[batch] : 0;
     q = static_cast<const DType*>(p.q) + offset(p.q_strides, q_row, 0);
-    k = static_cast<const DType*>(p.k) + offset_of_keys(p.k_strides, k_row);
-    v = static_cast<const DType*>(p.v) + offset_of_keys(p.v_strides, k_row);
+    k = static_cast<const DTypeKV*>(p.k) + offset_of_keys(p.k_strides, k_row);
+    v = static_cast<const DTypeKV*>(p.v) + offset_of_keys(p.v_strides, k_row);
     out = static_cast<DType*>(p.out) + offset(p.out_strides, q_row, 0);
     lse = p.lse ? p.lse + offset(p.lse_strides, q_row, 0) : nullptr;
   }
@@ -84,9 +85,14 @@ struct Sequence : SequencePages<> {
     kv_head = head;
   }
 
+  // The factors of keys and of values in storage, which the logits and the output are multiplied by.
+  float key_scale() const { return kFloat8 ? params.k_scale.of(kv_head) : 1.f; }
+  float value_scale() const { return kFloat8 ? params.v_scale.of(kv_head) : 1.f; }
+
  private:
-  static float scale_of(const Params& p) {
-    const float scale = dm::math::abs(p.sm_scale) * kQueryUnit;
+  static float scale_of(const Params& p, int kv_head) {
+    float scale = Traits::use_softmax ? dm::math::abs(p.sm_scale) * kQueryUnit : 1.f;
+    if (kFloat8) scale *= p.k_scale.of(kv_head);
     return scale == 0.f ? 1.17549435e-38f : scale;
   }
   int64_t offset(const dimorph::attention::Strides& strides, int row, int head) const {
@@ -107,19 +113,19 @@ inline dm::RowState<T> initial_state(Sequence& seq, QIdx qo_idx, int head) {
   return {dm::math::max(T(kLowest), kNatural ? row.max : row.max * dm::math::log2e), row.sum};
 }
 
-// Factor that normalises the output of rows, after RowFinalize; sets their log-sum-exp. `max`: in the unit of the
-// logits. T: float, or a vector of rows.
+// Factor that normalises the output of rows, after RowFinalize, with that of stored values; sets their log-sum-exp.
+// `max`: in the unit of the logits. T: float, or a vector of rows.
 template <typename T, typename QIdx>
 inline T normaliser(Sequence& seq, T max, T sum, QIdx qo_idx, int head, T& lse) {
   lse = __builtin_nanf("");  // without softmax there is no log-sum-exp
-  if (!Traits::use_softmax) return 1.f;
+  if (!Traits::use_softmax) return seq.value_scale();
   const auto no_key = max == T(kLowest) && sum == T(0.f);
   dm::RowState<T> row{dm::math::select(no_key, T(-dm::math::infinity), kNatural ? max : max * dm::math::ln2), sum};
-  T factor = 1.f;
+  T factor = seq.value_scale();
   if (Traits::has_row_finalize) {
     const T before = row.max;
     dm::hooks::row_finalize(seq.variant, seq.params, row, seq.batch, qo_idx, head);
-    factor = dm::math::select(before == row.max, T(1.f), dm::math::exp(before - row.max));
+    factor = factor * dm::math::select(before == row.max, T(1.f), dm::math::exp(before - row.max));
   }
   lse = row.max + dm::math::log(row.sum);
   return dm::math::select(row.sum == 0.f, T(0.f), factor / row.sum);

@@ -8,6 +8,7 @@
 #include <dimorph/dtype.h>
 
 #include "bf16_pairs.h"
+#include "float8.h"
 #include "key_rows.h"
 #include "params.h"
 
@@ -70,7 +71,15 @@ DM_INLINE void micro_kernel(RawFloat (&sums)[kRows][kVectors], const float* rows
   }
 }
 
-// Converts kCount elements from the storage type; the only place that does.
+// One element from storage.
+template <typename T>
+DM_INLINE float as_float(T x) {
+  return static_cast<float>(x);
+}
+DM_INLINE float as_float(dimorph::attention::float8_e4m3fn x) { return dimorph::attention::to_float(x); }
+DM_INLINE float as_float(dimorph::attention::float8_e5m2 x) { return dimorph::attention::to_float(x); }
+
+// Convert kCount elements from the storage type; the only place that does.
 template <int kCount>
 DM_INLINE void convert(float* to, const float* from) {
   __builtin_memcpy(to, from, 4 * kCount);
@@ -96,15 +105,51 @@ DM_INLINE void convert(float* to, const half* from) {
   for (int i = 0; i < kCount; ++i) to[i] = static_cast<float>(from[i]);
 }
 
+template <typename T, int kCount>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kCount * sizeof(T))));
+};
+template <int kCount, typename Float8>
+DM_INLINE void convert(float* to, const Float8* from) {
+  using Format = decltype(dimorph::attention::format_of(*from));
+  if constexpr (kCount > 0 && kCount % 4 == 0 && (kCount & (kCount - 1)) == 0) {
+    using Halves = typename VectorOf<int16_t, kCount>::type;
+    typename VectorOf<int8_t, kCount>::type bytes;
+    __builtin_memcpy(&bytes, from, sizeof bytes);
+    const Halves halves = Format::half_bits(__builtin_convertvector(bytes, Halves));
+    convert<kCount>(to, reinterpret_cast<const half*>(&halves));
+    DM_UNROLL
+    for (int i = 0; i < kCount; ++i) to[i] *= Format::kUnit;
+  } else {
+    for (int i = 0; i < kCount; ++i) to[i] = dimorph::attention::to_float(from[i]);
+  }
+}
+// The same where products take pairs of bfloat16, which holds any element of 8 bits.
+template <int kCount>
+DM_INLINE void convert_to_pairs(bfloat16* to, const bfloat16* from) {
+  __builtin_memcpy(to, from, 2 * kCount);
+}
+template <int kCount, typename Float8>
+DM_INLINE void convert_to_pairs(bfloat16* to, const Float8* from) {
+  constexpr int kWhole = kCount / kLanes * kLanes;
+  DM_UNROLL
+  for (int i = 0; i < kWhole; i += kLanes) {
+    FloatV x;
+    convert<kLanes>(reinterpret_cast<float*>(&x), from + i);
+    store_rounded(to + i, x);
+  }
+  for (int i = kWhole; i < kCount; ++i) to[i] = bfloat16(as_float(from[i]));
+}
+
 // Copies `count` rows of keys to a contiguous tile, which the products read in one direction and at constant strides.
 // Read in place, rows that lie a power of two apart would fall into few cache sets.
-inline void load_keys(float* tile, const DType* rows, Places places, int count) {
+inline void load_keys(float* tile, const DTypeKV* rows, Places places, int count) {
   constexpr int kTail = HEAD_DIM_QK % kLanes, kWhole = HEAD_DIM_QK - kTail;
   for (int r = 0; r < count; ++r, next_row(rows, places), tile += kDimQK / kCellElements) {
-    const DType* row = first_row(rows, places);
+    const DTypeKV* row = first_row(rows, places);
     if constexpr (kPaired) {
       if constexpr (kDimQK > HEAD_DIM_QK) tile[kDimQK / kCellElements - 1] = 0.f;
-      __builtin_memcpy(tile, row, 2 * HEAD_DIM_QK);
+      convert_to_pairs<HEAD_DIM_QK>(reinterpret_cast<bfloat16*>(tile), row);
     } else {
       for (int d = 0; d < kWhole; d += kLanes) convert<kLanes>(tile + d, row + d);
       convert<kTail>(tile + kWhole, row + kWhole);
@@ -114,7 +159,7 @@ inline void load_keys(float* tile, const DType* rows, Places places, int count) 
 
 // Copies `count` rows of values to panels of cells [kDimVO / kRows][TILE_KEYS / kCellElements][kRows]. In a pair with
 // only one key, the other value is 0.
-inline void load_values(float* tile, const DType* rows, Places places, int count) {
+inline void load_values(float* tile, const DTypeKV* rows, Places places, int count) {
   constexpr int kTail = HEAD_DIM_VO % kRows;
   for (int r = 0; r < count; r += kCellElements, advance(rows, places, kCellElements), tile += kRows)
     for (int d = 0; d < kDimVO; d += kRows) {
@@ -123,11 +168,11 @@ inline void load_values(float* tile, const DType* rows, Places places, int count
       if constexpr (kPaired) {
         typedef uint16_t Row __attribute__((vector_size(2 * kRows)));
         typedef uint32_t Pairs __attribute__((vector_size(4 * kRows)));
-        const auto copy = [&](Row& to, const DType* from) {
+        const auto copy = [&](Row& to, const DTypeKV* from) {
           if (whole)
-            __builtin_memcpy(&to, from, sizeof to);
+            convert_to_pairs<kRows>(reinterpret_cast<bfloat16*>(&to), from);
           else
-            __builtin_memcpy(&to, from, 2 * kTail);
+            convert_to_pairs<kTail>(reinterpret_cast<bfloat16*>(&to), from);
         };
         Row first, second = {};
         if (!whole) first = second;
@@ -146,11 +191,11 @@ inline void load_values(float* tile, const DType* rows, Places places, int count
 
 // Prefetches to the L2 cache rows that the next tile will copy.
 template <int kDim>
-inline void prefetch(const DType* rows, Places places, int count) {
+inline void prefetch(const DTypeKV* rows, Places places, int count) {
   DM_NO_UNROLL
   for (int r = 0; r < count; ++r, next_row(rows, places)) {
     DM_NO_UNROLL
-    for (int d = 0; d < kDim; d += 64 / sizeof(DType)) __builtin_prefetch(first_row(rows, places) + d, 0, 2);
+    for (int d = 0; d < kDim; d += 64 / sizeof(DTypeKV)) __builtin_prefetch(first_row(rows, places) + d, 0, 2);
   }
 }
 

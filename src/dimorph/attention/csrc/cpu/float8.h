@@ -1,0 +1,63 @@
+// Elements in 8 bits: from storage to floats, and back.
+#pragma once
+#include <dimorph/attention/host_device.h>
+#include <dimorph/dtype.h>
+#include <dimorph/ints.h>
+
+#include "../kv_dtype.h"
+
+namespace dimorph {
+namespace attention {
+
+// half_bits: an element, extended by its sign, as the float16 that is the element divided by kUnit; exact. T: int16_t,
+// or a vector of them.
+struct E4m3 {
+  static constexpr float kUnit = 256.f;  // the exponents of the formats start 8 apart
+  static constexpr int kMantissa = 3, kLeastExponent = -6;
+  static constexpr uint8_t kLargest = 0x7e, kNaN = 0x7f;
+  template <typename T>
+  static T half_bits(T bits) {
+    const T nan = ((bits & 0x7f) + 1) & 0x80;  // fills the exponent
+    return T(((bits << 7) & ~0x4000) | (nan << 7));
+  }
+};
+struct E5m2 {
+  static constexpr float kUnit = 1.f;
+  static constexpr int kMantissa = 2, kLeastExponent = -14;
+  static constexpr uint8_t kLargest = 0x7b, kNaN = 0x7e;
+  template <typename T>
+  static T half_bits(T bits) {
+    return T(bits << 8);
+  }
+};
+inline E4m3 format_of(float8_e4m3fn) { return {}; }
+inline E5m2 format_of(float8_e5m2) { return {}; }
+
+template <typename Float8>
+inline float to_float(Float8 x) {
+  using Format = decltype(format_of(x));
+  half value;
+  value.bits = static_cast<uint16_t>(Format::half_bits(static_cast<int16_t>(static_cast<int8_t>(x.bits))));
+  return static_cast<float>(value) * Format::kUnit;
+}
+
+// Rounds to nearest even. What is larger than the largest finite number becomes that number; NaN stays NaN.
+template <typename Float8>
+inline Float8 from_float(float value) {
+  using Format = decltype(format_of(Float8{}));
+  constexpr uint32_t kDropped = 23 - Format::kMantissa, kLeast = 127 + Format::kLeastExponent;
+  // With it added, the bits of a subnormal result stand, correctly rounded, at the bottom of the mantissa.
+  constexpr uint32_t kMagic = (kLeast + kDropped) << 23;
+  const uint32_t wide = dimorph::detail::bits_of(value), magnitude = wide & 0x7fffffffu;
+  const uint32_t rebased = magnitude - ((kLeast - 1) << 23);
+  const uint32_t normal = (rebased + (1u << (kDropped - 1)) - 1 + (rebased >> kDropped & 1u)) >> kDropped;
+  const uint32_t subnormal =
+      dimorph::detail::bits_of(dimorph::detail::float_of(magnitude) + dimorph::detail::float_of(kMagic)) - kMagic;
+  uint32_t bits = magnitude < kLeast << 23 ? subnormal : normal;
+  bits = bits > Format::kLargest ? Format::kLargest : bits;
+  bits = magnitude > 0x7f800000u ? Format::kNaN : bits;
+  return {static_cast<uint8_t>(bits | (wide >> 24 & 0x80u))};
+}
+
+}  // namespace attention
+}  // namespace dimorph
