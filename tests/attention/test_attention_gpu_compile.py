@@ -15,7 +15,14 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
-from dimorph.attention.kernels import append_gpu, attention_sm80, attention_sm90, merge_states_gpu, paged_sm80
+from dimorph.attention.kernels import (
+    append_gpu,
+    attention_sm80,
+    attention_sm90,
+    float8_sm80,
+    merge_states_gpu,
+    paged_sm80,
+)
 from dimorph.store.artifact import Artifact
 from support.paths import REPOSITORY
 
@@ -48,6 +55,15 @@ PAGED_CASES = [
     ((128, 128), "bfloat16", at.ChunkedCausal),
     ((80, 48), "float16", at.Sinks),
     ((256, 256), "bfloat16", at.Causal),
+]
+
+FLOAT8_CASES = [
+    ((64, 64), "float16", at.SoftCap, "float8_e5m2"),
+    ((128, 128), "bfloat16", at.Plain, "float8_e4m3fn"),
+    ((128, 128), "bfloat16", at.Causal, "float8_e4m3fn"),
+    ((80, 48), "float16", at.Sinks, "float8_e5m2"),
+    ((256, 256), "bfloat16", at.Causal, "float8_e4m3fn"),
+    ((128, 128), "bfloat16", at.FlashSigmoid, "float8_e5m2"),
 ]
 
 PLAN = """
@@ -83,9 +99,12 @@ constexpr bool fits() {
   for (int qk = 8; qk <= 256; qk += 8)
     for (int vo = 8; vo <= 256; vo += 8)
       for (int i = 0; i < 6; ++i) {
-        const Config d = choose_config(qk, vo, archs[i], true);
-        if (d.shared_bytes() + d.tile_keys > most[i] * 1024 || d.tile_rows() > 128) return false;
-        if (d.tile_rows() * d.pitch_vo() > d.shared_bytes()) return false;
+        for (int form = 0; form < 3; ++form) {
+          const Config d = choose_config(qk, vo, archs[i], true, form > 0, form > 1);
+          if (d.shared_bytes() + d.tile_keys > most[i] * 1024 || d.tile_rows() > 128) return false;
+          if (d.tile_rows() * d.pitch_vo() > d.shared_bytes()) return false;
+          if (form && d.tile_keys % 32 != 0) return false;
+        }
       }
   return true;
 }
@@ -130,6 +149,27 @@ def test_compiles_without_spills(
     assert device
     assert not device.messages
     assert set(device.kernels) == {"attention_forward", "attention_merge"}
+    for used in device.kernels.values():
+        assert (used["spill_stores"], used["spill_loads"]) == (0, 0)
+
+
+@pytest.mark.parametrize("few_rows", [False, True])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("dims", "dtype", "variant", "kv_dtype"), FLOAT8_CASES, ids=lambda x: getattr(x, "name", str(x))
+)
+def test_keys_in_8_bits_spill_nothing(
+    arch: str,
+    dims: tuple[int, int],
+    dtype: str,
+    variant: dm.Variant,
+    kv_dtype: str,
+    few_rows: bool,
+    shared_store: Path,
+) -> None:
+    values = {"dtype": dtype, "head_dims": dims, "variant": variant, "kv_dtype": kv_dtype, "few_rows": few_rows}
+    device = _device(float8_sm80, arch, shared_store, values).meta.device
+    assert device and not device.messages
     for used in device.kernels.values():
         assert (used["spill_stores"], used["spill_loads"]) == (0, 0)
 

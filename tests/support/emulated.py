@@ -27,7 +27,7 @@ from dimorph.attention.kernels import GPU_FAMILIES, Family, attention_sm80
 from dimorph.plan.unit import INCLUDE
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_check import failures
-from support.attention_configs import DTYPES, Array, Config, Shape, Specialization
+from support.attention_configs import Array, Config, Shape, Specialization
 
 HERE = Path(__file__).parent / "emulator"
 CUDA = (12, 8)
@@ -35,7 +35,9 @@ GPUS = {"sm_80": (8, 0), "sm_90": (9, 0)}
 SMALL = Specialization("bfloat16", (32, 32), ("Causal",))
 APART = Specialization("bfloat16", (32, 32), ("FirstAndWindow",))
 WITHOUT_SOFTMAX = Specialization("float16", (80, 48), ("FlashSigmoid",))
-_KDLCUDA, _KDLBFLOAT = 2, 4
+_KDLCUDA = 2
+# Dtypes that NumPy does not export: one of the same size that it does, and DLPack's code.
+_CODES = {"bfloat16": ("uint16", 4), "float8_e4m3fn": ("uint8", 10), "float8_e5m2": ("uint8", 12)}
 # Offsets in bytes in DLPack's DLTensor {data, device type, device id, ndim, dtype ...}.
 _DEVICE, _DTYPE = 8, 20
 
@@ -80,16 +82,16 @@ class Emulator:
 
 def patched_capsule(array: Array, gpu: int, memory: int | None = None) -> object:
     """Return the DLPack capsule of an array, changed to claim a GPU and, if `memory` is given, that address."""
-    is_bfloat16 = array.dtype == DTYPES["bfloat16"]
-    plain: Any = array.view(np.uint16) if is_bfloat16 else array
+    plain_dtype, code = _CODES.get(array.dtype.name, ("", 0))
+    plain: Any = array.view(plain_dtype) if plain_dtype else array
     capsule: object = plain.__dlpack__()
     tensor = _pointer(capsule, b"dltensor")
     if memory is not None:
         ctypes.c_uint64.from_address(tensor).value = memory
     ctypes.c_int32.from_address(tensor + _DEVICE).value = _KDLCUDA
     ctypes.c_int32.from_address(tensor + _DEVICE + 4).value = gpu
-    if is_bfloat16:
-        ctypes.c_uint8.from_address(tensor + _DTYPE).value = _KDLBFLOAT
+    if plain_dtype:
+        ctypes.c_uint8.from_address(tensor + _DTYPE).value = code
     return capsule
 
 

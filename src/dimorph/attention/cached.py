@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
 from dimorph.attention.cache import KVCache, in_pages, kv_dtype, scales, tables
-from dimorph.attention.request import check_others, check_stream, few_queries, request_of, shape_of, validate
+from dimorph.attention.request import check_others, check_stream, few_queries, few_rows, request_of, shape_of, validate
 from dimorph.attention.select import Functions
 from dimorph.attention.workspace import plan_size
 
-_FEW_ROWS = 64  # a tile of csrc/sm90 for few queries
+_SMALL_TILE = 64  # rows of a tile of csrc/sm90 for few queries
 
 
 class CachedCall(NamedTuple):
@@ -79,10 +79,7 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     variant, args = validate(library, q, cache.k, cache.v, call.variant, call.cu_seqlens_q)
     gpu = library.gpu(q)
     return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)
-    few = few_queries(q, call.cu_seqlens_q) if gpu is None else few_rows(call)
-    stored = kv_dtype(cache)
-    if gpu is not None and stored != "as_q":
-        raise NotImplementedError(f"attention: argument 'k': expected keys of the dtype of 'q' on a GPU, got {stored}")
+    stored, few = kv_dtype(cache), has_few(call, gpu)
     kinds = [request_of(variant, q, cache.v, gpu, kind, paged=True, kv_dtype=stored) for kind in (few, not few)]
     choice = functions.find(kinds[0], variant)
     check_stream(call.stream, gpu, call.out, call.lse if return_lse else call.out)
@@ -104,7 +101,9 @@ def attend(functions: Functions, call: CachedCall) -> Any:
                 raise ValueError("attention: argument 'workspace': expected an array, as 'stream' is given")
             workspace = library.empty_float32(q, size_of_plan(call))
         lengths = call.max_seqlen_q, call.max_seqlen_k
-        choice.function(*arrays, heads_first, workspace, *lengths, few, call.planned, *args, stream=call.stream)
+        choice.function(
+            *arrays, *gpu_scales(cache), heads_first, workspace, *lengths, few, call.planned, *args, stream=call.stream
+        )
     elif choice.function(*arrays, *scales(cache), heads_first, few, False, *args):
         # Some sequences have few queries and some have many. All kernels are found before the first one writes.
         for chosen in [functions.find(kind, variant) for kind in kinds]:
@@ -112,11 +111,22 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     return (out, lse) if return_lse else out
 
 
-def few_rows(call: CachedCall) -> bool:
-    """Tell whether a GPU computes all queries of a sequence, of all heads with the same KV head, in one small tile."""
-    shape = shape_of(call.q, "q")
+def has_few(call: CachedCall, gpu: int | None) -> bool:
+    """Tell whether a call asks for the kernel for few queries; see `Request.few_queries`."""
+    q, heads = call.q, kv_heads(call.cache)
+    if gpu is None:
+        return few_queries(q, call.cu_seqlens_q)
+    if call.cache.k_scale is not None:
+        return few_rows(q, heads, call.cu_seqlens_q, call.max_seqlen_q)
+    # All queries of a sequence, of all heads with the same KV head, fit one small tile.
+    shape = shape_of(q, "q")
     most = shape[1] if call.cu_seqlens_q is None else shape[0] if call.max_seqlen_q is None else call.max_seqlen_q
-    return most * shape[-2] <= _FEW_ROWS * kv_heads(call.cache)
+    return most * shape[-2] <= _SMALL_TILE * heads
+
+
+def gpu_scales(cache: KVCache) -> tuple[Any, ...]:
+    """Return the arguments with the scales of a cache in float8, which other kernels for GPUs do not take."""
+    return () if cache.k_scale is None else scales(cache)
 
 
 def kv_heads(cache: KVCache) -> int:

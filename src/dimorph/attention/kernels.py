@@ -45,6 +45,7 @@ CPU_HEAD_DIMS = HeadDims(1024, 1, "on the CPU")
 # more registers than it has. Two calls, with v[..., :256] and v[..., 256:], have the same weights, and a kernel of two
 # passes would compute the logits twice, too.
 GPU_HEAD_DIMS = HeadDims(256, 8, "on a GPU")
+GPU_FLOAT8_HEAD_DIMS = HeadDims(256, 16, "on a GPU beside keys and values in float8")
 
 
 def _tile_keys(values: Mapping[str, Any]) -> int:
@@ -150,15 +151,21 @@ class Family(NamedTuple):
         kernel: the declaration.
         capability: the compute capability of the only GPUs that run it; None: all GPUs from 8.0 on.
         paged: the same kernel for keys in pages, and lengths apart from offsets; None: there is none.
+        float8: the same for keys and values in float8, in pages or not; None: there is none.
     """
 
     kernel: dm.Kernel
     capability: tuple[int, int] | None = None
     paged: dm.Kernel | None = None
+    float8: dm.Kernel | None = None
 
 
 def _gpu_kernel(
-    family: str, archs: Sequence[str], head_dims: Sequence[tuple[int, int]], paged: bool = False
+    family: str,
+    archs: Sequence[str],
+    head_dims: Sequence[tuple[int, int]],
+    paged: bool = False,
+    more: Sequence[dm.Axis] = (),
 ) -> dm.Kernel:
     """Declare the kernel whose sources are the folder of a family in `csrc`.
 
@@ -167,6 +174,7 @@ def _gpu_kernel(
         archs: the GPU architectures that the device code is for.
         head_dims: the pairs (head_dim_qk, head_dim_vo) that are built ahead.
         paged: declare the kernel for keys in pages.
+        more: further axes of the family.
     """
     scheduled = paged and family == "sm90"  # see csrc/gpu/schedule.h
     folder = family if family == "sm80" else f"{family}/{'paged' if paged else 'dense'}"
@@ -181,6 +189,7 @@ def _gpu_kernel(
         axes=(
             dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
             dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=GPU_HEAD_DIMS.fit),
+            *more,
             dm.flag_axis("paged", "PAGED", [paged]),
             *([dm.flag_axis("few_queries", "FEW_QUERIES")] if scheduled else []),
             _variants(),
@@ -191,8 +200,30 @@ def _gpu_kernel(
     )
 
 
-attention_sm80 = _gpu_kernel("sm80", _GPU_ARCHS, [(64, 64), (128, 128), (256, 256)])
-paged_sm80 = _gpu_kernel("sm80", _GPU_ARCHS, [(64, 64), (128, 128), (256, 256)], paged=True)
+_SM80_DIMS = [(64, 64), (128, 128), (256, 256)]
+_AS_Q = _kv_dtype("as_q"), dm.flag_axis("few_rows", "FEW_ROWS", [False])
+attention_sm80 = _gpu_kernel("sm80", _GPU_ARCHS, _SM80_DIMS, more=_AS_Q)
+paged_sm80 = _gpu_kernel("sm80", _GPU_ARCHS, _SM80_DIMS, paged=True, more=_AS_Q)
+float8_sm80 = dm.Kernel(
+    name="attention_float8_sm80",
+    entry="sm80/float8.cc",
+    case=paged_sm80.case,
+    device=paged_sm80.device,
+    archs=paged_sm80.archs,
+    functions=paged_sm80.functions,
+    config=paged_sm80.config,
+    axes=(
+        dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),
+        dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), _SM80_DIMS, accepts=GPU_FLOAT8_HEAD_DIMS.fit),
+        _kv_dtype(*FLOAT8),
+        dm.flag_axis("few_rows", "FEW_ROWS"),  # see `request.few_rows`
+        dm.flag_axis("paged", "PAGED", [True]),
+        _variants(),
+    ),
+    root=_HERE / "csrc",
+    include_dirs=paged_sm80.include_dirs,
+    origin=Path(__file__),
+)
 _SM90_HEAD_DIMS = [(64, 64), (96, 96), (128, 128), (192, 128), (256, 256)]
 attention_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS)
 paged_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS, paged=True)
@@ -200,5 +231,5 @@ paged_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS, paged=True)
 # The best for a GPU comes first.
 GPU_FAMILIES = {
     "sm90": Family(attention_sm90, (9, 0), paged=paged_sm90),
-    "sm80": Family(attention_sm80, paged=paged_sm80),
+    "sm80": Family(attention_sm80, paged=paged_sm80, float8=float8_sm80),
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
-from dimorph.attention.cache import KVCache, tables
-from dimorph.attention.cached import CachedCall, attend, few_rows, kv_heads, size_of_plan
+from dimorph.attention.cache import KVCache, kv_dtype, tables
+from dimorph.attention.cached import CachedCall, attend, gpu_scales, has_few, kv_heads, size_of_plan
 from dimorph.attention.request import bind, request_of, shape_of, validate
 from dimorph.attention.select import Functions
 
@@ -40,15 +40,16 @@ def make(functions: Functions, call: CachedCall) -> Plan:
     gpu = library.gpu(q)
     workspace = call.workspace
     if gpu is not None:
-        few = few_rows(call)
-        choice = functions.find(request_of(variant, q, cache.v, gpu, few, paged=True), variant)
+        few = has_few(call, gpu)
+        request = request_of(variant, q, cache.v, gpu, few, paged=True, kv_dtype=kv_dtype(cache))
+        choice = functions.find(request, variant)
         if workspace is None:
             workspace = library.empty_float32(q, size_of_plan(call))
         lengths = call.cu_seqlens_q, call.seqlens_q, *tables(cache)
         most = call.max_seqlen_q, call.max_seqlen_k
         choice.module.plan(
-            q, cache.k, cache.v, variant.name, *lengths, cache.layout == "HND", workspace, *most, few, *args,
-            stream=call.stream,
+            q, cache.k, cache.v, variant.name, *lengths, *gpu_scales(cache), cache.layout == "HND", workspace,
+            *most, few, *args, stream=call.stream,
         )  # fmt: skip
     return Plan(workspace, bound, call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q, _made_for(q, cache))
 
@@ -76,6 +77,7 @@ def _made_for(q: Any, cache: Any) -> dict[str, Any]:
     return {
         "q of shape": tuple(shape_of(q, "q")),
         "q of dtype": str(q.dtype),
+        "keys in float8": cache.k_scale is not None,
         "KV heads": kv_heads(cache),
         "values of head dim": shape_of(cache.v, "v")[-1],
         "page table": table,

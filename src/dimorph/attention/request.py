@@ -11,6 +11,7 @@ from dimorph.attention.arrays import Library, describe, libraries, requires_grad
 
 _BoundVariant, _Variant = dm.BoundVariant, dm.Variant
 _FEW_QUERIES = 32  # of a sequence: csrc/cpu/kinds.h
+_FEW_ROWS = 16  # of a KV head's queries: csrc/sm80/config.h
 
 
 class Request(NamedTuple):
@@ -21,9 +22,11 @@ class Request(NamedTuple):
         dtype: the dtype of q, as its library has it.
         head_dim_qk, head_dim_vo: sizes of the last dimensions of q and v.
         gpu: ordinal of the GPU that q lies on; None: q lies on the CPU.
-        few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them.
+        few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them. On a
+            GPU of 9.0, True for a kernel over a cache with smaller tiles.
         paged: True for a kernel that takes keys in pages, and lengths apart from the room of sequences.
-        kv_dtype: "as_q", or the name of the dtype of 8 bits that keys and values have.
+        kv_dtype: "as_q", or the name of the dtype of 8 bits that keys and values have. Beside it, few_queries on a GPU
+            is True for a kernel whose blocks compute few rows, see `few_rows`.
     """
 
     variant: str
@@ -183,6 +186,18 @@ def few_queries(q: Any, cu_seqlens_q: Any) -> bool:
         return shape[1] <= _FEW_QUERIES
     sequences: int = cu_seqlens_q.shape[0] - 1
     return shape[0] <= _FEW_QUERIES * sequences
+
+
+def few_rows(q: Any, kv_heads: int, cu_seqlens_q: Any, max_seqlen_q: int | None) -> bool:
+    """Tell whether the queries of a KV head fit the 16 rows of one warp on a GPU, where each warp can be a block.
+
+    For ragged sequences whose longest is not given it is a guess by their mean length; both kernels compute all.
+    """
+    shape = shape_of(q, "q")
+    queries: int = shape[-3] if cu_seqlens_q is None or max_seqlen_q is None else max_seqlen_q
+    if cu_seqlens_q is not None and max_seqlen_q is None:
+        queries = -(-queries // max(1, cu_seqlens_q.shape[0] - 1))
+    return bool(queries * shape[-2] <= _FEW_ROWS * kv_heads)
 
 
 def shape_of(array: Any, name: str) -> Sequence[int]:

@@ -9,7 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 import dimorph as dm
-from dimorph.attention.kernels import CPU_HEAD_DIMS, GPU_FAMILIES, GPU_HEAD_DIMS, attention_cpu, paged_cpu
+from dimorph.attention.kernels import (
+    CPU_HEAD_DIMS,
+    GPU_FAMILIES,
+    GPU_FLOAT8_HEAD_DIMS,
+    GPU_HEAD_DIMS,
+    attention_cpu,
+    paged_cpu,
+)
 from dimorph.attention.request import Request
 
 
@@ -112,7 +119,9 @@ class Functions:
                 return kernel.load(**values, few_queries=request.few_queries, kv_dtype=request.kv_dtype)
             except dm.DeclarationError as error:
                 raise refusal(request, error) from error
-        kernels = gpu_kernels([self._family] if self._family else families(request.gpu), request.paged)
+        kernels = gpu_kernels([self._family] if self._family else families(request.gpu), request)
+        if request.kv_dtype != "as_q":
+            values |= {"kv_dtype": request.kv_dtype, "few_rows": request.few_queries}
 
         def load(kernel: dm.Kernel) -> dm.Module:
             few: dict[str, Any] = {"few_queries": request.few_queries}
@@ -133,6 +142,8 @@ class Functions:
 def refusal(request: Request, error: dm.DeclarationError) -> Exception:
     """Return the exception for a request that no kernel is declared for, in terms of the arguments of `attention`."""
     head_dims = CPU_HEAD_DIMS if request.gpu is None else GPU_HEAD_DIMS
+    if request.gpu is not None and request.kv_dtype != "as_q":
+        head_dims = GPU_FLOAT8_HEAD_DIMS
     for name, size in (("q", request.head_dim_qk), ("v", request.head_dim_vo)):
         if not head_dims.fit((size,)):
             other, beside = ("v", request.head_dim_vo) if name == "q" else ("q", request.head_dim_qk)
@@ -161,14 +172,23 @@ def families(gpu: int) -> list[str]:
     return [name for name, family in GPU_FAMILIES.items() if family.capability in (None, capability)]
 
 
-def gpu_kernels(names: list[str], paged: bool) -> list[dm.Kernel]:
+def gpu_kernels(names: list[str], request: Request) -> list[dm.Kernel]:
     """Return the kernels of families, by their names.
 
     Raises:
-        ValueError: no family takes keys in pages, but they lie there.
+        ValueError: no family takes keys in pages, or in float8, but they are.
     """
-    kernels = [GPU_FAMILIES[name].paged if paged else GPU_FAMILIES[name].kernel for name in names]
+    float8 = request.kv_dtype != "as_q"
+    kernels = [
+        family.float8 if float8 else family.paged if request.paged else family.kernel
+        for family in map(GPU_FAMILIES.__getitem__, names)
+    ]
     found = [kernel for kernel in kernels if kernel is not None]
+    if not found and float8:
+        raise ValueError(
+            f"attention: argument 'k': expected keys of the dtype of 'q', as the family {names[0]!r} of kernels takes "
+            f"no others, got {request.kv_dtype}"
+        )
     if not found:
         raise ValueError(
             "attention: argument 'k': expected keys that do not lie in pages, of sequences without lengths apart from "

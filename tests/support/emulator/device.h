@@ -151,5 +151,13 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  return result;
+}
+inline int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
 inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
 inline size_t __cvta_generic_to_shared(const void* pointer) { return emulator::shared_address(pointer); }

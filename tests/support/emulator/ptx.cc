@@ -116,6 +116,32 @@ void convert_pair(const Instruction& instruction, Operand* operands) {
   instruction.out(operands, 0, high << 16 | low);
 }
 
+// cvt.rn.f16x2.e4m3x2 d, a: the lower byte becomes the lower half.
+void convert_e4m3(const Instruction& instruction, Operand* operands) {
+  const auto both = instruction.in<uint16_t>(operands, 1);
+  uint32_t result = 0;
+  for (int e = 0; e < 2; ++e) {
+    const int byte = both >> 8 * e & 0xff, exponent = byte >> 3 & 15, mantissa = byte & 7;
+    float value = exponent ? ldexpf(1.f + mantissa / 8.f, exponent - 7) : ldexpf(mantissa / 8.f, -6);
+    if ((byte & 0x7f) == 0x7f) value = NAN;
+    result |= static_cast<uint32_t>(bits<half>(byte & 0x80 ? -value : value)) << 16 * e;
+  }
+  instruction.out(operands, 0, result);
+}
+// fma.rn.f16x2 d, a, b, c
+void multiply_add_halves(const Instruction& instruction, Operand* operands) {
+  uint32_t result = 0;
+  for (int e = 0; e < 2; ++e) {
+    float of[3];
+    for (int i = 0; i < 3; ++i) of[i] = number<half>(instruction.in<uint32_t>(operands, 1 + i) >> 16 * e);
+    result |= static_cast<uint32_t>(bits<half>(of[0] * of[1] + of[2])) << 16 * e;
+  }
+  instruction.out(operands, 0, result);
+}
+void convert_half(const Instruction& instruction, Operand* operands) {
+  instruction.out(operands, 0, number<half>(instruction.in<uint16_t>(operands, 1)));
+}
+
 float flushed(float x) { return fabsf(x) < FLT_MIN ? copysignf(0.f, x) : x; }
 template <float (*function)(float)>
 void approximate(const Instruction& instruction, Operand* operands) {
@@ -141,6 +167,9 @@ const struct {
     {"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", together<multiply_add<half>>},
     {"cvt.rn.bf16x2.f32", convert_pair<bfloat16>},
     {"cvt.rn.f16x2.f32", convert_pair<half>},
+    {"cvt.rn.f16x2.e4m3x2", convert_e4m3},
+    {"cvt.f32.f16", convert_half},
+    {"fma.rn.f16x2", multiply_add_halves},
     {"ex2.approx.ftz.f32", approximate<exp2f>},
     {"lg2.approx.ftz.f32", approximate<log2f>},
     {"rcp.approx.ftz.f32", approximate<reciprocal>},

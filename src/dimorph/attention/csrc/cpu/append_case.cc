@@ -5,7 +5,7 @@
 #include "../append.h"
 #include "../kv_dtype.h"
 #include "append_config.h"
-#include "float8.h"
+#include "float8_formats.h"
 
 namespace DIMORPH_CASE {
 

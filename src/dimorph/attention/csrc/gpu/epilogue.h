@@ -11,21 +11,21 @@
 
 namespace DIMORPH_CASE {
 
-// Factor that normalises a row's output, after RowFinalize; sets the row's log-sum-exp.
+// Factor that normalises a row's output, after RowFinalize, with that of stored values; sets the row's log-sum-exp.
 __device__ __forceinline__ float normaliser(const Params& p, Variant& variant, int batch, Row at, float max, float sum,
                                             float& lse) {
+  float factor = kFloat8 ? p.v_scale.of(at.head / p.group_size) : 1.f;
   if constexpr (!Traits::use_softmax) {
     lse = __int_as_float(0x7fc00000);  // NaN: without softmax there is no log-sum-exp
-    return 1.f;
+    return factor;
   }
   // In natural units a logit may be the lowest float, so a row without keys is known by its sum.
   const bool no_key = max == kLowest && (!kNatural || sum == 0.f);
   dm::RowState<float> row{no_key ? -dm::math::infinity : kNatural ? max : max * dm::math::ln2, sum};
-  float factor = 1.f;
   if constexpr (Traits::has_row_finalize) {
     const float before = row.max;
     dm::hooks::row_finalize(variant, p, row, batch, at.q, at.head);
-    factor = before == row.max ? 1.f : dm::math::exp(before - row.max);
+    factor *= before == row.max ? 1.f : dm::math::exp(before - row.max);
   }
   lse = row.max + dm::math::log(row.sum);
   return row.sum == 0.f ? 0.f : __fdividef(factor, row.sum);
@@ -45,7 +45,7 @@ __device__ __forceinline__ void store_partial(const Params& p, const WorkTile& w
     }
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n)
-      *reinterpret_cast<float2*>(p.partial_out + place * HEAD_DIM_VO + n * 8 + thread_column()) =
+      *reinterpret_cast<float2*>(p.partial_out + place * HEAD_DIM_VO + value_step(n) + value_column()) =
           float2{out[r / 2][n][r % 2 * 2], out[r / 2][n][r % 2 * 2 + 1]};
   }
 }
@@ -66,7 +66,7 @@ __device__ __forceinline__ void finish_softmax(const Params& p, const WorkTile& 
 }
 
 // Normalises the output and applies OutputTransform. Calls store(row, at, pairs) for each of the thread's rows:
-// pairs[n] holds the elements 8 * n + thread_column() and the one after it.
+// pairs[n] holds the element value_step(n) + value_column() and the one after it.
 template <typename F>
 __device__ __forceinline__ void store_output(const Params& p, const WorkTile& work, Variant& variant,
                                              const float (&factors)[kThreadRows], const OutputFragment& out,
@@ -82,7 +82,7 @@ __device__ __forceinline__ void store_output(const Params& p, const WorkTile& wo
 #pragma unroll
       for (int e = 0; e < 2; ++e)
         x[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * factors[r], work.batch, at.q,
-                                           at.head, n * 8 + thread_column() + e);
+                                           at.head, value_step(n) + value_column() + e);
       pairs[n] = pack(x[0], x[1]);
     }
     store(row, at, pairs);

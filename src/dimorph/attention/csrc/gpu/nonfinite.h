@@ -5,6 +5,7 @@
 #include <dimorph/attention/math.h>
 #include <dimorph/ints.h>
 
+#include "../float8.h"
 #include "contract.h"
 #include "ptx.h"
 #include "softmax.h"
@@ -12,10 +13,35 @@
 
 namespace DIMORPH_CASE {
 
-// Whether one of two packed elements is NaN or infinite.
+// Whether one of the elements in 4 bytes of a tile of values is NaN or infinite.
 __device__ inline bool is_nonfinite(uint32_t pair) {
+  if constexpr (kFloat8) {  // an exponent of ones, or all ones: adding 1 to the lowest of them carries to the sign
+    constexpr uint32_t kOnes = kE4m3 ? 0x7f7f7f7f : 0x7c7c7c7c, kLowest = kE4m3 ? 0x01010101 : 0x04040404;
+    return ((pair & kOnes) + kLowest) & 0x80808080;
+  }
   constexpr uint32_t kExponent = kBfloat16 ? 0x7f80 : 0x7c00;
   return (pair & kExponent) == kExponent || (pair >> 16 & kExponent) == kExponent;
+}
+
+constexpr int kStoredChunks = HEAD_DIM_VO * static_cast<int>(sizeof(DTypeKV)) / 16;  // of a row of values in storage
+
+// An integer of so many bytes.
+template <int kBytes>
+struct BytesOf {
+  using type = uint32_t;
+};
+template <>
+struct BytesOf<2> {
+  using type = uint16_t;
+};
+
+// An element of values as a float.
+template <typename T>
+__device__ __forceinline__ float element_of(T x) {
+  if constexpr (sizeof(T) == 1)
+    return dimorph::attention::to_float(x);
+  else
+    return static_cast<float>(x);
 }
 
 // Zeroes the rows of a tile of values that have an element that is not finite, and sets `removed` for them. `warps`
@@ -25,11 +51,11 @@ __device__ __noinline__ inline void remove_nonfinite_keys(const Params& p, unsig
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int row = warp; row < kTileKeys; row += warps) {
-    uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(p, row, dm::math::min(lane, kValueChunks - 1)));
+    uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(p, row, dm::math::min(lane, kStoredChunks - 1)));
     const bool found = is_nonfinite(chunk.x) || is_nonfinite(chunk.y) || is_nonfinite(chunk.z) || is_nonfinite(chunk.w);
     const bool any = __any_sync(0xffffffffu, found);
     __syncwarp();  // several lanes read the last chunk; all must have read it before one writes
-    if (any && lane < kValueChunks) chunk = uint4{0, 0, 0, 0};
+    if (any && lane < kStoredChunks) chunk = uint4{0, 0, 0, 0};
     if (lane == 0) removed[row] = any;
   }
 }
@@ -41,8 +67,8 @@ __device__ __forceinline__ void add_removed_keys(const Params& p, const WorkTile
 #pragma unroll 1
   for (int c = 0; c < kTileKeys; ++c) {
     if (!removed[c]) continue;
-    const DType* v =
-        value_pointer(p, work) + key_offset(p, sequence_pages(p, work), p.v_strides, k0 + c) + thread_column();
+    const DTypeKV* v =
+        value_pointer(p, work) + key_offset(p, sequence_pages(p, work), p.v_strides, k0 + c) + value_column();
     float weights[kThreadRows];
 #pragma unroll
     for (int r = 0; r < kThreadRows; ++r) {
@@ -57,11 +83,12 @@ __device__ __forceinline__ void add_removed_keys(const Params& p, const WorkTile
     }
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n) {
-      DType pair[2];
-      *reinterpret_cast<uint32_t*>(pair) = *reinterpret_cast<const uint32_t*>(v + n * 8);
+      DTypeKV pair[2];
+      using Both = BytesOf<sizeof pair>::type;
+      *reinterpret_cast<Both*>(pair) = *reinterpret_cast<const Both*>(v + value_step(n));
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const float value = static_cast<float>(pair[e]);
+        const float value = element_of(pair[e]);
 #pragma unroll
         for (int r = 0; r < kThreadRows; ++r)
           if (weights[r] != 0.f) out[r / 2][n][r % 2 * 2 + e] += weights[r] * value;

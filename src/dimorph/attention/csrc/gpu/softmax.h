@@ -36,7 +36,12 @@ __device__ __forceinline__ float transform_scale(const Params& p) { return Trait
 constexpr float kLowest = -3.402823466e38f;
 // How far a logit may exceed its row max before the max is raised. Weights then reach 2^8, which loses no precision,
 // and after the first keys output and row sum are hardly ever rescaled.
-constexpr float kRescaleThreshold = Traits::exact_row_max ? 0.f : kNatural ? 8 * dm::math::ln2 : 8.f;
+//
+// Weights in float16 begin at 2^-25: there the row max is one that lies 7 lower, so that the weights of many small keys
+// count, and weights reach 2^15.
+constexpr float kLog2 = kNatural ? dm::math::ln2 : 1.f;  // of 2, in the unit of the row max
+constexpr float kHeadroom = kFloat8 && !Traits::exact_row_max ? 7 * kLog2 : 0.f;
+constexpr float kRescaleThreshold = Traits::exact_row_max ? 0.f : 8 * kLog2 + kHeadroom;
 
 constexpr int kThreadRows = 2 * kRowTiles;  // rows of which a thread holds elements, 8 apart
 constexpr int kValueChunks = HEAD_DIM_VO / 8;
@@ -61,6 +66,10 @@ __device__ __forceinline__ float weight_of(float x, float row_max, float scale) 
 // The thread's row r, counted from the warp's first row.
 __device__ __forceinline__ int thread_row(int r) { return r * 8 + static_cast<int>(threadIdx.x % 32) / 4; }
 __device__ __forceinline__ int thread_column() { return threadIdx.x % 4 * 2; }
+// The column of the output that out[m][n][0] and out[m][n][2] hold is value_step(n) + value_column(), and the next
+// elements hold the next one. With values of 8 bits, two chunks hold four columns in a row (sm80/mma_float8.h).
+__device__ __forceinline__ constexpr int value_step(int n) { return kFloat8 ? n / 2 * 16 + n % 2 * 2 : n * 8; }
+__device__ __forceinline__ int value_column() { return kFloat8 ? threadIdx.x % 4 * 4 : thread_column(); }
 
 // Calls f(m, n, e, r, step) for each logit [m][n][e] of the thread: its row is thread_row(r), its column
 // thread_column() + step.
@@ -199,7 +208,7 @@ __device__ __forceinline__ void update_row_max(OnlineSoftmax& softmax, float (&f
 #pragma unroll
   for (int r = 0; r < kThreadRows; ++r) {
     float top = fmaxf(max[r], shuffle_xor(max[r], 1));
-    top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * scale, softmax.row_max[r]);
+    top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * scale - kHeadroom, softmax.row_max[r]);
     factors[r] = weight_of(softmax.row_max[r], top, 1.f);
     softmax.row_max[r] = top;
     softmax.row_sum[r] *= factors[r];
@@ -242,7 +251,7 @@ __device__ __forceinline__ void compute_weights(OnlineSoftmax& softmax, const Lo
       const float high = weight_in(softmax, s[m][2 * i + j / 2][j % 2 * 2 + 1], r, scale);
       add_to_sum(softmax, low, r);
       add_to_sum(softmax, high, r);
-      weights[m][j] = pack(low, high);
+      weights[m][j] = pack<kBfloat16Weights>(low, high);
     }
 }
 

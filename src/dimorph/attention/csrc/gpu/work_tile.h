@@ -48,12 +48,12 @@ __device__ __forceinline__ int first_batch(const Params& p, const WorkTile& work
   return PAGED && p.table.pages ? 0 : work.batch;
 }
 // The first key (value) of the tile's sequence and head; in pages, of page 0 and the head.
-__device__ __forceinline__ const DType* key_pointer(const Params& p, const WorkTile& work) {
-  return static_cast<const DType*>(p.k) +
+__device__ __forceinline__ const DTypeKV* key_pointer(const Params& p, const WorkTile& work) {
+  return static_cast<const DTypeKV*>(p.k) +
          offset(p.k_strides, first_batch(p, work), first_key_row(p, work), work.kv_head);
 }
-__device__ __forceinline__ const DType* value_pointer(const Params& p, const WorkTile& work) {
-  return static_cast<const DType*>(p.v) +
+__device__ __forceinline__ const DTypeKV* value_pointer(const Params& p, const WorkTile& work) {
+  return static_cast<const DTypeKV*>(p.v) +
          offset(p.v_strides, first_batch(p, work), first_key_row(p, work), work.kv_head);
 }
 

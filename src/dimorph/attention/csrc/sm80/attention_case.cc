@@ -14,7 +14,8 @@ namespace DIMORPH_CASE {
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
   const int32_t arch = dimorph::cuda::arch(launch.device);
-  const sm80::Config config = sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, arch, Traits::has_logits_transform);
+  const sm80::Config config =
+      sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, arch, Traits::has_logits_transform, kStoredIn8Bits, FEW_ROWS);
   const int multiprocessors = dimorph::cuda::multiprocessors(launch.device);
   const gpu::Plan plan = plan_for(config, problem, launch, multiprocessors);
   if (plan.grid == 0) return;

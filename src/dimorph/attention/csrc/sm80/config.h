@@ -17,6 +17,7 @@ struct Config {
   int warps;           // of a thread block
   int blocks_per_sm;   // thread blocks that an SM runs at once
   int tile_keys;       // keys of a tile, whose logits are in registers at once
+  int kv_bytes;        // of an element of keys and values in storage
   // Parts of 16 along dim_qk whose queries stay in registers; the others are loaded again for each tile.
   int resident_query_parts;
 
@@ -29,13 +30,15 @@ struct Config {
   DM_HD static constexpr int pitch(int dim) { return 2 * gpu::padded(dim) + 16; }
   DM_HD constexpr int pitch_qk() const { return pitch(dim_qk); }
   DM_HD constexpr int pitch_vo() const { return pitch(dim_vo); }
+  // The same for keys (values) in storage.
+  DM_HD constexpr int kv_pitch(int dim) const { return kv_bytes == 2 ? pitch(dim) : (dim / 16 | 1) * 16; }
   // Rows that the thread block copies at a time, 16 bytes a thread.
-  DM_HD constexpr int rows_per_copy(int dim) const { return threads() / (dim / 8); }
+  DM_HD constexpr int rows_per_copy(int dim) const { return threads() / (dim * kv_bytes / 16); }
   // Offsets in shared memory, in bytes: two stages of keys, two of values, the queries. The output lies over all of
   // them at the end.
   DM_HD constexpr int key_offset() const { return 0; }
-  DM_HD constexpr int value_offset() const { return 2 * tile_keys * pitch_qk(); }
-  DM_HD constexpr int query_offset() const { return value_offset() + 2 * tile_keys * pitch_vo(); }
+  DM_HD constexpr int value_offset() const { return 2 * tile_keys * kv_pitch(dim_qk); }
+  DM_HD constexpr int query_offset() const { return value_offset() + 2 * tile_keys * kv_pitch(dim_vo); }
   DM_HD constexpr int shared_bytes() const {
     return larger(query_offset() + tile_rows() * pitch_qk(), tile_rows() * pitch_vo());
   }
@@ -52,9 +55,21 @@ DM_HD constexpr int shared_kilobytes(int arch) {
 }
 
 // `arch`: what the device code is compiled for, such as 80, 86, 90. `transforms`: the variant has LogitsTransform.
-DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, int arch, bool transforms) {
-  Config c{dim_qk, dim_vo, 0, 0, 0, 0, 0};
+// `float8`: keys and values have 8 bits. `few_rows`: a KV head's queries fit the rows of one warp.
+DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, int arch, bool transforms, bool float8 = false,
+                                     bool few_rows = false) {
+  Config c{dim_qk, dim_vo, 0, 0, 0, 0, float8 ? 1 : 2, 0};
   const int shared = shared_kilobytes(arch);
+  if (few_rows) {
+    // Keys are converted and multiplied by every warp that there is work for: with blocks of one warp, as many as fit,
+    // by all of an SM. 255 registers a thread leave room for eight.
+    c.row_tiles = c.warps = 1;
+    c.tile_keys = 32;
+    c.blocks_per_sm = 8;
+    while (!c.fits(shared)) --c.blocks_per_sm;
+    c.resident_query_parts = smaller(dim_qk / 16, dim_vo <= 128 ? 8 : 0);
+    return c;
+  }
   // Each row of a warp uses the keys and values that the warp reads from shared memory once more, and after the tensor
   // cores these reads are the bottleneck. 32 rows of more than 128 outputs do not fit into the registers.
   c.row_tiles = dim_vo <= 128 ? 2 : 1;
@@ -62,13 +77,14 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, int arch, bool tran
   c.warps = dim_vo <= 128 || shared < 164 ? 4 : 8;
   c.blocks_per_sm = dim_vo <= 128 ? 2 : 1;
   // A tile costs about 350 cycles beside its products, so it is as large as shared memory and registers allow.
-  c.tile_keys = 64;
+  c.tile_keys = float8 ? 32 : 64;  // converting takes registers
   if (!c.fits(shared)) c.tile_keys = 32;
   if (!c.fits(shared)) c.blocks_per_sm = 1;
   if (!c.fits(shared)) c.tile_keys = 16;
   // As many as there are registers left for, after output and logits. Where that is none, registers are worth more for
   // loading keys and values ahead of their use.
-  c.resident_query_parts = smaller(gpu::padded(dim_qk) / 16, dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8);
+  const int resident = float8 ? 0 : dim_vo <= 64 ? 2 : dim_vo <= 128 || transforms ? 0 : 8;
+  c.resident_query_parts = smaller(gpu::padded(dim_qk) / 16, resident);
   return c;
 }
 

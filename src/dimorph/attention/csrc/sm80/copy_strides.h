@@ -30,6 +30,15 @@ inline const char* layout_error(const void* data, const Strides& strides, bool t
     return "rows one after the other, less than 32 MiB apart";
   return nullptr;
 }
+// The same where keys and values, which are tiled, have 8 bits.
+inline const char* layout_error_float8(const void* data, const Strides& strides, bool tiled) {
+  const int multiple = tiled ? 16 : 8;
+  if (reinterpret_cast<uint64_t>(data) % 16 != 0) return "an address that is a multiple of 16";
+  if (strides.batch % multiple != 0 || strides.row % multiple != 0 || strides.head % multiple != 0)
+    return "strides that are multiples of 16 bytes";
+  if (tiled && (strides.batch < 0 || strides.row < 0 || strides.head < 0)) return "strides that are not negative";
+  return nullptr;
+}
 
 }  // namespace sm80
 }  // namespace attention

@@ -4,6 +4,7 @@
 #include <dimorph/dtype.h>
 
 #include "../gpu/partition.h"
+#include "../kv_dtype.h"
 #include "../problem.h"
 #include "attention_sm80_config.h"  // IWYU pragma: export
 #include "config.h"
@@ -15,11 +16,12 @@ namespace DIMORPH_CASE {
 namespace gpu = dimorph::attention::gpu;
 namespace sm80 = dimorph::attention::sm80;
 
-struct Params : dimorph::attention::BaseParams<DType, DType, DType, PAGED>,
-                gpu::Partition,
-                sm80::CopyStrides,
-                sm80::SchedulerParams,
-                AdditionalParams {};
+struct Params
+    : dimorph::attention::BaseParams<DType, dimorph::attention::KvElement<KV_DTYPE, DType>::type, DType, PAGED>,
+      gpu::Partition,
+      sm80::CopyStrides,
+      sm80::SchedulerParams,
+      AdditionalParams {};
 
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
@@ -30,12 +32,15 @@ constexpr int kArch = __CUDA_ARCH__ / 10;
 // On the host nothing computes with these constants: the case asks the GPU for its architecture (attention_case.cc).
 constexpr int kArch = 90;
 #endif
-constexpr sm80::Config kConfig = sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform);
+constexpr bool kStoredIn8Bits = KV_DTYPE != dimorph::attention::KvDtype::as_q;
+constexpr sm80::Config kConfig =
+    sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform, kStoredIn8Bits, FEW_ROWS);
 constexpr int kTileKeys = kConfig.tile_keys;
 constexpr int kRowTiles = kConfig.row_tiles;
 constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
+constexpr int kKeyPitch = kConfig.kv_pitch(HEAD_DIM_QK), kValuePitch = kConfig.kv_pitch(HEAD_DIM_VO);
 
-DM_HD constexpr int value_chunk(const Params&, int row, int chunk) { return row * kPitchVO + chunk * 16; }
+DM_HD constexpr int value_chunk(const Params&, int row, int chunk) { return row * kValuePitch + chunk * 16; }
 
 }  // namespace DIMORPH_CASE
 

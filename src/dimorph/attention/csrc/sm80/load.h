@@ -15,18 +15,26 @@ namespace DIMORPH_CASE {
 // Which 16-byte chunks a thread copies of rows of kDim elements: one of each kRowsPerCopy rows, always in one column.
 template <int kDim>
 struct ThreadChunk {
-  static constexpr int kChunks = kDim / 8;
+  static constexpr int kChunks = kDim * kConfig.kv_bytes / 16;
   static constexpr int kRowsPerCopy = kConfig.rows_per_copy(kDim);
-  static constexpr int kPitch = kConfig.pitch(kDim);
+  static constexpr int kPitch = kConfig.kv_pitch(kDim);
   int row, chunk;
   __device__ explicit ThreadChunk(unsigned thread = threadIdx.x) : row(thread / kChunks), chunk(thread % kChunks) {}
   // Whether the thread copies nothing, because the number of threads is no multiple of the chunks of a row.
   __device__ bool idle() const { return kConfig.threads() % kChunks != 0 && row >= kRowsPerCopy; }
 };
 
+// Where the rows of a tile begin in the tensors, if that is looked up before the tile is loaded (load_float8.h).
+template <bool kLookedUp = kFloat8>
+struct TileRows {
+  struct Offsets {
+  } keys, values;
+  __device__ TileRows(const Params&, const WorkTile&, KeyTile) {}
+};
+
 // Loads tiles of keys, or of values. Its members are kept over the whole mainloop, so that a tile takes few
 // instructions.
-template <int kDim, bool kPaged = PAGED>
+template <int kDim, bool kPaged = PAGED, bool kLookedUp = kFloat8>
 struct TileLoader {
   using Chunk = ThreadChunk<kDim>;
   static constexpr int kCopies = (kTileKeys + Chunk::kRowsPerCopy - 1) / Chunk::kRowsPerCopy;  // a thread and tile
@@ -35,7 +43,7 @@ struct TileLoader {
   uint32_t to;            // where the thread writes in stage 0
   int rows;               // of the sequence, from the thread's first row on
 
-  __device__ TileLoader(const Params&, const WorkTile& work, const DType* base,
+  __device__ TileLoader(const Params&, const WorkTile& work, const DTypeKV* base,
                         const dimorph::attention::Strides& strides, uint32_t stages) {
     const Chunk own;
     first = reinterpret_cast<const char*>(base);
@@ -64,7 +72,8 @@ struct TileLoader {
     }
   };
   // The load of a tile to a stage; of zeros for an invalid tile.
-  __device__ __forceinline__ Load start(KeyTile tile, int stage, uint32_t tile_bytes, uint32_t step_bytes) const {
+  __device__ __forceinline__ Load start(KeyTile tile, TileRows<false>::Offsets, int stage, uint32_t tile_bytes,
+                                        uint32_t step_bytes) const {
     const uint32_t number = tile.valid() ? tile.number() : 0;
     // The thread's offset is computed anew for each tile: otherwise the compiler keeps it, as 64 bits, for which there
     // are no registers.
@@ -79,17 +88,17 @@ struct TileLoader {
 
 // The same for keys that may lie in pages: the place of each row is looked up, so that tiles cross pages of any size.
 template <int kDim>
-struct TileLoader<kDim, true> {
+struct TileLoader<kDim, true, false> {
   using Chunk = ThreadChunk<kDim>;
   static constexpr int kCopies = (kTileKeys + Chunk::kRowsPerCopy - 1) / Chunk::kRowsPerCopy;
   const Params& p;
   const dimorph::attention::Strides& strides;
   const int32_t* pages;  // of the sequence
-  const DType* first;    // of the sequence or, in pages, of page 0
+  const DTypeKV* first;  // of the sequence or, in pages, of page 0
   uint32_t stages;       // in shared memory
   int length;            // of the sequence
 
-  __device__ TileLoader(const Params& params, const WorkTile& work, const DType* base,
+  __device__ TileLoader(const Params& params, const WorkTile& work, const DTypeKV* base,
                         const dimorph::attention::Strides& tensor_strides, uint32_t to)
       : p(params),
         strides(tensor_strides),
@@ -113,14 +122,14 @@ struct TileLoader<kDim, true> {
         const int row = j * Chunk::kRowsPerCopy + own.row, key = first_key + row;
         if (own.idle() || row >= kTileKeys) continue;
         const bool present = key < end;
-        const DType* from = loader.first;
+        const DTypeKV* from = loader.first;
         // Behind the last key there may be no page.
         if (present) from += key_offset(loader.p, loader.pages, loader.strides, key) + own.chunk * 8;
         cp_async(to + row * Chunk::kPitch + own.chunk * 16, from, present);
       }
     }
   };
-  __device__ __forceinline__ Load start(KeyTile tile, int stage, uint32_t, uint32_t) const {
+  __device__ __forceinline__ Load start(KeyTile tile, TileRows<false>::Offsets, int stage, uint32_t, uint32_t) const {
     const bool valid = tile.valid();
     return {*this, stages + stage * (kTileKeys * Chunk::kPitch), valid ? tile.first_key() : 0, valid ? length : 0};
   }

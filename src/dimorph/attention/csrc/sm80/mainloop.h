@@ -14,7 +14,9 @@
 #include "../gpu/softmax.h"
 #include "../gpu/work_tile.h"
 #include "load.h"
+#include "load_float8.h"
 #include "mma.h"
+#include "mma_float8.h"
 #include "ptx.h"
 
 namespace DIMORPH_CASE {
@@ -42,10 +44,10 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   const int warp_row = work.first_row + warp * kConfig.warp_rows();
   const uint32_t base = shared_address(shared);
-  const uint32_t queries =
-      base + kConfig.query_offset() + warp * kConfig.warp_rows() * kPitchQK + ldmatrix_offset_rows_first(kPitchQK);
-  const uint32_t keys = base + kConfig.key_offset() + ldmatrix_offset_columns_first(kPitchQK);
-  const uint32_t values = base + kConfig.value_offset() + ldmatrix_offset_rows_first(kPitchVO);
+  const int query_offset = kConfig.query_offset() + warp * kConfig.warp_rows() * kPitchQK;
+  const QueryAddress<> queries(shared, base, query_offset);
+  const auto keys = TileAddress<>::keys(base + kConfig.key_offset());
+  const auto values = TileAddress<>::values(base + kConfig.value_offset());
   const TileLoader<HEAD_DIM_QK> key_loader(p, work, key_pointer(p, work), p.k_strides, base + kConfig.key_offset());
   const TileLoader<HEAD_DIM_VO> value_loader(p, work, value_pointer(p, work), p.v_strides,
                                              base + kConfig.value_offset());
@@ -54,14 +56,18 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
   KeyTile tile = tiles.next();
   int stage = 0;
   load_queries(p, work, warp_row, base + kConfig.query_offset() + warp * kConfig.warp_rows() * kPitchQK);
-  key_loader.start(tile, stage, p.k_tile_bytes, p.k_step_bytes).issue(0, 1);
-  value_loader.start(tile, stage, p.v_tile_bytes, p.v_step_bytes).issue(0, 1);
+  const TileRows<> first_rows(p, work, tile);
+  key_loader.start(tile, first_rows.keys, stage, p.k_tile_bytes, p.k_step_bytes).issue(0, 1);
+  value_loader.start(tile, first_rows.values, stage, p.v_tile_bytes, p.v_step_bytes).issue(0, 1);
   clear_padding(shared);
   init_softmax(p, work, variant, softmax, warp_row);
   clear(out);
   cp_async_wait();
   __syncthreads();
-  transform_queries(p, variant, shared + kConfig.query_offset());
+  if constexpr (kFloat8)
+    prepare_queries(p, work, variant, shared + query_offset);
+  else
+    transform_queries(p, variant, shared + kConfig.query_offset());
   ResidentQueries resident;
 #pragma unroll
   for (int i = 0; i < kResidentParts; ++i) load_query_part(resident[i], queries, i);
@@ -77,23 +83,25 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
                                        row_at(p, work, warp_row + kConfig.warp_rows() - 1).q + 1, k0,
                                        dm::math::min(k0 + kTileKeys, work.kv_len));
     const KeyTile next{warp_uniform(tiles.next().code)};  // so that a tile's address is not computed by each thread
+    const TileRows<> next_rows(p, work, next);
     // After this, all threads see the tile, and no thread still reads the other stage.
     cp_async_wait();
     __syncthreads();
-    auto key_load = key_loader.start(next, stage ^ 1, p.k_tile_bytes, p.k_step_bytes);
-    auto value_load = value_loader.start(next, stage ^ 1, p.v_tile_bytes, p.v_step_bytes);
+    auto key_load = key_loader.start(next, next_rows.keys, stage ^ 1, p.k_tile_bytes, p.k_step_bytes);
+    auto value_load = value_loader.start(next, next_rows.values, stage ^ 1, p.v_tile_bytes, p.v_step_bytes);
     if (careful) {
-      remove_nonfinite_keys(p, shared + kConfig.value_offset() + stage * kTileKeys * kPitchVO, removed,
+      remove_nonfinite_keys(p, shared + kConfig.value_offset() + stage * kTileKeys * kValuePitch, removed,
                             threadIdx.x / 32, kConfig.warps);
       __syncthreads();
     }
     if (found != TileClass::kSkip) {
       LogitsFragment s;
       // Loads are issued between the products: all at once, they would wait for each other's address registers.
-      mma_qk(s, resident, queries, keys + stage * kTileKeys * kPitchQK, [&](int i) {
+      mma_qk(s, resident, queries, keys + stage * kTileKeys * kKeyPitch, [&](int i) {
         key_load.issue(i, kQueryParts);
         value_load.issue(i, kQueryParts);
       });
+      if constexpr (kFloat8) scale_products(s, shared + query_offset);
       const bool masked = found == TileClass::kPartial || k0 + kTileKeys > work.kv_len;
       Row rows[kThreadRows];
       if constexpr (kCanFuseTransform) find_thread_rows(p, work, rows, warp_row);
@@ -128,7 +136,7 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
       for (int i = 0; i < kTileKeys / 16; ++i) {
         uint32_t weights[kRowTiles][4];
         compute_weights(softmax, s, weights, i, scale);
-        mma_pv(out, weights, values + stage * kTileKeys * kPitchVO + i * 16 * kPitchVO);
+        mma_pv(out, weights, values + stage * kTileKeys * kValuePitch + i * 16 * kValuePitch);
       }
     } else {
       key_load.issue(0, 1);
@@ -150,9 +158,9 @@ __device__ __forceinline__ void store_through_shared(const Params& p, const Work
   float factors[kThreadRows];
   finish_softmax(p, work, variant, softmax, factors, warp_row);
   store_output(p, work, variant, factors, out, warp_row, [&](int row, Row, const uint32_t (&pairs)[kValueChunks]) {
-    uint32_t* to = reinterpret_cast<uint32_t*>(mine + (row - warp_row) * kPitchVO + thread_column() * 2);
+    uint32_t* to = reinterpret_cast<uint32_t*>(mine + (row - warp_row) * kPitchVO + value_column() * 2);
 #pragma unroll
-    for (int n = 0; n < kValueChunks; ++n) to[n * 4] = pairs[n];
+    for (int n = 0; n < kValueChunks; ++n) to[value_step(n) / 2] = pairs[n];
   });
   __syncwarp();
   const unsigned char* from = mine + threadIdx.x % 32 % kValueChunks * 16;

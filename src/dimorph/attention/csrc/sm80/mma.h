@@ -13,6 +13,13 @@ constexpr int kQueryParts = gpu::padded(HEAD_DIM_QK) / 16;
 constexpr int kResidentParts = kConfig.resident_query_parts;
 using ResidentQueries = uint32_t[kResidentParts > 0 ? kResidentParts : 1][kRowTiles][4];
 
+// This lane's address of keys or of values, and of the warp's queries, in shared memory. Of elements of 8 bits:
+// mma_float8.h.
+template <bool kOf8Bits = kFloat8>
+struct TileAddress;
+template <bool kOf8Bits = kFloat8>
+struct QueryAddress;
+
 // Offset in a 16 x 16 tile of the row whose address this lane gives to ldmatrix, if the four matrices are numbered down
 // the rows first: for queries and, transposed, for values.
 __device__ __forceinline__ uint32_t ldmatrix_offset_rows_first(int pitch) {
@@ -25,17 +32,32 @@ __device__ __forceinline__ uint32_t ldmatrix_offset_columns_first(int pitch) {
   return (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 16;
 }
 
-// Loads part i of the warp's queries. `queries`: this lane's address in the warp's first row.
-__device__ __forceinline__ void load_query_part(uint32_t (&part)[kRowTiles][4], uint32_t queries, int i) {
+template <>
+struct TileAddress<false> {
+  uint32_t at;
+
+  __device__ static TileAddress keys(uint32_t base) { return {base + ldmatrix_offset_columns_first(kKeyPitch)}; }
+  __device__ static TileAddress values(uint32_t base) { return {base + ldmatrix_offset_rows_first(kValuePitch)}; }
+  __device__ TileAddress operator+(uint32_t bytes) const { return {at + bytes}; }
+};
+template <>
+struct QueryAddress<false> {
+  uint32_t at;
+
+  __device__ QueryAddress(const unsigned char*, uint32_t base, int offset)
+      : at(base + offset + ldmatrix_offset_rows_first(kPitchQK)) {}
+};
+
+// Loads part i of the warp's queries.
+__device__ __forceinline__ void load_query_part(uint32_t (&part)[kRowTiles][4], QueryAddress<false> queries, int i) {
 #pragma unroll
-  for (int m = 0; m < kRowTiles; ++m) ldmatrix(part[m], queries + m * 16 * kPitchQK + i * 32);
+  for (int m = 0; m < kRowTiles; ++m) ldmatrix(part[m], queries.at + m * 16 * kPitchQK + i * 32);
 }
 
-// s = q k^T for a tile of keys. `keys`: this lane's address in the tile's first row. Calls between(i) after part i of
-// kQueryParts.
+// s = q k^T for a tile of keys. Calls between(i) after part i of kQueryParts.
 template <typename F>
-__device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries& resident, uint32_t queries,
-                                       uint32_t keys, F between) {
+__device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries& resident, QueryAddress<false> queries,
+                                       TileAddress<false> keys, F between) {
 #pragma unroll
   for (int i = 0; i < kQueryParts; ++i) {
     uint32_t part[kRowTiles][4];
@@ -44,7 +66,7 @@ __device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries&
 #pragma unroll
     for (int n = 0; n < kTileKeys / 8; n += 2) {
       uint32_t b[4];
-      ldmatrix(b, keys + n * 8 * kPitchQK + i * 32);
+      ldmatrix(b, keys.at + n * 8 * kKeyPitch + i * 32);
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
         if (i == 0) {
@@ -59,12 +81,13 @@ __device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries&
   }
 }
 
-// out += weights v for 16 keys. `values`: this lane's address in the row of the first of them.
-__device__ __forceinline__ void mma_pv(OutputFragment& out, const uint32_t (&weights)[kRowTiles][4], uint32_t values) {
+// out += weights v for 16 keys, at `values`.
+__device__ __forceinline__ void mma_pv(OutputFragment& out, const uint32_t (&weights)[kRowTiles][4],
+                                       TileAddress<false> values) {
 #pragma unroll
   for (int n = 0; n < kOutputChunks; n += 2) {
     uint32_t b[4];
-    ldmatrix_transposed(b, values + n * 16);
+    ldmatrix_transposed(b, values.at + n * 16);
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
       mma(out[m][n], weights[m], b[0], b[1]);

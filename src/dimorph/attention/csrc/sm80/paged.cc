@@ -9,6 +9,7 @@
 
 using dimorph::Str;
 using dimorph::attention::Cache;
+using dimorph::attention::KvDtype;
 namespace gpu = dimorph::attention::gpu;
 namespace sm80 = dimorph::attention::sm80;
 
@@ -37,9 +38,14 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sc
                                             max_seqlen_k, sm80::layout_error, &cache);
   DISPATCH_dtype(
       q.dtype(), DType,
-      DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-                         DISPATCH_paged(true, PAGED,
-                                        DISPATCH_variant(variant, ATTENTION_VARIANT,
-                                                         DIMORPH_CALL(attention)(call.problem, call.launch, extra)))));
+      DISPATCH_head_dims(
+          q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
+          DISPATCH_kv_dtype(
+              KvDtype::as_q, KV_DTYPE,
+              DISPATCH_few_rows(
+                  false, FEW_ROWS,
+                  DISPATCH_paged(true, PAGED,
+                                 DISPATCH_variant(variant, ATTENTION_VARIANT,
+                                                  DIMORPH_CALL(attention)(call.problem, call.launch, extra)))))));
 }
 DIMORPH_EXPORT(attention)

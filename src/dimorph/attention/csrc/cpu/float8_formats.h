@@ -33,14 +33,6 @@ struct E5m2 {
 inline E4m3 format_of(float8_e4m3fn) { return {}; }
 inline E5m2 format_of(float8_e5m2) { return {}; }
 
-template <typename Float8>
-inline float to_float(Float8 x) {
-  using Format = decltype(format_of(x));
-  half value;
-  value.bits = static_cast<uint16_t>(Format::half_bits(static_cast<int16_t>(static_cast<int8_t>(x.bits))));
-  return static_cast<float>(value) * Format::kUnit;
-}
-
 // Rounds to nearest even. What is larger than the largest finite number becomes that number; NaN stays NaN.
 template <typename Float8>
 inline Float8 from_float(float value) {
