@@ -7,9 +7,9 @@
 #include <dimorph/attention/simd.h>
 #include <dimorph/dtype.h>
 
-#include "../float8.h"
 #include "bf16_pairs.h"
 #include "float8_formats.h"
+#include "float8_numbers.h"
 #include "key_rows.h"
 #include "params.h"
 

@@ -5,8 +5,8 @@
 #include <dimorph/attention/math.h>
 #include <dimorph/ints.h>
 
-#include "../float8.h"
 #include "contract.h"
+#include "float8.h"
 #include "ptx.h"
 #include "softmax.h"
 #include "work_tile.h"
@@ -25,24 +25,32 @@ __device__ inline bool is_nonfinite(uint32_t pair) {
 
 constexpr int kStoredChunks = HEAD_DIM_VO * static_cast<int>(sizeof(DTypeKV)) / 16;  // of a row of values in storage
 
-// An integer of so many bytes.
-template <int kBytes>
-struct BytesOf {
-  using type = uint32_t;
+// Two elements of a row of values in global memory, and one of them as a float.
+template <typename T>
+struct Pair {
+  T elements[2];
+
+  __device__ __forceinline__ explicit Pair(const T* from) {
+    *reinterpret_cast<uint32_t*>(elements) = *reinterpret_cast<const uint32_t*>(from);
+  }
+  __device__ __forceinline__ float of(int e) const { return static_cast<float>(elements[e]); }
+};
+struct Float8Pair {
+  uint32_t halves[2];
+
+  __device__ __forceinline__ explicit Float8Pair(const void* from) {
+    to_halves<false>(*static_cast<const uint16_t*>(from), halves);
+  }
+  __device__ __forceinline__ float of(int e) const { return half_to_float(halves[0] >> 16 * e); }
 };
 template <>
-struct BytesOf<2> {
-  using type = uint16_t;
+struct Pair<dimorph::attention::float8_e4m3fn> : Float8Pair {
+  using Float8Pair::Float8Pair;
 };
-
-// An element of values as a float.
-template <typename T>
-__device__ __forceinline__ float element_of(T x) {
-  if constexpr (sizeof(T) == 1)
-    return dimorph::attention::to_float(x);
-  else
-    return static_cast<float>(x);
-}
+template <>
+struct Pair<dimorph::attention::float8_e5m2> : Float8Pair {
+  using Float8Pair::Float8Pair;
+};
 
 // Zeroes the rows of a tile of values that have an element that is not finite, and sets `removed` for them. `warps`
 // warps divide the rows among themselves and must synchronise before they read the result.
@@ -83,12 +91,10 @@ __device__ __forceinline__ void add_removed_keys(const Params& p, const WorkTile
     }
 #pragma unroll
     for (int n = 0; n < HEAD_DIM_VO / 8; ++n) {
-      DTypeKV pair[2];
-      using Both = BytesOf<sizeof pair>::type;
-      *reinterpret_cast<Both*>(pair) = *reinterpret_cast<const Both*>(v + value_step(n));
+      const Pair<DTypeKV> pair(v + value_step(n));
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const float value = element_of(pair[e]);
+        const float value = pair.of(e);
 #pragma unroll
         for (int r = 0; r < kThreadRows; ++r)
           if (weights[r] != 0.f) out[r / 2][n][r % 2 * 2 + e] += weights[r] * value;

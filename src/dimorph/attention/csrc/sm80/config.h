@@ -72,10 +72,12 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, int arch, bool tran
   }
   // Each row of a warp uses the keys and values that the warp reads from shared memory once more, and after the tensor
   // cores these reads are the bottleneck. 32 rows of more than 128 outputs do not fit into the registers.
-  c.row_tiles = dim_vo <= 128 ? 2 : 1;
+  // Nor do 32 rows of more than 64 beside converted elements and a transform.
+  const bool narrow = dim_vo <= (float8 && transforms ? 64 : 128);
+  c.row_tiles = narrow ? 2 : 1;
   // Two blocks that wait at different times keep the tensor cores busy; a single block needs eight warps for that.
-  c.warps = dim_vo <= 128 || shared < 164 ? 4 : 8;
-  c.blocks_per_sm = dim_vo <= 128 ? 2 : 1;
+  c.warps = narrow || shared < 164 ? 4 : 8;
+  c.blocks_per_sm = narrow ? 2 : 1;
   // A tile costs about 350 cycles beside its products, so it is as large as shared memory and registers allow.
   c.tile_keys = float8 ? 32 : 64;  // converting takes registers
   if (!c.fits(shared)) c.tile_keys = 32;

@@ -43,7 +43,7 @@ struct TileLoader {
   uint32_t to;            // where the thread writes in stage 0
   int rows;               // of the sequence, from the thread's first row on
 
-  __device__ TileLoader(const Params&, const WorkTile& work, const DTypeKV* base,
+  __device__ TileLoader(const Params&, const WorkTile& work, const void*, const DTypeKV* base,
                         const dimorph::attention::Strides& strides, uint32_t stages) {
     const Chunk own;
     first = reinterpret_cast<const char*>(base);
@@ -98,7 +98,7 @@ struct TileLoader<kDim, true, false> {
   uint32_t stages;       // in shared memory
   int length;            // of the sequence
 
-  __device__ TileLoader(const Params& params, const WorkTile& work, const DTypeKV* base,
+  __device__ TileLoader(const Params& params, const WorkTile& work, const void*, const DTypeKV* base,
                         const dimorph::attention::Strides& tensor_strides, uint32_t to)
       : p(params),
         strides(tensor_strides),

@@ -50,16 +50,21 @@ struct TileLoader<kDim, true, true> {
   using Chunk = ThreadChunk<kDim>;
   using Offsets = TileRows<true>::Offsets;
   static constexpr int kCopies = (kTileKeys + Chunk::kRowsPerCopy - 1) / Chunk::kRowsPerCopy;
-  const char* first;  // of the sequence or, in pages, of page 0
-  uint32_t stages;    // in shared memory
-  int length;         // of the sequence
+  const char* tensor;
+  uint32_t first;   // key of the sequence or, in pages, of page 0, from the tensor's on, in units of 16 bytes
+  uint32_t stages;  // in shared memory
+  int length;       // of the sequence
 
-  __device__ TileLoader(const Params&, const WorkTile& work, const DTypeKV* base, const dimorph::attention::Strides&,
-                        uint32_t to)
-      : first(reinterpret_cast<const char*>(base)), stages(to), length(work.kv_len) {}
+  __device__ TileLoader(const Params&, const WorkTile& work, const void* all, const DTypeKV* base,
+                        const dimorph::attention::Strides&, uint32_t to)
+      : tensor(static_cast<const char*>(all)),
+        first(static_cast<uint32_t>((reinterpret_cast<const char*>(base) - tensor) / 16)),
+        stages(to),
+        length(work.kv_len) {}
 
   struct Load {
-    const char* first;
+    const char* tensor;
+    uint32_t first;
     const Offsets& offsets;
     uint32_t to;  // the tile in shared memory
     int left;     // rows of the sequence from the tile's first on; an invalid tile has none
@@ -73,14 +78,15 @@ struct TileLoader<kDim, true, true> {
       for (int j = kCopies * i / parts; j < kCopies * (i + 1) / parts; ++j) {
         const int row = j * Chunk::kRowsPerCopy + own.row;
         const uint32_t offset =
-            TileRows<true>::of<Chunk::kRowsPerCopy>(offsets, j * Chunk::kRowsPerCopy, own.row) + own.chunk;
+            TileRows<true>::of<Chunk::kRowsPerCopy>(offsets, j * Chunk::kRowsPerCopy, own.row) + first + own.chunk;
         if (own.idle() || (kTileKeys % Chunk::kRowsPerCopy != 0 && row >= kTileKeys)) continue;
-        cp_async(to + row * Chunk::kPitch + own.chunk * 16, first + uint64_t{offset} * 16, row < left);
+        cp_async(to + row * Chunk::kPitch + own.chunk * 16, tensor + uint64_t{offset} * 16, row < left);
       }
     }
   };
   __device__ __forceinline__ Load start(KeyTile tile, const Offsets& offsets, int stage, uint32_t, uint32_t) const {
-    return {first, offsets, stages + stage * (kTileKeys * Chunk::kPitch), tile.valid() ? length - tile.first_key() : 0};
+    return {tensor, first, offsets, stages + stage * (kTileKeys * Chunk::kPitch),
+            tile.valid() ? length - tile.first_key() : 0};
   }
 };
 

@@ -48,8 +48,9 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
   const QueryAddress<> queries(shared, base, query_offset);
   const auto keys = TileAddress<>::keys(base + kConfig.key_offset());
   const auto values = TileAddress<>::values(base + kConfig.value_offset());
-  const TileLoader<HEAD_DIM_QK> key_loader(p, work, key_pointer(p, work), p.k_strides, base + kConfig.key_offset());
-  const TileLoader<HEAD_DIM_VO> value_loader(p, work, value_pointer(p, work), p.v_strides,
+  const TileLoader<HEAD_DIM_QK> key_loader(p, work, p.k, key_pointer(p, work), p.k_strides,
+                                           base + kConfig.key_offset());
+  const TileLoader<HEAD_DIM_VO> value_loader(p, work, p.v, value_pointer(p, work), p.v_strides,
                                              base + kConfig.value_offset());
 
   KeyTileIterator tiles(p, work, variant);

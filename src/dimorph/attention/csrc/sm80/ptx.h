@@ -48,22 +48,4 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
   mma(c[0], c[1], c[2], c[3], a, b0, b1);
 }
 
-// Two elements of e4m3 as float16 (sm_89 and later), and a * b + c for pairs of float16.
-__device__ __forceinline__ uint32_t e4m3_to_halves(uint16_t x) {
-  uint32_t result;
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(result) : "h"(x));
-  return result;
-}
-__device__ __forceinline__ uint32_t multiply_add_halves(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t result;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
-  return result;
-}
-// The float16 in the lower half of a register.
-__device__ __forceinline__ float half_to_float(uint32_t x) {
-  float result;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(static_cast<uint16_t>(x)));
-  return result;
-}
-
 }  // namespace DIMORPH_CASE
