@@ -1,4 +1,4 @@
-"""The measurements of decode over caches in pages, beside our own dense decode."""
+"""The measurements of decode over caches in pages, beside our own dense decode, and over caches in float8."""
 
 from __future__ import annotations
 
@@ -50,3 +50,32 @@ def decode(_peers: Sequence[str]) -> Iterator[Row]:
         cell = {"batch": batch, "kv": keys, "heads": f"{heads}/{kv_heads}", "page": page_size, "dtype": "bfloat16"}
         times = {name: value * 1e3 / REPLAYED for name, value in took.items()}
         yield Row("gpu/decode/paged", cell, "us", times["pages"], {"own dense": times["dense"]})
+        yield _float8(q, k, v, cache, order, cell)
+
+
+def _float8(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: KVCache, order: torch.Tensor, cell: dict) -> Row:
+    """Measure the same problem with keys and values in float8, in pages and dense, beside bfloat16."""
+    scale, keys = 3.0 / 448, k.shape[1]
+    stored = [(x.float() / scale).clamp(-448, 448).to(torch.float8_e4m3fn) for x in (k, v)]
+    pools = [torch.empty(cache.k.shape, device="cuda", dtype=torch.uint8) for _ in range(2)]
+    for pool, dense in zip(pools, stored, strict=True):
+        pool[order] = dense.view(torch.uint8).view_as(pool)
+    scales = {"k_scale": scale, "v_scale": scale}
+    tables = {"block_table": cache.block_table, "seqlens": cache.seqlens}
+    caches = {
+        "pages": KVCache(*(pool.view(torch.float8_e4m3fn) for pool in pools), **tables, **scales),
+        "float8, dense": KVCache(*stored, seqlens=cache.seqlens, **scales),
+        "own bfloat16": cache,
+        "own bfloat16, dense": KVCache(k, v),
+    }
+    outs = {name: torch.empty_like(q) for name in caches}
+    workspace = torch.empty(workspace_size(q.shape, 128, keys) or 1, device="cuda")
+    calls = {name: lambda name=name: attention(q, caches[name], out=outs[name], workspace=workspace) for name in caches}
+    for call in calls.values():
+        call()
+    exact = attention(q, *((x.float() * scale).to(torch.bfloat16) for x in stored))
+    for name in ("pages", "float8, dense"):
+        if not torch.allclose(outs[name], exact, atol=4e-3, rtol=2e-2):
+            raise WrongResult(f"{name}: float8 differs from the same numbers in bfloat16, {cell}")
+    times = {name: value * 1e3 / REPLAYED for name, value in compare(replayed(calls)).items()}
+    return Row("gpu/decode/fp8", cell | {"dtype": "float8_e4m3fn"}, "us", times.pop("pages"), times)
