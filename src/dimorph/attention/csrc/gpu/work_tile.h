@@ -66,12 +66,20 @@ __device__ __forceinline__ const int32_t* sequence_pages(const Params& p, const 
 __device__ __forceinline__ int page_of(const Params& p, int key) {
   return static_cast<int>(__umulhi(2u * key, p.table.page_reciprocal) >> p.table.page_shift);
 }
-// Where a key (value) begins, in elements from key_pointer (value_pointer). `pages`: of the sequence.
+// The page of a key, by its number in the pool, and the row in it. `pages`: of the sequence.
+struct KeyPlace {
+  int page, row;
+};
+__device__ __forceinline__ KeyPlace place_of(const Params& p, const int32_t* pages, int key) {
+  const int page = page_of(p, key);
+  return {pages[page], key - page * p.table.page_size};
+}
+// Where a key (value) begins, in elements from key_pointer (value_pointer).
 __device__ __forceinline__ int64_t key_offset(const Params& p, const int32_t* pages,
                                               const dimorph::attention::Strides& strides, int key) {
   if (!PAGED || !pages) return key * strides.row;
-  const int page = page_of(p, key);
-  return pages[page] * strides.batch + (key - page * p.table.page_size) * strides.row;
+  const KeyPlace place = place_of(p, pages, key);
+  return place.page * strides.batch + place.row * strides.row;
 }
 
 // Fills in all of a work tile but its rows and the part of the keys. `pack`: of the heads of the sequence.

@@ -26,9 +26,13 @@ struct TileRows<true> {
       const int key = (tile.valid() ? tile.first_key() : 0) + i * 32 + static_cast<int>(threadIdx.x % 32);
       keys[i] = values[i] = 0;
       if (!tile.valid() || key >= work.kv_len) continue;  // behind the last key there may be no page
-      keys[i] = static_cast<uint32_t>(key_offset(p, pages, p.k_strides, key) / 16);
-      values[i] = static_cast<uint32_t>(key_offset(p, pages, p.v_strides, key) / 16);
+      const KeyPlace place = pages ? place_of(p, pages, key) : KeyPlace{0, key};
+      keys[i] = in_chunks(place, p.k_strides);
+      values[i] = in_chunks(place, p.v_strides);
     }
+  }
+  __device__ static uint32_t in_chunks(KeyPlace place, const dimorph::attention::Strides& strides) {
+    return static_cast<uint32_t>(place.page * (strides.batch / 16) + place.row * (strides.row / 16));
   }
   // That of row `first + more`, where `first` is a constant and `more` less than kMore. All lanes of a warp must call
   // it together.

@@ -45,7 +45,7 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
   const int warp_row = work.first_row + warp * kConfig.warp_rows();
   const uint32_t base = shared_address(shared);
   const int query_offset = kConfig.query_offset() + warp * kConfig.warp_rows() * kPitchQK;
-  const QueryAddress<> queries(shared, base, query_offset);
+  const uint32_t queries = base + query_offset + ldmatrix_offset_rows_first(kPitchQK);
   const auto keys = TileAddress<>::keys(base + kConfig.key_offset());
   const auto values = TileAddress<>::values(base + kConfig.value_offset());
   const TileLoader<HEAD_DIM_QK> key_loader(p, work, p.k, key_pointer(p, work), p.k_strides,

@@ -13,12 +13,9 @@ constexpr int kQueryParts = gpu::padded(HEAD_DIM_QK) / 16;
 constexpr int kResidentParts = kConfig.resident_query_parts;
 using ResidentQueries = uint32_t[kResidentParts > 0 ? kResidentParts : 1][kRowTiles][4];
 
-// This lane's address of keys or of values, and of the warp's queries, in shared memory. Of elements of 8 bits:
-// mma_float8.h.
+// This lane's address of keys or of values in shared memory. Of elements of 8 bits: mma_float8.h.
 template <bool kOf8Bits = kFloat8>
 struct TileAddress;
-template <bool kOf8Bits = kFloat8>
-struct QueryAddress;
 
 // Offset in a 16 x 16 tile of the row whose address this lane gives to ldmatrix, if the four matrices are numbered down
 // the rows first: for queries and, transposed, for values.
@@ -40,23 +37,16 @@ struct TileAddress<false> {
   __device__ static TileAddress values(uint32_t base) { return {base + ldmatrix_offset_rows_first(kValuePitch)}; }
   __device__ TileAddress operator+(uint32_t bytes) const { return {at + bytes}; }
 };
-template <>
-struct QueryAddress<false> {
-  uint32_t at;
-
-  __device__ QueryAddress(const unsigned char*, uint32_t base, int offset)
-      : at(base + offset + ldmatrix_offset_rows_first(kPitchQK)) {}
-};
-
-// Loads part i of the warp's queries.
-__device__ __forceinline__ void load_query_part(uint32_t (&part)[kRowTiles][4], QueryAddress<false> queries, int i) {
+// Loads part i of the warp's queries. `queries`: this lane's address in the warp's first row.
+__device__ __forceinline__ void load_query_part(uint32_t (&part)[kRowTiles][4], uint32_t queries, int i) {
 #pragma unroll
-  for (int m = 0; m < kRowTiles; ++m) ldmatrix(part[m], queries.at + m * 16 * kPitchQK + i * 32);
+  for (int m = 0; m < kRowTiles; ++m) ldmatrix(part[m], queries + m * 16 * kPitchQK + i * 32);
 }
 
-// s = q k^T for a tile of keys. Calls between(i) after part i of kQueryParts.
+// s = q k^T for a tile of keys. `queries`: this lane's address in the warp's first row. Calls between(i) after part i
+// of kQueryParts.
 template <typename F>
-__device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries& resident, QueryAddress<false> queries,
+__device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries& resident, uint32_t queries,
                                        TileAddress<false> keys, F between) {
 #pragma unroll
   for (int i = 0; i < kQueryParts; ++i) {

@@ -2,7 +2,7 @@
 // each of them, or values as bfloat16 where no softmax bounds the weights (kBfloat16Weights).
 //
 // ldmatrix moves pairs of bytes. Of a row of keys a thread gets four elements that follow each other, so they take the
-// places 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 of the 16 that an instruction sums over, and queries are read in that order
+// places 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 of the 16 that an instruction sums over, and queries are put in that order
 // too. Of values, transposed, it gets two columns of two keys, so an instruction computes every other column of the
 // output, and two of them give a thread four columns that follow each other (value_step).
 #pragma once
@@ -27,10 +27,10 @@ __device__ __forceinline__ void to_value_pairs(uint32_t x, uint32_t (&pairs)[2])
     for (uint32_t& pair : pairs) pair = pack(half_to_float(pair), half_to_float(pair >> 16));
 }
 
-// Turns the warp's queries in shared memory into float16, with QueryTransform and the sign of the scale. Each row is
-// multiplied by the power of 2 that takes its largest element to 2^14, because elements of bfloat16 may be too large
-// for float16, or too small. The factor that takes its products to logits stands behind it, where rows have a chunk
-// more.
+// Turns the warp's queries in shared memory into float16 in the order of keys, with QueryTransform and the sign of the
+// scale. Each row is multiplied by the power of 2 that takes its largest element to 2^14, because elements of bfloat16
+// may be too large for float16, or too small. The factor that takes its products to logits stands behind it, where rows
+// have a chunk more.
 __device__ __forceinline__ void prepare_queries(const Params& p, const WorkTile& work, Variant& variant,
                                                 unsigned char* queries) {
   const bool negate = Traits::use_softmax && !Traits::has_logits_transform && p.sm_scale < 0.f;
@@ -46,6 +46,7 @@ __device__ __forceinline__ void prepare_queries(const Params& p, const WorkTile&
       x[j] = dim < HEAD_DIM_QK ? dm::hooks::query_transform(variant, p, static_cast<float>(from[dim])) * sign : 0.f;
       most = fmaxf(most, fabsf(x[j]));
     }
+    // Behind these shuffles all lanes have read the row.
 #pragma unroll
     for (int mask = 1; mask < 32; mask *= 2) most = fmaxf(most, shuffle_xor(most, mask));
     // Exponents for which both powers are normal numbers.
@@ -55,7 +56,8 @@ __device__ __forceinline__ void prepare_queries(const Params& p, const WorkTile&
 #pragma unroll
     for (int j = 0; j < kLaneDims; ++j) {
       const int dim = j * 32 + static_cast<int>(threadIdx.x % 32);
-      if (dim < HEAD_DIM_QK) to[dim] = static_cast<uint16_t>(pack<false>(x[j] * inverse, 0.f));
+      const int place = dim / 16 * 16 + dim % 16 / 4 * 2 + dim % 4 / 2 * 8 + dim % 2;
+      if (dim < HEAD_DIM_QK) to[place] = static_cast<uint16_t>(pack<false>(x[j] * inverse, 0.f));
     }
     if (threadIdx.x % 32 == 0)
       *reinterpret_cast<float*>(from + HEAD_DIM_QK) = __int_as_float((exponent - 14) << 23) * key_scale;
@@ -81,28 +83,9 @@ struct TileAddress<true> {
   __device__ static TileAddress values(uint32_t base) { return {base + ldmatrix_offset_rows_first(kValuePitch)}; }
   __device__ TileAddress operator+(uint32_t bytes) const { return {at + bytes}; }
 };
-// This lane's address of the warp's queries.
-template <>
-struct QueryAddress<true> {
-  const unsigned char* at;
-
-  __device__ QueryAddress(const unsigned char* shared, uint32_t, int offset)
-      : at(shared + offset + threadIdx.x % 32 / 4 * kPitchQK + threadIdx.x % 4 * 8) {}
-};
-
-__device__ __forceinline__ void load_query_part(uint32_t (&part)[kRowTiles][4], QueryAddress<true> queries, int i) {
-#pragma unroll
-  for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const uint2 both = *reinterpret_cast<const uint2*>(queries.at + (m * 16 + r * 8) * kPitchQK + i * 32);
-      part[m][r] = both.x;
-      part[m][r + 2] = both.y;
-    }
-}
 
 template <typename F>
-__device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries& resident, QueryAddress<true> queries,
+__device__ __forceinline__ void mma_qk(LogitsFragment& s, const ResidentQueries& resident, uint32_t queries,
                                        TileAddress<true> keys, F between) {
   static_assert(!kFloat8 || kTileKeys % 32 == 0, "ldmatrix loads 16 elements of 32 keys");
 #pragma unroll
