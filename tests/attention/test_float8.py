@@ -257,3 +257,43 @@ def test_append_takes_rows_of_one_dtype() -> None:
     factors = cache.k.reshape(-1)[:4].view(np.float32)
     with pytest.raises(ValueError, match=r"'cache\.k': expected memory of its own, got that of 'k_scale'"):
         at.append(replace(cache, k_scale=factors), K[:, :1], V[:, :1], positions)
+
+
+HEAD, TAIL = slice(0, 30), slice(30, 50)
+
+
+def halves_of(**changed: Any) -> list[Any]:
+    return [KVCache(STORED["k"][:, part], STORED["v"][:, part], **SCALES | changed) for part in (HEAD, TAIL)]
+
+
+def test_a_plan_serves_caches_in_8_bits_alone() -> None:
+    cache = KVCache(**STORED, k_scale=0.5, v_scale=3.0)
+    step = at.plan(Q, cache, variant=at.Causal)
+    assert np.array_equal(at.run(step, Q, cache), at.attention(Q, cache, variant=at.Causal))
+    with pytest.raises(ValueError, match="'plan': expected one made for keys in float8 False, got True"):
+        at.run(step, Q, KVCache(K, V))
+    with pytest.raises(ValueError, match="'plan': expected one made for keys in float8 True, got False"):
+        at.run(at.plan(Q, KVCache(K, V), variant=at.Causal), Q, cache)
+
+
+def test_parts_are_joined() -> None:
+    scales = np.array([0.5, 2.0], np.float32)
+    expected, expected_lse = at.attention(Q, KVCache(**STORED, k_scale=scales, v_scale=3.0), return_lse=True)
+    states = [at.attention(Q, part, return_lse=True) for part in halves_of(k_scale=scales, v_scale=3.0)]
+    out, lse = at.merge_states(*zip(*states, strict=True))
+    assert np.allclose(out, expected, atol=1e-5) and np.allclose(lse, expected_lse, atol=1e-5)
+    small = [part.astype(E4M3) for part, _ in states]
+    with pytest.raises(TypeError, match="'outs': expected dtype float32, bfloat16 or float16, got float8_e4m3fn"):
+        at.merge_states(small, [lse for _, lse in states])
+
+
+def test_a_prefix_is_shared_beside_own_keys_of_another_dtype() -> None:
+    """The prefix in 8 bits, the own keys, or both, each with scales of its own."""
+    shared: list[Any] = [x[:1, HEAD] for x in STORED.values()]
+    prefix = KVCache(*shared, k_scale=0.5, v_scale=3.0)
+    exact_prefix = KVCache(*(x.astype(np.float32) * scale for x, scale in zip(shared, (0.5, 3.0), strict=True)))
+    own = halves_of(k_scale=2.0)[1]
+    exact_own = KVCache(own.k.astype(np.float32) * 2, own.v.astype(np.float32))
+    expected = at.attend_shared(Q, exact_prefix, exact_own, variant=at.Causal)
+    for first, second in ((prefix, own), (prefix, exact_own), (exact_prefix, own)):
+        assert np.allclose(at.attend_shared(Q, first, second, variant=at.Causal), expected, atol=1e-5)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dimorph import attention as at
+from dimorph import settings
 from dimorph.attention import cached
 from dimorph.attention.kernels import FLOAT8, GPU_FAMILIES
 from dimorph.attention.request import few_rows
@@ -152,14 +153,41 @@ def test_refusals(emulator: Emulator, shared_store: Path) -> None:
         attend(q, at.KVCache(narrow.copy(), narrow.copy(), **lengths | {"k_scale": np.ones(1)}), variant=at.Plain())
     moved = {name: OnGpu(x, 0) if isinstance(x, np.ndarray) else x for name, x in lengths.items()}
     stored = at.KVCache(OnGpu(narrow, 0), OnGpu(narrow, 0), **moved)
+    results = {"out": OnGpu(q.copy(), 0), "workspace": OnGpu(np.zeros(1, np.float32), 0)}
     with pytest.raises(ValueError, match=r"'k': expected strides that are multiples of 16 bytes"):
-        attend.attend(OnGpu(q, 0), stored, out=OnGpu(q.copy(), 0))
+        attend.attend(OnGpu(q, 0), stored, **results)
     host = replace(stored, k=OnGpu(narrow.copy(), 0), v=OnGpu(narrow.copy(), 0), k_scale=np.ones(1, np.float32))
     with pytest.raises(ValueError, match=r"'k_scale': expected a tensor on cuda:0, where 'q' is, got one on cpu:0"):
-        attend.attend(OnGpu(q, 0), host, out=OnGpu(q.copy(), 0))
+        attend.attend(OnGpu(q, 0), host, **results)
+    with pytest.raises(ValueError, match=r"'k': expected strides that are multiples of 16 bytes"):
+        attend.attend.plan(OnGpu(q, 0), stored, workspace=results["workspace"])
+    with pytest.raises(
+        NotImplementedError, match=r"append: argument 'cache\.k': expected bfloat16 or float16, on a GPU"
+    ):
+        at.append(stored, OnGpu(q, 0), OnGpu(q, 0), OnGpu(np.zeros((1, 1), np.int32), 0))
     attend.attend = at.Attention(family="sm90")
     with pytest.raises(ValueError, match="'k': expected keys of the dtype of 'q', as the family 'sm90' of kernels tak"):
         attend(q, at.KVCache(narrow.copy(), narrow.copy(), **lengths), variant=at.Plain())
+
+
+@pytest.mark.parametrize("queries", [3, 20])
+def test_a_gpu_of_9_0_passes_over_the_sm90_family(emulator: Emulator, shared_store: Path, queries: int) -> None:
+    """In a call, and in a plan with its run."""
+    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90", store=shared_store)
+    attend = at.Attention(policy="jit", settings=config)
+    rng = np.random.default_rng(queries)
+    q = rng.standard_normal((2, queries, 4, 80)).astype(np.float16)
+    k, v = (rng.standard_normal((2, 300, 2, dim)).astype(ml_dtypes.float8_e4m3fn) for dim in (80, 48))
+    arrays = {"k": k, "v": v, "seqlens": np.array([300, 70], np.int32), "k_scale": np.array([0.5, 2], np.float32)}
+    cache = at.KVCache(**{name: OnGpu(x, 1) for name, x in arrays.items()}, v_scale=0.25)
+    workspace = OnGpu(np.zeros(at.plan_size(q.shape, 2, 48), np.float32), 1)
+    outs = [np.zeros((2, queries, 4, 48), np.float16) for _ in range(2)]
+    attend(OnGpu(q, 1), cache, variant=at.Causal, workspace=workspace, out=OnGpu(outs[0], 1))
+    step = attend.plan(OnGpu(q, 1), cache, variant=at.Causal, workspace=workspace)
+    attend.run(step, OnGpu(q, 1), cache, out=OnGpu(outs[1], 1))
+    assert {line.artifact.meta.kernel for line in attend.resolutions()} == {"attention_float8_sm80"}
+    expected = at.attention(q, at.KVCache(**arrays, v_scale=0.25), variant=at.Causal)
+    assert np.array_equal(*outs) and np.allclose(outs[0], expected, atol=2e-3)
 
 
 def test_few_rows() -> None:

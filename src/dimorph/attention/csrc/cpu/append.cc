@@ -23,7 +23,7 @@ static int64_t room_of(const Problem& problem, int32_t b) {
 }
 
 // Writes token i of k and v to its position in a cache, which has the arguments of Cache (cache.h). A cache in 8 bits
-// receives k / k_scale and v / v_scale, as float8.h rounds them.
+// receives k / k_scale and v / v_scale, as float8_formats.h rounds them.
 //
 // Arguments
 //   k, v        [batch, n, heads, head dim] or, ragged by cu_seqlens_new, [tokens, heads, head dim]
