@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from dimorph import attention as at
+from dimorph import settings
 from dimorph.attention import KVCache, reference
 from dimorph.attention.kernels import FLOAT8, paged_cpu
+from dimorph.toolchain import targets
 from support.attention_configs import Specialization
 from support.attention_forms import attention_in
 from support.paged import failures, paged_config, stored_as
@@ -69,15 +71,25 @@ def test_both_forms(form: str, shared_store: Path, tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.float16])
 @pytest.mark.parametrize("stored", FLOAT8)
 def test_every_finite_number_is_read_as_it_is(stored: str, dtype: Any, count: int) -> None:
-    """Each query sees one key alone, so the output is its value."""
+    check_numbers(at.attention, stored, dtype, count)
+
+
+@pytest.mark.parametrize(("stored", "dtype"), [(FLOAT8[0], np.float32), (FLOAT8[1], ml_dtypes.bfloat16)])
+@pytest.mark.parametrize("level", [level.name for level in targets.runnable()][1:])
+def test_every_level_reads_them(level: str, stored: str, dtype: Any, shared_store: Path) -> None:
+    own = at.Attention(policy="jit", settings=replace(settings.current(), store=shared_store, target=level))
+    for count in (1, 70):
+        check_numbers(own, stored, dtype, count)
+
+
+def check_numbers(attend: Any, stored: str, dtype: Any, count: int) -> None:
+    """Check values in 8 bits: each query sees one key alone, so the output is its value."""
     numbers = every_bit_pattern(TYPES[stored])
     values = np.resize(numbers[np.isfinite(numbers.astype(np.float32))], (1, 256, 1, 64))
     rows = np.arange(count)[:, None] == np.arange(256) % count
     keep = rows & (np.arange(256) < count)
     q = np.zeros((1, count, 1, 64), dtype)
-    out = at.attention(
-        q, KVCache(values, values, k_scale=1.0, v_scale=2.0**-9), variant=at.CustomMask(keep[None], None)
-    )
+    out = attend(q, KVCache(values, values, k_scale=1.0, v_scale=2.0**-9), variant=at.CustomMask(keep[None], None))
     expected = values[0, :count, 0].astype(np.float32) * 2.0**-9
     assert np.array_equal(out[0, :, 0], expected.astype(dtype))
 

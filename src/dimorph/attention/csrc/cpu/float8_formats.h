@@ -24,7 +24,7 @@ struct E4m3 {
 struct E5m2 {
   static constexpr float kUnit = 1.f;
   static constexpr int kMantissa = 2, kLeastExponent = -14;
-  static constexpr uint8_t kLargest = 0x7b, kNaN = 0x7e;
+  static constexpr uint8_t kLargest = 0x7b, kNaN = 0x7d;
   template <typename T>
   static T half_bits(T bits) {
     return T(bits << 8);
@@ -32,6 +32,31 @@ struct E5m2 {
 };
 inline E4m3 format_of(float8_e4m3fn) { return {}; }
 inline E5m2 format_of(float8_e5m2) { return {}; }
+
+// The elements that are not negative as bfloat16, which holds each of them.
+template <typename Format>
+struct Bfloat16Table {
+  alignas(64) uint16_t bits[128] = {};
+
+  constexpr Bfloat16Table() {
+    constexpr int kImplied = 1 << Format::kMantissa;
+    for (int i = 1; i < 128; ++i) {
+      int exponent = i / kImplied, mantissa = i % kImplied;
+      if (i > Format::kLargest) {
+        bits[i] = i < Format::kNaN ? 0x7f80 : 0x7fc0;
+        continue;
+      }
+      if (exponent == 0) {
+        for (exponent = 1; mantissa < kImplied; --exponent) mantissa *= 2;
+        mantissa -= kImplied;
+      }
+      const int biased = 127 + Format::kLeastExponent + exponent - 1;
+      bits[i] = static_cast<uint16_t>(biased << 7 | mantissa << (7 - Format::kMantissa));
+    }
+  }
+};
+template <typename Format>
+constexpr Bfloat16Table<Format> kBfloat16Table;
 
 // Rounds to nearest even. What is larger than the largest finite number becomes that number; NaN stays NaN.
 template <typename Float8>

@@ -130,16 +130,42 @@ template <int kCount>
 DM_INLINE void convert_to_pairs(bfloat16* to, const bfloat16* from) {
   __builtin_memcpy(to, from, 2 * kCount);
 }
+#if defined(__AVX512BF16__)
+// By two lookups in 64 elements each.
+template <int kCount, typename Float8>
+DM_INLINE void convert_part(bfloat16* to, const Float8* from) {
+  typedef uint8_t Bytes __attribute__((vector_size(32)));
+  typedef uint16_t Halves __attribute__((vector_size(64)));
+  using Format = decltype(dimorph::attention::format_of(*from));
+  const auto* table = reinterpret_cast<const Halves*>(dimorph::attention::kBfloat16Table<Format>.bits);
+  Bytes bytes = {};
+  __builtin_memcpy(&bytes, from, kCount);
+  const Halves index = __builtin_convertvector(bytes, Halves);
+  Halves low = index, high = index;
+  asm("vpermi2w %2, %1, %0" : "+v"(low) : "v"(table[0]), "v"(table[1]));
+  asm("vpermi2w %2, %1, %0" : "+v"(high) : "v"(table[2]), "v"(table[3]));
+  const Halves found = ((index & 0x40) != 0 ? high : low) | (index & 0x80) << 8;
+  __builtin_memcpy(to, &found, 2 * kCount);
+}
+#else
+template <int kCount, typename Float8>
+DM_INLINE void convert_part(bfloat16* to, const Float8* from) {
+  using Format = decltype(dimorph::attention::format_of(*from));
+  for (int i = 0; i < kCount; ++i) {
+    const unsigned bits = from[i].bits;
+    to[i].bits =
+        static_cast<uint16_t>(dimorph::attention::kBfloat16Table<Format>.bits[bits & 0x7f] | (bits & 0x80) << 8);
+  }
+}
+#endif
 template <int kCount, typename Float8>
 DM_INLINE void convert_to_pairs(bfloat16* to, const Float8* from) {
-  constexpr int kWhole = kCount / kLanes * kLanes;
-  DM_UNROLL
-  for (int i = 0; i < kWhole; i += kLanes) {
-    FloatV x;
-    convert<kLanes>(reinterpret_cast<float*>(&x), from + i);
-    store_rounded(to + i, x);
+  if constexpr (kPaired) {  // elsewhere it is compiled for other elements, too
+    constexpr int kTail = kCount % 32, kWhole = kCount - kTail;
+    DM_UNROLL
+    for (int i = 0; i < kWhole; i += 32) convert_part<32>(to + i, from + i);
+    if constexpr (kTail > 0) convert_part<kTail>(to + kWhole, from + kWhole);
   }
-  for (int i = kWhole; i < kCount; ++i) to[i] = bfloat16(as_float(from[i]));
 }
 
 // Copies `count` rows of keys to a contiguous tile, which the products read in one direction and at constant strides.
