@@ -158,6 +158,8 @@ def decode(dtype: str) -> list[Row]:
     paged = [in_pages(cache) for cache in caches]
     if not np.array_equal(at.attention(q, paged[0]), out):
         raise SystemExit(f"decode, {dtype}: keys in pages give other bits")
+    small = one.astype(ml_dtypes.float8_e4m3fn)
+    stored = [at.KVCache(*small.copy(), k_scale=1.0, v_scale=1.0) for _ in caches]
     theirs = [(as_torch(k), as_torch(v)) for k, v in caches]
     flat = [cache.reshape(-1) for cache in caches]
     query, read = as_torch(q), read_all.load().read_all
@@ -174,6 +176,7 @@ def decode(dtype: str) -> list[Row]:
         {
             "ours": lambda: over_all(lambda i: at.attention(q, *caches[i], out=out)),
             "paged": lambda: over_all(lambda i: at.attention(q, paged[i], out=out)),
+            "float8": lambda: over_all(lambda i: at.attention(q, stored[i], out=out)),
             "read limit": lambda: over_all(lambda i: read(flat[i])),
             "torch": lambda: over_all(
                 lambda i: torch.nn.functional.scaled_dot_product_attention(query, *theirs[i], enable_gqa=True)
@@ -181,11 +184,14 @@ def decode(dtype: str) -> list[Row]:
         },
         5,
     )
+    float8 = took.pop("float8")
     rates = {name: one.nbytes / value / 1e9 for name, value in took.items()}
     cell = {"dtype": dtype, "batch": 1, "heads": heads, "kv_heads": kv_heads, "keys": keys, "head_dim": dim}
     pages = {"own dense": rates["ours"], "read limit": rates["read limit"]}
     row = Row("cpu/decode/paged", cell | {"page": PAGE}, "GB/s", rates.pop("paged"), pages)
-    return [Row("cpu/decode", cell, "GB/s", rates.pop("ours"), rates), row]
+    wide = {f"own {dtype}": took["ours"] * 1e6}
+    small_row = Row("cpu/decode/fp8", cell | {"stored": str(small.dtype)}, "us", float8 * 1e6, wide)
+    return [Row("cpu/decode", cell, "GB/s", rates.pop("ours"), rates), row, small_row]
 
 
 def in_pages(one: Any) -> at.KVCache:
