@@ -50,7 +50,7 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
         if libraries[type(array)].records_gradients() and requires_grad(array):
             raise RuntimeError(f"append: argument {name!r}: expected a tensor that requires no grad, got one that does")
     library = libraries[type(k)]
-    others = [x for x in (v, positions, cu_seqlens, *tables(cache), *scales(cache)) if x is not None]
+    others = [x for x in (v, positions, cu_seqlens, *tables(cache), *scales(cache)[:2]) if x is not None]
     if library.is_indirect(k, cache.k, cache.v, None) or library.is_lazy(*others):
         raise NotImplementedError(
             "append: not supported in torch.compile, tracers, modes and transforms, nor with tensors whose memory does "

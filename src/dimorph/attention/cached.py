@@ -69,7 +69,8 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     q, cache = call.q, call.cache
     library = libraries[type(q)]
     bound = call.variant.args if isinstance(call.variant, dm.BoundVariant) else ()
-    given = call.cu_seqlens_q, call.seqlens_q, call.lse, *tables(cache), *scales(cache), *bound
+    factors = scales(cache)
+    given = call.cu_seqlens_q, call.seqlens_q, call.lse, *tables(cache), *factors[:2], *bound
     others = [x for x in given if x is not None]
     if library.is_indirect(q, cache.k, cache.v, call.out) or library.is_lazy(*others):
         raise NotImplementedError(
@@ -104,10 +105,10 @@ def attend(functions: Functions, call: CachedCall) -> Any:
         choice.function(
             *arrays, *gpu_scales(cache), heads_first, workspace, *lengths, few, call.planned, *args, stream=call.stream
         )
-    elif choice.function(*arrays, *scales(cache), heads_first, few, False, *args):
+    elif choice.function(*arrays, *factors, heads_first, few, False, *args):
         # Some sequences have few queries and some have many. All kernels are found before the first one writes.
         for chosen in [functions.find(kind, variant) for kind in kinds]:
-            chosen.function(*arrays, *scales(cache), heads_first, chosen.few_queries, True, *args)
+            chosen.function(*arrays, *factors, heads_first, chosen.few_queries, True, *args)
     return (out, lse) if return_lse else out
 
 
