@@ -14,7 +14,7 @@
 #include "../gpu/softmax.h"
 #include "../gpu/work_tile.h"
 #include "load.h"
-#include "load_float8.h"
+#include "load_float8.h"  // IWYU pragma: keep (specialisations of load.h)
 #include "mma.h"
 #include "mma_float8.h"
 #include "ptx.h"
