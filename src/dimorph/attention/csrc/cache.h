@@ -20,7 +20,7 @@ struct Cache {
   bool ragged;       // keys have cu_seqlens
   bool heads_first;  // layout HND: heads before rows
   Optional<ConstTensor> seqlens_q, seqlens, block_table, indptr, indices, last_page_len;
-  GivenScale k_scale, v_scale;
+  GivenScale k_scale{}, v_scale{};
 
   // Calls f(name, tensor) for each of them.
   template <typename F>

@@ -24,8 +24,9 @@
 //   KeyPart, partial_place   how the keys of a work tile are divided: equal_parts.h or scheduled_parts.h
 //   kTileKeys    keys of a tile
 //   kRowTiles    tiles of 16 query rows that a warp computes
-//   value_chunk  (params, row, chunk) -> where a tile of values in shared memory holds the 16 bytes from 16 * chunk on of
-//                a row, in bytes from the tile's start
+//   value_chunk  (layout, row, chunk) -> where a tile of values in shared memory holds the 16 bytes from 16 * chunk on
+//   of
+//                a row, in bytes from the tile's start; layout: a ValueLayout of the family's
 //
 // The family's attention.cu defines the kernel attention_forward; merge.cu defines attention_merge for all families,
 // and schedule.cu attention_schedule.

@@ -13,11 +13,10 @@ struct KeyPart {
   __device__ __forceinline__ bool first(int) const { return split == 0; }
   // Whether it is one of several, whose results are merged.
   __device__ __forceinline__ bool is_part(const Params& p) const { return p.splits > 1; }
-  // Sets which of the tiles of keys belong to the part. count(): how many there are.
-  template <typename F>
-  __device__ __forceinline__ void find_range(const Params& p, F count, int& skip, int& remaining) const {
-    if (p.splits == 1) return;
-    const int all = count(), share = (all + p.splits - 1) / p.splits;
+  // Sets which of `all` tiles of keys belong to the part.
+  static constexpr bool kByCount = true;
+  __device__ __forceinline__ void find_range(const Params& p, int all, int& skip, int& remaining) const {
+    const int share = (all + p.splits - 1) / p.splits;
     skip = dm::math::min(split * share, all);
     remaining = dm::math::min(share, all - skip);
   }

@@ -32,7 +32,8 @@ class KeyTileIterator {
       : p_(p), work_(work), variant_(variant) {
     const int all = (work.kv_len + kTileKeys - 1) / kTileKeys;
     window_ = kClassified ? (all + 31) / 32 : all;
-    work.find_range(p, [&] { return count(all); }, skip_, remaining_);
+    if (KeyPart::kByCount && !work.is_part(p)) return;
+    work.find_range(p, KeyPart::kByCount ? count(all) : all, skip_, remaining_);
     if constexpr (!kClassified) window_ = dm::math::max(0, window_ - skip_);
   }
 

@@ -54,12 +54,12 @@ struct Pair<dimorph::attention::float8_e5m2> : Float8Pair {
 
 // Zeroes the rows of a tile of values that have an element that is not finite, and sets `removed` for them. `warps`
 // warps divide the rows among themselves and must synchronise before they read the result.
-__device__ __noinline__ inline void remove_nonfinite_keys(const Params& p, unsigned char* values, bool* removed,
+__device__ __noinline__ inline void remove_nonfinite_keys(ValueLayout layout, unsigned char* values, bool* removed,
                                                           int warp, int warps) {
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int row = warp; row < kTileKeys; row += warps) {
-    uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(p, row, dm::math::min(lane, kStoredChunks - 1)));
+    uint4& chunk = *reinterpret_cast<uint4*>(values + value_chunk(layout, row, dm::math::min(lane, kStoredChunks - 1)));
     const bool found = is_nonfinite(chunk.x) || is_nonfinite(chunk.y) || is_nonfinite(chunk.z) || is_nonfinite(chunk.w);
     const bool any = __any_sync(0xffffffffu, found);
     __syncwarp();  // several lanes read the last chunk; all must have read it before one writes

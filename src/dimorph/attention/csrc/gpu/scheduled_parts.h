@@ -15,9 +15,9 @@ struct KeyPart {
   __device__ __forceinline__ bool first(int block) const { return block == first_block; }
   // Whether it is one of several, whose results are merged.
   __device__ __forceinline__ bool is_part(const Params&) const { return first_block != last_block; }
-  // Sets which of the tiles of keys belong to the part. count(): how many there are.
-  template <typename F>
-  __device__ __forceinline__ void find_range(const Params&, F, int& to_skip, int& remaining) const {
+  // Sets which of the tiles of keys belong to the part, however many there are.
+  static constexpr bool kByCount = false;
+  __device__ __forceinline__ void find_range(const Params&, int, int& to_skip, int& remaining) const {
     to_skip = skip;
     remaining = count;
   }

@@ -40,7 +40,8 @@ constexpr int kRowTiles = kConfig.row_tiles;
 constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
 constexpr int kKeyPitch = kConfig.kv_pitch(HEAD_DIM_QK), kValuePitch = kConfig.kv_pitch(HEAD_DIM_VO);
 
-DM_HD constexpr int value_chunk(const Params&, int row, int chunk) { return row * kValuePitch + chunk * 16; }
+struct ValueLayout {};
+DM_HD constexpr int value_chunk(ValueLayout, int row, int chunk) { return row * kValuePitch + chunk * 16; }
 
 }  // namespace DIMORPH_CASE
 

@@ -91,7 +91,7 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
     auto key_load = key_loader.start(next, next_rows.keys, stage ^ 1, p.k_tile_bytes, p.k_step_bytes);
     auto value_load = value_loader.start(next, next_rows.values, stage ^ 1, p.v_tile_bytes, p.v_step_bytes);
     if (careful) {
-      remove_nonfinite_keys(p, shared + kConfig.value_offset() + stage * kTileKeys * kValuePitch, removed,
+      remove_nonfinite_keys({}, shared + kConfig.value_offset() + stage * kTileKeys * kValuePitch, removed,
                             threadIdx.x / 32, kConfig.warps);
       __syncthreads();
     }

@@ -213,7 +213,7 @@ class Consumer {
                                                        const LogitsFragment& s, int k0) {
     const int stage = values_.stage();
     mbarrier_wait(shared_address(&pipeline_.values_full[stage]), values_.phase());
-    remove_nonfinite_keys(p_, shared_ + kConfig.value_offset() + stage * kConfig.value_bytes(),
+    remove_nonfinite_keys(value_layout(p_), shared_ + kConfig.value_offset() + stage * kConfig.value_bytes(),
                           pipeline_.removed[stage], warp_, kConsumerWarps);
     fence_async_proxy();
     named_barrier_sync(kAllConsumers, kConsumerThreads);

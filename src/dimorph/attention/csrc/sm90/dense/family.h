@@ -41,8 +41,9 @@ constexpr bool kOverlapsLaunches = false;  // a launch follows no other closely
 DM_HD constexpr sm90::TileLayout key_layout(const Params&) { return {kTileKeys * 128, 1024}; }
 DM_HD constexpr sm90::TileLayout value_layout(const Params&) { return {kTileKeys * 128, 1024}; }
 
-DM_HD constexpr int value_chunk(const Params&, int row, int chunk) {
-  return chunk / 8 * (kTileKeys * 128) + row * 128 + (chunk ^ row) % 8 * 16;
+using ValueLayout = sm90::TileLayout;
+DM_HD constexpr int value_chunk(ValueLayout layout, int row, int chunk) {
+  return chunk / 8 * layout.panel + row / 8 * layout.group + row % 8 * 128 + (chunk ^ row) % 8 * 16;
 }
 
 }  // namespace DIMORPH_CASE

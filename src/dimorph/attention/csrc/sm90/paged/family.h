@@ -44,8 +44,8 @@ constexpr bool kOverlapsLaunches =
 DM_HD inline sm90::TileLayout key_layout(const Params& p) { return p.k_boxes.layout; }
 DM_HD inline sm90::TileLayout value_layout(const Params& p) { return p.v_boxes.layout; }
 
-DM_HD inline int value_chunk(const Params& p, int row, int chunk) {
-  const sm90::TileLayout layout = value_layout(p);
+using ValueLayout = sm90::TileLayout;
+DM_HD constexpr int value_chunk(ValueLayout layout, int row, int chunk) {
   return chunk / 8 * layout.panel + row / 8 * layout.group + row % 8 * 128 + (chunk ^ row) % 8 * 16;
 }
 
