@@ -166,7 +166,7 @@ def test_refusals(emulator: Emulator, shared_store: Path) -> None:
     ):
         at.append(stored, OnGpu(q, 0), OnGpu(q, 0), OnGpu(np.zeros((1, 1), np.int32), 0))
     attend.attend = at.Attention(family="sm90")
-    with pytest.raises(ValueError, match="'k': expected keys of the dtype of 'q', as the family 'sm90' of kernels tak"):
+    with pytest.raises(ValueError, match="'k': expected keys of the dtype of 'q', as the family 'sm90' of kernels"):
         attend(q, at.KVCache(narrow.copy(), narrow.copy(), **lengths), variant=at.Plain())
 
 

@@ -154,8 +154,7 @@ inline float __fsub_rn(float a, float b) { return a - b; }
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   const uint64_t bytes = uint64_t{b} << 32 | a;
   unsigned result = 0;
-  for (int i = 0; i < 4; ++i)
-    result |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
   return result;
 }
 inline int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
