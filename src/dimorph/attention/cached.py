@@ -97,9 +97,7 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     heads_first = cache.layout == "HND"
     if gpu is not None:
         workspace = call.workspace
-        if workspace is None:
-            if call.stream is not None:
-                raise ValueError("attention: argument 'workspace': expected an array, as 'stream' is given")
+        if workspace is None and call.stream is None:
             workspace = library.empty_float32(q, size_of_plan(call))
         lengths = call.max_seqlen_q, call.max_seqlen_k
         choice.function(

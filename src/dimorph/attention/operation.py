@@ -266,9 +266,7 @@ class Attention:
             ValueError: the plan was made for another shape, dtype, device or variant; the message says which.
             all others: as `attention`.
         """
-        none = None, None, None, None
-        call = CachedCall(q, cache, variant, scale, *none, out, return_lse, lse, None, stream)  # type: ignore[arg-type]
-        return planning.run(self._functions, plan, call)
+        return planning.run(self._functions, plan, q, cache, variant, scale, (out, return_lse, lse), stream)
 
     def _attend(self, call: CachedCall) -> Any:
         """Compute attention over a cache; one that is just keys and values goes the shorter way."""

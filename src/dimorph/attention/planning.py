@@ -10,7 +10,7 @@ from dimorph.attention.arrays import describe, libraries
 from dimorph.attention.cache import KVCache, kv_dtype, tables
 from dimorph.attention.cached import CachedCall, attend, gpu_scales, has_few, kv_heads, size_of_plan
 from dimorph.attention.request import bind, request_of, shape_of, validate
-from dimorph.attention.select import Functions
+from dimorph.attention.select import Choice, Functions
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,9 @@ class Plan:
     cu_seqlens_q: Any
     seqlens_q: Any
     max_seqlen_q: int | None
-    _made_for: dict[str, Any] = field(repr=False)
+    _made_for: tuple[Any, ...] = field(repr=False)
+    _choice: Choice | None = field(repr=False)  # None on the CPU
+    _few: bool = field(repr=False)
 
 
 def make(functions: Functions, call: CachedCall) -> Plan:
@@ -36,13 +38,16 @@ def make(functions: Functions, call: CachedCall) -> Plan:
     if not isinstance(cache, KVCache):
         raise TypeError(f"plan: argument 'cache': expected a KVCache, got {describe(cache)}")
     library, bound = libraries[type(q)], bind(call.variant)
+    if library.is_indirect(q, cache.k, cache.v, None):
+        raise NotImplementedError("plan: not supported in torch.compile, tracers, modes and transforms")
     variant, args = validate(library, q, cache.k, cache.v, bound, call.cu_seqlens_q)
     gpu = library.gpu(q)
-    workspace = call.workspace
+    workspace, choice, few = call.workspace, None, has_few(call, gpu)
     if gpu is not None:
-        few = has_few(call, gpu)
         request = request_of(variant, q, cache.v, gpu, few, paged=True, kv_dtype=kv_dtype(cache))
         choice = functions.find(request, variant)
+        if workspace is None and call.stream is not None:
+            raise ValueError("plan: argument 'workspace': expected an array, as 'stream' is given")
         if workspace is None:
             workspace = library.empty_float32(q, size_of_plan(call))
         lengths = call.cu_seqlens_q, call.seqlens_q, *tables(cache)
@@ -51,35 +56,58 @@ def make(functions: Functions, call: CachedCall) -> Plan:
             q, cache.k, cache.v, variant.name, *lengths, *gpu_scales(cache), cache.layout == "HND", workspace,
             *most, few, *args, stream=call.stream,
         )  # fmt: skip
-    return Plan(workspace, bound, call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q, _made_for(q, cache))
+    lengths_q = call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q
+    return Plan(workspace, bound, *lengths_q, _made_for(q, cache), choice, few)
 
 
-def run(functions: Functions, plan: Plan, call: CachedCall) -> Any:
-    """Compute a call by a plan; see `Attention.run`."""
-    if not isinstance(plan, Plan):
+def run(
+    functions: Functions,
+    plan: Plan,
+    q: Any,
+    cache: KVCache,
+    variant: dm.Variant | dm.BoundVariant | None,
+    scale: float | None,
+    results: tuple[Any, bool, Any],
+    stream: Any,
+) -> Any:
+    """Compute a call by a plan; see `Attention.run`. `results`: out, return_lse, lse."""
+    if type(plan) is not Plan:
         raise TypeError(f"run: argument 'plan': expected a Plan, got {describe(plan)}")
-    for name, value in _made_for(call.q, call.cache).items():
-        if value != plan._made_for[name]:
-            raise ValueError(f"run: argument 'plan': expected one made for {name} {value}, got {plan._made_for[name]}")
-    variant = plan.variant if call.variant is None else bind(call.variant)
-    if variant.variant is not plan.variant.variant:
-        made, given = plan.variant.variant.name, variant.variant.name
-        raise ValueError(f"run: argument 'plan': expected one made for variant {given}, got {made}")
-    lengths = {name: getattr(plan, name) for name in ("cu_seqlens_q", "seqlens_q", "max_seqlen_q")}
-    return attend(functions, call._replace(variant=variant, workspace=plan.workspace, planned=True, **lengths))
+    given = _made_for(q, cache)
+    if given != plan._made_for:
+        made = next(x for x in zip(_NAMES, given, plan._made_for, strict=True) if x[1] != x[2])
+        raise ValueError(f"run: argument 'plan': expected one made for {made[0]} {made[1]}, got {made[2]}")
+    bound = plan.variant if variant is None else bind(variant)
+    if bound.variant is not plan.variant.variant:
+        name, other = bound.variant.name, plan.variant.variant.name
+        raise ValueError(f"run: argument 'plan': expected one made for variant {name}, got {other}")
+    library, (out, return_lse, lse), choice = libraries[type(q)], results, plan._choice
+    plain = stream is None and out is not None and (lse is not None or return_lse is False)
+    if choice is None or not plain or not library.native or library.is_indirect(q, cache.k, cache.v, out):
+        lengths = plan.cu_seqlens_q, plan.seqlens_q, plan.max_seqlen_q, None
+        call = CachedCall(q, cache, bound, scale, *lengths, *results, plan.workspace, stream, planned=True)
+        return attend(functions, call)
+    # The common call, written out, because each layer of a model makes it.
+    validate(library, q, cache.k, cache.v, bound, plan.cu_seqlens_q)
+    arguments = (
+        q, cache.k, cache.v, out, choice.scale if scale is None else scale, bound.variant.name, lse,
+        plan.cu_seqlens_q, plan.seqlens_q, *tables(cache), *gpu_scales(cache), cache.layout == "HND",
+        plan.workspace, plan.max_seqlen_q, None, plan._few, True, *bound.args,
+    )  # fmt: skip
+    try:
+        choice.function.native(*arguments)
+    except BufferError:
+        choice.function(*arguments)
+    return (out, lse) if return_lse else out
 
 
-def _made_for(q: Any, cache: Any) -> dict[str, Any]:
+_NAMES = "q of shape", "q of dtype", "device", "keys in float8", "KV heads", "values of head dim", "page table"
+
+
+def _made_for(q: Any, cache: Any) -> tuple[Any, ...]:
     """Return what the arguments of a run have in common with those of its plan."""
-    if not isinstance(cache, KVCache):
+    if type(cache) is not KVCache and not isinstance(cache, KVCache):
         raise TypeError(f"run: argument 'cache': expected a KVCache, got {describe(cache)}")
-    table = next((name for name in ("block_table", "indptr") if getattr(cache, name) is not None), "none")
-    return {
-        "q of shape": tuple(shape_of(q, "q")),
-        "q of dtype": str(q.dtype),
-        "keys in float8": cache.k_scale is not None,
-        "KV heads": kv_heads(cache),
-        "values of head dim": shape_of(cache.v, "v")[-1],
-        "page table": table,
-        "device": libraries[type(q)].gpu(q),
-    }
+    table = "block_table" if cache.block_table is not None else "none" if cache.indptr is None else "indptr"
+    heads, dim = kv_heads(cache), shape_of(cache.v, "v")[-1]
+    return q.shape, q.dtype, libraries[type(q)].gpu(q), cache.k_scale is not None, heads, dim, table

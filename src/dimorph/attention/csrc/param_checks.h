@@ -58,6 +58,7 @@ class ParamChecks {
     typedef __int128 Wide;  // the product of two numbers from the caller
     const Wide start = Wide(batch) * batch_stride + Wide(head) * head_stride;
     const int64_t elements = elements_of(tensor);
+    if (elements == 0 && !knows_lengths) return;  // all sequences may be empty
     if (start >= 0 && start + count <= Wide(elements) * per_element) return;
     detail::fail(sink_, ErrorKind::value,
                  "attention: argument '%s': expected all of sequence %d inside the %lld elements of '%s', got the %lld "
