@@ -36,11 +36,11 @@ CASES = [
 ]
 CAUSAL = Specialization("float16", (80, 48), ("Causal",))
 FAULTS = {
-    "rows of the next page": ("gpu/work_tile.h", "(key - page * p.table.page_size)", "key"),
+    "rows of the next page": ("gpu/work_tile.h", "key - page * p.table.page_size", "key"),
     "the page before": (
         "gpu/work_tile.h",
-        "pages[page] * strides.batch",
-        "pages[page > 0 ? page - 1 : 0] * strides.batch",
+        "{pages[page], key",
+        "{pages[page > 0 ? page - 1 : 0], key",
     ),
     "one stage for two tiles": ("sm80/load.h", "stages + stage * (kTileKeys * Chunk::kPitch), valid", "stages, valid"),
 }
