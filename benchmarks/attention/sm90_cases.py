@@ -33,7 +33,8 @@ _INSTRUCTION_BYTES = 16
 _PROGRAM = """
 #include <cstdio>
 #include "sm90/config.h"
-int main() { std::printf("%d", dimorph::attention::sm90::choose_config(QK, VO, MASKS, false, false, false).shared_bytes()); }
+using dimorph::attention::sm90::choose_config;
+int main() { std::printf("%d", choose_config(QK, VO, MASKS, false, false, false).shared_bytes()); }
 """
 
 

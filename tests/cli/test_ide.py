@@ -13,7 +13,7 @@ import pytest
 
 import dimorph as dm
 from dimorph import settings
-from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90
+from dimorph.attention.kernels import attention_cpu, attention_sm80, attention_sm90, paged_sm90
 from dimorph.cli import ide
 from dimorph.errors import ToolchainError
 from dimorph.source.config_header import config_header
@@ -76,7 +76,9 @@ def test_planted_mistakes_are_reported(
     assert not any("undeclared" in text or "unknown" in text for texts in found.values() for text in texts)
 
 
-@pytest.mark.parametrize("kernel", [attention_cpu, attention_sm80, attention_sm90], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize(
+    "kernel", [attention_cpu, attention_sm80, attention_sm90, paged_sm90], ids=lambda kernel: kernel.name
+)
 def test_attentions_files_open_without_diagnostics(kernel: dm.Kernel, tmp_path: Path) -> None:
     written = ide.write(kernel.instantiations(), tmp_path, settings.current())
     with clangd(tmp_path, f"--compile-commands-dir={tmp_path}") as server:

@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "guides
 PAGES += sorted((DOCS / "reference").glob("*.md"))
 
 # Classes that users are given: what these have counts, not what makes them.
-GIVEN = (dm.Module, dm.Axis, dm.Array, dm.Function)
+GIVEN = (dm.Module, dm.Axis, dm.Array, dm.Function, attention.Plan)
 
 
 def public() -> dict[str, object]:

@@ -21,6 +21,7 @@ from dimorph.attention.kernels import (
     attention_sm90,
     merge_states_cpu,
     merge_states_gpu,
+    paged_sm90,
 )
 from dimorph.plan import unit as plan
 from dimorph.plan.load_plan import declared_archs
@@ -34,8 +35,8 @@ ATTENTION = Path(at.__file__).parent
 CSRC = ATTENTION / "csrc"
 VARIANTS = set((ATTENTION / "include/dimorph/attention").rglob("*.h"))
 WITHOUT_VARIANTS = (append_cpu, append_gpu, merge_states_cpu, merge_states_gpu)
-KERNELS = (attention_cpu, attention_sm80, attention_sm90, *WITHOUT_VARIANTS)
-GPU_KERNELS = (attention_sm80, attention_sm90, append_gpu, merge_states_gpu)
+KERNELS = (attention_cpu, attention_sm80, attention_sm90, paged_sm90, *WITHOUT_VARIANTS)
+GPU_KERNELS = (attention_sm80, attention_sm90, paged_sm90, append_gpu, merge_states_gpu)
 # Not for device code, which the scan reaches in a branch that device code does not take.
 HOST_ONLY = {ATTENTION / "include/dimorph/attention/simd.h"}
 _DEFINE = re.compile(r"^#define .*$", re.MULTILINE)

@@ -4,6 +4,8 @@
 #include <dimorph/attention/math.h>
 #include <dimorph/ints.h>
 
+#include "contract.h"
+
 namespace DIMORPH_CASE {
 
 // The part of the keys that a thread block computes.

@@ -1,6 +1,7 @@
 // Tile sizes of the sm90 family, as pure functions of the head dims. Device code and host read the same ones.
 #pragma once
 #include <dimorph/attention/host_device.h>
+#include <dimorph/ints.h>
 
 #include "../gpu/head_dims.h"
 
