@@ -96,7 +96,8 @@ def test_results_are_those_of_the_same_numbers_in_16_bits(stored: str, queries: 
     ):
         out, lse = at.attention(q, cache, variant=at.Causal, return_lse=True)
         assert torch.allclose(lse, expected_lse, atol=1e-4, rtol=1e-5)
-        assert (out.float() - expected.float()).abs().max() < 0.02
+        # Outputs of few keys are as large as values, and bfloat16 has 8 bits.
+        assert torch.allclose(out.float(), expected.float(), atol=0.02, rtol=2**-7)
 
 
 def test_decode_in_a_graph_follows_lengths_and_scales() -> None:

@@ -39,7 +39,8 @@ struct LaunchConfig {
 // The handle of a kernel that the driver returns.
 struct Handle {
   const Kernel* kernel;
-  unsigned most_shared = kUsualShared;  // limit of dynamic shared memory, in bytes
+  // Limit of dynamic shared memory, in bytes: the usual one is for both kinds.
+  unsigned most_shared = kUsualShared - kReservedStatic;
 };
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

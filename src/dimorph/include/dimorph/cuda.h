@@ -55,7 +55,7 @@ struct LaunchConfig {
 constexpr int32_t kClusterDimension = 4, kProgrammaticSerialization = 6;
 constexpr int32_t kStaticShared = 1, kMaxDynamicShared = 8, kNonPortableCluster = 14;  // of kernels
 constexpr int32_t kMultiprocessors = 16, kMostShared = 97;                             // of devices
-constexpr unsigned kUsualShared = 48 << 10, kUsualCluster = 8;
+constexpr unsigned kUsualCluster = 8;
 constexpr int32_t kRelaxed = 2;
 
 // Functions of the driver. Every CUDA 12.0 driver has all of them except cuKernelGetParamInfo.
@@ -189,7 +189,8 @@ constexpr uint8_t kLargeShared = 1, kLargeCluster = 2;
 
 inline uint8_t wanted(const Config& config) {
   const unsigned blocks = config.cluster.x * config.cluster.y * config.cluster.z;
-  return (config.shared_bytes > kUsualShared ? kLargeShared : 0) | (blocks > kUsualCluster ? kLargeCluster : 0);
+  // More than 48 KiB have to be allowed, and the kernel's static shared memory counts, too.
+  return (config.shared_bytes > 0 ? kLargeShared : 0) | (blocks > kUsualCluster ? kLargeCluster : 0);
 }
 
 // Allows a kernel all the shared memory of a block. If it were allowed only what this launch asks for, a smaller launch
