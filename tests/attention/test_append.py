@@ -181,6 +181,3 @@ def test_other_refusals() -> None:
         at.append(cache, torch.from_numpy(K).requires_grad_(), V, POSITIONS)
     with pytest.raises(ValueError, match=r"append: argument 'stream': expected none, as 'cache\.k' is not on a GPU"):
         at.append(cache, K, V, POSITIONS, stream=1)
-    tensors = KVCache(*map(torch.from_numpy, (k, v)), block_table=torch.from_numpy(TABLE), seqlens=LENGTHS)
-    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"append: not supported in torch\.compile"):
-        torch.compile(lambda x: at.append(tensors, x, x[..., :12], POSITIONS), fullgraph=True)(torch.from_numpy(K))

@@ -37,7 +37,6 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it, with what was expected and what came.
-        NotImplementedError: torch has to see the call.
         RuntimeError: a tensor requires grad while grad mode is on.
         dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for this dtype.
     """
@@ -52,10 +51,16 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
     library = libraries[type(k)]
     others = [x for x in (v, positions, cu_seqlens, *tables(cache), *scales(cache)[:2]) if x is not None]
     if library.is_indirect(k, cache.k, cache.v, None) or library.is_lazy(*others):
-        raise NotImplementedError(
-            "append: not supported in torch.compile, tracers, modes and transforms, nor with tensors whose memory does "
-            "not hold their values"
-        )
+        define_operator()
+        from dimorph.attention import torch_cache_operators
+
+        torch_cache_operators.append(cache, k, v, positions, cu_seqlens, stream)
+    else:
+        write(cache, k, v, positions, cu_seqlens, stream)
+
+
+def write(cache: KVCache, k: Any, v: Any, positions: Any, cu_seqlens: Any, stream: Any = None) -> None:
+    """Write as `append` does, whose checks of single arrays are done."""
     on_gpu = libraries[type(cache.k)].gpu(cache.k) is not None
     if stream is not None and not on_gpu:
         raise ValueError("append: argument 'stream': expected none, as 'cache.k' is not on a GPU")
@@ -77,3 +82,14 @@ def _function(dtype: str, stored: str, on_gpu: bool) -> Any:
     except dm.DeclarationError as error:
         dtypes = "bfloat16 or float16, on a GPU," if on_gpu else "float32, bfloat16 or float16,"
         raise TypeError(f"append: argument 'k': expected dtype {dtypes} got {dtype}") from error
+
+
+def define_operator() -> None:
+    """Make the torch operator that takes this operation's place in a traced graph."""
+    from dimorph.attention.torch_cache_operators import define
+
+    define("attention_append", write)
+
+
+# As torch.compiler.assume_constant_result does it, but without importing torch: the function runs while it is traced.
+define_operator._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
 from dimorph.attention.cache import KVCache, in_pages, kv_dtype, scales, tables
-from dimorph.attention.request import check_others, check_stream, few_queries, few_rows, request_of, shape_of, validate
+from dimorph.attention.request import (
+    CachedCall,
+    check_others,
+    check_stream,
+    few_queries,
+    few_rows,
+    request_of,
+    shape_of,
+    validate,
+)
 from dimorph.attention.select import Functions
 from dimorph.attention.workspace import plan_size
 
 _SMALL_TILE = 64  # rows of a tile of csrc/sm90 for few queries
-
-
-class CachedCall(NamedTuple):
-    """The arguments of a call; see `attention`."""
-
-    q: Any
-    cache: KVCache
-    variant: dm.Variant | dm.BoundVariant
-    scale: float | None
-    cu_seqlens_q: Any
-    seqlens_q: Any
-    max_seqlen_q: int | None
-    max_seqlen_k: int | None
-    out: Any
-    return_lse: bool
-    lse: Any
-    workspace: Any
-    stream: Any
-    planned: bool = False  # the workspace holds a schedule
 
 
 def is_dense(call: CachedCall) -> bool:
@@ -63,7 +53,7 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     """Compute attention over a cache; return out, or (out, lse).
 
     Raises:
-        NotImplementedError: torch has to see the call, which no operator stands for.
+        NotImplementedError: torch has to see the call, and `functions` are not those of `attention`.
         all others: see `attention`.
     """
     q, cache = call.q, call.cache
@@ -72,11 +62,10 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     factors = scales(cache)
     given = call.cu_seqlens_q, call.seqlens_q, call.lse, *tables(cache), *factors[:2], *bound
     others = [x for x in given if x is not None]
-    if library.is_indirect(q, cache.k, cache.v, call.out) or library.is_lazy(*others):
-        raise NotImplementedError(
-            "attention: argument 'k': a KVCache, or lengths apart from offsets, are not supported in torch.compile, "
-            "tracers, modes and transforms, nor with tensors whose memory does not hold their values"
-        )
+    if (library.is_indirect(q, cache.k, cache.v, call.out) or library.is_lazy(*others)) and not call.direct:
+        from dimorph.attention import torch_cache_operators
+
+        return torch_cache_operators.attend(functions, call)
     variant, args = validate(library, q, cache.k, cache.v, call.variant, call.cu_seqlens_q)
     gpu = library.gpu(q)
     return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)

@@ -42,7 +42,6 @@ def merge_states(
 
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it, with what was expected and what came.
-        NotImplementedError: torch has to see the call.
         RuntimeError: a tensor requires grad while grad mode is on.
         dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for this dtype.
     """
@@ -54,12 +53,19 @@ def merge_states(
     given = [*outs, *lses, *(x for x in (out, lse) if x is not None)]
     library = libraries[type(first)]
     if library.is_indirect(first, first, first, out) or library.is_lazy(*given):
-        raise NotImplementedError(
-            "merge_states: not supported in torch.compile, tracers, modes and transforms, nor with tensors whose "
-            "memory does not hold their values"
-        )
+        define_operator()
+        from dimorph.attention import torch_cache_operators
+
+        return torch_cache_operators.merge_states(outs, lses, stacked, out, lse)
     if library.records_gradients() and any(map(requires_grad, given)):
         raise RuntimeError("merge_states: argument 'outs': expected tensors that require no grad, got some that do")
+    return merge(outs, lses, stacked, out, lse)
+
+
+def merge(outs: list[Any], lses: list[Any], stacked: bool, out: Any, lse: Any) -> tuple[Any, Any]:
+    """Join states as `merge_states` does, from lists of arrays, which are one array each if they are `stacked`."""
+    first = outs[0]
+    library = libraries[type(first)]
     if len(outs) > _MOST_PARTS:
         outs, lses = [_stack(outs, "outs")], [_stack(lses, "lses")]
         first, stacked = outs[0], True
@@ -115,3 +121,14 @@ def _function(dtype: str, on_gpu: bool) -> Any:
         raise TypeError(
             f"merge_states: argument 'outs': expected dtype float32, bfloat16 or float16, got {dtype}"
         ) from error
+
+
+def define_operator() -> None:
+    """Make the torch operator that takes this operation's place in a traced graph."""
+    from dimorph.attention.torch_cache_operators import define
+
+    define("attention_merge_states", merge)
+
+
+# As torch.compiler.assume_constant_result does it, but without importing torch: the function runs while it is traced.
+define_operator._dynamo_marked_constant = True  # type: ignore[attr-defined]

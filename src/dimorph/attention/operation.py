@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ from dimorph import SpecializationMismatch
 from dimorph.attention import planning
 from dimorph.attention.arrays import libraries
 from dimorph.attention.cache import KVCache
-from dimorph.attention.cached import CachedCall, attend, cache_of, is_dense
+from dimorph.attention.cached import attend, cache_of, is_dense
 from dimorph.attention.planning import Plan
 from dimorph.attention.request import (
+    CachedCall,
     Request,
     check_others,
     check_stream,
@@ -272,7 +274,7 @@ class Attention:
         """Compute attention over a cache; one that is just keys and values goes the shorter way."""
         if not is_dense(call):
             return attend(self._functions, call)
-        own = "q", "cache", "seqlens_q", "planned"
+        own = "q", "cache", "seqlens_q", "planned", "direct"
         options = {name: value for name, value in call._asdict().items() if name not in own}
         return self(call.q, call.cache.k, call.cache.v, cu_seqlens_k=call.cache.cu_seqlens, **options)
 
@@ -367,11 +369,16 @@ def _launch_all(
 
 
 def define_operator() -> None:
-    """Make the torch operator that takes this operation's place in a traced graph."""
-    from dimorph.attention.torch_operator import define
+    """Make the torch operators that take the place of these operations in a traced graph."""
+    from dimorph.attention import torch_cache_operators, torch_operator
 
-    define(_direct)
+    torch_operator.define(_direct)
+    functions = _shared._functions
+    for name in ("attention_cached", "attention_run"):
+        torch_cache_operators.define(name, functools.partial(attend, functions))
+    torch_cache_operators.define("attention_plan", functools.partial(planning.make, functions))
 
 
 # As torch.compiler.assume_constant_result does it, but without importing torch: the function runs while it is traced.
 define_operator._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_shared._functions.define_operator = define_operator

@@ -7,9 +7,9 @@ from typing import Any
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
-from dimorph.attention.cache import KVCache, kv_dtype, tables
-from dimorph.attention.cached import CachedCall, attend, gpu_scales, has_few, kv_heads, size_of_plan
-from dimorph.attention.request import bind, request_of, shape_of, validate
+from dimorph.attention.cache import KVCache, kv_dtype, scales, tables
+from dimorph.attention.cached import attend, gpu_scales, has_few, kv_heads, size_of_plan
+from dimorph.attention.request import CachedCall, bind, request_of, shape_of, validate
 from dimorph.attention.select import Choice, Functions
 
 
@@ -18,7 +18,7 @@ class Plan:
     """What `plan` returns and `run` takes.
 
     Attributes:
-        workspace: the array that holds the schedule, and the partial results of a `run`. None on the CPU.
+        workspace: the array that holds the schedule, and the partial results of a `run`. Without a use on the CPU.
         variant, cu_seqlens_q, seqlens_q, max_seqlen_q: what the plan was made for; see `Attention.plan`.
     """
 
@@ -38,11 +38,19 @@ def make(functions: Functions, call: CachedCall) -> Plan:
     if not isinstance(cache, KVCache):
         raise TypeError(f"plan: argument 'cache': expected a KVCache, got {describe(cache)}")
     library, bound = libraries[type(q)], bind(call.variant)
-    if library.is_indirect(q, cache.k, cache.v, None):
-        raise NotImplementedError("plan: not supported in torch.compile, tracers, modes and transforms")
-    variant, args = validate(library, q, cache.k, cache.v, bound, call.cu_seqlens_q)
     gpu = library.gpu(q)
     workspace, choice, few = call.workspace, None, has_few(call, gpu)
+    given = workspace, call.cu_seqlens_q, call.seqlens_q, *tables(cache), *scales(cache), *bound.args
+    others = [x for x in given if x is not None]
+    lengths_q = call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q
+    if (library.is_indirect(q, cache.k, cache.v, None) or library.is_lazy(*others)) and not call.direct:
+        from dimorph.attention import torch_cache_operators
+
+        if workspace is None:
+            workspace = library.empty_float32(q, size_of_plan(call) if gpu is not None else 0)
+        torch_cache_operators.plan(functions, call._replace(workspace=workspace))
+        return Plan(workspace, bound, *lengths_q, _made_for(q, cache), None, few)
+    variant, args = validate(library, q, cache.k, cache.v, bound, call.cu_seqlens_q)
     if gpu is not None:
         request = request_of(variant, q, cache.v, gpu, few, paged=True, kv_dtype=kv_dtype(cache))
         choice = functions.find(request, variant)
@@ -56,7 +64,6 @@ def make(functions: Functions, call: CachedCall) -> Plan:
             q, cache.k, cache.v, variant.name, *lengths, *gpu_scales(cache), cache.layout == "HND", workspace,
             *most, few, *args, stream=call.stream,
         )  # fmt: skip
-    lengths_q = call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q
     return Plan(workspace, bound, *lengths_q, _made_for(q, cache), choice, few)
 
 

@@ -1,4 +1,4 @@
-"""The request of a call of attention, and the checks that the kernel's entry does not do."""
+"""The arguments and the request of a call of attention, and the checks that the kernel's entry does not do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import dimorph as dm
 from dimorph.attention.arrays import Library, describe, libraries, requires_grad
+from dimorph.attention.cache import KVCache
 
 _BoundVariant, _Variant = dm.BoundVariant, dm.Variant
 _FEW_QUERIES = 32  # of a sequence: csrc/cpu/kinds.h
@@ -37,6 +38,26 @@ class Request(NamedTuple):
     few_queries: bool
     paged: bool = False
     kv_dtype: str = "as_q"
+
+
+class CachedCall(NamedTuple):
+    """The arguments of a call with a `KVCache`; see `attention`."""
+
+    q: Any
+    cache: KVCache
+    variant: dm.Variant | dm.BoundVariant
+    scale: float | None
+    cu_seqlens_q: Any
+    seqlens_q: Any
+    max_seqlen_q: int | None
+    max_seqlen_k: int | None
+    out: Any
+    return_lse: bool
+    lse: Any
+    workspace: Any
+    stream: Any
+    planned: bool = False  # the workspace holds a schedule
+    direct: bool = False  # the caller is a torch operator
 
 
 def request_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -57,6 +58,7 @@ class Functions:
             SpecializationMismatch before it does anything, and checks them faster than Python reads them from the
             arrays. None: it has refused a call, so
             every call of the variant makes a request.
+        define_operator: registers the torch operators that stand for calls of these functions; None: there are none.
     """
 
     def __init__(self, policy: str | None, settings: dm.Settings | None, family: str | None) -> None:
@@ -70,6 +72,7 @@ class Functions:
         # The same by name, for the variant that had the name last: hashing a variant takes longer than a call.
         self._choices: dict[Request, Choice] = {}
         self.recent: dict[str, Choice | None] = {}
+        self.define_operator: Callable[[], None] | None = None
         # One for each module, and re-entrant: a handler of signals or of log records may call attention while a
         # kernel is compiled.
         self._locks: dict[tuple[Request, dm.Variant], threading.RLock] = {}

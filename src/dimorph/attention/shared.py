@@ -49,7 +49,7 @@ def attend_shared(
         cache: the keys and values of each sequence's own.
         variant: `Plain`, `Causal`, `SoftCap`, `Sinks` or a composition of these. Under `Causal`, every query sees the
             whole prefix: a sequence has as many keys of its own as queries, or one less. The CPU refuses others; on a
-            GPU the caller guarantees it.
+            GPU, and where torch has to see the call, the caller guarantees it.
         scale, cu_seqlens_q, max_seqlen_q: as for `attention`.
         max_seqlen_k: as for `attention`, for the keys in `cache`.
         out: array to write to, as for `attention`. Rows that belong to no sequence become 0. Default: a new array.
@@ -74,7 +74,9 @@ def attend_shared(
     own = {"cu_seqlens_q": cu_seqlens_q, "max_seqlen_q": max_seqlen_q, "max_seqlen_k": max_seqlen_k}
     states = [attention(q, cache, variant=bound, **options | own)]
     batch = _sequences(cache)
-    if Causal in (bound.variant.parts or (bound.variant,)) and libraries[type(q)].gpu(q) is None:
+    library = libraries[type(q)]
+    values = library.gpu(q) is None and not library.is_indirect(q, q, q, out)  # the lengths can be read
+    if values and Causal in (bound.variant.parts or (bound.variant,)):
         _check_lengths(q, cache, cu_seqlens_q)
     for level in levels:
         _check_level(level, cache, batch)

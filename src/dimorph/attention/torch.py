@@ -1,8 +1,8 @@
 """Attention for torch: a function with the arguments of torch's own, and the operator `dimorph::attention`.
 
 Under `torch.compile` and `torch.export`, a call of `dimorph.attention.attention` becomes the operator. Importing this
-module also defines it, for direct calls and for exported programs that are loaded in another process; they find the
-built-in variants by name, and your own after `register_variant`.
+module also defines it, and the operators over caches, for direct calls and for exported programs that are loaded in
+another process; they find the built-in variants by name, and your own after `register_variant`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 import dimorph as dm
 from dimorph import attention as library
+from dimorph.attention import appending, merging, operation
 from dimorph.attention.arrays import describe
-from dimorph.attention.operation import define_operator
 from dimorph.attention.variants import register_variant
 
 __all__ = ["register_variant", "scaled_dot_product_attention"]
@@ -267,4 +267,5 @@ def mask_variant(mask: Tensor, shape: Sequence[int]) -> dm.BoundVariant:
     return library.additive_bias(mask.expand(-1, -1, queries, keys).float().contiguous().resolve_neg())
 
 
-define_operator()
+for _module in (operation, appending, merging):
+    _module.define_operator()

@@ -62,7 +62,7 @@ def define(attention: Callable[..., Any]) -> None:
             q,
             k,
             v,
-            variant=_unpacked(variant, tensors, integers, floats),
+            variant=unpacked(variant, tensors, integers, floats),
             scale=scale,
             cu_seqlens_q=cu_seqlens_q,
             cu_seqlens_k=cu_seqlens_k,
@@ -139,7 +139,7 @@ def call(
                 f"attention: argument '{argument}': expected a torch tensor, as torch has to compute or resolve values "
                 f"of others first, got {describe(array)}"
             )
-    name, tensors, integers, floats = _packed(bound)
+    name, tensors, integers, floats = packed(bound)
     results = torch.ops.dimorph.attention.default(
         q, k, v, name, tensors, integers, floats, scale, *lengths, return_lse or lse is not None
     )
@@ -152,7 +152,7 @@ def _is_float(param: dm.Param) -> bool:
     return not param.dtype or param.dtype.startswith("float")
 
 
-def _packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any]]:
+def packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any]]:
     """Return the operator's arguments for a variant: names, tensors, integers, floats."""
     tensors: list[Any] = []
     integers: list[Any] = []
@@ -166,10 +166,10 @@ def _packed(bound: dm.BoundVariant) -> tuple[str, list[Any], list[Any], list[Any
     return name, tensors, integers, floats
 
 
-def _unpacked(
+def unpacked(
     name: str, tensors: Sequence[Tensor | None], integers: Sequence[int], floats: Sequence[float]
 ) -> dm.BoundVariant:
-    """Return the variant for the operator's arguments; the inverse of `_packed`.
+    """Return the variant for the operator's arguments; the inverse of `packed`.
 
     Raises:
         ValueError: a name is not that of exactly one variant, or there are more parameters than the variant has.
@@ -242,7 +242,7 @@ def _autograd(
 ) -> tuple[Tensor, Tensor]:
     """Refuse tensors that require grad, then call the operator below autograd."""
     if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-        bound = _unpacked(variant, tensors, integers, floats)
+        bound = unpacked(variant, tensors, integers, floats)
         if torch.is_grad_enabled():
             check_no_grad(q, k, v, bound.variant, bound.args)
         _check_no_tangent(q, k, v, bound)
