@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,11 @@ CALLS: dict[str, Callable[[], tuple[Callable[..., Any], Tensor, KVCache]]] = {
     "indexed": lambda: (at.attention, queries(3, 40), indexed()),
     "HND": lambda: (at.attention, queries(3, 1), paged(layout="HND")),
     "float8": lambda: (at.attention, queries(3, 1), paged(FLOAT8, k_scale=0.5, v_scale=torch.tensor([2.0, 0.25]))),
+    "a write in float8": lambda: (
+        lambda q, cache: (at.append(cache, q, q, LENGTHS[:, None] - 1), cache.k.view(torch.int8) + 0)[1],
+        queries(3, 1, heads=KV_HEADS),
+        copy(paged(FLOAT8, k_scale=0.5, v_scale=torch.tensor([2.0, 0.25]))),
+    ),
     "ragged": lambda: (
         lambda q, cache: at.attention(q, cache, cu_seqlens_q=CU_Q, return_lse=True),
         queries(75),  # with rows behind the last sequence
@@ -181,6 +188,29 @@ def test_lengths_and_sizes_of_any_value_share_a_graph() -> None:
         lengths = torch.randint(1, room, (batch,), dtype=torch.int32)
         same(compiled(q, k.clone(), v.clone(), lengths), call(q, k, v, lengths))
     assert len(graphs) == 1
+
+
+STEPS = {
+    "plan": "lambda: at.run(at.plan(q, cache), q, cache)",
+    "attention": "lambda: at.attention(q, cache)",
+    "append": "lambda: at.append(cache, q, q, lengths[:, None])",
+    "merge_states": "lambda: at.merge_states([q, q], [q[..., 0], q[..., 0]])[0]",
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_trace_makes_the_operators(step: str, tmp_path: Path) -> None:
+    """In a process in which nothing else has."""
+    program = (
+        "import torch\n"
+        "from dimorph import attention as at\n"
+        "q, lengths = torch.randn(3, 1, 2, 32), torch.tensor([5, 10, 0], dtype=torch.int32)\n"
+        "cache = at.KVCache(*torch.randn(2, 3, 20, 2, 32), seqlens=lengths)\n"
+        f"step = {STEPS[step]}\n"
+        "actual, expected = torch.compile(step, fullgraph=True, backend='eager')(), step()\n"
+        "assert expected is actual is None or torch.equal(actual, expected)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=300)
 
 
 class Layer(torch.nn.Module):

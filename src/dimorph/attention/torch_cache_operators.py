@@ -87,7 +87,8 @@ def attend(functions: Functions, call: CachedCall) -> Any:
 
 def plan(functions: Functions, call: CachedCall) -> None:
     """Call the operator that writes the schedule of a call to its workspace; raises as `attend`."""
-    torch.ops.dimorph.attention_plan.default(call.workspace, *_checked("plan", functions, call))
+    args = _checked("plan", functions, call)  # defines the operator
+    torch.ops.dimorph.attention_plan.default(call.workspace, *args)
 
 
 def append(cache: KVCache, k: Any, v: Any, positions: Any, cu_seqlens: Any, stream: Any) -> None:
