@@ -1,0 +1,155 @@
+"""`plan` and `run`: what they refuse, and schedules of the sm90 family on the emulator (support/emulated.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from dimorph import attention as at
+from dimorph.attention.kernels import GPU_FAMILIES
+from dimorph.toolchain import nvidia_driver as driver
+from support.attention_configs import Array
+from support.emulated import EmulatedCache, Emulator, OnGpu, altered, missing
+
+needs_emulator = pytest.mark.skipif(bool(missing()), reason=missing() or "it is there")
+
+
+def problem(lengths: list[int], queries: int = 1, heads: int = 4, seed: int = 0) -> tuple[Array, at.KVCache]:
+    """Return bfloat16 queries, and a cache with sequences of these lengths in pages of 8, among NaN."""
+    rng = np.random.default_rng(seed)
+    used = [-(-n // 8) for n in lengths]
+    q = rng.standard_normal((len(lengths), queries, heads, 32)).astype(ml_dtypes.bfloat16)
+    pools = rng.standard_normal((2, sum(used) + 2, 8, 2, 32)).astype(ml_dtypes.bfloat16)
+    numbers = iter(rng.permutation(sum(used) + 2))
+    table = np.full((len(lengths), max(used, default=0) + 1), 2**30, np.int32)
+    for b, n in enumerate(lengths):
+        table[b, : used[b]] = [next(numbers) for _ in range(used[b])]
+        if n % 8:
+            pools[:, table[b, used[b] - 1], n % 8 :] = np.nan
+    return q, at.KVCache(*pools, block_table=table, seqlens=np.array(lengths, np.int32))
+
+
+def test_a_plan_serves_other_numbers_of_its_lengths_only() -> None:
+    q, cache = problem([5, 30, 0])
+    plan = at.plan(q, cache, variant=at.Causal)
+    assert np.array_equal(at.run(plan, 2 * q, cache), at.attention(2 * q, cache, variant=at.Causal))
+    other, other_cache = problem([5, 30])
+    tables = {"block_table": cache.block_table, "seqlens": cache.seqlens}
+    for changed, said in (
+        ((other, other_cache, {}), "made for q of shape \\(2, 1, 4, 32\\), got \\(3, 1, 4, 32\\)"),
+        ((q.astype(np.float16), cache, {}), "made for q of dtype float16, got bfloat16"),
+        ((q, cache, {"variant": at.Plain}), "made for variant Plain, got Causal"),
+        ((q, at.KVCache(cache.k[:3], cache.v[:3], seqlens=cache.seqlens), {}), "page table none, got block_table"),
+        ((q, at.KVCache(cache.k[:, :, :1], cache.v[:, :, :1], **tables), {}), "KV heads 1, got 2"),
+    ):
+        with pytest.raises(ValueError, match="run: argument 'plan': expected one made for") as error:
+            at.run(plan, changed[0], changed[1], **changed[2])
+        assert error.match(said)
+
+
+def test_other_arguments_are_refused() -> None:
+    q, cache = problem([5])
+    wrong: Any = (q, cache)
+    with pytest.raises(TypeError, match="run: argument 'plan': expected a Plan, got"):
+        at.run(wrong, q, cache)
+    with pytest.raises(TypeError, match="plan: argument 'cache': expected a KVCache, got"):
+        at.plan(q, wrong)
+    with pytest.raises(TypeError, match="run: argument 'cache': expected a KVCache, got"):
+        at.run(at.plan(q, cache), q, wrong)
+    with pytest.raises(ValueError, match="plan_size: argument 'sequences': expected their number"):
+        at.plan_size((10, 4, 32), 2, 32)
+
+
+def test_a_plan_has_the_parameters_of_a_run() -> None:
+    q, cache = problem([5, 30])
+    plan = at.plan(q, cache, variant=at.Window(3, 0))
+    expected = at.attention(q, cache, variant=at.Window(20, 0), scale=0.5, return_lse=True)
+    found = at.run(plan, q, cache, variant=at.Window(20, 0), scale=0.5, return_lse=True)
+    assert all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True))
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    return Emulator.build(tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.fixture
+def emulated(emulator: Emulator, shared_store: Path, monkeypatch: pytest.MonkeyPatch) -> EmulatedCache:
+    monkeypatch.setattr(driver, "find", lambda: emulator.driver)
+    return EmulatedCache(emulator, "sm_90a", shared_store)
+
+
+def on_gpu(cache: at.KVCache) -> at.KVCache:
+    tables = {"block_table": OnGpu(cache.block_table, 1), "seqlens": OnGpu(cache.seqlens, 1)}
+    return at.KVCache(OnGpu(cache.k, 1), OnGpu(cache.v, 1), **tables)
+
+
+def workspace_for(q: Array) -> Array:
+    array = np.full(at.plan_size(q.shape, 2, 32) + 3, np.nan, np.float32)
+    return array[-array.ctypes.data // 4 % 4 :][: at.plan_size(q.shape, 2, 32)]
+
+
+@needs_emulator
+@pytest.mark.parametrize("queries", [1, 40])
+def test_one_workspace_serves_any_lengths_one_after_the_other(emulated: EmulatedCache, queries: int) -> None:
+    """Each plan is made over what the one before left; the lengths of a batch change, down to none."""
+    rng = np.random.default_rng(queries)
+    workspace = None
+    for cycle in range(24):
+        lengths = [int(n) for n in rng.integers(0, 700 if cycle % 3 else 40, 5)]
+        q, cache = problem([*lengths, 0] if cycle else [700] * 6, queries, seed=cycle)
+        workspace = workspace_for(q) if workspace is None else workspace
+        if cycle % 4 == 1:
+            workspace[:] = np.nan
+        out = np.full(q.shape, np.nan, q.dtype)
+        plan = emulated.attend.plan(OnGpu(q, 1), on_gpu(cache), variant=at.Causal, workspace=OnGpu(workspace, 1))
+        for _ in range(2):  # a plan serves several runs
+            out[:] = np.nan
+            emulated.attend.run(plan, OnGpu(q, 1), on_gpu(cache), out=OnGpu(out, 1))
+            expected = at.attention(q, cache, variant=at.Causal).astype(np.float32)
+            assert np.allclose(out.astype(np.float32), expected, atol=0.02, rtol=0.02), lengths
+
+
+@needs_emulator
+def test_a_workspace_that_is_too_small_is_refused_and_not_written(emulated: EmulatedCache) -> None:
+    q, cache = problem([100, 3])
+    small = workspace_for(q)[: 4 * 200].copy()
+    small[:] = 7
+    out = np.full(q.shape, 7, q.dtype)
+    for call in (
+        lambda: emulated.attend.plan(OnGpu(q, 1), on_gpu(cache), workspace=OnGpu(small, 1)),
+        lambda: emulated.attend(OnGpu(q, 1), on_gpu(cache), workspace=OnGpu(small, 1), out=OnGpu(out, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"argument 'workspace': expected at least [0-9]+ elements, as plan_size"):
+            call()
+    assert (small == 7).all()
+    assert (out == 7).all()
+
+
+FAULTS = {
+    "a merge before the last part": ("sm90/paged/finish_part.h", "== parts - 1", "== parts - 2"),
+    "a piece of its neighbour": ("sm90/paged/work_tiles.h", "at_end ? end.skip - skip", "at_end ? end.skip"),
+    "a part too many": ("gpu/schedule.cu", "cut.first = cut.last = thread;", "cut.first = cut.last = thread + 1;"),
+    "one part fewer": ("gpu/merge_row.h", "first + i >= parts ||", "first + i >= parts - 1 ||"),
+}
+
+
+@needs_emulator
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_noticed(
+    emulated: EmulatedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    family = GPU_FAMILIES["sm90"]
+    assert family.paged
+    monkeypatch.setitem(GPU_FAMILIES, "sm90", family._replace(paged=altered(tmp_path, family.paged, *FAULTS[fault])))
+    wrong = []
+    for queries, lengths in ((1, [900, 20, 0, 333, 700, 64]), (200, [900, 640, 333] * 4)):
+        q, cache = problem(lengths, queries)
+        out, _ = emulated(q, cache, variant=at.Plain())
+        expected = at.attention(q, cache).astype(np.float32)
+        wrong.append(not np.allclose(out.astype(np.float32), expected, atol=0.02, rtol=0.02))
+    assert any(wrong)
