@@ -236,6 +236,20 @@ def test_an_exported_program_computes_and_writes_the_same() -> None:
     assert not torch.equal(buffers["k"], cache.k)
 
 
+def test_another_process_loads_an_exported_program(tmp_path: Path) -> None:
+    cache = paged()
+    layer = Layer(copy(cache))
+    given = queries(3, 1), queries(3, 1, heads=KV_HEADS), cache.block_table, LENGTHS
+    torch.export.save(torch.export.export(layer, given), tmp_path / "model.pt2")
+    torch.save((given, layer(*given)), tmp_path / "values.pt")
+    program = (
+        "import torch, dimorph.attention.torch\n"
+        "given, expected = torch.load('values.pt')\n"
+        "assert torch.equal(torch.export.load('model.pt2').module()(*given), expected)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=300)
+
+
 # The operators.
 
 

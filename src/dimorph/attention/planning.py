@@ -7,7 +7,7 @@ from typing import Any
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
-from dimorph.attention.cache import KVCache, kv_dtype, scales, tables
+from dimorph.attention.cache import KVCache, kv_dtype, tables
 from dimorph.attention.cached import attend, gpu_scales, has_few, kv_heads, size_of_plan
 from dimorph.attention.request import CachedCall, bind, request_of, shape_of, validate
 from dimorph.attention.select import Choice, Functions
@@ -40,10 +40,8 @@ def make(functions: Functions, call: CachedCall) -> Plan:
     library, bound = libraries[type(q)], bind(call.variant)
     gpu = library.gpu(q)
     workspace, choice, few = call.workspace, None, has_few(call, gpu)
-    given = workspace, call.cu_seqlens_q, call.seqlens_q, *tables(cache), *scales(cache), *bound.args
-    others = [x for x in given if x is not None]
     lengths_q = call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q
-    if (library.is_indirect(q, cache.k, cache.v, None) or library.is_lazy(*others)) and not call.direct:
+    if library.is_indirect(q, cache.k, cache.v, workspace) and not call.direct:
         from dimorph.attention import torch_cache_operators
 
         if workspace is None:
