@@ -24,6 +24,7 @@ GUIDES = (
     "serving.py",
     "temperature.py",
     "torch_attention.py",
+    "torch_serving.py",
     "transformers_model.py",
     "tree_of_tokens.py",
     "variant_ahead.py",
