@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.utils import run_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -107,13 +108,18 @@ def test_a_decoding_step_is_one_graph(backend: str) -> None:
             same([one.k, one.v], [other.k, other.v])
 
 
+def written(rows: Tensor, cache: KVCache) -> Tensor:
+    at.append(cache, rows, rows, LENGTHS[:, None] - 1)
+    return cache.k.view(torch.int8) + 0
+
+
 CALLS: dict[str, Callable[[], tuple[Callable[..., Any], Tensor, KVCache]]] = {
     "lengths": lambda: (at.attention, queries(3, 2), paged()),
     "indexed": lambda: (at.attention, queries(3, 40), indexed()),
     "HND": lambda: (at.attention, queries(3, 1), paged(layout="HND")),
     "float8": lambda: (at.attention, queries(3, 1), paged(FLOAT8, k_scale=0.5, v_scale=torch.tensor([2.0, 0.25]))),
     "a write in float8": lambda: (
-        lambda q, cache: (at.append(cache, q, q, LENGTHS[:, None] - 1), cache.k.view(torch.int8) + 0)[1],
+        written,
         queries(3, 1, heads=KV_HEADS),
         copy(paged(FLOAT8, k_scale=0.5, v_scale=torch.tensor([2.0, 0.25]))),
     ),
@@ -223,6 +229,15 @@ class Layer(torch.nn.Module):
         cache = KVCache(self.k, self.v, block_table=table, seqlens=lengths)
         at.append(cache, new, new, lengths[:, None] - 1)
         return at.run(at.plan(q, cache), q, cache)
+
+
+def test_a_graph_copies_no_pool() -> None:
+    cache = paged()
+    given = queries(3, 1), queries(3, 1, heads=KV_HEADS), cache.block_table, LENGTHS
+    compiled: Any = torch.compile(Layer(copy(cache)), fullgraph=True)
+    _, (code,) = run_and_get_code(compiled, *given)
+    made = [line for line in code.splitlines() if "= empty_strided_cpu(" in line]
+    assert made and not any(f"{PAGES}, " in line for line in made)
 
 
 def test_an_exported_program_computes_and_writes_the_same() -> None:
