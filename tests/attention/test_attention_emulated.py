@@ -126,8 +126,8 @@ SM90_FAULTS = {
     ),
     "fewer bytes than come": (
         "sm90/producer.h",
-        "mbarrier_arrive_expect_tx(full, bytes);",
-        "mbarrier_arrive_expect_tx(full, bytes - 16);",
+        "mbarrier_arrive_expect_tx(full, kConfig.value_bytes());",
+        "mbarrier_arrive_expect_tx(full, kConfig.value_bytes() - 16);",
         "deadlock",
     ),
     "an output that is not rescaled after tiles were left out": (
@@ -138,8 +138,8 @@ SM90_FAULTS = {
     ),
     "rows of other values": (
         "sm90/mma.h",
-        "advance_descriptor(b, i * 16 * 128)",
-        "advance_descriptor(b, i * 8 * 128)",
+        "advance_descriptor(b, i * 2 * layout.group)",
+        "advance_descriptor(b, i * layout.group)",
         "out is off by",
     ),
     "keys where values lie": (

@@ -11,6 +11,7 @@ import pytest
 
 from dimorph import attention as at
 from dimorph.attention.kernels import GPU_FAMILIES
+from dimorph.attention.workspace import fits_small_tile
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_configs import Array
 from support.emulated import EmulatedCache, Emulator, OnGpu, altered, missing
@@ -62,6 +63,16 @@ def test_other_arguments_are_refused() -> None:
         at.run(at.plan(q, cache), q, wrong)
     with pytest.raises(ValueError, match="plan_size: argument 'sequences': expected their number"):
         at.plan_size((10, 4, 32), 2, 32)
+    with pytest.raises(ValueError, match="plan_size: argument 'kv_heads': expected 1 or more, got 0"):
+        at.plan_size((2, 1, 4, 32), 0, 32)
+
+
+@pytest.mark.parametrize(
+    ("group", "small"), [(1, True), (3, False), (4, True), (5, True), (6, False), (7, True), (8, True)]
+)
+def test_heads_share_a_tile_where_one_holds_whole_queries(group: int, small: bool) -> None:
+    """Three heads do not fill 64 rows evenly, but 192; of five neither tile holds whole queries."""
+    assert fits_small_tile(1, group) == small
 
 
 def test_a_plan_has_the_parameters_of_a_run() -> None:

@@ -18,9 +18,7 @@ from dimorph.attention.request import (
     validate,
 )
 from dimorph.attention.select import Functions
-from dimorph.attention.workspace import plan_size
-
-_SMALL_TILE = 64  # rows of a tile of csrc/sm90 for few queries
+from dimorph.attention.workspace import fits_small_tile, plan_size
 
 
 def is_dense(call: CachedCall) -> bool:
@@ -106,10 +104,9 @@ def has_few(call: CachedCall, gpu: int | None) -> bool:
         return few_queries(q, call.cu_seqlens_q)
     if call.cache.k_scale is not None:
         return few_rows(q, heads, call.cu_seqlens_q, call.max_seqlen_q)
-    # All queries of a sequence, of all heads with the same KV head, fit one small tile.
     shape = shape_of(q, "q")
     most = shape[1] if call.cu_seqlens_q is None else shape[0] if call.max_seqlen_q is None else call.max_seqlen_q
-    return most * shape[-2] <= _SMALL_TILE * heads
+    return fits_small_tile(most, shape[-2] // heads)
 
 
 def gpu_scales(cache: KVCache) -> tuple[Any, ...]:

@@ -115,11 +115,12 @@ class Attention:
             lse: array to write the log-sum-exp to, float32 [batch, queries, heads] or [tokens, heads]. Natural
                 logarithm; NaN for a variant without softmax. Default: a new array, if it is returned.
             workspace: on a GPU, a float32 array of `workspace_size(...)` elements, in which thread blocks leave partial
-                results where the keys of few queries are split among them. Default: a new array of q's library. With
-                `out` and `workspace` given, a call allocates nothing.
+                results where the keys of few queries are split among them; beside a `KVCache`, of `plan_size(...)`
+                elements. Default: a new array of q's library. With `out` and `workspace` given, a call allocates
+                nothing.
             stream: on a GPU, the stream to launch on: a raw handle, or a stream of torch, CuPy or cuda-python. It needs
-                `out` (and `lse`), because new arrays would belong to the current stream; without `workspace`, keys are
-                not split.
+                `out` (and `lse`), because new arrays would belong to the current stream, and beside a `KVCache`
+                `workspace`; otherwise, without `workspace`, keys are not split.
 
         Returns:
             out, or (out, lse). A query that sees no key has output 0 and log-sum-exp -inf.

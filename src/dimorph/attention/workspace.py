@@ -58,8 +58,10 @@ def plan_size(
         max_seqlen_q: for ragged queries, the length of the longest sequence, or more. Default: all of them.
 
     Raises:
-        ValueError: ragged queries without `sequences`.
+        ValueError: ragged queries without `sequences`, or no heads.
     """
+    if kv_heads < 1:
+        raise ValueError(f"plan_size: argument 'kv_heads': expected 1 or more, got {kv_heads}")
     if len(shape) == 4:
         sequences, most = shape[:2]
     elif sequences is None:
@@ -70,10 +72,20 @@ def plan_size(
     tokens = math.prod(shape[:-2])
     # csrc/gpu/schedule_size.h, for tiles of 64 to 192 rows.
     units = min(sequences * -(-most * group // 64), sequences + tokens * group // 64)
-    waves = 1 if most * group <= 64 and head_dim_vo <= 128 else 32
+    waves = 1 if fits_small_tile(most, group) and head_dim_vo <= 128 else 32
     schedule = 12 * waves * (_MOST_MULTIPROCESSORS + 1) + 4 * units + 2 * (units + 1) + _MOST_MULTIPROCESSORS + 4
     partial = 2 * _MOST_MULTIPROCESSORS * min(most * group, 192) * (head_dim_vo + 2)
     return max(schedule + partial, workspace_size(shape, head_dim_vo))
+
+
+def fits_small_tile(queries: int, group: int) -> bool:
+    """Tell whether the sm90 family computes so many queries, of the `group` heads with one KV head, in one small tile.
+
+    The small tile of csrc/sm90/config.h has 64 rows and the others 192. Heads share one if it holds a whole number of
+    queries of all of them; if not, each reads the keys by itself.
+    """
+    group = max(group, 1)  # fewer heads of queries than of keys are refused later
+    return queries * group <= 64 and (64 % group == 0 or 192 % group != 0)
 
 
 # An array for each call: one that is kept for a stream would be shared with CUDA graphs, which replay on any stream,

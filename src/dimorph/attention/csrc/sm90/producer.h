@@ -1,6 +1,5 @@
-// The producer: one warp that takes work tiles from the scheduler, announces them to
-// the consumers, and loads their queries and then their tiles of keys and values with TMA, as stages of the pipeline
-// become free.
+// The producer: one warp that takes work tiles, announces them to the consumers, and loads their queries and then their
+// tiles of keys and values with TMA, as stages of the pipeline become free.
 #pragma once
 #include <dimorph/attention/variants.h>
 #include <dimorph/ints.h>

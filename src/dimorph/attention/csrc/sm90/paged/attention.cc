@@ -17,8 +17,8 @@ namespace sm90 = dimorph::attention::sm90;
 void plan(ConstTensor q, ConstTensor k, ConstTensor v, Str variant, Optional<ConstTensor> cu_seqlens_q,
           Optional<ConstTensor> seqlens_q, Optional<ConstTensor> cu_seqlens, Optional<ConstTensor> seqlens,
           Optional<ConstTensor> block_table, Optional<ConstTensor> indptr, Optional<ConstTensor> indices,
-          Optional<ConstTensor> last_page_len, bool heads_first, Optional<Tensor> workspace, Optional<int64_t> max_seqlen_q,
-          Optional<int64_t> max_seqlen_k, bool few_queries, Extra extra) {
+          Optional<ConstTensor> last_page_len, bool heads_first, Optional<Tensor> workspace,
+          Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k, bool few_queries, Extra extra) {
   const Cache cache{bool(cu_seqlens), heads_first, seqlens_q, seqlens, block_table, indptr, indices, last_page_len};
   const gpu::Call call = gpu::describe_call(q, k, v, {}, 1, {}, workspace, cu_seqlens_q, cu_seqlens, max_seqlen_q,
                                             max_seqlen_k, sm90::layout_error, &cache);
@@ -41,9 +41,9 @@ DIMORPH_EXPORT(plan)
 void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float scale, Str variant, Optional<Tensor> lse,
                Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> seqlens_q, Optional<ConstTensor> cu_seqlens,
                Optional<ConstTensor> seqlens, Optional<ConstTensor> block_table, Optional<ConstTensor> indptr,
-               Optional<ConstTensor> indices, Optional<ConstTensor> last_page_len, bool heads_first, Optional<Tensor> workspace,
-               Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k, bool few_queries, bool planned,
-               Extra extra) {
+               Optional<ConstTensor> indices, Optional<ConstTensor> last_page_len, bool heads_first,
+               Optional<Tensor> workspace, Optional<int64_t> max_seqlen_q, Optional<int64_t> max_seqlen_k,
+               bool few_queries, bool planned, Extra extra) {
   const Cache cache{bool(cu_seqlens), heads_first, seqlens_q, seqlens, block_table, indptr, indices, last_page_len};
   const gpu::Call call = gpu::describe_call(q, k, v, out, scale, lse, workspace, cu_seqlens_q, cu_seqlens, max_seqlen_q,
                                             max_seqlen_k, sm90::layout_error, &cache);
