@@ -60,7 +60,7 @@ def test_flat_matrices_are_as_large_as_the_lengths_in_use() -> None:
 @pytest.mark.parametrize("counts", [(1, 1), (3, 2), (40, 1), (40, 33)])
 @pytest.mark.parametrize("kind", CACHES)
 def test_matrices_may_have_the_shape_of_the_room(kind: str, counts: tuple[int, int]) -> None:
-    """What lies behind the lengths in use is not read."""
+    """Keys behind the lengths in use are not read."""
     rows = max(counts) + 1
     q, bias = (_rng.standard_normal(size, dtype=np.float32) for size in ((2, rows, 4, 32), (2, 4, rows, ROOM)))
     seen = _rng.random((2, 4, rows, ROOM)) < 0.5

@@ -68,8 +68,8 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     gpu = library.gpu(q)
     return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)
     stored, few = kv_dtype(cache), has_few(call, gpu)
-    kinds = [request_of(variant, q, cache.v, gpu, kind, paged=True, kv_dtype=stored) for kind in (few, not few)]
-    choice = functions.find(kinds[0], variant)
+    request = request_of(variant, q, cache.v, gpu, few, paged=True, kv_dtype=stored)
+    choice = functions.find(request, variant)
     check_stream(call.stream, gpu, call.out, call.lse if return_lse else call.out)
 
     # The kernels write no rows behind those in use.
@@ -92,7 +92,7 @@ def attend(functions: Functions, call: CachedCall) -> Any:
         )
     elif choice.function(*arrays, *factors, heads_first, few, False, *args):
         # Some sequences have few queries and some have many. All kernels are found before the first one writes.
-        for chosen in [functions.find(kind, variant) for kind in kinds]:
+        for chosen in [choice, functions.find(request._replace(few_queries=not few), variant)]:
             chosen.function(*arrays, *factors, heads_first, chosen.few_queries, True, *args)
     return (out, lse) if return_lse else out
 

@@ -15,7 +15,7 @@ from dimorph.attention.select import Choice, Functions
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What `plan` returns and `run` takes.
+    """How the work of attention over a cache is divided: made by `plan`, followed by `run`.
 
     Attributes:
         workspace: the array that holds the schedule, and the partial results of a `run`. Without a use on the CPU.

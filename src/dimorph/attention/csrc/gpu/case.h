@@ -42,12 +42,17 @@ inline bool check_scale(float scale, dimorph::ErrorSink* sink) {
   return false;
 }
 
-// Fills in the variant's parameters, whose tensors must lie on the launch's device, and launches the kernels. An error
-// is left in the call's sink.
+// Fills in the variant's parameters, whose tensors must lie on the launch's device. An error is left in the call's
+// sink.
+inline bool fill_variant(Params& params, const dimorph::attention::Launch& launch, dimorph::Extra extra) {
+  dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
+  return checks.fill<Variant>(params, extra, HEAD_DIM_VO);
+}
+
+// Fills in the variant's parameters and launches the kernels. An error is left in the call's sink.
 inline void launch_kernels(Params& params, const dimorph::attention::Launch& launch, const gpu::Plan& plan,
                            int64_t grid, int threads, int shared_bytes, dimorph::Extra extra) {
-  dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
-  if (!checks.fill<Variant>(params, extra, HEAD_DIM_VO) || !check_scale(params.sm_scale, extra.sink)) return;
+  if (!fill_variant(params, launch, extra) || !check_scale(params.sm_scale, extra.sink)) return;
   constexpr int64_t kMostBlocks = 0x7fffffff;
   if (grid > kMostBlocks || plan.merge_grid > kMostBlocks) {
     dimorph::detail::fail(dimorph::cuda::detail::case_sink(), dimorph::ErrorKind::value,

@@ -44,15 +44,23 @@ constexpr int choose_splits(const Config& c, int64_t work_tiles, int max_kv_len,
   return static_cast<int>(splits < 1 ? 1 : splits > 64 ? 64 : splits);
 }
 
+// How the heads of a problem are packed; all else of the partition is 0.
+constexpr Partition pack_heads(const Problem& problem, int32_t packed_heads) {
+  Partition partition{};
+  partition.group_size = problem.num_qo_heads / problem.num_kv_heads;
+  partition.packed_heads = packed_heads;
+  partition.packed_heads_reciprocal = static_cast<uint32_t>(divide_up(int64_t{1} << 31, packed_heads));
+  partition.head_packs = problem.num_qo_heads / packed_heads;
+  return partition;
+}
+
 // `tokens`: queries of all sequences, which is batch_size * max_qo_len for dense tensors.
 template <typename Config>
 constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int multiprocessors) {
   Plan result{};
   Partition& partition = result.partition;
-  partition.group_size = problem.num_qo_heads / problem.num_kv_heads;
-  partition.packed_heads = choose_packed_heads(c, problem.max_qo_len, partition.group_size);
-  partition.packed_heads_reciprocal = static_cast<uint32_t>(divide_up(int64_t{1} << 31, partition.packed_heads));
-  partition.head_packs = problem.num_qo_heads / partition.packed_heads;
+  partition =
+      pack_heads(problem, choose_packed_heads(c, problem.max_qo_len, problem.num_qo_heads / problem.num_kv_heads));
   partition.query_tiles =
       static_cast<int32_t>(divide_up(int64_t{problem.max_qo_len} * partition.packed_heads, c.tile_rows()));
   const int64_t work_tiles = int64_t{partition.query_tiles} * partition.head_packs * problem.batch_size;

@@ -27,16 +27,13 @@ struct ScheduleSize {
 template <typename Config>
 constexpr ScheduleSize schedule_size_of(const Config& c, const Problem& problem, int64_t tokens, int32_t blocks) {
   ScheduleSize size{};
-  Partition& partition = size.partition;
-  partition.group_size = problem.num_qo_heads / problem.num_kv_heads;
-  const int64_t group_rows = int64_t{problem.max_qo_len} * partition.group_size;
-  partition.packed_heads =
-      c.can_pack(partition.group_size) && may_pack(group_rows, partition.group_size) ? partition.group_size : 1;
-  partition.packed_heads_reciprocal = static_cast<uint32_t>(divide_up(int64_t{1} << 31, partition.packed_heads));
-  partition.head_packs = problem.num_qo_heads / partition.packed_heads;
-  const int64_t rows = int64_t{problem.max_qo_len} * partition.packed_heads;
+  const int32_t group = problem.num_qo_heads / problem.num_kv_heads;
+  const bool packs = c.can_pack(group) && may_pack(int64_t{problem.max_qo_len} * group, group);
+  size.partition = pack_heads(problem, packs ? group : 1);
+  const int64_t packed_heads = size.partition.packed_heads;
+  const int64_t rows = problem.max_qo_len * packed_heads;
   const int64_t by_length = problem.batch_size * divide_up(rows, c.tile_rows());
-  const int64_t by_tokens = problem.batch_size + tokens * partition.packed_heads / c.tile_rows();
+  const int64_t by_tokens = problem.batch_size + tokens * packed_heads / c.tile_rows();
   size.most_units = static_cast<int32_t>(by_length < by_tokens ? by_length : by_tokens);
   size.slot_rows = static_cast<int32_t>(rows < c.tile_rows() ? rows : c.tile_rows());
   size.slots = 2 * int64_t{blocks};

@@ -16,6 +16,10 @@ namespace sm90 {
 struct TileLayout {
   int32_t panel, group;
 };
+// Where a tile with this layout holds the 16 bytes from 16 * chunk on of a row, in bytes from the tile's start.
+DM_HD constexpr int value_chunk(TileLayout layout, int row, int chunk) {
+  return chunk / 8 * layout.panel + row / 8 * layout.group + row % 8 * 128 + (chunk ^ row) % 8 * 16;
+}
 
 struct Config {
   int dim_qk, dim_vo;   // head dims

@@ -7,17 +7,11 @@
 #include "../../gpu/plan.h"
 #include "../../problem.h"
 #include "../config.h"
+#include "../encode_maps.h"
 #include "../tensor_maps.h"
 #include "scheduler_params.h"
 
 namespace DIMORPH_CASE {
-
-bool encode(const void* data, const sm90::TensorMapLayout& layout, dimorph::Device device,
-            dimorph::cuda::TensorMap* map) {
-  return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), layout.rank, layout.sizes,
-                                      layout.strides, layout.box, dimorph::cuda::Swizzle::bytes_128},
-                                     device, map);
-}
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
   const int32_t multiprocessors = dimorph::cuda::multiprocessors(launch.device);
@@ -33,10 +27,7 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   const sm90::TensorMapLayout k = sm90::key_map_layout(kConfig, problem, problem.k_strides, HEAD_DIM_QK, keys);
   const sm90::TensorMapLayout v = sm90::key_map_layout(kConfig, problem, problem.v_strides, HEAD_DIM_VO, keys);
   // A tensor map cannot describe a tensor without keys. The kernel then loads nothing and reads no map.
-  if (keys > 0 &&
-      !(encode(problem.q, q, launch.device, &params.q_map) && encode(problem.k, k, launch.device, &params.k_map) &&
-        encode(problem.v, v, launch.device, &params.v_map)))
-    return;
+  if (keys > 0 && !encode_maps(params, problem, launch.device, q, k, v)) return;
   // Persistent: one thread block an SM, which takes work tiles until there are no more.
   const int64_t grid = plan.grid < multiprocessors ? plan.grid : multiprocessors;
   launch_kernels(params, launch, plan, grid, kConfig.threads(), kConfig.shared_bytes(), extra);

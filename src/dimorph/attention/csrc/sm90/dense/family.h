@@ -42,9 +42,6 @@ DM_HD constexpr sm90::TileLayout key_layout(const Params&) { return {kTileKeys *
 DM_HD constexpr sm90::TileLayout value_layout(const Params&) { return {kTileKeys * 128, 1024}; }
 
 using ValueLayout = sm90::TileLayout;
-DM_HD constexpr int value_chunk(ValueLayout layout, int row, int chunk) {
-  return chunk / 8 * layout.panel + row / 8 * layout.group + row % 8 * 128 + (chunk ^ row) % 8 * 16;
-}
 
 }  // namespace DIMORPH_CASE
 

@@ -9,6 +9,7 @@
 #include "../../gpu/schedule_size.h"
 #include "../../problem.h"
 #include "../config.h"
+#include "../encode_maps.h"
 #include "../tensor_maps.h"
 
 namespace DIMORPH_CASE {
@@ -55,15 +56,7 @@ inline bool launch_schedule(const Params& params, dimorph::Device device) {
 void plan(dimorph::attention::Problem problem, dimorph::attention::Launch launch, dimorph::Extra extra) noexcept {
   Params params{};
   if (!describe(params, problem, launch, blocks_on(launch.device), extra.sink)) return;
-  dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
-  if (checks.fill<Variant>(params, extra, HEAD_DIM_VO)) launch_schedule(params, launch.device);
-}
-
-bool encode(const void* data, const sm90::TensorMapLayout& layout, dimorph::Device device,
-            dimorph::cuda::TensorMap* map) {
-  return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), layout.rank, layout.sizes,
-                                      layout.strides, layout.box, dimorph::cuda::Swizzle::bytes_128},
-                                     device, map);
+  if (fill_variant(params, launch, extra)) launch_schedule(params, launch.device);
 }
 
 void attention(dimorph::attention::Problem problem, dimorph::attention::Launch launch, bool planned,
@@ -72,8 +65,7 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   const int32_t blocks = blocks_on(launch.device);
   if (!describe(params, problem, launch, blocks, extra.sink)) return;
   if (launch.tokens == 0) return;
-  dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
-  if (!checks.fill<Variant>(params, extra, HEAD_DIM_VO) || !check_scale(params.sm_scale, extra.sink)) return;
+  if (!fill_variant(params, launch, extra) || !check_scale(params.sm_scale, extra.sink)) return;
   const int64_t queries = problem.cu_seqlens_q ? launch.tokens : problem.max_qo_len;
   const int64_t keys = problem.cu_seqlens_k ? launch.key_tokens : problem.max_kv_len;
   const sm90::TensorMapLayout q =
@@ -87,10 +79,7 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   const sm90::TensorMapLayout k = layout(problem.k_strides, HEAD_DIM_QK, params.k_boxes);
   const sm90::TensorMapLayout v = layout(problem.v_strides, HEAD_DIM_VO, params.v_boxes);
   // A tensor map cannot describe a tensor without keys. The kernel then loads nothing and reads no map.
-  if ((paged ? problem.table.pool_pages : keys) > 0 &&
-      !(encode(problem.q, q, launch.device, &params.q_map) && encode(problem.k, k, launch.device, &params.k_map) &&
-        encode(problem.v, v, launch.device, &params.v_map)))
-    return;
+  if ((paged ? problem.table.pool_pages : keys) > 0 && !encode_maps(params, problem, launch.device, q, k, v)) return;
   if (!planned && !launch_schedule(params, launch.device)) return;
   dimorph::cuda::Config config;
   config.grid.x = blocks;

@@ -45,9 +45,6 @@ DM_HD inline sm90::TileLayout key_layout(const Params& p) { return p.k_boxes.lay
 DM_HD inline sm90::TileLayout value_layout(const Params& p) { return p.v_boxes.layout; }
 
 using ValueLayout = sm90::TileLayout;
-DM_HD constexpr int value_chunk(ValueLayout layout, int row, int chunk) {
-  return chunk / 8 * layout.panel + row / 8 * layout.group + row % 8 * 128 + (chunk ^ row) % 8 * 16;
-}
 
 }  // namespace DIMORPH_CASE
 
