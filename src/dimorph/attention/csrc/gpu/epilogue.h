@@ -38,7 +38,7 @@ __device__ __forceinline__ void store_partial(const Params& p, const WorkTile& w
   for (int r = 0; r < kThreadRows; ++r) {
     const int row = warp_row + thread_row(r);
     if (row > work.last_row) continue;
-    const int64_t place = partial_place(p, work, row, blockIdx.x);
+    const int64_t place = partial_place(p, work, row, blockIdx.y, blockIdx.x);
     if (threadIdx.x % 4 == 0) {
       p.partial_state[2 * place] = softmax.row_max[r];
       p.partial_state[2 * place + 1] = softmax.row_sum[r];

@@ -26,7 +26,7 @@ struct KeyPart {
 
 // Where a row of the part's result lies in the workspace.
 template <typename WorkTile>
-__device__ __forceinline__ int64_t partial_place(const Params& p, const WorkTile& work, int row, int) {
+__device__ __forceinline__ int64_t partial_place(const Params& p, const WorkTile& work, int row, int, int) {
   const auto at = row_at(p, work, row);
   return work.split * p.total_rows + (p.get_qo_start(work.batch) + at.q) * p.num_qo_heads + at.head;
 }

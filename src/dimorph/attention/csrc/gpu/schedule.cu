@@ -149,31 +149,31 @@ extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
   __syncthreads();
 
   // Waves whose pieces are longer than any unit, so that no piece is far from its length.
-  const int64_t all = cost * p.head_packs;
-  const int64_t wave = int64_t{s.blocks} * (block_max(static_cast<int>(longest)) + 2 * gpu::kLeastPart);
+  const int packs = p.head_packs / s.lanes;
+  const int64_t all = cost * packs;
+  const int64_t wave = int64_t{s.groups} * (block_max(static_cast<int>(longest)) + 2 * gpu::kLeastPart);
   const int waves = static_cast<int>(larger(1, smaller(all / wave, s.most_waves)));
   // Pieces of the last wave are at least kLeastPart long, so that no two cuts lie at one place inside of a unit.
-  const bool few = all < int64_t{s.blocks} * gpu::kLeastPart;
-  const auto share = [&](int block) {
-    return few ? smaller(int64_t{block} * gpu::kLeastPart, all) : all * block / s.blocks;
+  const bool few = all < int64_t{s.groups} * gpu::kLeastPart;
+  const auto share = [&](int group) {
+    return few ? smaller(int64_t{group} * gpu::kLeastPart, all) : all * group / s.groups;
   };
   __shared__ gpu::Cut cuts[gpu::kMostBlocks + 1];
   __shared__ int64_t places[gpu::kMostBlocks + 1];
-  int64_t begin = 0, done = 0;  // of the wave; by this thread's block
+  int64_t begin = 0, done = 0;  // of the wave; by this thread's group
 #pragma unroll 1
   for (int w = 0; w < waves; ++w) {
     const bool last = w == waves - 1;
-    const int64_t target = last ? share(thread + 1) - share(thread) : all * (w + 1) / waves / s.blocks;
-    int64_t x = thread < s.blocks ? larger(target - done, 0) : 0;
+    const int64_t target = last ? share(thread + 1) - share(thread) : all * (w + 1) / waves / s.groups;
+    int64_t x = thread < s.groups ? larger(target - done, 0) : 0;
     exclusive_scan(x);
-    x = thread == s.blocks && last ? all : smaller(begin + x, all);
-    if (thread <= s.blocks) {
-      cuts[thread] =
-          x == all ? gpu::Cut{p.head_packs, 0, 0, 0, 0, units, 0, 0} : find_cut(s, costs, units, cost, !last, x);
+    x = thread == s.groups && last ? all : smaller(begin + x, all);
+    if (thread <= s.groups) {
+      cuts[thread] = x == all ? gpu::Cut{packs, 0, 0, 0, 0, units, 0, 0} : find_cut(s, costs, units, cost, !last, x);
       places[thread] = x;
     }
     __syncthreads();
-    if (thread <= s.blocks) {
+    if (thread <= s.groups) {
       gpu::Cut cut = cuts[thread];
       const auto inside = [&](int i) {
         return cuts[i].skip > 0 && cuts[i].unit == cut.unit && cuts[i].pack == cut.pack;
@@ -185,13 +185,13 @@ extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
       }
       cut.waves = waves;
       if (cut.unit < units) cut.at = s.units[cut.unit];
-      s.cuts[w * (s.blocks + 1) + thread] = cut;
+      s.cuts[w * (s.groups + 1) + thread] = cut;
     }
-    if (thread < s.blocks) done += places[thread + 1] - places[thread];
-    begin = places[s.blocks];
+    if (thread < s.groups) done += places[thread + 1] - places[thread];
+    begin = places[s.groups];
     __syncthreads();  // before the next wave writes
   }
-  if (thread < s.blocks) s.arrivals[thread] = 0;
+  if (thread < s.groups * s.lanes) s.arrivals[thread] = 0;
 }
 
 }  // namespace DIMORPH_CASE

@@ -14,6 +14,7 @@ namespace gpu {
 
 struct ScheduleSize {
   Partition partition;  // how heads are packed; all else is 0
+  int32_t groups, lanes;
   int32_t most_units, most_waves;
   int32_t slot_rows;
   int64_t slots;
@@ -22,6 +23,13 @@ struct ScheduleSize {
   // Floats of a workspace: the schedule, then the row states and the rows of the slots.
   constexpr int64_t all(int dim_vo) const { return schedule + slots * slot_rows * (dim_vo + 2); }
 };
+
+// Packs of heads to compute side by side (schedule.h): as many as leave few thread blocks out.
+constexpr int32_t choose_lanes(int32_t head_packs, int32_t blocks) {
+  for (int32_t lanes = head_packs; lanes > 1; --lanes)
+    if (head_packs % lanes == 0 && blocks / lanes * lanes >= blocks - blocks / 24) return lanes;
+  return 1;
+}
 
 // `tokens`: queries of all sequences.
 template <typename Config>
@@ -38,6 +46,8 @@ constexpr ScheduleSize schedule_size_of(const Config& c, const Problem& problem,
   size.slot_rows = static_cast<int32_t>(rows < c.tile_rows() ? rows : c.tile_rows());
   size.slots = 2 * int64_t{blocks};
   size.most_waves = c.most_waves();
+  size.lanes = size.most_waves == 1 ? choose_lanes(size.partition.head_packs, blocks) : 1;
+  size.groups = blocks / size.lanes;
   size.schedule = schedule_size(blocks, size.most_units, size.most_waves);
   return size;
 }

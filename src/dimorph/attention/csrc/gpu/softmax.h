@@ -97,7 +97,7 @@ __device__ __forceinline__ void init_softmax(const Params& p, const WorkTile& wo
     dm::RowState<float> row{-dm::math::infinity, 0.f};
     if constexpr (Traits::has_row_init) {
       const Row at = row_at(p, work, warp_row + thread_row(r));
-      if (work.first(blockIdx.x)) dm::hooks::row_init(variant, p, row, work.batch, at.q, at.head);
+      if (work.first(blockIdx.y)) dm::hooks::row_init(variant, p, row, work.batch, at.q, at.head);
     }
     softmax.row_max[r] = fmaxf(kLowest, kNatural ? row.max : row.max * dm::math::log2e);
     softmax.row_sum[r] = threadIdx.x % 4 == 0 ? row.sum : 0.f;

@@ -94,8 +94,9 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool tr
   while (c.shared_bytes() > kMost) c.tile_keys -= 16;
   // With the next tile's queries already loaded, a warpgroup goes on while another still computes the current one.
   if (!few && c.shared_bytes() + c.query_bytes() <= kMost) c.query_stages = 2;
-  // With more stages, the loads for the next work tile begin before the last products of the current one.
-  while (c.kv_stages <= (few ? 8 : 4) && c.shared_bytes() <= kMost) ++c.kv_stages;
+  // With more stages, the loads for the next work tile begin before the last products of the current one. With more
+  // than four, multiprocessors drift apart, and some end late.
+  while (c.kv_stages <= 4 && c.shared_bytes() <= kMost) ++c.kv_stages;
   --c.kv_stages;
   return c;
 }

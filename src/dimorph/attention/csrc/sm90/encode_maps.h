@@ -8,11 +8,13 @@
 
 namespace DIMORPH_CASE {
 
+// Without promotion DRAM reads what a box asks for, in the order of the boxes, which is up to a tenth faster.
 inline bool encode(const void* data, const sm90::TensorMapLayout& layout, dimorph::Device device,
                    dimorph::cuda::TensorMap* map) {
-  return dimorph::cuda::encode_tiled({dimorph::data_type<DType>(), const_cast<void*>(data), layout.rank, layout.sizes,
-                                      layout.strides, layout.box, dimorph::cuda::Swizzle::bytes_128},
-                                     device, map);
+  return dimorph::cuda::encode_tiled(
+      {dimorph::data_type<DType>(), const_cast<void*>(data), layout.rank, layout.sizes, layout.strides, layout.box,
+       dimorph::cuda::Swizzle::bytes_128, dimorph::cuda::Promotion::none},
+      device, map);
 }
 
 // False, with an error in the sink, if the driver refuses one.

@@ -35,7 +35,8 @@ inline bool describe(Params& params, const dimorph::attention::Problem& problem,
   }
   static_cast<dimorph::attention::Problem&>(params) = problem;
   static_cast<gpu::Partition&>(params) = size.partition;
-  params.schedule = gpu::schedule_at(launch.workspace, blocks, size.most_units, size.most_waves, size.slot_rows);
+  params.schedule =
+      gpu::schedule_at(launch.workspace, size.groups, size.lanes, size.most_units, size.most_waves, size.slot_rows);
   params.partial_state = launch.workspace + size.schedule;
   params.partial_out = params.partial_state + 2 * size.slots * size.slot_rows;
   return true;
@@ -82,7 +83,8 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   if ((paged ? problem.table.pool_pages : keys) > 0 && !encode_maps(params, problem, launch.device, q, k, v)) return;
   if (!planned && !launch_schedule(params, launch.device)) return;
   dimorph::cuda::Config config;
-  config.grid.x = blocks;
+  config.grid.x = params.schedule.lanes;
+  config.grid.y = params.schedule.groups;
   config.block.x = kConfig.threads();
   config.shared_bytes = kConfig.shared_bytes();
   config.programmatic = true;

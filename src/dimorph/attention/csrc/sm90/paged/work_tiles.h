@@ -17,10 +17,10 @@ class WorkTiles {
   // Finds the next work tile; false after the last. All lanes of a warp must call it together. Little is kept from one
   // to the next, because registers are few.
   __device__ __forceinline__ bool next(WorkTile& work) {
-    const int block = static_cast<int>(blockIdx.x);
+    const int group = static_cast<int>(blockIdx.y);
 #pragma unroll 1
     for (;; ++wave_, done_ = 0) {
-      const gpu::Cut* const cut = p_.schedule.cuts + wave_ * (p_.schedule.blocks + 1) + block;
+      const gpu::Cut* const cut = p_.schedule.cuts + wave_ * (p_.schedule.groups + 1) + group;
       const gpu::Cut &begin = cut[0], &end = cut[1];
       const int place = begin.unit + done_, packs = divide_uniform(place, dm::math::max(begin.units, 1));
       const int pack = begin.pack + packs, index = place - packs * begin.units, skip = done_ == 0 ? begin.skip : 0;
@@ -33,10 +33,11 @@ class WorkTiles {
       work.skip = skip;
       // The last part takes all tiles that are left, even if they are more than the schedule was made for.
       work.count = at_end ? end.skip - skip : 0x7fffffff;
-      work.first_block = skip > 0 ? begin.first : block;
-      work.last_block = skip > 0 ? begin.last : at_end ? end.last : block;
+      work.first_group = skip > 0 ? begin.first : group;
+      work.last_group = skip > 0 ? begin.last : at_end ? end.last : group;
       const gpu::Unit unit = done_ == 1 ? begin.at : p_.schedule.units[index];
-      set_sequence(p_, unit.batch, unit.kv_len, pack, work);
+      set_sequence(p_, unit.batch, unit.kv_len, pack * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x),
+                   work);
       set_rows(p_, unit.tile, work);
       return true;
     }
