@@ -1,5 +1,5 @@
 // The sm90 family's kernel: attention for one element type, one pair of head dims and one variant, with TMA and wgmma,
-// which GPUs of compute capability 9.0 have. Persistent thread blocks, in which one warp loads and warpgroups compute.
+// which GPUs of compute capability 9.0 have. Persistent thread blocks, in which two warps load and warpgroups compute.
 #include <dimorph/device.h>
 
 #include "../gpu/contract.h"
@@ -23,11 +23,11 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.launch_b
   // One pass over all work tiles, and a careful one if an output was not finite (nonfinite.h).
   if (threadIdx.x < 128) {
     warpgroup_reg_dealloc<kConfig.producer_registers()>();
-    if (threadIdx.x >= 32) return;
+    if (threadIdx.x >= kProducerThreads) return;
     Producer producer(params, shared, pipeline);
     for (int careful = 0; careful < 2; ++careful) {
       producer.run();
-      named_barrier_sync(kPassDone, kConsumerThreads + 32);
+      named_barrier_sync(kPassDone, kConsumerThreads + kProducerThreads);
       if (!atomicOr(&pipeline.nonfinite, 0)) return;
     }
   } else {
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(kConfig.threads(), kConfig.launch_b
     Consumer consumer(params, shared, pipeline);
     for (int careful = 0; careful < 2; ++careful) {
       consumer.run(careful != 0);
-      named_barrier_sync(kPassDone, kConsumerThreads + 32);
+      named_barrier_sync(kPassDone, kConsumerThreads + kProducerThreads);
       if (!atomicOr(&pipeline.nonfinite, 0)) return;
     }
   }

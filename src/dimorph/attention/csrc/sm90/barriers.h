@@ -39,7 +39,7 @@ enum NamedBarrier : int {
   kMmaTurn = 1,                                         // + consumer: this consumer may issue its products
   kConsumerGroup = kMmaTurn + kConfig.consumer_groups,  // + consumer: the threads of this consumer
   kAllConsumers = kConsumerGroup + kConfig.consumer_groups,
-  kPassDone = kAllConsumers + 1,  // producer warp and consumers have gone through all work tiles
+  kPassDone = kAllConsumers + 1,  // producers and consumers have gone through all work tiles
 };
 // Waits until `threads` threads have come to the barrier, those that only arrive included.
 __device__ __forceinline__ void named_barrier_sync(int barrier, int threads) {

@@ -51,9 +51,6 @@ struct Config {
     if (consumer_groups == 3) return 160;
     return finds_pages ? (dim_vo > 128 ? 232 : 224) : 240;
   }
-  // Whether the producer has registers for the pieces of a tile until it loads its values. It finds them anew
-  // otherwise.
-  DM_HD constexpr bool keeps_pieces() const { return !finds_pages || consumer_groups < 3; }
   DM_HD constexpr bool registers_suffice() const {
     return producer_registers() + consumer_groups * consumer_registers() <= (consumer_groups + 1) * launch_registers();
   }

@@ -13,6 +13,7 @@ namespace DIMORPH_CASE {
 
 constexpr int kStages = kConfig.kv_stages;
 constexpr int kConsumerWarps = 4 * kConfig.consumer_groups, kConsumerThreads = 32 * kConsumerWarps;
+constexpr int kProducerThreads = 64;  // those of the producers' warpgroup that load
 
 // Behind the tiles in shared memory: the barriers, and messages that the producer leaves for the consumers.
 //
@@ -48,9 +49,6 @@ struct PipelineState {
     index = index == kSlots - 1 ? 0 : index + 1;
     parity ^= index == 0;
   }
-  __device__ __forceinline__ PipelineState previous() const {
-    return {index == 0 ? kSlots - 1 : index - 1, parity ^ uint32_t{index == 0}};
-  }
 };
 // For one or two stages, a single count tells both, in one register. For three it would have to be divided.
 template <int kSlots>
@@ -60,7 +58,6 @@ struct PipelineState<kSlots, true> {
   __device__ __forceinline__ uint32_t phase() const { return count / kSlots % 2; }
   __device__ __forceinline__ uint32_t message() const { return count % (2 * kSlots); }
   __device__ __forceinline__ void advance() { ++count; }
-  __device__ __forceinline__ PipelineState previous() const { return {count - 1}; }
 };
 
 __device__ inline void init_pipeline(PipelineStorage& pipeline) {

@@ -1,5 +1,5 @@
-// The producer: one warp that takes work tiles, announces them to the consumers, and loads their queries and then their
-// tiles of keys and values with TMA, as stages of the pipeline become free.
+// The producers: two warps that take the same work tiles. One announces them to the consumers and loads their queries
+// and their tiles of keys with TMA, as stages of the pipeline become free; the other loads their tiles of values.
 #pragma once
 #include <dimorph/attention/variants.h>
 #include <dimorph/ints.h>
@@ -19,8 +19,11 @@ namespace DIMORPH_CASE {
 class Producer {
  public:
   __device__ Producer(const Params& p, unsigned char* shared, PipelineStorage& pipeline)
-      : p_(p), shared_(shared_address(shared)), pipeline_(pipeline) {
-    if (threadIdx.x % 32 != 0) return;
+      : p_(p),
+        shared_(shared_address(shared)),
+        pipeline_(pipeline),
+        loads_values_(warp_uniform(threadIdx.x / 32) == 1) {
+    if (threadIdx.x != 0) return;
     prefetch_tensor_map(p.q_map);
     prefetch_tensor_map(p.k_map);
     prefetch_tensor_map(p.v_map);
@@ -34,7 +37,7 @@ class Producer {
     while (tiles.next(work)) produce(work);
     WorkTile none{};
     none.last_row = -1;
-    announce(none, {}, 0);
+    if (!loads_values_) announce(none, {}, 0);
   }
 
  private:
@@ -53,31 +56,33 @@ class Producer {
   }
 
   // Announces and loads one work tile. A single loop, so that the code of each step exists once. Each tile of keys is
-  // loaded with the message which tile follows it. Its values are loaded after the keys of the next tile, because the
-  // consumers need those first.
+  // loaded with the message which tile follows it.
   __device__ __forceinline__ void produce(const WorkTile& work) {
     Variant variant = dm::hooks::make<Variant>(p_, work.batch);
     KeyTileIterator tiles(p_, work, variant);
     const PieceLoader loader(p_, work);
-    KeyTile before, tile;
-    PieceLoader::Piece before_piece{}, piece{};  // of these tiles
+    KeyTile tile;
+    PieceLoader::Piece piece{};  // of this tile
 #pragma unroll 1
-    for (bool announced = false;; announced = true) {
+    for (bool first = true, announced = false;; announced = true) {
       const KeyTile next = tiles.next();
       const PieceLoader::Piece next_piece = loader.find(next);
       __syncwarp();  // a lane that fell two phases behind would mistake the parity
-      if (!announced) announce(work, next, tiles.last_number());
-      // With one stage, queries wait for the previous work tile's products, and keys are loaded first; with two, a
-      // stage for queries is free long before one for keys.
-      const bool queries = tile.valid() && !before.valid();
-      if (kConfig.query_stages > 1 && queries) load_queries(work);
-      if (tile.valid()) load_keys(loader, tile, piece, next);
-      if (kConfig.query_stages == 1 && queries) load_queries(work);
-      if (before.valid()) load_values(loader, before, kConfig.keeps_pieces() ? before_piece : loader.find(before));
-      if (tile.valid()) keys_.advance();
-      if (announced && !tile.valid()) return;
-      before = tile;
-      before_piece = piece;
+      if (!announced && !loads_values_) announce(work, next, tiles.last_number());
+      if (tile.valid()) {
+        // With one stage, queries wait for the previous work tile's products, and keys are loaded first; with two, a
+        // stage for queries is free long before one for keys.
+        const bool queries = first && !loads_values_;
+        if (kConfig.query_stages > 1 && queries) load_queries(work);
+        if (loads_values_)
+          load_values(loader, tile, piece);
+        else
+          load_keys(loader, tile, piece, next);
+        if (kConfig.query_stages == 1 && queries) load_queries(work);
+        tiles_.advance();
+        first = false;
+      }
+      if (!next.valid()) return;
       tile = next;
       piece = next_piece;
     }
@@ -86,7 +91,8 @@ class Producer {
   const Params& p_;
   uint32_t shared_;
   PipelineStorage& pipeline_;
-  PipelineState<kStages> keys_, work_;  // values are one tile behind keys
+  const bool loads_values_;
+  PipelineState<kStages> tiles_, work_;  // tiles of keys, or of values
   PipelineState<kConfig.query_stages> queries_;
 
   // The sequence's index in the tensor map of queries, in which ragged sequences are a single one.
@@ -107,19 +113,18 @@ class Producer {
 
   __device__ __forceinline__ void load_keys(const PieceLoader& loader, KeyTile tile, PieceLoader::Piece piece,
                                             KeyTile next) {
-    const uint32_t stage = keys_.stage(), full = shared_address(&pipeline_.keys_full[stage]);
-    mbarrier_wait(shared_address(&pipeline_.keys_empty[stage]), keys_.phase() ^ 1);
+    const uint32_t stage = tiles_.stage(), full = shared_address(&pipeline_.keys_full[stage]);
+    mbarrier_wait(shared_address(&pipeline_.keys_empty[stage]), tiles_.phase() ^ 1);
     if (threadIdx.x % 32 == 0) {
-      if constexpr (KeyTileIterator::kClassified) pipeline_.next_tile[keys_.message()] = next;
+      if constexpr (KeyTileIterator::kClassified) pipeline_.next_tile[tiles_.message()] = next;
       mbarrier_arrive_expect_tx(full, kConfig.key_bytes());
     }
     loader.load<true>(tile, piece, full, shared_ + kConfig.key_offset() + stage * kConfig.key_bytes(),
                       kConfig.key_bytes());
   }
   __device__ __forceinline__ void load_values(const PieceLoader& loader, KeyTile tile, PieceLoader::Piece piece) {
-    const PipelineState<kStages> values = keys_.previous();
-    const uint32_t stage = values.stage(), full = shared_address(&pipeline_.values_full[stage]);
-    mbarrier_wait(shared_address(&pipeline_.values_empty[stage]), values.phase() ^ 1);
+    const uint32_t stage = tiles_.stage(), full = shared_address(&pipeline_.values_full[stage]);
+    mbarrier_wait(shared_address(&pipeline_.values_empty[stage]), tiles_.phase() ^ 1);
     if (threadIdx.x % 32 == 0) mbarrier_arrive_expect_tx(full, kConfig.value_bytes());
     loader.load<false>(tile, piece, full, shared_ + kConfig.value_offset() + stage * kConfig.value_bytes(),
                        kConfig.value_bytes());
