@@ -6,7 +6,7 @@ from typing import Any
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
-from dimorph.attention.cache import KVCache, in_pages, kv_dtype, scales, tables
+from dimorph.attention.cache import KVCache, in_pages, scales, tables
 from dimorph.attention.request import (
     CachedCall,
     check_others,
@@ -67,8 +67,8 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     variant, args = validate(library, q, cache.k, cache.v, call.variant, call.cu_seqlens_q)
     gpu = library.gpu(q)
     return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)
-    stored, few = kv_dtype(cache), has_few(call, gpu)
-    request = request_of(variant, q, cache.v, gpu, few, paged=True, kv_dtype=stored)
+    few = has_few(call, gpu)
+    request = request_of(variant, q, cache.v, gpu, few, cache)
     choice = functions.find(request, variant)
     check_stream(call.stream, gpu, call.out, call.lse if return_lse else call.out)
 

@@ -191,7 +191,8 @@ def _gpu_kernel(
             dm.tuple_axis("head_dims", ("HEAD_DIM_QK", "HEAD_DIM_VO"), head_dims, accepts=GPU_HEAD_DIMS.fit),
             *more,
             dm.flag_axis("paged", "PAGED", [paged]),
-            *([dm.flag_axis("few_queries", "FEW_QUERIES")] if scheduled else []),
+            # Without pages a tile of keys is one piece.
+            *([dm.flag_axis(name, name.upper()) for name in ("in_pages", "few_queries")] if scheduled else []),
             _variants(),
         ),
         root=_HERE / "csrc",

@@ -7,7 +7,7 @@ from typing import Any
 
 import dimorph as dm
 from dimorph.attention.arrays import describe, libraries
-from dimorph.attention.cache import KVCache, kv_dtype, tables
+from dimorph.attention.cache import KVCache, tables
 from dimorph.attention.cached import attend, gpu_scales, has_few, kv_heads, size_of_plan
 from dimorph.attention.request import CachedCall, bind, request_of, shape_of, validate
 from dimorph.attention.select import Choice, Functions
@@ -50,7 +50,7 @@ def make(functions: Functions, call: CachedCall) -> Plan:
         return Plan(workspace, bound, *lengths_q, _made_for(q, cache), None, few)
     variant, args = validate(library, q, cache.k, cache.v, bound, call.cu_seqlens_q)
     if gpu is not None:
-        request = request_of(variant, q, cache.v, gpu, few, paged=True, kv_dtype=kv_dtype(cache))
+        request = request_of(variant, q, cache.v, gpu, few, cache)
         choice = functions.find(request, variant)
         if workspace is None and call.stream is not None:
             raise ValueError("plan: argument 'workspace': expected an array, as 'stream' is given")

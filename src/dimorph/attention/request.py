@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import dimorph as dm
 from dimorph.attention.arrays import Library, describe, libraries, requires_grad
-from dimorph.attention.cache import KVCache
+from dimorph.attention.cache import KVCache, in_pages, kv_dtype
 
 _BoundVariant, _Variant = dm.BoundVariant, dm.Variant
 _FEW_QUERIES = 32  # of a sequence: csrc/cpu/kinds.h
@@ -26,6 +26,7 @@ class Request(NamedTuple):
         few_queries: on the CPU, True for a kernel that computes single rows of queries, False for blocks of them. On a
             GPU of 9.0, True for a kernel over a cache with smaller tiles.
         paged: True for a kernel that takes keys in pages, and lengths apart from the room of sequences.
+        in_pages: True if keys lie in pages. Kernels for a GPU of 9.0 differ in it.
         kv_dtype: "as_q", or the name of the dtype of 8 bits that keys and values have. Beside it, few_queries on a GPU
             is True for a kernel whose blocks compute few rows, see `few_rows`.
     """
@@ -37,6 +38,7 @@ class Request(NamedTuple):
     gpu: int | None
     few_queries: bool
     paged: bool = False
+    in_pages: bool = False
     kv_dtype: str = "as_q"
 
 
@@ -66,16 +68,17 @@ def request_of(
     v: Any,
     gpu: int | None,
     few_queries: bool,
-    paged: bool = False,
-    kv_dtype: str = "as_q",
+    cache: KVCache | None = None,
 ) -> Request:
-    """Return the request of a call.
+    """Return the request of a call, which may have a cache.
 
     Raises:
         ValueError: q or v does not have 3 or 4 dimensions.
     """
     dims = shape_of(q, "q")[-1], shape_of(v, "v")[-1]
-    return Request(variant.name, q.dtype, *dims, gpu, few_queries, paged, kv_dtype)
+    if cache is None:
+        return Request(variant.name, q.dtype, *dims, gpu, few_queries)
+    return Request(variant.name, q.dtype, *dims, gpu, few_queries, True, in_pages(cache), kv_dtype(cache))
 
 
 def validate(

@@ -127,8 +127,8 @@ class Functions:
             values |= {"kv_dtype": request.kv_dtype, "few_rows": request.few_queries}
 
         def load(kernel: dm.Kernel) -> dm.Module:
-            few: dict[str, Any] = {"few_queries": request.few_queries}
-            return kernel.load(**values, **(few if any(axis.name in few for axis in kernel.axes) else {}))
+            names = [axis.name for axis in kernel.axes if axis.name in ("few_queries", "in_pages")]
+            return kernel.load(**values, **{name: getattr(request, name) for name in names})
 
         try:
             return load(kernels[0])

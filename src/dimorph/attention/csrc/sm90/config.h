@@ -16,9 +16,11 @@ namespace sm90 {
 struct TileLayout {
   int32_t panel, group;
 };
-// Where a tile with this layout holds the 16 bytes from 16 * chunk on of a row, in bytes from the tile's start.
+// Where a tile with this layout holds a row of its first panel, in bytes from the tile's start.
+DM_HD constexpr int row_offset(TileLayout layout, int row) { return row / 8 * layout.group + row % 8 * 128; }
+// The same for the 16 bytes from 16 * chunk on of a row.
 DM_HD constexpr int value_chunk(TileLayout layout, int row, int chunk) {
-  return chunk / 8 * layout.panel + row / 8 * layout.group + row % 8 * 128 + (chunk ^ row) % 8 * 16;
+  return chunk / 8 * layout.panel + row_offset(layout, row) + (chunk ^ row) % 8 * 16;
 }
 
 struct Config {
@@ -28,7 +30,7 @@ struct Config {
   int blocks_per_sm;    // thread blocks that an SM runs at once
   int query_stages;     // query tiles that shared memory holds
   int kv_stages;        // tiles of keys, and of values, that shared memory holds
-  bool finds_pages;     // keys may lie in pages, which the producer looks up
+  bool finds_pages;     // keys lie in pages, which the producers look up
 
   DM_HD constexpr int tile_rows() const { return 64 * consumer_groups; }
   // TMA loads whole queries, so a tile must hold a whole number of them.
@@ -55,6 +57,11 @@ struct Config {
     return producer_registers() + consumer_groups * consumer_registers() <= (consumer_groups + 1) * launch_registers();
   }
   DM_HD static constexpr int panels(int dim) { return (dim + 63) / 64; }
+  // Of a tile of keys (values). In pages, TMA loads all panels of a few rows at once if the head dim fills them: then a
+  // group of 8 rows follows the panels of the one before. Otherwise one panel follows the other.
+  DM_HD constexpr TileLayout layout(int dim) const {
+    return finds_pages && dim % 64 == 0 ? TileLayout{1024, panels(dim) * 1024} : TileLayout{tile_keys * 128, 1024};
+  }
   DM_HD constexpr int query_bytes() const { return tile_rows() * panels(dim_qk) * 128; }
   DM_HD constexpr int key_bytes() const { return tile_keys * panels(dim_qk) * 128; }
   DM_HD constexpr int value_bytes() const { return tile_keys * panels(dim_vo) * 128; }
@@ -66,7 +73,7 @@ struct Config {
   DM_HD constexpr int shared_bytes() const { return pipeline_offset() + 128 + kv_stages * (192 + tile_keys); }
 };
 
-// `masks`: the variant has LogitsMask. `transforms`: it has LogitsTransform. `paged`: keys may lie in pages. `few`:
+// `masks`: the variant has LogitsMask. `transforms`: it has LogitsTransform. `paged`: keys lie in pages. `few`:
 // there are at most 64 query rows.
 DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool transforms, bool paged, bool few) {
   Config c{dim_qk, dim_vo, 0, 0, 1, 1, 2, paged};

@@ -149,7 +149,7 @@ class Consumer {
     mbarrier_wait(shared_address(&pipeline_.keys_full[keys_.stage()]), keys_.phase());
     wgmma_fence();
     mma_qk(s, shared_address(shared_ + query_stage() + group_ * 64 * 128),
-           shared_address(shared_ + kConfig.key_offset() + keys_.stage() * kConfig.key_bytes()), key_layout(p_));
+           shared_address(shared_ + kConfig.key_offset() + keys_.stage() * kConfig.key_bytes()), kKeyLayout);
     wgmma_commit();
   }
   __device__ __forceinline__ void finish_qk(LogitsFragment& s) {
@@ -162,7 +162,7 @@ class Consumer {
     mbarrier_wait(shared_address(&pipeline_.values_full[values_.stage()]), values_.phase());
     wgmma_fence();
     mma_pv(out, weights, shared_address(shared_ + kConfig.value_offset() + values_.stage() * kConfig.value_bytes()),
-           value_layout(p_));
+           kValueLayout);
   }
   __device__ __forceinline__ void finish_pv(OutputFragment& out, WeightsFragment& weights) {
     fence_operand(out);
@@ -213,7 +213,7 @@ class Consumer {
                                                        const LogitsFragment& s, int k0) {
     const int stage = values_.stage();
     mbarrier_wait(shared_address(&pipeline_.values_full[stage]), values_.phase());
-    remove_nonfinite_keys(value_layout(p_), shared_ + kConfig.value_offset() + stage * kConfig.value_bytes(),
+    remove_nonfinite_keys(kValueLayout, shared_ + kConfig.value_offset() + stage * kConfig.value_bytes(),
                           pipeline_.removed[stage], warp_, kConsumerWarps);
     fence_async_proxy();
     named_barrier_sync(kAllConsumers, kConsumerThreads);

@@ -12,6 +12,7 @@
 namespace DIMORPH_CASE {
 
 constexpr int kStages = kConfig.kv_stages;
+constexpr sm90::TileLayout kKeyLayout = kConfig.layout(HEAD_DIM_QK), kValueLayout = kConfig.layout(HEAD_DIM_VO);
 constexpr int kConsumerWarps = 4 * kConfig.consumer_groups, kConsumerThreads = 32 * kConsumerWarps;
 constexpr int kProducerThreads = 64;  // those of the producers' warpgroup that load
 

@@ -60,7 +60,7 @@ class Producer {
   __device__ __forceinline__ void produce(const WorkTile& work) {
     Variant variant = dm::hooks::make<Variant>(p_, work.batch);
     KeyTileIterator tiles(p_, work, variant);
-    const PieceLoader loader(p_, work);
+    const PieceLoader loader(p_, work, loads_values_);
     KeyTile tile;
     PieceLoader::Piece piece{};  // of this tile
 #pragma unroll 1
@@ -119,15 +119,13 @@ class Producer {
       if constexpr (KeyTileIterator::kClassified) pipeline_.next_tile[tiles_.message()] = next;
       mbarrier_arrive_expect_tx(full, kConfig.key_bytes());
     }
-    loader.load<true>(tile, piece, full, shared_ + kConfig.key_offset() + stage * kConfig.key_bytes(),
-                      kConfig.key_bytes());
+    loader.load<true>(tile, piece, full, shared_ + kConfig.key_offset() + stage * kConfig.key_bytes());
   }
   __device__ __forceinline__ void load_values(const PieceLoader& loader, KeyTile tile, PieceLoader::Piece piece) {
     const uint32_t stage = tiles_.stage(), full = shared_address(&pipeline_.values_full[stage]);
     mbarrier_wait(shared_address(&pipeline_.values_empty[stage]), tiles_.phase() ^ 1);
     if (threadIdx.x % 32 == 0) mbarrier_arrive_expect_tx(full, kConfig.value_bytes());
-    loader.load<false>(tile, piece, full, shared_ + kConfig.value_offset() + stage * kConfig.value_bytes(),
-                       kConfig.value_bytes());
+    loader.load<false>(tile, piece, full, shared_ + kConfig.value_offset() + stage * kConfig.value_bytes());
   }
 };
 

@@ -37,10 +37,6 @@ constexpr int kTileKeys = kConfig.tile_keys;
 constexpr int kRowTiles = 1;
 constexpr bool kOverlapsLaunches = false;  // a launch follows no other closely
 
-// One panel after the other.
-DM_HD constexpr sm90::TileLayout key_layout(const Params&) { return {kTileKeys * 128, 1024}; }
-DM_HD constexpr sm90::TileLayout value_layout(const Params&) { return {kTileKeys * 128, 1024}; }
-
 using ValueLayout = sm90::TileLayout;
 
 }  // namespace DIMORPH_CASE

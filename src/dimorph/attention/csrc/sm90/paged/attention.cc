@@ -22,14 +22,16 @@ void plan(ConstTensor q, ConstTensor k, ConstTensor v, Str variant, Optional<Con
   const Cache cache{bool(cu_seqlens), heads_first, seqlens_q, seqlens, block_table, indptr, indices, last_page_len};
   const gpu::Call call = gpu::describe_call(q, k, v, {}, 1, {}, workspace, cu_seqlens_q, cu_seqlens, max_seqlen_q,
                                             max_seqlen_k, sm90::layout_error, &cache);
-  DISPATCH_dtype(
-      q.dtype(), DType,
-      DISPATCH_head_dims(q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-                         DISPATCH_paged(true, PAGED,
+  DISPATCH_dtype(q.dtype(), DType,
+                 DISPATCH_head_dims(
+                     q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
+                     DISPATCH_paged(true, PAGED,
+                                    DISPATCH_in_pages(
+                                        cache.paged(), IN_PAGES,
                                         DISPATCH_few_queries(
                                             few_queries, FEW_QUERIES,
                                             DISPATCH_variant(variant, ATTENTION_VARIANT,
-                                                             DIMORPH_CALL(plan)(call.problem, call.launch, extra))))));
+                                                             DIMORPH_CALL(plan)(call.problem, call.launch, extra)))))));
 }
 DIMORPH_EXPORT(plan)
 
@@ -51,10 +53,12 @@ void attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sc
       q.dtype(), DType,
       DISPATCH_head_dims(
           q.size(-1), v.size(-1), HEAD_DIM_QK, HEAD_DIM_VO,
-          DISPATCH_paged(true, PAGED,
-                         DISPATCH_few_queries(
-                             few_queries, FEW_QUERIES,
-                             DISPATCH_variant(variant, ATTENTION_VARIANT,
-                                              DIMORPH_CALL(attention)(call.problem, call.launch, planned, extra))))));
+          DISPATCH_paged(
+              true, PAGED,
+              DISPATCH_in_pages(cache.paged(), IN_PAGES,
+                                DISPATCH_few_queries(few_queries, FEW_QUERIES,
+                                                     DISPATCH_variant(variant, ATTENTION_VARIANT,
+                                                                      DIMORPH_CALL(attention)(call.problem, call.launch,
+                                                                                              planned, extra)))))));
 }
 DIMORPH_EXPORT(attention)

@@ -71,16 +71,15 @@ void attention(dimorph::attention::Problem problem, dimorph::attention::Launch l
   const int64_t keys = problem.cu_seqlens_k ? launch.key_tokens : problem.max_kv_len;
   const sm90::TensorMapLayout q =
       sm90::query_map_layout(kConfig, problem, problem.q_strides, params.packed_heads, queries);
-  const bool paged = problem.table.pages != nullptr;
   const auto layout = [&](const dimorph::attention::Strides& strides, int dim, sm90::Boxes& boxes) {
-    boxes = paged ? sm90::page_boxes(kConfig, problem, strides, dim) : sm90::whole_boxes(kConfig);
-    return paged ? sm90::page_map_layout(problem, strides, dim, boxes)
-                 : sm90::key_map_layout(kConfig, problem, strides, dim, keys);
+    if (!IN_PAGES) return sm90::key_map_layout(kConfig, problem, strides, dim, keys);
+    boxes = sm90::page_boxes(kConfig, problem, strides, dim);
+    return sm90::page_map_layout(problem, strides, dim, boxes);
   };
   const sm90::TensorMapLayout k = layout(problem.k_strides, HEAD_DIM_QK, params.k_boxes);
   const sm90::TensorMapLayout v = layout(problem.v_strides, HEAD_DIM_VO, params.v_boxes);
   // A tensor map cannot describe a tensor without keys. The kernel then loads nothing and reads no map.
-  if ((paged ? problem.table.pool_pages : keys) > 0 && !encode_maps(params, problem, launch.device, q, k, v)) return;
+  if ((IN_PAGES ? problem.table.pool_pages : keys) > 0 && !encode_maps(params, problem, launch.device, q, k, v)) return;
   if (!planned && !launch_schedule(params, launch.device)) return;
   dimorph::cuda::Config config;
   config.grid.x = params.schedule.lanes;

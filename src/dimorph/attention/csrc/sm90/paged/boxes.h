@@ -11,16 +11,13 @@ namespace dimorph {
 namespace attention {
 namespace sm90 {
 
-// Starting a load takes longer than a hundred cycles, so a box has all panels of a piece where it can: pieces of whole
-// groups of 8 rows, and panels that the head dim fills. In shared memory a group of rows then follows the panels of the
-// one before. Otherwise a box has one panel, and in shared memory one panel follows the other.
+// Starting a load takes about a hundred cycles, so a box has all panels of a piece where it can: pieces of whole groups
+// of 8 rows, and panels that the head dim fills. Otherwise a box has one panel.
 struct Boxes {
   int32_t keys;        // of a piece; a tile has a whole number of pieces
   bool all_panels;     // in one box
   int32_t page_heads;  // with all panels: places of a page and a head in the tensor map: page * page_heads + head
   int32_t none;        // the place, or the page, behind the last: TMA reads zeros there
-  TileLayout layout;
-  int32_t piece_bytes;  // from a piece to the next in shared memory, of a panel or of all of them
 };
 
 constexpr int32_t common_divisor(int32_t a, int32_t b) {
@@ -32,24 +29,18 @@ constexpr int32_t common_divisor(int32_t a, int32_t b) {
   return a;
 }
 
-// With pages. `strides`, `dim`: of the tensor.
+// `strides`, `dim`: of the tensor.
 constexpr Boxes page_boxes(const Config& c, const Problem& p, const Strides& strides, int dim) {
   const int32_t keys = common_divisor(c.tile_keys, p.table.page_size);
-  Boxes boxes{keys, false, 1, p.table.pool_pages, {c.tile_keys * 128, 1024}, keys * 128};
+  if (dim % 64 != 0) return {keys, false, 1, p.table.pool_pages};
+  // In the tile's layout the rows of one panel follow each other in groups of 8 only.
+  const Boxes single{common_divisor(keys, 8), false, 1, p.table.pool_pages};
   const int64_t head = p.num_kv_heads == 1 ? strides.batch : strides.head;
-  if (keys % 8 != 0 || dim % 64 != 0 || head <= 0 || strides.batch % head != 0) return boxes;
+  if (keys % 8 != 0 || head <= 0 || strides.batch % head != 0) return single;
   const int64_t page_heads = strides.batch / head, places = page_heads * (p.table.pool_pages - 1) + p.num_kv_heads;
-  if (page_heads < p.num_kv_heads || places >= int64_t{1} << 31) return boxes;
-  return {keys,
-          true,
-          static_cast<int32_t>(page_heads),
-          static_cast<int32_t>(places),
-          {1024, c.panels(dim) * 1024},
-          keys / 8 * c.panels(dim) * 1024};
+  if (page_heads < p.num_kv_heads || places >= int64_t{1} << 31) return single;
+  return {keys, true, static_cast<int32_t>(page_heads), static_cast<int32_t>(places)};
 }
-
-// Without pages, a box holds 64 columns of all keys of a tile.
-constexpr Boxes whole_boxes(const Config& c) { return {c.tile_keys, false, 1, 0, {c.tile_keys * 128, 1024}, 0}; }
 
 // [places, groups, panels, 8 rows, 64 columns] or [pages, heads, rows, dim].
 constexpr TensorMapLayout page_map_layout(const Problem& p, const Strides& strides, int dim, const Boxes& boxes) {

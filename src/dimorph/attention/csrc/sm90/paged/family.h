@@ -1,4 +1,4 @@
-// The sm90 family's side of gpu/contract.h, for keys that may lie in pages and by a schedule.
+// The sm90 family's side of gpu/contract.h, by a schedule. With IN_PAGES, keys lie in pages.
 #pragma once
 #include <dimorph/attention/variants.h>
 #include <dimorph/device.h>
@@ -34,15 +34,12 @@ using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
 
 constexpr sm90::Config kConfig = sm90::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask,
-                                                     Traits::has_logits_transform, PAGED, FEW_QUERIES);
+                                                     Traits::has_logits_transform, IN_PAGES, FEW_QUERIES);
 static_assert(kConfig.registers_suffice(), "the warpgroups would wait for registers for ever");
 constexpr int kTileKeys = kConfig.tile_keys;
 constexpr int kRowTiles = 1;
 constexpr bool kOverlapsLaunches =
     true;  // the start of a launch overlaps with the end of the one before, which may make the schedule
-
-DM_HD inline sm90::TileLayout key_layout(const Params& p) { return p.k_boxes.layout; }
-DM_HD inline sm90::TileLayout value_layout(const Params& p) { return p.v_boxes.layout; }
 
 using ValueLayout = sm90::TileLayout;
 
