@@ -17,6 +17,7 @@ import dimorph as dm
 from dimorph import attention as at
 from dimorph import settings
 from dimorph.resolve import dependencies, digests
+from dimorph.toolchain import nvidia_driver
 from support.compilers import Compiler, counting_compiler
 from support.forms import Form
 from support.skeletons import copy_skeleton
@@ -71,6 +72,21 @@ def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_store(shared_directory: Path) -> Path:
     """The store that is shared by all tests that are not about building."""
     return shared_directory / "warm-store"
+
+
+@pytest.fixture(scope="session")
+def emulator(shared_directory: Path) -> Any:
+    """The emulated CUDA toolkit and driver (support/emulator), built once for the whole run."""
+    from support.emulated import Emulator  # here, because few tests need it
+
+    return Emulator.build(shared_directory / "emulator")
+
+
+@pytest.fixture
+def emulated_gpus(emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the emulator's driver be the driver of this process."""
+    monkeypatch.setattr(nvidia_driver, "find", lambda: emulator.driver)
+    return emulator
 
 
 @pytest.fixture(scope="session")

@@ -33,11 +33,6 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator.build(tmp_path_factory.mktemp("emulator"))
-
-
 @pytest.fixture(autouse=True)
 def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)

@@ -34,11 +34,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator.build(tmp_path_factory.mktemp("emulator"))
-
-
 @pytest.fixture(autouse=True)
 def gpus(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)

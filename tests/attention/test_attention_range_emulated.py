@@ -20,11 +20,6 @@ if reason := missing():
 ARCHS = pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 
 
-@pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator.build(tmp_path_factory.mktemp("emulator"))
-
-
 @pytest.fixture(autouse=True)
 def gpus(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)

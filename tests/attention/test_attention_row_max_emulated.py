@@ -23,11 +23,6 @@ ANY = dm.Variant("AnyRowMax", header=HEADER, root=VARIANTS)
 MOST = 8 * np.log(2)
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator.build(tmp_path_factory.mktemp("emulator"))
-
-
 @pytest.fixture(params=["sm_80", "sm_90a"])
 def attend(
     request: pytest.FixtureRequest, emulator: Emulator, shared_store: Path, monkeypatch: pytest.MonkeyPatch

@@ -40,11 +40,6 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator.build(tmp_path_factory.mktemp("emulator"))
-
-
 @pytest.fixture(autouse=True)
 def gpus(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)

@@ -83,11 +83,6 @@ def test_a_plan_has_the_parameters_of_a_run() -> None:
     assert all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True))
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator.build(tmp_path_factory.mktemp("emulator"))
-
-
 @pytest.fixture
 def emulated(emulator: Emulator, shared_store: Path, monkeypatch: pytest.MonkeyPatch) -> EmulatedCache:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)

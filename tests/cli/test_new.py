@@ -17,8 +17,8 @@ from dimorph import settings
 from dimorph.aot import load_kernels
 from dimorph.cli import new
 from support.cli import Run
-from support.emulated import GPUS, OnGpu, missing
-from support.projects import check_diagnostics, edited, emulated, inside, linted, wheel_alone
+from support.emulated import GPUS, Emulator, OnGpu, missing
+from support.projects import check_diagnostics, edited, inside, linted, wheel_alone
 
 NAME = "a_kernel_with_a_name_of_forty_characters"  # the longest that is possible
 KINDS = pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -213,11 +213,8 @@ def test_json_lists_the_files(run: Run) -> None:
 @pytest.mark.skipif(bool(missing()), reason=missing())
 @pytest.mark.parametrize("kind", ["cuda"])
 @pytest.mark.parametrize("form", ["jit", "aot"])
-def test_the_gpu_kernel_agrees_with_numpy_on_an_emulated_gpu(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    emulator = emulated(tmp_path / "emulator", monkeypatch)
-    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90")
+def test_the_gpu_kernel_agrees_with_numpy_on_an_emulated_gpu(project: Path, emulated_gpus: Emulator, form: str) -> None:
+    config = replace(settings.current(), nvcc=str(emulated_gpus.nvcc), arch="sm_90")
     sys.modules.pop(NAME, None)  # that of another project of this name
     (kernel,) = load_kernels(str(project / "src" / NAME / "__init__.py"))
     assert isinstance(kernel, dm.Kernel)

@@ -8,6 +8,7 @@ DIMORPH_CXXFLAGS: first the unchanged sources, then with the text OLD of FILE re
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import platform
 import shlex
@@ -62,22 +63,35 @@ class Emulator:
 
     @classmethod
     def build(cls, directory: Path, flags: tuple[str, ...] = ("-O1", "-g1")) -> Emulator:
-        """Build toolkit and driver in `directory`; device code is compiled with the same flags."""
-        compiler = shutil.which("g++")
-        assert compiler
-        nvcc, header, library = directory / "bin/nvcc", directory / "include/cuda.h", directory / "driver.so"
-        for file in (nvcc, header):
-            file.parent.mkdir(parents=True)
-        worker = shlex.join([sys.executable, "-I", "-S", str(HERE / "nvcc.py"), compiler, shlex.join(flags)])
-        nvcc.write_text(f'#!/bin/sh\nexec {worker} "$@"\n')
-        nvcc.chmod(0o755)
-        header.write_text(f"#define CUDA_VERSION {CUDA[0]}0{CUDA[1]}0\n")
-        command = [compiler, "-std=c++17", *flags, "-fPIC", "-shared", f"-I{INCLUDE}", "-o", str(library)]
-        subprocess.run([*command, *map(str, sorted(HERE.glob("*.cc")))], check=True)
+        """Build toolkit and driver in `directory`; device code is compiled with the same flags.
+
+        Processes may share a directory: the first one builds, the others wait for it and load what it built.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        nvcc, library = directory / "bin/nvcc", directory / "driver.so"
+        with (directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not library.exists():
+                cls._compile(directory, nvcc, library, flags)
         # RTLD_GLOBAL, because device code calls functions of this library.
         loaded = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_GLOBAL)
         address = ctypes.cast(loaded.emulated_get_proc_address, ctypes.c_void_p).value
         return cls(nvcc, driver.Driver(CUDA, tuple(GPUS.values()), address or 0))
+
+    @staticmethod
+    def _compile(directory: Path, nvcc: Path, library: Path, flags: tuple[str, ...]) -> None:
+        compiler = shutil.which("g++")
+        assert compiler
+        header, made = directory / "include/cuda.h", library.with_suffix(".tmp")
+        for file in (nvcc, header):
+            file.parent.mkdir(exist_ok=True)
+        worker = shlex.join([sys.executable, "-I", "-S", str(HERE / "nvcc.py"), compiler, shlex.join(flags)])
+        nvcc.write_text(f'#!/bin/sh\nexec {worker} "$@"\n')
+        nvcc.chmod(0o755)
+        header.write_text(f"#define CUDA_VERSION {CUDA[0]}0{CUDA[1]}0\n")
+        command = [compiler, "-std=c++17", *flags, "-fPIC", "-shared", f"-I{INCLUDE}", "-o", str(made)]
+        subprocess.run([*command, *map(str, sorted(HERE.glob("*.cc")))], check=True)
+        made.rename(library)
 
 
 def patched_capsule(array: Array, gpu: int, memory: int | None = None) -> object:

@@ -11,11 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from zipfile import ZipFile
 
-import pytest
-
 import dimorph as dm
-from dimorph.toolchain import nvidia_driver
-from support.emulated import Emulator
 from support.lsp import clangd
 
 BIN = Path(sysconfig.get_path("scripts"))
@@ -84,10 +80,3 @@ def wheel_alone(project: Path, out: Path, settings: str = "") -> tuple[list[str]
     path = os.pathsep.join([str(out / "installed"), str(SOURCE)])
     nothing = {"PYTHONPATH": path, "PATH": "/nowhere", "DIMORPH_POLICY": "aot", "DIMORPH_STORE": str(out / "none")}
     return names, nothing
-
-
-def emulated(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """Build an emulator of GPUs, and let it be the driver of this process."""
-    emulator = Emulator.build(directory)
-    monkeypatch.setattr(nvidia_driver, "find", lambda: emulator.driver)
-    return emulator

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from dimorph import settings
-from support.emulated import GPUS, OnGpu, missing
+from support.emulated import GPUS, Emulator, OnGpu, missing
 from support.paths import EXAMPLES
-from support.projects import check_diagnostics, edited, emulated, inside, linted, wheel_alone
+from support.projects import check_diagnostics, edited, inside, linted, wheel_alone
 
 NAME = "lattice_boltzmann"
 PROJECT = EXAMPLES / NAME
@@ -63,11 +63,8 @@ def test_its_wheel_runs_without_a_compiler(project: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
-def test_an_emulated_gpu_computes_what_the_cpu_does(
-    package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    emulator = emulated(tmp_path / "emulator", monkeypatch)
-    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90")
+def test_an_emulated_gpu_computes_what_the_cpu_does(package: Any, emulated_gpus: Emulator) -> None:
+    config = replace(settings.current(), nvcc=str(emulated_gpus.nvcc), arch="sm_90")
     gpu = [*GPUS].index("sm_90")
     rng = np.random.default_rng(0)
     for shape, model in (((5, 1, 9, 32), package.BGK(0.03)), ((3, 4, 19, 16), package.MRT(0.03, 0.1, 1.2))):

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from dimorph import settings
-from support.emulated import GPUS, OnGpu, missing
+from support.emulated import GPUS, Emulator, OnGpu, missing
 from support.paths import EXAMPLES
-from support.projects import SOURCE, check_diagnostics, cpp_lines, edited, emulated, inside, linted
+from support.projects import SOURCE, check_diagnostics, cpp_lines, edited, inside, linted
 from support.wheels import build_wheel, environment_with
 
 PROJECT = EXAMPLES / "matrix_free"
@@ -74,12 +74,11 @@ def test_its_wheel_runs_without_a_compiler(project: Path, tmp_path: Path) -> Non
 @pytest.mark.skipif(bool(missing()), reason=missing())
 @pytest.mark.parametrize("form", ["jit", "aot"])
 def test_the_gpu_kernels_agree_with_the_cpu_on_an_emulated_gpu(
-    warm_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    warm_store: Path, emulated_gpus: Emulator, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     monkeypatch.syspath_prepend(str(PROJECT / "src"))
     mf: Any = importlib.import_module("matrix_free")
-    emulator = emulated(tmp_path / "emulator", monkeypatch)
-    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90")
+    config = replace(settings.current(), nvcc=str(emulated_gpus.nvcc), arch="sm_90")
     gpu = [*GPUS].index("sm_90")
     mesh = mf.grid((3, 2, 2), lambda points: points + 0.05 * np.sin(2 * points[:, ::-1]))
     degrees: dict[str, Any] = {"jit": 3, "aot": [1, 3]}

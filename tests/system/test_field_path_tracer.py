@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from dimorph import settings
-from support.emulated import GPUS, OnGpu, missing
+from support.emulated import GPUS, Emulator, OnGpu, missing
 from support.paths import EXAMPLES
-from support.projects import check_diagnostics, cpp_lines, edited, emulated, inside, linted, wheel_alone
+from support.projects import check_diagnostics, cpp_lines, edited, inside, linted, wheel_alone
 
 PROJECT = EXAMPLES / "path_tracer"
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers")
@@ -65,11 +65,12 @@ def test_its_wheel_runs_without_a_compiler(project: Path, tmp_path: Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.skipif(bool(missing()), reason=missing())
-def test_an_emulated_gpu_makes_the_images_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulator = emulated(tmp_path / "emulator", monkeypatch)
+def test_an_emulated_gpu_makes_the_images_of_the_cpu(
+    tmp_path: Path, emulated_gpus: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(PROJECT / "src"))
     path_tracer: Any = importlib.import_module("path_tracer")
-    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch="sm_90", store=tmp_path / "store")
+    config = replace(settings.current(), nvcc=str(emulated_gpus.nvcc), arch="sm_90", store=tmp_path / "store")
     gpu = [*GPUS].index("sm_90")
     box, on_gpu = path_tracer.cornell_box(), path_tracer.cornell_box(asarray=lambda table: OnGpu(table, gpu))
     camera = box.camera.array(12, 8)
