@@ -15,7 +15,7 @@ from dimorph.attention import appending
 from dimorph.attention.kernels import append_gpu
 from dimorph.toolchain import nvidia_driver as driver
 from support.appends import append_problem, check
-from support.emulated import Emulator, OnGpu, altered, missing
+from support.emulated import HOST_FLAGS, Emulator, OnGpu, altered, missing
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
@@ -38,6 +38,7 @@ def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)
     monkeypatch.setenv("DIMORPH_NVCC", str(emulator.nvcc))
     monkeypatch.setenv("DIMORPH_ARCH", "sm_80")
+    monkeypatch.setenv("DIMORPH_CXXFLAGS", " ".join(HOST_FLAGS))
     appending._function.cache_clear()
     yield
     appending._function.cache_clear()

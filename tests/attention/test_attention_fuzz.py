@@ -34,6 +34,6 @@ def test_random_calls_are_right_or_refused_by_name(warm_store: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(bool(missing()), reason=missing())
-def test_random_calls_of_gpu_kernels_on_the_emulator() -> None:
-    for counts in counted("support.attention_fuzz_gpu", "emulator", "400"):
+def test_random_calls_of_gpu_kernels_on_the_emulator(shared_directory: Path) -> None:
+    for counts in counted("support.attention_fuzz_gpu", str(shared_directory), "400"):
         assert min(counts.values()) > 100

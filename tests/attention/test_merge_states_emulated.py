@@ -14,7 +14,7 @@ from dimorph.attention import merging
 from dimorph.attention.kernels import merge_states_gpu
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_configs import Array
-from support.emulated import Emulator, OnGpu, altered, missing
+from support.emulated import HOST_FLAGS, Emulator, OnGpu, altered, missing
 from support.merging import check, merge_problem
 
 if reason := missing():
@@ -38,6 +38,7 @@ def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)
     monkeypatch.setenv("DIMORPH_NVCC", str(emulator.nvcc))
     monkeypatch.setenv("DIMORPH_ARCH", "sm_80")
+    monkeypatch.setenv("DIMORPH_CXXFLAGS", " ".join(HOST_FLAGS))
     merging._function.cache_clear()
     yield
     merging._function.cache_clear()

@@ -1,14 +1,14 @@
 """The random calls of `attention_fuzz` on a GPU, or on the emulator of one.
 
-    PYTHONPATH=tests python -m support.attention_fuzz_gpu emulator|cuda 40000 [FIRST]
+    PYTHONPATH=tests python -m support.attention_fuzz_gpu cuda|DIRECTORY 40000 [FIRST]
 
-Half of the calls go through the public function, half through the C interface of a dispatching kernel.
+The emulator, and kernels for it, are built in the directory, unless they are there. Half of the calls go through the
+public function, half through the C interface of a dispatching kernel.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from dimorph import settings
 from dimorph.attention.kernels import GPU_FAMILIES
 from dimorph.toolchain import nvidia_driver as driver
 from support.attention_fuzz import DIM, count_results, judged, made, refusal
-from support.emulated import GPUS, Emulator, OnGpu
+from support.emulated import GPUS, HOST_FLAGS, Emulator, OnGpu
 
 
 class Gpu:
@@ -84,7 +84,8 @@ def on_emulator(arch: str, directory: Path) -> Gpu:
     """Return the kernels for an architecture, on the emulator."""
     emulator = Emulator.build(directory / "emulator")
     driver.find = lambda: emulator.driver  # type: ignore[assignment]
-    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=directory / "store")
+    store = directory / "warm-store"
+    config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=store, cxxflags=HOST_FLAGS)
     ordinal = [*GPUS].index(arch.rstrip("a"))
     return Gpu("sm90" if arch.endswith("a") else "sm80", config, lambda x: OnGpu(x, ordinal), lambda x: x.array)
 
@@ -102,10 +103,9 @@ def on_cuda(family: str) -> Gpu:
 
 
 def main(place: str, count: int, first: int = 0) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        for family, arch in (("sm80", "sm_80"), ("sm90", "sm_90a")):
-            gpu = on_cuda(family) if place == "cuda" else on_emulator(arch, Path(directory, family))
-            print(f"{place}, {family}: {count} calls: {count_results(range(first, first + count), gpu.call)}")
+    for family, arch in (("sm80", "sm_80"), ("sm90", "sm_90a")):
+        gpu = on_cuda(family) if place == "cuda" else on_emulator(arch, Path(place))
+        print(f"{family}: {count} calls: {count_results(range(first, first + count), gpu.call)}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ GPUS = {"sm_80": (8, 0), "sm_90": (9, 0)}
 SMALL = Specialization("bfloat16", (32, 32), ("Causal",))
 APART = Specialization("bfloat16", (32, 32), ("FirstAndWindow",))
 WITHOUT_SOFTMAX = Specialization("float16", (80, 48), ("FlashSigmoid",))
+# Host code beside emulated device code only checks, describes and launches, and is what takes the longest to compile.
+HOST_FLAGS = ("-O0",)
 _KDLCUDA = 2
 # Dtypes that NumPy does not export: one of the same size that it does, and DLPack's code.
 _CODES = {"bfloat16": ("uint16", 4), "float8_e4m3fn": ("uint8", 10), "float8_e5m2": ("uint8", 12)}
@@ -133,7 +135,7 @@ class Emulated:
 
     def __init__(self, emulator: Emulator, arch: str, store: Path, *, split: bool = True) -> None:
         self._split = split
-        config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=store)
+        config = replace(settings.current(), nvcc=str(emulator.nvcc), arch=arch, store=store, cxxflags=HOST_FLAGS)
         family = "sm90" if arch.endswith("a") else "sm80"
         self.attend = at.Attention(policy="jit", settings=config, family=family)
         self._arch = arch
