@@ -18,12 +18,15 @@ from dimorph.attention.kernels import FLOAT8, paged_cpu
 from dimorph.toolchain import targets
 from support.attention_configs import Specialization
 from support.attention_forms import attention_in
-from support.paged import failures, paged_config, stored_as
+from support.paged import failures, for_one_kernel, paged_config, stored_as
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 
 PROBLEMS, CHUNKS = 200, 4
-CONFIGS = sorted(map(paged_config, range(5000, 5000 + PROBLEMS)), key=lambda config: repr(config.specialization))
+CONFIGS = sorted(
+    (for_one_kernel(paged_config(seed), float8=True) for seed in range(5000, 5000 + PROBLEMS)),
+    key=lambda config: repr(config.specialization),
+)
 BUILT = (Specialization("float32", (32, 32), ("Causal",)), Specialization("bfloat16", (64, 64), ("Plain",)))
 TYPES: dict[str, Any] = {name: getattr(ml_dtypes, name) for name in FLOAT8}
 KEYS = np.array([37, 12], np.int32)

@@ -21,12 +21,14 @@ from support.attention_configs import Specialization
 from support.attention_forms import attention_in
 from support.emulated import altered
 from support.every_hook import CACHES, EVERY_HOOK, QUERIES, check
-from support.paged import SPECIALIZATIONS, failures, paged_config
+from support.paged import SPECIALIZATIONS, failures, for_one_kernel, paged_config
 
 pytestmark = pytest.mark.usefixtures("warm_store")
 
 PROBLEMS, CHUNKS = 500, 5
-CONFIGS = sorted(map(paged_config, range(PROBLEMS)), key=lambda config: repr(config.specialization))
+CONFIGS = sorted(
+    (for_one_kernel(paged_config(seed)) for seed in range(PROBLEMS)), key=lambda config: repr(config.specialization)
+)
 BUILT = (Specialization("float32", (32, 32), ("Causal",)), Specialization("bfloat16", (64, 64), ("Plain",)))
 SIZE = 16  # of a page, below
 KEYS = np.array([20, 60], np.int32)

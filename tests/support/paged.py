@@ -15,7 +15,17 @@ import dimorph as dm
 from dimorph import attention as at
 from dimorph.attention.kernels import FLOAT8
 from support.attention_check import judge
-from support.attention_configs import Array, Config, Generator, Problem, Specialization, build, config_of, sequence
+from support.attention_configs import (
+    FEW_QUERIES,
+    Array,
+    Config,
+    Generator,
+    Problem,
+    Specialization,
+    build,
+    config_of,
+    sequence,
+)
 
 PAGE_SIZES = (1, 3, 16, 64, 128)
 KINDS = ("block_table", "block_table", "indptr", "indptr", "dense", "ragged")
@@ -97,6 +107,20 @@ def paged_config(seed: int, known: tuple[Specialization, ...] = SPECIALIZATIONS)
         tail=(0, 0),
         layouts=config.layouts | dict.fromkeys("qkv", "contiguous"),
     )
+
+
+def for_one_kernel(config: Config, float8: bool = False) -> Config:
+    """Return a config whose sequences all have few queries, or all have many, as its specialization has it.
+
+    So one of the two kernels of the CPU is compiled for it; for `float8` it is the other one. Every eighth has both.
+    """
+    index = SPECIALIZATIONS.index(config.specialization)
+    if index % 8 == 0:
+        return config
+    few = (index + float8) % 2 == 0
+    # A dense batch has room for one query more than its longest sequence.
+    lengths = (n % FEW_QUERIES if few else max(n, FEW_QUERIES + 1 + n % FEW_QUERIES) for n in config.shape.queries)
+    return replace(config, shape=replace(config.shape, queries=tuple(lengths)))
 
 
 def small(config: Config) -> Config:
