@@ -100,6 +100,12 @@ class Made(NamedTuple):
     known: bool
 
 
+def _another_kernel(arrays: dict[str, Any], dtype: str) -> bool:
+    """Return True for another dtype or other head dims: a kernel is compiled for them, before most are refused."""
+    q, v = (arrays[name] for name in "qv")
+    return q is None or v is None or q.dtype != dtype or (q.shape[-1:], v.shape[-1:]) != ((DIM,), (DIM,))
+
+
 def made(seed: int, dtype: str = "float32", *, on_gpu: bool = False) -> Made:
     """Make the arguments of a call; with `on_gpu`, integers in arrays lead nowhere, as no call can check them there."""
     rng = np.random.default_rng([seed, 18])
@@ -121,6 +127,8 @@ def made(seed: int, dtype: str = "float32", *, on_gpu: bool = False) -> Made:
         bent = True
         name = str(rng.choice([name for name, x in arrays.items() if x is not None]))
         arrays[name] = _bent(rng, arrays[name])
+    if _another_kernel(arrays, dtype):
+        bound = at.Plain()  # one variant is enough beside those
     return Made(arrays, bound, not (ragged or bent or bound.variant.name in ("CustomMask", "PackedMask", "Bias")))
 
 
