@@ -195,8 +195,8 @@ def test_the_family_is_the_best_for_the_gpu_and_of_what_may_be_used(emulator: Em
         at.Attention(family="sm70")
 
 
-def test_what_ran_last_gives_way_to_what_fits(emulator: Emulator, store: Path) -> None:
-    attend = Emulated(emulator, "sm_90", store)
+def test_what_ran_last_gives_way_to_what_fits(emulator: Emulator, shared_store: Path) -> None:
+    attend = Emulated(emulator, "sm_90", shared_store)
     rng = np.random.default_rng(0)
     for dtype, dim in ((np.float16, 32), (np.float16, 48), (ml_dtypes.bfloat16, 32), (np.float16, 32)):
         for _ in range(2):  # as the first with these values, and once they are known
@@ -219,11 +219,11 @@ def test_what_ran_last_gives_way_to_what_fits(emulator: Emulator, store: Path) -
         attend(q, q[..., :16].copy(), q, variant=at.Plain())
 
 
-def test_each_load_launches_the_device_code_that_it_found(emulator: Emulator, store: Path) -> None:
+def test_each_load_launches_the_device_code_that_it_found(emulator: Emulator, shared_store: Path) -> None:
     q, k, v = (np.random.default_rng(0).standard_normal((1, 33, 2, 32)).astype(np.float16) for _ in range(3))
     expected, _, scale = exact(q, k, v, at.Plain(), None)
     for arch in ("sm_80", "sm_90", "sm_80"):  # one case, whose device code is another
-        assert error(Emulated(emulator, arch, store)(q, k, v, variant=at.Plain()), expected, scale) < 2.0**-7
+        assert error(Emulated(emulator, arch, shared_store)(q, k, v, variant=at.Plain()), expected, scale) < 2.0**-7
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
@@ -262,9 +262,11 @@ def test_arguments_for_gpus(emulator: Emulator, shared_store: Path, arch: str) -
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-def test_a_workspace_for_the_length_of_the_keys_is_large_enough(emulator: Emulator, store: Path, arch: str) -> None:
+def test_a_workspace_for_the_length_of_the_keys_is_large_enough(
+    emulator: Emulator, shared_store: Path, arch: str
+) -> None:
     """Keys are split as with the largest workspace, which shows in the bits of the output."""
-    emulated, rng = Emulated(emulator, arch, store), np.random.default_rng(0)
+    emulated, rng = Emulated(emulator, arch, shared_store), np.random.default_rng(0)
     gpu, outputs = emulated._gpu, {}
     for keys in (255, 256, 700):
         q, k, v = (rng.standard_normal((1, n, 2, 32)).astype(np.float16) for n in (3, keys, keys))
