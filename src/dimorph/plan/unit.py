@@ -25,7 +25,7 @@ from dimorph.toolchain import flags
 from dimorph.toolchain.archs import Arch
 from dimorph.toolchain.compiler import Level
 
-INCLUDE = Path(__file__).parent.parent / "include"
+INCLUDE = Path(__file__).parent.parent.resolve() / "include"
 # The header that a case includes to use the thread pool of the process.
 PARALLEL_HEADER = "dimorph/parallel.h"
 

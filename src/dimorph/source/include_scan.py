@@ -50,8 +50,9 @@ _TRIGRAPH_SPLICE = re.compile(r"\?\?/[ \t\f\v\0]*\r?\n")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-# The directory of Dimorph's own headers and sources.
-_OWN = f"{Path(__file__).parent.parent}/"
+# The directory of Dimorph's own headers and sources, without links, as roots and include directories are. The files in
+# it may be links themselves.
+_OWN = f"{Path(__file__).parent.parent.resolve()}/"
 
 
 class SourceFile(NamedTuple):
