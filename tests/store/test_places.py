@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class Place(NamedTuple):
 
     root: Path
     python: str = sys.executable
-    environment: dict[str, str] = {}
+    environment: Mapping[str, str] | None = None
     user: int | None = None
 
     @classmethod
@@ -75,7 +75,7 @@ class Place(NamedTuple):
             "HOME": str(self.root / "home"),
             "DIMORPH_SHARED_STORES": str(built),
             "PYTHONPATH": f"{self.root / 'library'}:{self.root / 'project'}",
-            **self.environment,
+            **(self.environment or {}),
         }
         command = [self.python, "-c", script]
         done = subprocess.run(
@@ -115,8 +115,8 @@ def check(place: Place, built: Path, expected: dict[str, str], *, load: bool = T
 
 
 ODD = {
-    **{name: "/odd" for name in ("CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "C_INCLUDE_PATH", "XDG_CACHE_HOME")},
-    **{name: "-O0 -DODD=1" for name in ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "NVCC_APPEND_FLAGS")},
+    **dict.fromkeys(("CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "C_INCLUDE_PATH", "XDG_CACHE_HOME"), "/odd"),
+    **dict.fromkeys(("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "NVCC_APPEND_FLAGS"), "-O0 -DODD=1"),
     **{"LANG": "tr_TR.UTF-8", "LC_ALL": "C", "TZ": "Asia/Kathmandu", "SOURCE_DATE_EPOCH": "1", "USER": "nobody"},
     **{"PYTHONHASHSEED": "7", "PYTHONOPTIMIZE": "2", "PYTHONDEVMODE": "1", "PYTHONUTF8": "0", "TMPDIR": "/odd"},
     **{"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "20", "HOSTNAME": "odd"},
@@ -175,4 +175,3 @@ def test_another_user(open_path: Path, built: Path, expected: dict[str, str]) ->
     shutil.copytree(built, open_path / "copied")
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout
     check(place, open_path / "copied", expected, load=f" {sys.version_info[0]}.{sys.version_info[1]}." in version)
-
