@@ -8,11 +8,12 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from dimorph import Settings, settings
+from dimorph.cli.settings_texts import documentation
 
 
 def rows() -> list[tuple[str, str, str, str]]:
     """List variable, field, default and text of each setting; the default is empty where the text says it."""
-    texts = settings.documentation()
+    texts = documentation()
     return [(settings.variable(f.name), f.name, _default(f.default), texts[f.name]) for f in fields(Settings)]
 
 

@@ -8,7 +8,6 @@ import reprlib
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from pathlib import Path
 
 POLICIES = ("auto", "aot", "jit")
@@ -39,8 +38,8 @@ class Settings:
     """The settings of Dimorph; `current()` reads them from the environment, anew at each load.
 
     Every field is the environment variable `DIMORPH_` plus its name in capitals, except the last seven: those variables
-    are for other programs too. The text under a field is its documentation everywhere: `documentation()` reads it for
-    the reference and for `dimorph --help`.
+    are for other programs too. The text under a field is its documentation everywhere: `cli/settings_texts.py` reads it
+    for the reference and for `dimorph --help`.
     """
 
     store: Path
@@ -58,6 +57,14 @@ class Settings:
 
     shared_stores: tuple[Path, ...] = ()
     """Directories of read-only stores, searched after the user's store; separated by colons, as in PATH."""
+
+    remote_stores: tuple[str, ...] = ()
+    """URLs of remote stores, searched last and separated by blanks; each may end with `#ed25519=` and the public key
+    whose signature its artifacts must have.
+    """
+
+    remote_timeout: float = 5.0
+    """The longest time that a remote store may take for one artifact, in seconds."""
 
     policy: str = "auto"
     """When to compile. `auto`: search all stores, then compile what is missing. `aot`: search all stores, never
@@ -168,6 +175,8 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         store_size=_amount(env, "DIMORPH_STORE_SIZE", size, Settings.store_size),
         store_age=_amount(env, "DIMORPH_STORE_AGE", age, Settings.store_age),
         shared_stores=tuple(_path(env, p) for p in env.get("DIMORPH_SHARED_STORES", "").split(os.pathsep) if p),
+        remote_stores=tuple(env.get("DIMORPH_REMOTE_STORES", "").split()),
+        remote_timeout=_seconds(env, "DIMORPH_REMOTE_TIMEOUT", Settings.remote_timeout),
         policy=_choice(env, "DIMORPH_POLICY", POLICIES) or "auto",
         cxx=_program(env, "DIMORPH_CXX"),
         cxxflags=_flags(env, "DIMORPH_CXXFLAGS"),
@@ -211,26 +220,6 @@ def age(text: str) -> float:
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
     return _OTHERS.get(name) or f"DIMORPH_{name.upper()}"
-
-
-def documentation() -> dict[str, str]:
-    """Return field of `Settings` -> the text under it, read from this file."""
-    import ast
-
-    (declared,) = (
-        node
-        for node in ast.parse(Path(__file__).read_text("utf-8")).body
-        if isinstance(node, ast.ClassDef) and node.name == Settings.__name__
-    )
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in pairwise(declared.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
 
 
 def given() -> list[str]:

@@ -138,6 +138,7 @@ JSON = {
     "cache list": ["cache", "list"],
     "cache verify": ["cache", "verify"],
     "cache prune": ["cache", "prune", "--max-age", "1d"],
+    "cache export": ["cache", "export", "memory://exported"],
 }
 
 
@@ -304,7 +305,7 @@ def program(tmp_path: Path) -> dict[str, str]:
     ("words", "expected"),
     [
         (["ca"], {"cache"}),
-        (["cache", ""], {"list", "path", "prune", "verify"}),
+        (["cache", ""], {"export", "list", "path", "prune", "verify"}),
         (["explain", "skeleton.py", "--policy", ""], {"auto", "aot", "jit"}),
         (["list", "skel"], {"skeleton.py"}),
         (["build", "skeleton.py", "--out", "sub"], {"subdirectory"}),

@@ -19,6 +19,7 @@ import pytest
 
 import dimorph as dm
 from dimorph import attention, errors, settings, wheel
+from dimorph.cli.settings_texts import documentation
 from support.pages import DOCS, ROOT, blocks, pages, prose
 
 INCLUDE = Path(dm.__file__).parent / "include" / "dimorph"
@@ -66,7 +67,7 @@ def test_every_exception_is_in_the_reference(site: Path) -> None:
 
 def test_every_setting_is_in_the_reference_with_its_words(site: Path) -> None:
     text = re.sub(r"\s+", " ", _text(_page(site, "settings")))
-    words = settings.documentation()
+    words = documentation()
     assert list(words) == [field.name for field in fields(dm.Settings)], "a field has no text under it"
     for name, meaning in words.items():
         assert settings.variable(name) in text

@@ -16,6 +16,7 @@ from dimorph.aot import cmake_package
 from dimorph.cli import as_json, doctor, explain, ide, new, options, show, stub
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
+from dimorph.cli.settings_texts import documentation
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import counted
 from dimorph.source.config_header import config_header
@@ -27,7 +28,7 @@ class _Program(options.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the settings, from the text under each field of `Settings`."""
         with formatter.section("Settings, as environment variables"):
-            texts = configuration.documentation()
+            texts = documentation()
             formatter.write_dl([(configuration.variable(name), text) for name, text in texts.items()])
 
 

@@ -33,7 +33,8 @@ class Resolution:
     Attributes:
         unit: the entry, case, device code or thread pool that the load needs.
         artifact: the artifact that serves.
-        place: the layer that holds the artifact, `packaged`, `store` or `shared store`, or `built`; with the directory.
+        place: the layer that holds the artifact, `packaged`, `store`, `shared store` or `remote store`, or
+            `built`; with the directory.
         passed: for each layer that did not serve, a line with the reason.
     """
 
@@ -61,7 +62,7 @@ def search(
         settings: the stores and target levels to search.
         policy: `auto`, `aot` or `jit`.
         beside: source directories of other kernels whose packaged artifacts may hold it.
-        read_only: True to change nothing in any store, as under the policy `aot`.
+        read_only: True to change nothing in any store, and to ask no remote store.
     """
     passed: list[str] = []
     fitting = levels(unit, settings)
@@ -69,7 +70,8 @@ def search(
     key_of = functools.cache(lambda level: unit.key(level, settings))
     # Packaged artifacts are searched first, and where they serve, nothing of a compiler is needed.
     available = functools.cache(lambda: _available_compiler(unit, settings, keep=not read_only))
-    for layer in layers(unit.kernel.root, settings, beside, read_only=read_only or policy == "aot"):
+    frozen = read_only or policy == "aot"
+    for layer in layers(unit.kernel.root, settings, beside, read_only=frozen, fetch=not read_only):
         if policy == "jit" and layer.any_compiler:
             passed.append(f"{layer.name}: policy is jit")
             continue
@@ -139,7 +141,7 @@ def _search_layer(
     """
     why = "not there"
     stores = (layer.store, *(() if layer.any_compiler else fallback_stores()))
-    if layer.any_compiler and not os.path.lexists(layer.store.root):
+    if layer.any_compiler and not layer.fetches and not os.path.lexists(layer.store.root):
         return None, why
     for level, store in itertools.product(fitting, stores):
         key = key_of(level)

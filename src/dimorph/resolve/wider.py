@@ -11,7 +11,7 @@ from dimorph.errors import ArtifactCorrupt
 from dimorph.plan.unit import Unit, case_unit, entry_unit
 from dimorph.resolve.search import Resolution, search
 from dimorph.settings import Settings
-from dimorph.store.layers import PACKAGED, packaged_store, shared_store
+from dimorph.store.layers import PACKAGED, packaged_store, remote_layers, shared_store
 
 _log = logger("dimorph")
 
@@ -25,7 +25,8 @@ def serving_set(
     case. That entry also serves loads of one or some of its values.
     """
     kernel = instantiations.kernel
-    if policy == "jit" or not (policy == "aot" or settings.shared_stores or os.path.lexists(kernel.root / PACKAGED)):
+    elsewhere = settings.shared_stores or settings.remote_stores or os.path.lexists(kernel.root / PACKAGED)
+    if policy == "jit" or not (policy == "aot" or elsewhere):
         return instantiations
 
     def there(unit: Unit) -> bool:
@@ -35,7 +36,7 @@ def serving_set(
         return instantiations
     if instantiations.specialized and not all(there(case_unit(one)) for one in instantiations if kernel.case):
         return instantiations  # so that the error names the requested values
-    for around in _around(instantiations, settings):
+    for around in _around(instantiations, settings, fetch=not read_only):
         beyond_list = around.only is not None and instantiations.only is None
         if around.values != instantiations.values and not beyond_list and there(entry_unit(around)):
             _log.info("%s: no entry for exactly the requested values; using one for more values", kernel.name)
@@ -43,8 +44,11 @@ def serving_set(
     return instantiations
 
 
-def _around(instantiations: InstantiationSet, settings: Settings) -> Iterator[InstantiationSet]:
-    """Yield supersets of a set: first one with the declared values, then those that manifests list."""
+def _around(instantiations: InstantiationSet, settings: Settings, *, fetch: bool) -> Iterator[InstantiationSet]:
+    """Yield supersets of a set: first one with the declared values, then those that manifests list.
+
+    With `fetch`, the manifests of remote stores are fetched first.
+    """
     from dimorph.store import manifest  # imported late, because few loads read a manifest
 
     kernel = instantiations.kernel
@@ -57,7 +61,8 @@ def _around(instantiations: InstantiationSet, settings: Settings) -> Iterator[In
             if not set(now) <= set(values)
         },
     )
-    for store in (packaged_store(kernel.root), *map(shared_store, settings.shared_stores)):
+    remotes = [layer.store for layer in remote_layers(settings, fetch)] if settings.remote_stores else []
+    for store in (packaged_store(kernel.root), *map(shared_store, settings.shared_stores), *remotes):
         try:
             contents = manifest.read(store)
         except (OSError, ArtifactCorrupt) as error:

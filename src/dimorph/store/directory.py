@@ -145,6 +145,9 @@ class Workspace:
         trust = self._enter()
         return trust and trust.opener
 
+    def refresh(self) -> None:
+        """Bring files beside the artifacts up to date, where they come from elsewhere."""
+
     def check_content(self) -> None:
         """Refuse a directory that is no store and holds other things; a missing or empty one is fine.
 

@@ -1,4 +1,4 @@
-"""The stores that a load searches, in order: packaged, the user's, shared; and a fallback where none can be written."""
+"""The stores that a load searches, in order: packaged, the user's, shared, remote; and a fallback for the user's."""
 
 from __future__ import annotations
 
@@ -32,16 +32,20 @@ class Layer(NamedTuple):
     Attributes:
         name: the name in messages.
         store: the store.
-        any_compiler: True if artifacts of any compiler are accepted, as in packaged and shared stores, whose makers
-            chose the compiler. In the user's store an artifact must be made by the compiler in use.
+        any_compiler: True if artifacts of any compiler are accepted, as in packaged, shared and remote stores, whose
+            makers chose the compiler. In the user's store an artifact must be made by the compiler in use.
+        fetches: True if it fetches what is not on this machine.
     """
 
     name: str
     store: Store
     any_compiler: bool
+    fetches: bool = False
 
 
-def layers(root: Path, settings: Settings, beside: Sequence[Path] = (), *, read_only: bool = False) -> list[Layer]:
+def layers(
+    root: Path, settings: Settings, beside: Sequence[Path] = (), *, read_only: bool = False, fetch: bool = False
+) -> list[Layer]:
     """Return the layers that are searched for a kernel's artifacts, in order.
 
     Args:
@@ -49,13 +53,35 @@ def layers(root: Path, settings: Settings, beside: Sequence[Path] = (), *, read_
         settings: the settings, which name the user's store and the shared ones.
         beside: roots of other kernels whose packaged artifacts may include those of this kernel; searched first.
         read_only: True if the search may change nothing in the user's store either.
+        fetch: True to ask remote stores; False: only what was fetched of them before is searched.
     """
     packaged = [(directory / PACKAGED, packaged_store(directory)) for directory in dict.fromkeys([*beside, root])]
     return [
         *(Layer(f"packaged ({path})", store, True) for path, store in packaged),
         Layer(f"store ({settings.store})", user_store(settings, read_only=read_only), False),
         *(Layer(f"shared store ({path})", shared_store(path), True) for path in settings.shared_stores),
+        *(remote_layers(settings, fetch) if settings.remote_stores else ()),
     ]
+
+
+def remote_layers(settings: Settings, fetch: bool) -> list[Layer]:
+    """Return the remote stores of the settings; with `fetch` False, what was fetched of them.
+
+    Raises:
+        ValueError: the settings name one that cannot be.
+    """
+    from dimorph.store.fetched import RemoteStore, kept_root  # here, because few users have a remote store
+    from dimorph.store.remote import Remote
+
+    found = []
+    for remote in map(Remote.parse, settings.remote_stores):
+        if fetch:
+            store: Store = RemoteStore(remote, settings.store, settings.remote_timeout, private_store)
+        else:
+            store = Store(kept_root(settings.store, remote), writable=False)
+        name = f"remote store ({remote.name}{'' if fetch else '; what was fetched of it'})"
+        found.append(Layer(name, store, True, fetch))
+    return found
 
 
 def user_store(settings: Settings, *, read_only: bool = False) -> Store:

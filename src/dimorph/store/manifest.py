@@ -335,6 +335,7 @@ def read(directory: Store | Path) -> Manifest:
     store = directory if isinstance(directory, Store) else Store(directory, writable=False, private=False)
     path = store.root / NAME
     try:
+        store.refresh()
         opener = store.opener()
         text = records.read(path, opener) if opener else None
     except FileNotFoundError:

@@ -24,10 +24,14 @@ def sweep_daily(store: Store, settings: Settings) -> None:
     try:
         if not store.is_due(SWEPT, _DAY):
             return
-        swept, corrupt = store.sweep(), store.remove_corrupt()
+        from dimorph.store.fetched import kept_stores  # here, because only one build a day needs it
+
+        stores = [store, *kept_stores(store)]
+        swept, corrupt = sum(one.sweep() for one in stores), sum(one.remove_corrupt() for one in stores)
         days = _lazy.datetime.timedelta
+        size, oldest = int(settings.store_size), days(seconds=settings.store_age)
         # A use is recorded at most once a day: if the record is two days old, the last use may be one day old.
-        removed = store.prune(int(settings.store_size), days(seconds=settings.store_age), days(seconds=2 * _DAY))
+        removed = [usage for one in stores for usage in one.prune(size, oldest, days(seconds=2 * _DAY))]
     except OSError as error:
         _log.info("%s is not swept: %s", store.root, error)
         return

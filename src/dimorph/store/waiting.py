@@ -18,15 +18,23 @@ _SHORTEST, _LONGEST = 0.005, 0.1  # seconds between two attempts
 class Waiting:
     """One wait for a lock; called between two attempts to take it."""
 
-    def __init__(self, what: str, limit: float | None = None, tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        what: str,
+        limit: float | None = None,
+        tick: Callable[[], None] = lambda: None,
+        *,
+        doing: str = "build",
+    ) -> None:
         """Begin to wait at the first call.
 
         Args:
             what: what the holder of the lock builds, for the messages.
             limit: the seconds after which the caller goes on without the lock; None: no limit.
             tick: called at each attempt; an exception from it ends the wait.
+            doing: the holder's work, for the messages.
         """
-        self._what = what
+        self._what = f"{doing} of {what}"
         self._limit = limit
         self._tick = tick
         self._since: float | None = None
@@ -43,7 +51,7 @@ class Waiting:
         waited = now - self._since
         self._tick()
         if self._limit is not None and waited >= self._limit:
-            message = "dimorph: waited %.0f s for another build of %s by %s; going on without it"
+            message = "dimorph: waited %.0f s for another %s by %s; going on without it"
             _log.warning(message, waited, self._what, holder(lock))
             return False
         if waited >= _SILENCE and not self._said:
@@ -52,7 +60,7 @@ class Waiting:
             who = holder(lock)
             # What another thread compiles, this process has said.
             say = _log.info if who.startswith(_THREAD) else _log.warning
-            say("dimorph: waiting for another build of %s by %s%s", self._what, who, limit)
+            say("dimorph: waiting for another %s by %s%s", self._what, who, limit)
         # A sleep is interrupted by Ctrl-C; a wait inside flock would not be in any thread but the main one.
         time.sleep(min(_LONGEST, _SHORTEST + waited / 10))
         return True
