@@ -129,12 +129,12 @@ def prune(max_size: float | None, max_age: float | None) -> None:
 def export(url: str, source: Path | None, sign: Path | None) -> None:
     """Write the artifacts of a store to a URL.
 
-    Others fetch them from there when DIMORPH_REMOTE_STORES names it. The URL is any that fsspec can write, such as s3://bucket/kernels or file:///srv/kernels. A file that is there with
-    the same content is not written again.
+    Others fetch them from there when DIMORPH_REMOTE_STORES names it. The URL is any that fsspec can write, such as
+    s3://bucket/kernels or file:///srv/kernels. A file that is there with the same content is not written again.
 
     \b
     dimorph cache export file:///srv/kernels --sign kernels.pem
-    dimorph cache export s3://bucket/kernels --from mypackage/_dimorph --sign kernels.pem
+    dimorph cache export s3://bucket/kernels --from mypkg/_dimorph
     """
     try:
         remote = Remote.parse(f"{url}#ed25519={'0' * 64}")
