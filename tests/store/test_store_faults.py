@@ -58,7 +58,9 @@ def test_no_locks_on_this_file_system(store: Store, sources: Path, monkeypatch: 
 
     monkeypatch.setattr(fcntl, "flock", no_flock)
     with store.lock(key_of(1)) as held:
-        assert not held
+        assert held  # by a lease
+        assert tree(store.root / "locks") == [f"{key_of(1)}.lease"]
+    assert tree(store.root / "locks") == []
     publish(store, sources)
     assert store.find(key_of(1)) is not None
     with store.work_dir() as work:

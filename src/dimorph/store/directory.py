@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +17,8 @@ from dimorph.errors import StoreRefused
 from dimorph.records import Opener
 from dimorph.store import locks, mark
 from dimorph.store.artifact import META_NAME, is_hex
-from dimorph.store.leftovers import erase, sweep_lock, sweep_work, temporary_name
+from dimorph.store.lease import SUFFIX, Watch, give_back, needed
+from dimorph.store.leftovers import erase, sweep_lease, sweep_lock, sweep_work, temporary_name
 from dimorph.store.trust import Trust, follow
 from dimorph.store.waiting import Waiting
 
@@ -93,7 +94,7 @@ class Workspace:
                 go on without it. Default: wait without a limit, and say so after a second.
 
         Yields:
-            True if the lock is held; False if no lock can be created, e.g. in a read-only store, or after `pause`
+            True if the lock is held; False if none can be created, e.g. in a read-only store, or after `pause`
             returned False. Without a lock the same artifact may be built twice, which is harmless. The operating system
             releases the lock of a process that dies.
 
@@ -102,11 +103,11 @@ class Workspace:
         """
         if not is_hex(key, 64):
             raise ValueError(f"Store.lock: key: expected 64 hex digits, got {key!r}")
-        path, fd = self._lock_key(key, pause or Waiting(key))
-        if fd is None:
+        held = self._lock_key(key, pause or Waiting(key))
+        if held is None:
             yield False
             return
-        with locks.releasing(path, fd):
+        with held:
             yield True
 
     def is_due(self, name: str, seconds: float) -> bool:
@@ -189,6 +190,8 @@ class Workspace:
             else:
                 for child in filter(mark.is_lock, names):
                     sweep_lock(directory / child)
+                for child in filter(mark.is_lease, names):
+                    sweep_lease(directory / child)
             if not self.private:
                 remove_if_empty(directory)
         return swept
@@ -325,20 +328,43 @@ class Workspace:
                 return path, None  # a sweep cannot lock here either, so it leaves the directory alone
         raise AssertionError("unreachable")
 
-    def _lock_key(self, key: str, pause: Callable[[Path], bool]) -> tuple[Path, int | None]:
-        path = self.root / "locks" / f"{key}{mark.LOCK}"
+    def _lock_key(self, key: str, pause: Callable[[Path], bool]) -> ExitStack | None:
+        """Return what releases the lock of a key; None if it is not held."""
+        path, watch = self.root / "locks" / f"{key}{mark.LOCK}", Watch()
         if not self.writable:
-            return path, None
+            return None
         try:
             self._make_directory("locks")
-            while (fd := locks.acquire(path, wait=False)) is None and pause(path):
-                pass
+            while isinstance(held := self._try_lock(path, watch), Path):
+                if not pause(held):
+                    return None
         except StoreRefused:
             raise
         except OSError as error:
             _log.info("going on without a lock for %s: %s", key, error)
-            return path, None
-        return path, fd
+            return None
+        return held
+
+    def _try_lock(self, path: Path, watch: Watch) -> ExitStack | Path:
+        """Take a lock, and a lease beside it where locks do not suffice; return the one of them that another holds."""
+        with ExitStack() as held:
+            try:
+                fd = locks.acquire(path, wait=False)
+                if fd is None:
+                    return path
+                held.enter_context(locks.releasing(path, fd))
+                leased = needed(path.parent)
+            except OSError as error:
+                if error.errno not in locks.UNSUPPORTED:
+                    raise
+                path.unlink(missing_ok=True)
+                leased = True
+            if leased:
+                lease = path.with_suffix(SUFFIX)
+                if not watch.take(lease, self._make_directory("tmp") / temporary_name()):
+                    return lease
+                held.callback(give_back, lease)
+            return held.pop_all()
 
 
 def remove_if_empty(directory: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dimorph import _lazy
 from dimorph._lazy import logger
-from dimorph.store import locks, mark
+from dimorph.store import lease, locks, mark
 
 _log = logger(__name__)
 
@@ -64,6 +64,15 @@ def sweep_lock(path: Path) -> None:
     if fd is not None:
         with locks.releasing(path, fd):
             pass
+
+
+def sweep_lease(path: Path) -> None:
+    """Remove a lease whose holder has ended; one of another machine has a day."""
+    try:
+        if lease.is_left(path, _DAY):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.info("not swept: %s: %s", path, error)
 
 
 def _may_live_elsewhere(work: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dimorph.store.artifact import META_NAME, is_hex
+from dimorph.store.lease import SUFFIX
 
 NAME = "dimorph-store"
 TEXT = b"This directory is a store of Dimorph. It holds compiled kernels, which can be built again.\n"
@@ -32,6 +33,11 @@ def is_temporary(name: str) -> bool:
 def is_lock(name: str) -> bool:
     """Return True for the name of the lock of a key."""
     return is_hex(name.removesuffix(LOCK), 64) and name.endswith(LOCK)
+
+
+def is_lease(name: str) -> bool:
+    """Return True for the name of the lease of a key."""
+    return is_hex(name.removesuffix(SUFFIX), 64) and name.endswith(SUFFIX)
 
 
 def is_marked(root: Path) -> bool:
@@ -87,7 +93,7 @@ _INSIDE = {
     SWEPT: _Known(False),
     "shard": _Known(True, lambda name: is_hex(name, 64)),
     "tmp": _Known(True, lambda name: is_temporary(name.removesuffix(LOCK))),
-    "locks": _Known(True, is_lock),
+    "locks": _Known(True, lambda name: is_lock(name) or is_lease(name)),
     TOOLCHAINS: _Known(True, lambda name: re.fullmatch(_TOOLCHAIN, name) is not None),
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dimorph._lazy import logger
+from dimorph.store import lease
 
 _log = logger("dimorph")
 _SILENCE = 1.0  # seconds before a line says what is waited for
@@ -67,7 +68,11 @@ class Waiting:
 
 
 def holder(lock: Path) -> str:
-    """Return who holds a lock file, for people: the process with its program, as far as the system tells."""
+    """Return who holds a lock file or lease, for people: the process with its program, as far as the system tells."""
+    if lock.suffix == lease.SUFFIX:
+        if (found := lease.holder(lock)) is None:
+            return f"another process ({lock})"
+        return _named(found.process) if found.runs else f"process {found.process} on {found.machine.partition('/')[0]}"
     try:
         inode = lock.stat().st_ino
         lines = Path("/proc/locks").read_text().splitlines()
@@ -81,12 +86,16 @@ def holder(lock: Path) -> str:
             and words[1] == "FLOCK"
             and words[5].rpartition(":")[2] == str(inode)
             and words[4].isdecimal()
+            and int(words[4]) > 0
         ):
-            if int(words[4]) == os.getpid():
-                return f"{_THREAD} ({os.getpid()})"
-            if int(words[4]) > 0:
-                return f"process {words[4]}{_program(words[4])}"
+            return _named(words[4])
     return f"another process (lock {lock})"
+
+
+def _named(process: str) -> str:
+    if int(process) == os.getpid():
+        return f"{_THREAD} ({process})"
+    return f"process {process}{_program(process)}"
 
 
 def _program(process: str) -> str:
