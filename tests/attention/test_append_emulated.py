@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from dimorph import attention as at
 from dimorph.attention import appending
-from dimorph.attention.kernels import append_gpu
+from dimorph.attention.kernels import FLOAT8, append_gpu
 from dimorph.toolchain import nvidia_driver as driver
-from support.appends import append_problem, check
+from support.appends import append_problem, check, difficult_numbers
 from support.emulated import HOST_FLAGS, Emulator, OnGpu, altered, missing
 
 if reason := missing():
@@ -28,9 +29,15 @@ FAULTS = {
     "padding at position 0": ("= p.positions[token],", "= p.positions[token] < 0 ? 0 : p.positions[token],"),
     "rows behind the last sequence": ("sequence_of(p, token);", "sequence_of(p, token) % p.batch_size;"),
     "one head": ("head * array.to_strides.head + element", "element"),
-    "the first chunks of a thread": ("gpu::kAppendLoads * lanes)", "array.chunks)"),
+    "the first chunks of a thread": ("kLoads * lanes)", "array.chunks)"),
     "the first token of a group": ("gridDim.x * group_tokens)", "p.tokens)"),
 }
+FLOAT8_FAULTS = {
+    "the scale of the first head": ("array.scale.of(head)", "array.scale.of(0)"),
+    "a product": ("[i]) / scale", "[i]) * (1.f / scale)"),
+    "the first elements of a chunk": ("(&result)[i]", "(&result)[i / 2]"),
+}
+PAIRS = [(FLOAT8[0], np.float32), (FLOAT8[1], ml_dtypes.bfloat16), (FLOAT8[0], np.float16)]
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +51,23 @@ def gpu(emulator: Emulator, warm_store: Path, monkeypatch: pytest.MonkeyPatch) -
     appending._function.cache_clear()
 
 
-def failed(seeds: range) -> list[str]:
-    found = [
-        check(append_problem(seed), move=lambda x: x, wrap=lambda x: OnGpu(x, 0), back=lambda x, _: x) for seed in seeds
-    ]
+def failed(seeds: range, float8: bool = False) -> list[str]:
+    dtypes = ["bfloat16", "float16", *(["float32"] if float8 else [])]
+    problems = (append_problem(seed, dtypes, float8) for seed in seeds)
+    found = [check(one, move=lambda x: x, wrap=lambda x: OnGpu(x, 0), back=lambda x, _: x) for one in problems]
     return list(filter(None, found))
+
+
+def rounds_otherwise(stored: str, dtype: Any) -> int:
+    """Append difficult numbers; return how many a GPU does not round as the CPU does."""
+    numbers = difficult_numbers(dtype).reshape(1, -1, 2, 64)
+    positions = np.arange(numbers.shape[1], dtype=np.int32)[None]
+    factors = np.array([1.0, 0.3], np.float32)
+    caches = [[np.zeros(numbers.shape, getattr(ml_dtypes, stored)) for _ in "kv"] for _ in range(2)]
+    at.append(at.KVCache(*caches[0], k_scale=factors, v_scale=4.0), numbers, numbers, positions)
+    pools, k_scale, rows, places = ([OnGpu(x, 0) for x in xs] for xs in (caches[1], [factors], [numbers], [positions]))
+    at.append(at.KVCache(*pools, k_scale=k_scale[0], v_scale=4.0), rows[0], rows[0], places[0])
+    return sum(int((a.view(np.uint8) != b.view(np.uint8)).sum()) for a, b in zip(*caches, strict=True))
 
 
 def many_tokens() -> bool:
@@ -67,6 +86,23 @@ def test_more_tokens_than_fit_at_a_time() -> None:
 def test_random_appends() -> None:
     found = failed(range(150))
     assert not found, f"{len(found)} failed:\n" + "\n".join(found)
+
+
+def test_random_appends_into_8_bits() -> None:
+    found = failed(range(90), float8=True)
+    assert not found, f"{len(found)} failed:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(("stored", "dtype"), PAIRS)
+def test_rounding_is_that_of_the_cpu(stored: str, dtype: Any) -> None:
+    assert rounds_otherwise(stored, dtype) == 0
+
+
+@pytest.mark.parametrize("fault", FLOAT8_FAULTS)
+def test_a_planted_fault_of_rounding_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    planted = altered(tmp_path, append_gpu, "gpu/append.cu", *FLOAT8_FAULTS[fault])
+    monkeypatch.setattr(appending, "append_gpu", planted)
+    assert rounds_otherwise(*PAIRS[0])
 
 
 @pytest.mark.parametrize("fault", FAULTS)

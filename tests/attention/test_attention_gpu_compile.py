@@ -175,10 +175,11 @@ def test_keys_in_8_bits_spill_nothing(
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("kernel", [append_gpu, merge_states_gpu], ids=lambda kernel: kernel.name)
-def test_copies_leave_room_for_loads_in_flight(kernel: dm.Kernel, arch: str, shared_store: Path) -> None:
+@pytest.mark.parametrize("kv_dtype", ["as_q", "float8_e4m3fn", "float8_e5m2", None])
+def test_copies_leave_room_for_loads_in_flight(kv_dtype: str | None, arch: str, shared_store: Path) -> None:
     """Of blocks of 256 threads with 64 registers, four run on a multiprocessor at once."""
-    device = _device(kernel, arch, shared_store, {"dtype": "bfloat16"}).meta.device
+    kernel, more = (append_gpu, {"kv_dtype": kv_dtype}) if kv_dtype else (merge_states_gpu, {})
+    device = _device(kernel, arch, shared_store, {"dtype": "bfloat16", **more}).meta.device
     assert device and not device.messages
     for used in device.kernels.values():
         assert used["registers"] <= 64 and (used["spill_stores"], used["spill_loads"], used["stack"]) == (0, 0, 0)

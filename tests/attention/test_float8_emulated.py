@@ -156,10 +156,6 @@ def test_refusals(emulator: Emulator, shared_store: Path) -> None:
         attend.attend(OnGpu(q, 0), host, **results)
     with pytest.raises(ValueError, match=r"'k': expected strides that are multiples of 16 bytes"):
         attend.attend.plan(OnGpu(q, 0), stored, workspace=results["workspace"])
-    with pytest.raises(
-        NotImplementedError, match=r"append: argument 'cache\.k': expected bfloat16 or float16, on a GPU"
-    ):
-        at.append(stored, OnGpu(q, 0), OnGpu(q, 0), OnGpu(np.zeros((1, 1), np.int32), 0))
     attend.attend = at.Attention(family="sm90")
     with pytest.raises(ValueError, match="'k': expected keys of the dtype of 'q', as the family 'sm90' of kernels"):
         attend(q, at.KVCache(narrow.copy(), narrow.copy(), **lengths), variant=at.Plain())

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dimorph import attention as at
+from dimorph.attention.kernels import FLOAT8
 from dimorph.toolchain import nvidia_driver as driver
-from support.appends import append_problem, check
+from support.appends import append_problem, check, difficult_numbers
 from support.attention_configs import DTYPES, Array
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("warm_store")]
@@ -22,16 +23,37 @@ if driver.find() is None or not torch.cuda.is_available():
 def to_gpu(array: Array) -> Any:
     if array.dtype == DTYPES["bfloat16"]:
         return torch.from_numpy(array.view(np.uint16)).cuda().view(torch.bfloat16)
+    if array.dtype.name in FLOAT8:
+        return torch.from_numpy(array.view(np.uint8)).cuda().view(getattr(torch, array.dtype.name))
     return torch.from_numpy(array).cuda()
 
 
 def to_numpy(tensor: Any, like: Array) -> Array:
-    return np.asarray(tensor.view(torch.uint16).cpu().numpy()).view(like.dtype)
+    return np.asarray(tensor.view(torch.uint8).cpu().numpy()).view(like.dtype)
 
 
-def test_500_random_appends() -> None:
-    found = [check(append_problem(seed), move=to_gpu, wrap=lambda x: x, back=to_numpy) for seed in range(500)]
+@pytest.mark.parametrize("float8", [False, True])
+def test_500_random_appends(float8: bool) -> None:
+    dtypes = ["bfloat16", "float16", *(["float32"] if float8 else [])]
+    problems = (append_problem(seed, dtypes, float8) for seed in range(500))
+    found = [check(one, move=to_gpu, wrap=lambda x: x, back=to_numpy) for one in problems]
     assert not any(found), "\n".join(filter(None, found))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stored", FLOAT8)
+def test_rounding_is_that_of_the_cpu(stored: str, dtype: Any) -> None:
+    numbers = difficult_numbers(np.float32 if dtype == torch.float32 else np.float16)
+    rows = torch.from_numpy(numbers) if dtype == torch.float32 else torch.from_numpy(numbers).view(dtype)
+    rows = rows.reshape(1, -1, 2, 64)
+    positions, scale = torch.arange(rows.shape[1], dtype=torch.int32)[None], torch.tensor([1.0, 0.3])
+    bits = []
+    for device in ("cpu", "cuda"):
+        k, v = (torch.zeros(rows.shape, dtype=getattr(torch, stored), device=device) for _ in "kv")
+        new, places = rows.to(device), positions.to(device)
+        at.append(at.KVCache(k, v, k_scale=scale.to(device), v_scale=4.0), new, new, places)
+        bits.append(torch.stack([k, v]).view(torch.uint8).cpu())
+    assert torch.equal(*bits)
 
 
 def rows(*shape: int) -> Any:

@@ -21,10 +21,9 @@ def append(cache: KVCache, k: Any, v: Any, positions: Any, *, cu_seqlens: Any = 
     other positions and tables in the same arrays.
 
     Args:
-        cache: the cache. Its arrays are written to; they share no memory with the other arguments. float32, bfloat16 or
-            float16, on a GPU bfloat16 or float16; on the CPU also float8. Any head dim; on a GPU, copies are of 16
-            bytes where head dims, strides and addresses of all arrays are multiples of that, and of single elements
-            elsewhere.
+        cache: the cache. Its arrays are written to; they share no memory with the other arguments. float8, bfloat16,
+            float16, or on the CPU float32. Any head dim; on a GPU, copies are of 16 bytes of new rows where head dims,
+            strides and addresses of all arrays are multiples of what that is, and of single elements elsewhere.
         k, v: new rows, [batch, n, kv_heads, head_dim], or ragged, [tokens, kv_heads, head_dim]; of the cache's dtype,
             on its device. A cache in float8 takes rows of float32, bfloat16 or float16, and receives the float32
             quotients k / k_scale and v / v_scale, rounded to nearest even. What is beyond the largest finite number
@@ -65,22 +64,17 @@ def write(cache: KVCache, k: Any, v: Any, positions: Any, cu_seqlens: Any, strea
     if stream is not None and not on_gpu:
         raise ValueError("append: argument 'stream': expected none, as 'cache.k' is not on a GPU")
     options = {} if stream is None else {"stream": stream}
-    stored = kv_dtype(cache)
-    if on_gpu and stored != "as_q":
-        raise NotImplementedError(f"append: argument 'cache.k': expected bfloat16 or float16, on a GPU, got {stored}")
-    factors = () if on_gpu else scales(cache)
-    function = _function(str(k.dtype), stored, on_gpu)
-    function(cache.k, cache.v, k, v, positions, cu_seqlens, *tables(cache), *factors, cache.layout == "HND", **options)
+    arrays = cache.k, cache.v, k, v, positions, cu_seqlens, *tables(cache)
+    _function(str(k.dtype), kv_dtype(cache), on_gpu)(*arrays, *scales(cache), cache.layout == "HND", **options)
 
 
 @functools.cache
 def _function(dtype: str, stored: str, on_gpu: bool) -> Any:
     try:
-        if on_gpu:
-            return append_gpu.load(dtype=dtype).append
-        return append_cpu.load(dtype=dtype, kv_dtype=stored).append
+        return (append_gpu if on_gpu else append_cpu).load(dtype=dtype, kv_dtype=stored).append
     except dm.DeclarationError as error:
-        dtypes = "bfloat16 or float16, on a GPU," if on_gpu else "float32, bfloat16 or float16,"
+        narrow = on_gpu and stored == "as_q"
+        dtypes = "bfloat16 or float16, on a GPU," if narrow else "float32, bfloat16 or float16,"
         raise TypeError(f"append: argument 'k': expected dtype {dtypes} got {dtype}") from error
 
 

@@ -117,7 +117,9 @@ append_gpu = dm.Kernel(
     device=("gpu/append.cu",),
     archs=_GPU_ARCHS,
     functions=("append",),
-    axes=(dm.dtype_axis("dtype", "DType", ["bfloat16", "float16"]),),  # of the cache, and so far of new rows
+    axes=(dm.dtype_axis("dtype", "DType", ["bfloat16", "float16", "float32"]), _kv_dtype("as_q", *FLOAT8)),
+    # No kernel of attention on a GPU reads a cache in float32.
+    where=lambda values: values["dtype"] != "float32" or values["kv_dtype"] != "as_q",
     root=_HERE / "csrc",
     include_dirs=("../include",),
 )

@@ -3,9 +3,9 @@
 #include <dimorph/parallel.h>
 
 #include "../append.h"
+#include "../float8_formats.h"
 #include "../kv_dtype.h"
 #include "append_config.h"
-#include "float8_formats.h"
 
 namespace DIMORPH_CASE {
 

@@ -8,8 +8,8 @@
 #include <dimorph/dtype.h>
 
 #include "bf16_pairs.h"
-#include "float8_formats.h"
 #include "float8_numbers.h"
+#include "float8_table.h"
 #include "key_rows.h"
 #include "params.h"
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <dimorph/ints.h>
 
+#include "../kv_dtype.h"
 #include "../problem.h"
 
 namespace dimorph {
@@ -12,8 +13,8 @@ namespace gpu {
 // An SM of an H200 keeps its share of the memory's bandwidth busy with some 20 KB in flight. This is up to 64 KB,
 // because a thread also waits for the place of its token.
 constexpr int kAppendThreads = 256, kAppendBlocks = 4, kAppendLoads = 4;
-// Elements that a thread copies at a time where addresses and strides allow it: 16 bytes.
-constexpr int kAppendWidth = 8;
+// Bytes of new rows that a thread copies at a time where addresses and strides allow it.
+constexpr int kAppendBytes = 16;
 
 // A quotient by a number from 1 on is then the upper half of a product, exact below 2^31: as page_reciprocal
 // (problem.h).
@@ -35,6 +36,7 @@ struct AppendArray {
   int32_t chunks;       // of a token, of all heads: what a thread copies at a time
   int32_t head_chunks;  // of a head
   Divisor by_head_chunks;
+  KvScale scale;  // only for a cache in 8 bits
 };
 
 // Token i is row i % rows of sequence i / rows; ragged rows follow each other, with `starts` of each sequence.

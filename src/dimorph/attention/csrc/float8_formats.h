@@ -1,10 +1,9 @@
-// Elements in 8 bits: from storage to floats, and back.
+// The formats of elements in 8 bits, and how numbers are rounded to them: on every device to the same bits.
 #pragma once
 #include <dimorph/attention/host_device.h>
-#include <dimorph/dtype.h>
 #include <dimorph/ints.h>
 
-#include "../kv_dtype.h"
+#include "kv_dtype.h"
 
 namespace dimorph {
 namespace attention {
@@ -33,43 +32,18 @@ struct E5m2 {
 inline E4m3 format_of(float8_e4m3fn) { return {}; }
 inline E5m2 format_of(float8_e5m2) { return {}; }
 
-// The elements that are not negative as bfloat16, which holds each of them.
-template <typename Format>
-struct Bfloat16Table {
-  alignas(64) uint16_t bits[128] = {};
-
-  constexpr Bfloat16Table() {
-    constexpr int kImplied = 1 << Format::kMantissa;
-    for (int i = 1; i < 128; ++i) {
-      int exponent = i / kImplied, mantissa = i % kImplied;
-      if (i > Format::kLargest) {
-        bits[i] = i < Format::kNaN ? 0x7f80 : 0x7fc0;
-        continue;
-      }
-      if (exponent == 0) {
-        for (exponent = 1; mantissa < kImplied; --exponent) mantissa *= 2;
-        mantissa -= kImplied;
-      }
-      const int biased = 127 + Format::kLeastExponent + exponent - 1;
-      bits[i] = static_cast<uint16_t>(biased << 7 | mantissa << (7 - Format::kMantissa));
-    }
-  }
-};
-template <typename Format>
-constexpr Bfloat16Table<Format> kBfloat16Table;
-
 // Rounds to nearest even. What is larger than the largest finite number becomes that number; NaN stays NaN.
 template <typename Float8>
-inline Float8 from_float(float value) {
+DM_HD inline Float8 from_float(float value) {
   using Format = decltype(format_of(Float8{}));
   constexpr uint32_t kDropped = 23 - Format::kMantissa, kLeast = 127 + Format::kLeastExponent;
   // With it added, the bits of a subnormal result stand, correctly rounded, at the bottom of the mantissa.
   constexpr uint32_t kMagic = (kLeast + kDropped) << 23;
-  const uint32_t wide = dimorph::detail::bits_of(value), magnitude = wide & 0x7fffffffu;
+  const uint32_t wide = __builtin_bit_cast(uint32_t, value), magnitude = wide & 0x7fffffffu;
   const uint32_t rebased = magnitude - ((kLeast - 1) << 23);
   const uint32_t normal = (rebased + (1u << (kDropped - 1)) - 1 + (rebased >> kDropped & 1u)) >> kDropped;
   const uint32_t subnormal =
-      dimorph::detail::bits_of(dimorph::detail::float_of(magnitude) + dimorph::detail::float_of(kMagic)) - kMagic;
+      __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, magnitude) + __builtin_bit_cast(float, kMagic)) - kMagic;
   uint32_t bits = magnitude < kLeast << 23 ? subnormal : normal;
   bits = bits > Format::kLargest ? Format::kLargest : bits;
   bits = magnitude > 0x7f800000u ? Format::kNaN : bits;
