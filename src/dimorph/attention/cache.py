@@ -23,7 +23,7 @@ class KVCache:
     `seqlens`, or `indptr`, `indices` and `last_page_len`. Sequences may share pages. Keys and values in one array are
     two views of it, because strides are free but for the last dimension, which is contiguous. On the CPU every length
     and every entry of a table that a call uses is checked before anything is computed; on a GPU the caller guarantees
-    them.
+    them, except under `DIMORPH_DEBUG=1`.
 
     Args:
         k: keys.

@@ -44,6 +44,7 @@ struct Handle {
 };
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+int capture = 0;
 int context = -1;
 thread_local std::string last_error;
 
@@ -144,6 +145,17 @@ Result encode_tiled(void* encoded, int type, unsigned rank, void* base, const ui
   return 0;
 }
 
+// A test captures streams by `emulated_set_capture`.
+Result stream_capture(void*, int* status) {
+  *status = capture;
+  return 0;
+}
+Result stream_synchronize(void*) { return 0; }
+Result copy_to_host(void* to, uint64_t from, size_t bytes, void*) {
+  memcpy(to, reinterpret_cast<const void*>(from), bytes);
+  return 0;
+}
+
 const struct {
   const char* name;
   void* function;
@@ -163,9 +175,14 @@ const struct {
     {"cuDevicePrimaryCtxRetain", reinterpret_cast<void*>(primary_context)},
     {"cuThreadExchangeStreamCaptureMode", reinterpret_cast<void*>(exchange_capture_mode)},
     {"cuTensorMapEncodeTiled", reinterpret_cast<void*>(encode_tiled)},
+    {"cuStreamIsCapturing", reinterpret_cast<void*>(stream_capture)},
+    {"cuStreamSynchronize", reinterpret_cast<void*>(stream_synchronize)},
+    {"cuMemcpyDtoHAsync", reinterpret_cast<void*>(copy_to_host)},
 };
 
 }  // namespace
+
+extern "C" __attribute__((visibility("default"))) void emulated_set_capture(int status) { capture = status; }
 
 extern "C" __attribute__((visibility("default"))) int emulated_get_proc_address(const char* name, void** function, int,
                                                                                 uint64_t, int*) {

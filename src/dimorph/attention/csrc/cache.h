@@ -4,6 +4,7 @@
 
 #include "checks.h"
 #include "kv_dtype.h"
+#include "length_checks.h"
 #include "problem.h"
 
 namespace dimorph {
@@ -138,41 +139,6 @@ inline void describe_table(const Cache& cache, const ConstTensor& k, Device devi
   if (!problem.table.pages) problem.table.pages = &kNoPages;
 }
 
-// Checks lengths in use against the room of each sequence: offsets, or an equal one for all.
-inline void check_lengths(const int32_t* lengths, const char* name, const int32_t* offsets, int32_t room,
-                          int32_t batch) {
-  for (int32_t b = 0; lengths && b < batch; ++b) {
-    const int32_t most = offsets ? offsets[b + 1] - offsets[b] : room;
-    DIMORPH_CHECK(lengths[b] >= 0 && lengths[b] <= most,
-                  DIMORPH_OPERATION
-                  ": argument '%s': expected a length from 0 to %d for sequence %d, as it has room for, got "
-                  "%d",
-                  name, most, b, lengths[b]);
-  }
-}
-
-// Checks, on the CPU, each number of a page table that is used. `pages`: of the pool.
-inline void check_table(const Cache& cache, int64_t pages, const Problem& problem) {
-  const PageTable& table = problem.table;
-  for (int32_t b = 0; table.starts && b < problem.batch_size; ++b) {
-    const int32_t least = table.starts[b + 1] > table.starts[b];
-    DIMORPH_CHECK(table.last_page_len[b] >= least && table.last_page_len[b] <= table.page_size,
-                  DIMORPH_OPERATION ": argument 'last_page_len': expected %d to %d keys for sequence %d, got %d", least,
-                  table.page_size, b, table.last_page_len[b]);
-  }
-  BaseParams<char, char, char, true> params;
-  static_cast<Problem&>(params) = problem;
-  for (int32_t b = 0; b < problem.batch_size; ++b) {
-    const int32_t* numbers = table.pages + (table.starts ? table.starts[b] : b * table.stride);
-    const int32_t used = params.get_kv_len(b) / table.page_size + (params.get_kv_len(b) % table.page_size > 0);
-    for (int32_t i = 0; i < used; ++i)
-      DIMORPH_CHECK(numbers[i] >= 0 && numbers[i] < pages,
-                    DIMORPH_OPERATION
-                    ": argument '%s': expected a page from 0 to %lld as number %d of sequence %d, got %d",
-                    cache.block_table ? "block_table" : "indices", static_cast<long long>(pages - 1), i, b, numbers[i]);
-  }
-}
-
 // Checks what a cache adds, and describes it. Lengths and tables in the memory of a GPU are not read.
 inline void describe_cache(const Cache& cache, const ConstTensor& k, Device device, Problem& problem) {
   if (cache.paged()) describe_table(cache, k, device, problem);
@@ -187,7 +153,7 @@ inline void describe_cache(const Cache& cache, const ConstTensor& k, Device devi
   if (device.device_type != kDLCPU) return;
   check_lengths(problem.seqlens_q, "seqlens_q", problem.cu_seqlens_q, problem.max_qo_len, problem.batch_size);
   check_lengths(problem.seqlens_k, "seqlens", problem.cu_seqlens_k, problem.max_kv_len, problem.batch_size);
-  if (cache.paged()) check_table(cache, k.size(0), problem);
+  if (cache.paged()) check_table(problem);
 }
 
 }  // namespace attention

@@ -1,14 +1,9 @@
-// Checks of single arguments of attention: device, dtype, dimensions, offsets.
+// Checks of single arguments of attention: device, dtype, dimensions.
 #pragma once
 #include <dimorph/entry.h>
 
-#include "overlap.h"  // IWYU pragma: keep (DIMORPH_OPERATION)
+#include "operation.h"
 #include "problem.h"
-
-// The argument whose device is that of all others.
-#ifndef DIMORPH_FIRST_ARGUMENT
-#define DIMORPH_FIRST_ARGUMENT "q"
-#endif
 
 namespace dimorph {
 namespace attention {
@@ -86,23 +81,6 @@ inline const int32_t* check_offsets(const ConstTensor& offsets, const char* name
                 DIMORPH_OPERATION ": argument '%s': expected 1 to %lld offsets, got %lld", name,
                 static_cast<long long>(kMostSize), static_cast<long long>(offsets.size(0)));
   return offsets.data<int32_t>();
-}
-
-// Checks every offset. Returns the longest length.
-inline int32_t longest_of(const int32_t* offsets, const char* name, int32_t batch, int64_t tokens) {
-  DIMORPH_CHECK(offsets[0] == 0, DIMORPH_OPERATION ": argument '%s': expected 0 first, got %d", name, offsets[0]);
-  int32_t longest = 0;
-  for (int32_t i = 1; i <= batch; ++i) {
-    DIMORPH_CHECK(offsets[i] >= offsets[i - 1],
-                  DIMORPH_OPERATION ": argument '%s': expected offsets that never fall, got %d after %d", name,
-                  offsets[i], offsets[i - 1]);
-    const int32_t length = offsets[i] - offsets[i - 1];
-    longest = length > longest ? length : longest;
-  }
-  DIMORPH_CHECK(offsets[batch] <= tokens,
-                DIMORPH_OPERATION ": argument '%s': expected offsets up to %lld tokens, got %d", name,
-                static_cast<long long>(tokens), offsets[batch]);
-  return longest;
 }
 
 }  // namespace attention

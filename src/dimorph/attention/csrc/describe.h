@@ -4,6 +4,7 @@
 
 #include "cache.h"
 #include "checks.h"
+#include "length_checks.h"
 #include "overlap.h"
 #include "problem.h"
 

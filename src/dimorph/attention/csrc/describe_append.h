@@ -5,8 +5,10 @@
 #include <dimorph/entry.h>
 
 #include "append.h"
+#include "append_places.h"  // IWYU pragma: export
 #include "cache.h"
 #include "checks.h"
+#include "length_checks.h"
 #include "overlap.h"
 #include "problem.h"
 

@@ -3,10 +3,7 @@
 #include <dimorph/entry.h>
 #include <stdint.h>
 
-// The operation's name in messages of the checks that operations share.
-#ifndef DIMORPH_OPERATION
-#define DIMORPH_OPERATION "attention"
-#endif
+#include "operation.h"
 
 namespace dimorph {
 namespace attention {

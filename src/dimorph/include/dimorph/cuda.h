@@ -57,6 +57,7 @@ constexpr int32_t kStaticShared = 1, kMaxDynamicShared = 8, kNonPortableCluster 
 constexpr int32_t kMultiprocessors = 16, kMostShared = 97;                             // of devices
 constexpr unsigned kUsualCluster = 8;
 constexpr int32_t kRelaxed = 2;
+constexpr int32_t kNoCapture = 0;
 
 // Functions of the driver. Every CUDA 12.0 driver has all of them except cuKernelGetParamInfo.
 struct Driver {
@@ -76,6 +77,9 @@ struct Driver {
   Result (*exchange_capture_mode)(int32_t*);
   Result (*encode_tiled)(TensorMap*, int32_t, uint32_t, void*, const uint64_t*, const uint64_t*, const uint32_t*,
                          const uint32_t*, int32_t, int32_t, int32_t, int32_t);
+  Result (*stream_capture)(void* stream, int32_t* status);
+  Result (*stream_synchronize)(void* stream);
+  Result (*copy_to_host)(void*, uint64_t, size_t, void* stream);
   bool complete;
 };
 
@@ -118,6 +122,9 @@ inline bool look_up(Driver& driver) {
       {"cuDevicePrimaryCtxRetain", 7000, &driver.primary_context, true},
       {"cuThreadExchangeStreamCaptureMode", 10010, &driver.exchange_capture_mode, true},
       {"cuTensorMapEncodeTiled", 12000, &driver.encode_tiled, true},
+      {"cuStreamIsCapturing", 10000, &driver.stream_capture, true},
+      {"cuStreamSynchronize", 7000, &driver.stream_synchronize, true},
+      {"cuMemcpyDtoHAsync", 3020, &driver.copy_to_host, true},
   };
   for (const auto& function : functions) {
     void* found = nullptr;
@@ -329,6 +336,27 @@ inline int32_t multiprocessors(Device device) {
   const detail::Driver* driver = detail::driver();
   int32_t count = 0;
   return driver && driver->device_get(&count, detail::kMultiprocessors, device.device_id) == 0 ? count : 0;
+}
+
+// Whether the call's stream is being captured into a CUDA graph: then nothing that a kernel writes can be read.
+inline bool is_capturing(Device device) {
+  const detail::Driver* driver = detail::driver();
+  int32_t status = detail::kNoCapture;
+  return driver && driver->stream_capture(TVMFFIEnvGetStream(kDLCUDA, device.device_id), &status) == 0 &&
+         status != detail::kNoCapture;
+}
+
+// Waits for the work before it on the call's stream, which is not being captured, and copies memory of the GPU to the
+// host. False if the driver refuses; the error is the call's.
+inline bool copy_to_host(void* to, const void* from, size_t bytes, Device device) {
+  const detail::Driver* driver = detail::driver();
+  if (!driver) return false;
+  const detail::InContext context(*driver, device.device_id);
+  if (context.result != 0) return detail::failed(context.result, "making the context of its GPU current", "");
+  void* const stream = TVMFFIEnvGetStream(kDLCUDA, device.device_id);
+  Result result = driver->copy_to_host(to, reinterpret_cast<uint64_t>(from), bytes, stream);
+  if (result == 0) result = driver->stream_synchronize(stream);
+  return result == 0 || detail::failed(result, "copying memory of a GPU to the host", "");
 }
 
 // Their values are those of cuda.h.

@@ -15,13 +15,6 @@ using dimorph::attention::Layout;
 using dimorph::attention::Problem;
 namespace at = dimorph::attention;
 
-// The keys that a sequence has room for.
-static int64_t room_of(const Problem& problem, int32_t b) {
-  const at::PageTable& table = problem.table;
-  if (table.starts) return int64_t{table.starts[b + 1] - table.starts[b]} * table.page_size;
-  return problem.cu_seqlens_k ? problem.cu_seqlens_k[b + 1] - problem.cu_seqlens_k[b] : problem.max_kv_len;
-}
-
 // Writes token i of k and v to its position in a cache, which has the arguments of Cache (cache.h). A cache in 8 bits
 // receives k / k_scale and v / v_scale, as float8_formats.h rounds them.
 //
@@ -53,34 +46,17 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
   const at::Strides k_into = into.strides(k_cache), v_into = into.strides(v_cache);
   const int64_t length = rows.ragged ? 0 : k.size(1), tokens = starts ? starts[problem.batch_size] : k.size(0) * length;
   std::vector<int64_t> offsets(2 * tokens);
-  const at::PageTable& table = problem.table;
   for (int32_t b = 0; b < problem.batch_size; ++b) {
     const int64_t first = starts ? starts[b] : b * length, last = starts ? starts[b + 1] : first + length;
-    const int64_t room = room_of(problem, b);
     for (int64_t i = first; i < last; ++i) {
-      const int32_t at = positions.data<int32_t>()[i];
-      if (at < 0) {
+      const int32_t position = positions.data<int32_t>()[i];
+      if (position < 0) {
         offsets[i] = at::kPadding;
         continue;
       }
-      DIMORPH_CHECK(at < room,
-                    "append: argument 'positions': expected a position from 0 to %lld for token %lld of sequence %d, "
-                    "as there is room for, got %d",
-                    static_cast<long long>(room - 1), static_cast<long long>(i - first), b, at);
-      int64_t batch_index = b, row = at;
-      if (table.pages) {
-        const int32_t page = at / table.page_size;
-        batch_index = table.pages[(table.starts ? table.starts[b] : b * table.stride) + page];
-        row = at - int64_t{page} * table.page_size;
-        DIMORPH_CHECK(batch_index >= 0 && batch_index < k_cache.size(0),
-                      "append: argument '%s': expected a page from 0 to %lld as number %d of sequence %d, got %lld",
-                      block_table ? "block_table" : "indices", static_cast<long long>(k_cache.size(0) - 1), page, b,
-                      static_cast<long long>(batch_index));
-      } else if (into.ragged) {
-        row += problem.cu_seqlens_k[b];
-      }
-      offsets[i] = batch_index * k_into.batch + row * k_into.row;
-      offsets[tokens + i] = batch_index * v_into.batch + row * v_into.row;
+      const at::Place place = at::find_place(problem, b, i - first, position);
+      offsets[i] = place.batch * k_into.batch + place.row * k_into.row;
+      offsets[tokens + i] = place.batch * v_into.batch + place.row * v_into.row;
     }
   }
   at::KvScale factors[2]{};

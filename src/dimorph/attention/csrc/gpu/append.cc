@@ -80,6 +80,9 @@ void append(Tensor k_cache, Tensor v_cache, ConstTensor k, ConstTensor v, ConstT
   params.starts = given.starts();
   params.rooms = problem.cu_seqlens_k;
   params.table = problem.table;
+  params.room = cache.ragged ? k_cache.size(0)
+                : indptr     ? indices->size(0) * problem.table.page_size
+                             : problem.max_kv_len;
   params.batch_size = problem.batch_size;
   params.tokens = static_cast<int32_t>(tokens);
   params.rows = static_cast<int32_t>(rows.ragged ? tokens : k.size(1));

@@ -1,14 +1,17 @@
 // The case of append on a GPU: launches the kernel for the width of its copies.
+#define DIMORPH_OPERATION "append"
 #include <dimorph/cuda.h>
 
 #include "append_gpu_config.h"
 #include "append_params.h"
+#include "debug_checks.h"
 
 namespace DIMORPH_CASE {
 
 namespace gpu = dimorph::attention::gpu;
 
 void append(gpu::AppendParams params, bool wide, dimorph::Device device) noexcept {
+  if (!gpu::check_places_on_gpu(params, device, dimorph::cuda::detail::case_sink())) return;
   const int64_t threads = int64_t{params.tokens} << params.lanes_log, block = gpu::kAppendThreads;
   const int64_t blocks = (threads + block - 1) / block;
   // As many as run at once: with more tokens than that, each block takes several.

@@ -46,6 +46,7 @@ struct AppendParams {
   const int32_t* starts;  // [batch_size + 1], or null
   const int32_t* rooms;   // of a ragged cache: where the room of each sequence begins, [batch_size + 1]; or null
   PageTable table;
+  int64_t room;  // keys that each sequence has room for; of a ragged cache and by indptr, all sequences
   int32_t batch_size, tokens, rows;
   Divisor by_rows;
   // 2^lanes_log threads copy a token's keys, or values.

@@ -5,6 +5,7 @@
 #include "../param_checks.h"
 #include "../problem.h"
 #include "contract.h"
+#include "debug_checks.h"
 #include "launch.h"
 #include "partition.h"
 #include "plan.h"
@@ -42,9 +43,11 @@ inline bool check_scale(float scale, dimorph::ErrorSink* sink) {
   return false;
 }
 
-// Fills in the variant's parameters, whose tensors must lie on the launch's device. An error is left in the call's
+// Fills in the variant's parameters, whose tensors must lie on the launch's device, after the checks of debug_checks.h.
+// An error is left in the call's
 // sink.
 inline bool fill_variant(Params& params, const dimorph::attention::Launch& launch, dimorph::Extra extra) {
+  if (!gpu::check_lengths_on_gpu(params, launch, PAGED ? "cu_seqlens" : "cu_seqlens_k", extra.sink)) return false;
   dimorph::attention::ParamChecks checks(params, {launch.tokens, launch.key_tokens}, launch.device, extra.sink);
   return checks.fill<Variant>(params, extra, HEAD_DIM_VO);
 }
