@@ -3,7 +3,17 @@
 import ml_dtypes
 import numpy as np
 
-from dimorph.attention import Causal, KVCache, append, attend_shared, attention, merge_states, plan, run
+from dimorph.attention import (
+    Causal,
+    KVCache,
+    append,
+    attend_blocks,
+    attend_shared,
+    attention,
+    merge_states,
+    plan,
+    run,
+)
 
 rng = np.random.default_rng(0)
 batch, heads, kv_heads, head_dim, page_size = 2, 8, 2, 64, 16
@@ -54,6 +64,12 @@ def main() -> None:
     out = attend_shared(q, prefix, KVCache(k, v), variant=Causal)
     k, v = (np.concatenate([shared.repeat(batch, 0), own], 1) for shared, own in ((prefix.k, k), (prefix.v, v)))
     print("prefix shared:", np.allclose(out, attention(q, k, v), atol=1e-6))
+
+    long_q = rng.standard_normal((64, heads, head_dim), dtype=np.float32)
+    long_k, long_v = rng.standard_normal((2, 96, kv_heads, head_dim), dtype=np.float32)
+    indptr, indices = np.array([0, 2, 3], np.int32), np.array([0, 3, 5], np.int32)  # of blocks of 16 keys
+    out = attend_blocks(long_q, long_k, long_v, indptr, indices, (32, 16))
+    print("blocks of keys:", out.shape)
 
 
 if __name__ == "__main__":

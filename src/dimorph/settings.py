@@ -121,7 +121,7 @@ class Settings:
     """
 
     debug: bool = False
-    """`1`: compile for a debugger, without optimisation, and with checks of indices into views, lengths, page tables."""
+    """`1`: compile for a debugger, without optimisation, and with checks of indices into views, lengths and tables."""
 
     num_threads: int | None = None
     """The number of CPU threads that kernels of this process use; the first kernel that uses threads fixes it. Default:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dimorph.attention.appending import append as append
+from dimorph.attention.blocks import attend_blocks as attend_blocks
 from dimorph.attention.cache import KVCache as KVCache
 from dimorph.attention.merging import merge_states as merge_states
 from dimorph.attention.operation import Attention as Attention
@@ -19,5 +20,5 @@ from dimorph.attention.workspace import workspace_size as workspace_size
 
 if not TYPE_CHECKING:  # a type checker reads the imports, and takes no list that is computed
     __all__ = ["Attention", "KVCache", "Plan", "append", "attention", "compose"]
-    __all__ += ["attend_shared", "merge_states", "plan", "plan_size", "run", "workspace_size"]
+    __all__ += ["attend_blocks", "attend_shared", "merge_states", "plan", "plan_size", "run", "workspace_size"]
     __all__ += builtin.__all__
