@@ -121,7 +121,7 @@ def test_comments_of_dimorphs_own_headers_do_not_count(tmp_path: Path, monkeypat
     """A packaged artifact serves with every version of Dimorph whose headers have the same code."""
     own = shutil.copytree(plan.INCLUDE, tmp_path / "package" / "include")
     monkeypatch.setattr(plan, "INCLUDE", own)
-    monkeypatch.setattr(include_scan, "_OWN", f"{own.parent}/")
+    monkeypatch.setattr(include_scan, "OWN", f"{own.parent}/")
     before = _keys(PICK)
     header = own / "dimorph" / "entry.h"
     text = header.read_text()

@@ -14,20 +14,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dimorph._lazy import logger
-from dimorph.aot.needs import needs
+from dimorph.aot.changes import Earlier, changes
+from dimorph.aot.needs import Need, needs
+from dimorph.aot.supply import Step, Supply, Wanted, wanted
 from dimorph.aot.verifier import brackets, outdated
+from dimorph.aot.workers import Workers, workers
 from dimorph.declare.instantiations import InstantiationSet
-from dimorph.errors import LoadError, counted, no_descriptors
+from dimorph.errors import LoadError, counted
 from dimorph.plan.key import digest
-from dimorph.resolve.build import Job, Progress
-from dimorph.resolve.build import build as build_jobs
-from dimorph.resolve.levels import compiler, target_levels
-from dimorph.resolve.reads import find_current
+from dimorph.resolve.build import Progress
+from dimorph.resolve.levels import target_levels
 from dimorph.runtime.library import unloadable
 from dimorph.settings import Settings, current
 from dimorph.store import manifest
@@ -56,6 +59,9 @@ class Report:
         reused: the number of artifacts that were already in the directory or in the user's store.
         removed: the number of outdated artifacts of the kernel that were removed from the directory.
         seconds: the wall-clock time of the build.
+        steps: how it got each artifact, in their order.
+        changes: lines that compare the set with its build before into the directory; none for a shard.
+        instantiations: the set.
     """
 
     kernel: str
@@ -66,6 +72,9 @@ class Report:
     reused: int
     removed: int
     seconds: float
+    steps: tuple[Step, ...]
+    changes: tuple[str, ...]
+    instantiations: InstantiationSet
 
     def __repr__(self) -> str:
         return f"<dimorph.aot.Report {self}>"
@@ -88,6 +97,8 @@ def build(
     settings: Settings | None = None,
     progress: Progress | None = None,
     created: str | None = None,
+    executor: Workers | Executor | Callable[[], Executor] | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> Report:
     """Build everything that an instantiation set needs into a directory, which several kernels and sets can share.
 
@@ -106,6 +117,11 @@ def build(
         progress: called from several threads with the number of finished compiles, the number of compiles, and the
             label of the unit whose compile has just begun or ended.
         created: the time of creation to record in the artifacts, in ISO 8601; default: the real time.
+        executor: where to compile: any `concurrent.futures.Executor`, which stays as it is, or a function without
+            arguments that makes one for this build. Its workers need Dimorph and a compiler; default: this process.
+        shard: (number, count): build one of `count` parts, from 1, which the keys make up. The directory gets its
+            artifacts and no manifest; the build of the whole set into the directories of all parts together completes
+            them. Default: the whole set.
 
     Raises:
         DeclarationError: a source is missing or has no key, or the kernel supports none of the architectures.
@@ -125,80 +141,59 @@ def build(
     store.check_content()
     manifest.read(store)
     asked = tuple(dict.fromkeys(archs)) if archs else (config.arch,) if config.arch else ()
-    jobs = {
-        key: Job(need.unit, need.target, compiler(need.unit, config, identify=True))
-        for key, need in needs(instantiations, names, asked, config).items()
-    }
-    memo = memo_dir(user_store(config))
-    known = {used: used.identity(memo).id for used in {job.compiler for job in jobs.values()}}
-    identities = {key: known[job.compiler] for key, job in jobs.items()}
-    try:
-        with store.lock(_LOCK):
-            before = manifest.read(store)
-            artifacts = {
-                key: found for key, job in jobs.items() if (found := _current(store, key, identities[key], job, memo))
-            }
-            lacking = {key: job for key, job in jobs.items() if key not in artifacts}
-            fresh, compiled = _provide(lacking, identities, config, progress)
-            _check_loadable(fresh.values(), jobs)
-            artifacts |= {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
-            ordered = tuple(artifacts[key] for key in jobs)
-            after = _described(before, instantiations, store.root, names, asked, config, ordered)
-            removed = _remove_stale(store, before, after)
-            if after != before:
-                _write(store, after)
-    finally:
-        store.sweep()
+    needed = _part(needs(instantiations, names, asked, config), shard)
+    with nullcontext() if executor is None else workers(executor) as farm:
+        jobs = wanted(needed, farm, config)
+        try:
+            # A shard writes no manifest, so those of one set may be built side by side into one directory.
+            with nullcontext() if shard else store.lock(_LOCK):
+                before = manifest.read(store)
+                supply = Supply(jobs, config, farm, progress)
+                supply.search(store, "directory", memo_dir(user_store(config)))
+                lacking = [key for key in jobs if key not in supply.found]
+                supply.provide(Earlier(store))
+                fresh = {key: supply.found[key] for key in lacking}
+                _check_loadable(fresh.values(), jobs)
+                published = {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
+                ordered = tuple({**supply.found, **published}[key] for key in jobs)
+                after, removed = before, 0
+                if not shard:
+                    after = _described(before, instantiations, store.root, names, asked, config, ordered)
+                    removed = _remove_stale(store, before, after)
+                if after != before:
+                    _write(store, after)
+        finally:
+            store.sweep()
+    sets = [_built(contents, instantiations, store.root) for contents in (before, after)]
     return Report(
         kernel=instantiations.kernel.name,
         out=store.root,
-        targets=tuple(dict.fromkeys(job.target.name for job in jobs.values())),
+        targets=tuple(dict.fromkeys(job.need.target.name for job in jobs.values())),
         artifacts=ordered,
-        built=compiled,
-        reused=len(jobs) - compiled,
+        built=supply.compiled,
+        reused=len(jobs) - supply.compiled,
         removed=removed,
         seconds=time.monotonic() - started,
+        steps=tuple(supply.step(key, artifact) for key, artifact in zip(jobs, ordered, strict=True)),
+        changes=tuple(changes(sets[0], sets[1])) if sets[1] and not shard else (),
+        instantiations=instantiations,
     )
 
 
-def _provide(
-    lacking: dict[str, Job], identities: Mapping[str, str], settings: Settings, progress: Progress | None
-) -> tuple[dict[str, Artifact], int]:
-    """Return the lacking artifacts, from the user's store or compiled into it, and the number of compiled ones.
-
-    Compiles go through the user's store because it caches the identity of the compiler and the C++ library of zig, and
-    because the next build after a failed one finds there what was already compiled.
-    """
-    own = user_store(settings)
-    found: dict[str, Artifact] = {}
-    for key, job in lacking.items():
-        try:
-            if artifact := _current(own, key, identities[key], job, memo_dir(own)):
-                found[key] = artifact
-        except OSError as error:  # a store that cannot be read counts as empty
-            if no_descriptors(error):
-                raise
-            _log.info("%s is not used: %s", own.root, error)
-            break
-    missing = {key: job for key, job in lacking.items() if key not in found}
-    if missing:
-        compiled = build_jobs(list(missing.values()), settings, own, progress)
-        found |= dict(zip(missing, compiled, strict=True))
-    return found, len(missing)
+def _part(needed: dict[str, Need], shard: tuple[int, int] | None) -> dict[str, Need]:
+    """Return the units of a shard; keys are evenly spread, and the same everywhere."""
+    if shard is None:
+        return needed
+    number, count = shard
+    if not 1 <= number <= count:
+        raise ValueError(f"aot.build: shard: expected (number, count) with 1 <= number <= count, got {shard!r}")
+    return {key: need for key, need in needed.items() if int(key[:16], 16) % count == number - 1}
 
 
-def _current(store: Store, key: str, toolchain_id: str, job: Job, memo: Path | None) -> Artifact | None:
-    # The directory is packaged, so it holds nothing that differs between machines.
-    artifact = find_current(store, key, toolchain_id, job.unit, job.compiler, memo, keep=False)
-    if artifact:
-        _log.info("%s: from %s, %s", job.unit.label, store.root, artifact.meta.target)
-    return artifact
-
-
-def _check_loadable(artifacts: Iterable[Artifact], jobs: Mapping[str, Job]) -> None:
+def _check_loadable(artifacts: Iterable[Artifact], jobs: Mapping[str, Wanted]) -> None:
     for artifact in artifacts:
         if artifact.meta.kind != "device" and (why := unloadable(artifact)):
-            raise LoadError(f"{jobs[artifact.meta.key].unit.label}: what was compiled cannot be loaded: {why}")
+            raise LoadError(f"{jobs[artifact.meta.key].need.unit.label}: what was compiled cannot be loaded: {why}")
 
 
 def _publish(store: Store, artifact: Artifact, created: str | None) -> Artifact:
@@ -240,6 +235,13 @@ def _described(
         else:
             others.append(other)
     return manifest.with_built(before, kernel, directory, others, built)
+
+
+def _built(contents: Manifest, instantiations: InstantiationSet, directory: Path) -> Built | None:
+    """Return the set as a manifest describes it."""
+    record = contents.kernels.get(contents.name(instantiations.kernel, directory))
+    given = manifest.given(instantiations)
+    return next((one for one in record.built if one.given == given), None) if record else None
 
 
 def _remove_stale(store: Store, before: Manifest, after: Manifest) -> int:

@@ -52,6 +52,24 @@ def load_kernels(spec: str) -> list[Declaration]:
     return asked
 
 
+def load_object(spec: str) -> object:
+    """Import `MODULE:NAME`, where the module may be the path of a Python file, and return what the name is bound to.
+
+    Raises:
+        DeclarationError: there is no such module, file or name.
+        Exception: any other exception that the module raises during its import.
+    """
+    source, name = _split(spec)
+    if name is None:
+        raise DeclarationError(f"{spec!r}: expected MODULE:NAME, or the path of a Python file, a colon and a name")
+    module = _import_file(Path(source)) if _is_file(source) else _import_module(source)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        near = ", ".join(sorted(one for one in vars(module) if not one.startswith("_"))) or "none"
+        raise DeclarationError(f"{source}: no variable is called {name!r}; there are: {near[:300]}") from None
+
+
 def declared_in(spec: str) -> str:
     """Return the module of `PACKAGE_OR_FILE[:KERNEL]`, or the absolute path of its file."""
     source, _ = _split(spec)

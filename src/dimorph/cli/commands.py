@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import click
 from dimorph import __version__, aot
 from dimorph import settings as configuration
 from dimorph.aot import cmake_package
+from dimorph.aot.workers import workers
 from dimorph.cli import as_json, doctor, explain, ide, new, options, show, stub
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
@@ -119,6 +120,19 @@ def prove(spec: str, out: Path) -> None:
     metavar="ARCH",
     help="A GPU architecture to build for, e.g. sm_90a; may be repeated. Default: those that the kernel declares.",
 )
+@click.option(
+    "--executor",
+    metavar="MODULE:NAME",
+    help="Compile on a concurrent.futures.Executor, such as one of Dask: the executor, or a function without arguments "
+    "that makes it. Its workers need Dimorph and a compiler.",
+)
+@click.option(
+    "--shard",
+    callback=options.shard,
+    metavar="NUMBER/COUNT",
+    help="Build one of COUNT parts of equal size, e.g. 3/8, without a manifest. A build of the whole into the "
+    "directories of all parts, copied together, completes them.",
+)
 @with_json
 def build(
     spec: str,
@@ -127,26 +141,34 @@ def build(
     cmake: Path | None,
     targets: tuple[str, ...],
     archs: tuple[str, ...],
+    executor: str | None,
+    shard: tuple[int, int] | None,
 ) -> None:
     """Build kernels ahead of time.
 
     --out is for Python, --cmake for programs without it; give one or both. Loads find the artifacts in a directory
     _dimorph beside a kernel's sources, and in directories that DIMORPH_SHARED_STORES names. Artifacts that the
-    directory already holds are kept; only missing ones are compiled.
+    directory already holds are kept; only missing ones are compiled. A build that was interrupted, or killed, goes on
+    where it was.
 
     \b
     dimorph build skeleton.py --out _dimorph
     dimorph build mypkg.kernels:affine head_dim=64,128 --out _dimorph
     dimorph build mypkg.kernels:rms --arch sm_80 --arch sm_90a --out _dimorph
     dimorph build mypkg.kernels --target x86-64-v3 --cmake /opt/mypkg
+    dimorph build mypkg.kernels --executor cluster.py:executor --out _dimorph
     """
     place = out or cmake
     if place is None:
         raise click.UsageError("expected --out or --cmake, or both")
+    if shard and cmake:
+        raise click.UsageError("expected --shard or --cmake, got both: a CMake package is made of the whole")
     config, sets = options.settings(), options.sets(spec, values)
     _check_archs(sets, archs)
     built = []
-    with tempfile.TemporaryDirectory(prefix="dimorph-") as temporary:
+    with ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimorph-"))
+        farm = stack.enter_context(workers(options.executor(executor))) if executor else None
         for instantiations in sets:
             silent = output().quiet
             with nullcontext() if silent else show.progress(instantiations.kernel.name) as progress:
@@ -157,6 +179,8 @@ def build(
                     archs=archs or None,
                     settings=config,
                     progress=progress,
+                    executor=farm,
+                    shard=shard,
                 )
             output().report(show.report, replace(report, out=place))
             built.append((instantiations, report))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -15,7 +16,7 @@ import click
 
 from dimorph import settings as configuration
 from dimorph._lazy import show_log
-from dimorph.aot.discover import load_kernels
+from dimorph.aot.discover import load_kernels, load_object
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import DimorphError
@@ -170,6 +171,23 @@ def amount(read: Callable[[str], float]) -> Callable[[str], float]:
     return checked
 
 
+def shard(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Read `NUMBER/COUNT`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise click.BadParameter(f"expected a part and the number of parts, such as 3/8, got {text!r}")
+    return number, count
+
+
+def executor(spec: str) -> Any:
+    """Import the executor, or the function that makes one, that MODULE:NAME names."""
+    with _stdout_to_stderr():
+        return load_object(spec)
+
+
 def directory(*names: str, required: bool = False, help: str) -> Callable[[_Wrapped], _Wrapped]:
     """Add an option that takes a directory."""
     return click.option(
@@ -215,9 +233,15 @@ def selection(command: _Wrapped) -> _Wrapped:
 def kernels(spec: str) -> list[Declaration]:
     """Load the kernels that a spec names; whatever their module prints goes to standard error."""
     # A module, or a program that it starts, may print during its import: that must not mix with the output.
+    with _stdout_to_stderr():
+        return load_kernels(spec)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
     sys.stdout.flush()
     with redirect_stdout(sys.stderr), _descriptor_to_stderr():
-        return load_kernels(spec)
+        yield
 
 
 @contextmanager

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from dimorph._lazy import logger, show_log
 from dimorph.errors import BuildError, ToolchainError, no_descriptors
@@ -67,11 +69,44 @@ class Job:
     why: str = ""
 
 
-def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progress | None = None) -> list[Artifact]:
+class Run(NamedTuple):
+    """One run of a compiler.
+
+    Attributes:
+        worker: the process that it ran for, as host and number.
+        began: the time of its begin, in seconds since the epoch, by the clock of that host.
+        seconds: its wall-clock time, without waits for another build and for a free processor.
+    """
+
+    worker: str
+    began: float
+    seconds: float
+
+
+# Called from several threads with each job that was compiled.
+Ran = Callable[[Job, Run], None]
+
+
+def build(
+    jobs: Sequence[Job],
+    settings: Settings,
+    store: Store,
+    progress: Progress | None = None,
+    ran: Ran = lambda job, run: None,
+    group: process.Group | None = None,
+) -> list[Artifact]:
     """Compile jobs in parallel, as CPUs and memory allow, and publish their artifacts in `store`.
 
     If the store is full or cannot be written, a warning says so, and the artifacts are kept in a private temporary
     directory until the process ends. Without `progress`, a build that takes more than a second logs what it compiles.
+
+    Args:
+        jobs: the jobs.
+        settings: the settings.
+        store: the store.
+        progress: see `Progress`.
+        ran: see `Ran`.
+        group: the group of the compilers, by which another thread can end them; default: one of this build.
 
     Returns:
         The artifacts, in the order of `jobs`.
@@ -85,7 +120,7 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
     ordered = sorted(jobs, key=lambda job: job.unit.kind != "device")
     hints = dict.fromkeys(job.compiler.hint(memo_dir(store)) for job in ordered)
     notice = Notice([job.unit.label for job in ordered], ordered[0].why, " ".join(filter(None, hints)))
-    running = process.Group(notice.tick if progress is None else lambda: None)
+    running = group or process.Group(notice.tick if progress is None else lambda: None)
     # The first identification of a compiler hashes all its files, so it runs while the compiles do.
     identities = {used: Later(partial(used.identity, memo_dir(store))) for used in {job.compiler for job in ordered}}
     for used in identities:
@@ -97,7 +132,8 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
         nonlocal done
         if progress:
             progress(done, len(jobs), job.unit.label)
-        artifact = _build_one(job, _Shared(job.compiler, settings, identities[job.compiler], running, checksums), store)
+        shared = _Shared(job.compiler, settings, identities[job.compiler], running, checksums, partial(ran, job))
+        artifact = _build_one(job, shared, store)
         with lock:
             done += 1
             if progress:
@@ -127,13 +163,14 @@ def build(jobs: Sequence[Job], settings: Settings, store: Store, progress: Progr
 
 @dataclass(frozen=True)
 class _Shared:
-    """State shared by all jobs of one compiler in one build."""
+    """What one job shares with the others of its build and its compiler, and the function that its runs are told to."""
 
     compiler: Compiler
     settings: Settings
     identity: Later[Identity]
     running: process.Group
     checksums: Digests
+    ran: Callable[[Run], None]
 
     def tick(self) -> None:
         """Write messages that are due; raise BuildError if the build was interrupted."""
@@ -213,10 +250,11 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
     _log.debug("compiling %s: %s", unit.label, " ".join(command))
     try:
         with slot(store, settings, shared.tick):
-            limit = settings.compile_timeout
+            limit, start = settings.compile_timeout, time.time()
             done = compiler.run(command, timeout=limit, work_dir=work, memo_dir=memo, group=shared.running)
     except BuildError as error:
         raise _with_context(error, unit) from error
+    shared.ran(Run(f"{os.uname().nodename} {os.getpid()}", start, time.time() - start))
     listed, rest = listing.read(work, done.output)
     done = replace(done, output=rest)
     if done.exit_code != 0:

@@ -8,7 +8,7 @@ artifact of the user's store serves only while its record is true.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -204,6 +204,7 @@ def find_current(
     memo_dir: Path | None,
     *,
     keep: bool = True,
+    tell: Callable[[str], None] = lambda why: None,
 ) -> Artifact | None:
     """Find an artifact that its compiler would make again; one that it would not is removed from the store.
 
@@ -215,6 +216,7 @@ def find_current(
         compiler: the compiler.
         memo_dir: as for `changed`.
         keep: as for `changed`.
+        tell: called with the reason why an artifact is removed.
 
     Raises:
         OSError: the store cannot be read, or is refused.
@@ -226,5 +228,6 @@ def find_current(
     if why is None:
         return artifact
     _log.info("%s in %s is built again: %s", unit.label, store.root, why)
+    tell(why)
     store.remove(key, toolchain_id)
     return None

@@ -52,7 +52,7 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, err
 
 # The directory of Dimorph's own headers and sources, without links, as roots and include directories are. The files in
 # it may be links themselves.
-_OWN = f"{Path(__file__).parent.parent.resolve()}/"
+OWN = f"{Path(__file__).parent.parent.resolve()}/"
 
 
 class SourceFile(NamedTuple):
@@ -130,7 +130,7 @@ def _content(path: str) -> Content | None:
         if error.errno in _NOT_THERE:
             return None
         raise
-    code = without_line_comments(content) if path.startswith(_OWN) else content
+    code = without_line_comments(content) if path.startswith(OWN) else content
     return Content(Files.checksum(code), mentions(content))
 
 
