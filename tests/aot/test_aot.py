@@ -20,6 +20,7 @@ import dimorph as dm
 from dimorph import aot, settings
 from dimorph.store import manifest, mark
 from dimorph.store.layers import PACKAGED
+from support.kernels import PICK
 from support.paths import ROWMATH
 
 SOURCES = ROWMATH / "src" / "rowmath"
@@ -493,3 +494,12 @@ def test_objects_for_other_cpus_are_built_and_verified_untried(project: Path, mo
     monkeypatch.setattr("dimorph.toolchain.targets.runnable", lambda: ())
     aot.build(kernel.instantiations(), targets=[TARGET])
     assert aot.verify([kernel], project / PACKAGED).ok
+
+
+def test_a_build_that_reuses_writes_the_same_manifest(tmp_path: Path) -> None:
+    # Its axes are not in the order of the alphabet, in which a description of an artifact keeps them.
+    for out in ("first", "second"):
+        PICK.build(tmp_path / out, width=1, depth=[1, 2])
+    first, second = ((tmp_path / out / manifest.NAME).read_bytes() for out in ("first", "second"))
+    assert b'"width"' in first
+    assert first == second

@@ -83,7 +83,8 @@ class Row:
         return cls(
             kind=meta.kind,
             kernel=meta.kernel,
-            values=dict(meta.specialization),
+            # An artifact that was found has them in this order, one that was just compiled in that of the declaration.
+            values=dict(sorted(meta.specialization.items())),
             target=meta.target,
             key=meta.key,
             toolchain_id=meta.toolchain_id,
