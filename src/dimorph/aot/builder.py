@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dimorph._lazy import logger
@@ -39,9 +40,12 @@ from dimorph.store.layers import PACKAGED, built_store, memo_dir, user_store
 from dimorph.store.manifest import Built, Manifest, Row
 from dimorph.store.store import Store
 from dimorph.toolchain import elf
+from dimorph.toolchain.workers import side_by_side
 
 _log = logger("dimorph")
 
+# Copies into the directory at a time: each waits for the disk several times.
+_COPIES = 8
 # The key of the lock that a build holds on its directory, so that two builds keep each other's part of the manifest.
 _LOCK = digest(["manifest"])
 
@@ -154,7 +158,8 @@ def build(
                 supply.provide(Earlier(store))
                 fresh = {key: supply.found[key] for key in lacking}
                 _check_loadable(fresh.values(), jobs)
-                published = {key: _publish(store, artifact, created) for key, artifact in fresh.items()}
+                copies = [partial(_publish, store, artifact, created) for artifact in fresh.values()]
+                published = dict(zip(fresh, side_by_side(copies, _COPIES), strict=True))
                 ordered = tuple({**supply.found, **published}[key] for key in jobs)
                 after, removed = before, 0
                 if not shard:
