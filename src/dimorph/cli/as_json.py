@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from dimorph.aot import Coverage, Report
+from dimorph.aot.supply import Step
 from dimorph.cli.doctor import Finding
 from dimorph.cli.explain import Verdict
 from dimorph.cli.ide import Written
@@ -42,7 +44,23 @@ def build(done: Report) -> Object:
         "reused": done.reused,
         "removed": done.removed,
         "seconds": done.seconds,
-        "artifacts": [artifact(one) for one in done.artifacts],
+        "changes": list(done.changes),
+        "axes": done.instantiations.texts(),
+        "specializations": sum(1 for _ in done.instantiations),
+        "artifacts": [_step(one) for one in done.steps],
+    }
+
+
+def _step(step: Step) -> Object:
+    run, device = step.run, step.artifact.meta.device
+    return {
+        **artifact(step.artifact),
+        "origin": step.origin,
+        "worker": run.worker if run else None,
+        "began": datetime.fromtimestamp(run.began, timezone.utc).isoformat() if run else None,
+        "seconds": run.seconds if run else None,
+        "why": list(step.why),
+        "device": {name: dict(uses) for name, uses in device.kernels.items()} if device else None,
     }
 
 

@@ -15,6 +15,7 @@ from dimorph import settings as configuration
 from dimorph.aot import cmake_package
 from dimorph.aot.workers import workers
 from dimorph.cli import as_json, doctor, explain, ide, new, options, show, stub
+from dimorph.cli import report as report_page
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
 from dimorph.cli.settings_texts import documentation
@@ -133,6 +134,14 @@ def prove(spec: str, out: Path) -> None:
     help="Build one of COUNT parts of equal size, e.g. 3/8, without a manifest. A build of the whole into the "
     "directories of all parts, copied together, completes them.",
 )
+@click.option(
+    "--report",
+    "page",
+    callback=options.page,
+    metavar="FILE.html",
+    help="Write a page about the build: a timeline by worker, seconds and bytes of each artifact, coverage, device "
+    "code, what was reused and why the rest was not, and what changed. It needs no other file.",
+)
 @with_json
 def build(
     spec: str,
@@ -143,6 +152,7 @@ def build(
     archs: tuple[str, ...],
     executor: str | None,
     shard: tuple[int, int] | None,
+    page: Path | None,
 ) -> None:
     """Build kernels ahead of time.
 
@@ -188,8 +198,11 @@ def build(
             named = [*(("--target", name) for name in targets), *(("--arch", name) for name in archs)]
             words = [spec, *values, *(word for pair in named for word in pair)]
             output().report(click.echo, str(cmake_package.write(cmake, words, built, config)))
+    if page is not None:
+        report_page.write(page, [as_json.build(replace(one, out=place)) for _, one in built])
+        output().report(click.echo, str(page))
     # The artifacts of a package alone lie in it under names of its own.
-    done = [replace(report, out=place, artifacts=report.artifacts if out else ()) for _, report in built]
+    done = [replace(report, out=place, steps=report.steps if out else ()) for _, report in built]
     output().record({"kernels": [as_json.build(report) for report in done]})
 
 

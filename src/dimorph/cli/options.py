@@ -182,6 +182,16 @@ def shard(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
     return number, count
 
 
+def page(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Read the path of a file to write, in a directory that exists."""
+    if text is None:
+        return None
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise click.BadParameter(f"expected a file to write in a directory that exists, got {text!r}")
+    return path
+
+
 def executor(spec: str) -> Any:
     """Import the executor, or the function that makes one, that MODULE:NAME names."""
     with _stdout_to_stderr():
