@@ -47,6 +47,8 @@ def main() -> None:
     step = plan(q, cache, variant=Causal)  # of q only the shape and the dtype count
     print("a plan gives the same:", np.array_equal(run(step, q, cache), out))
     print("decoded to lengths", lengths, out.shape)
+    step = plan(q, KVCache(cache.k, cache.v, block_table=table.tolist(), seqlens=[73, 24]), variant=Causal)
+    print("a plan from lists gives the same:", np.array_equal(run(step, q, step.cache), out))
 
     scales = np.full(kv_heads, 4 / 448, np.float32)  # for keys of up to 4: 448 is the largest number of the dtype
     small = np.zeros((2, *pool[:, :, 0].shape), ml_dtypes.float8_e4m3fn)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 from dimorph import attention as at
 from dimorph.attention.kernels import GPU_FAMILIES
@@ -83,6 +85,75 @@ def test_a_plan_has_the_parameters_of_a_run() -> None:
     assert all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True))
 
 
+HOST: dict[str, Any] = {"block_table": [[3, 99], [1, 4]], "seqlens": [4, 12]}  # of 5 pages of 8 keys
+INDEX: dict[str, Any] = {"indptr": [0, 1, 3], "indices": [3, 1, 4], "last_page_len": [4, 3]}
+NOT_FITTING: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = {
+    "a negative length": (HOST | {"seqlens": [-1, 3]}, {}, ValueError, "'seqlens': expected a length from 0 to 16"),
+    "keys behind the table": (
+        HOST | {"seqlens": [4, 17]},
+        {},
+        ValueError,
+        "'seqlens': expected a length from 0 to 16 for sequence 1, as it has room for, got 17",
+    ),
+    "a page that is none": (
+        HOST | {"seqlens": [9, 3]},
+        {},
+        ValueError,
+        "'block_table': expected a page from 0 to 4 as",
+    ),
+    "keys behind the room": ({"seqlens": [4, 9]}, {}, ValueError, "'seqlens': expected a length from 0 to 8 for seque"),
+    "keys behind their room": (
+        {"cu_seqlens": [0, 3, 30], "seqlens": [4, 9]},
+        {},
+        ValueError,
+        "'seqlens': expected a length from 0 to 3 for sequence 0",
+    ),
+    "offsets that fall": ({"cu_seqlens": [0, 3, 2]}, {}, ValueError, "'cu_seqlens': expected offsets that never fall"),
+    "offsets of more pages": (INDEX | {"indptr": [0, 1, 4]}, {}, ValueError, "'indptr': expected offsets up to 3, got"),
+    "an empty last page": (INDEX | {"last_page_len": [4, 0]}, {}, ValueError, "'last_page_len': expected 1 to 8 keys"),
+    "an index that is none": (INDEX | {"indices": [3, 1, 5]}, {}, ValueError, "'indices': expected a page from 0 to 4"),
+    "queries behind the room": (HOST, {"seqlens_q": [1, 3]}, ValueError, "'seqlens_q': expected a length from 0 to 2"),
+    "queries from 1 on": (HOST, {"cu_seqlens_q": [1, 2, 4]}, ValueError, "'cu_seqlens_q': expected offsets from 0 on"),
+    "half a key": (HOST | {"seqlens": [4.5, 1]}, {}, TypeError, "'seqlens': expected whole numbers of 32 bits .n."),
+    "wide numbers": (HOST | {"seqlens": [2**31, 1]}, {}, TypeError, "'seqlens': expected whole numbers of 32 bits"),
+    "uneven tables": (HOST | {"block_table": [[3, 1], [1]]}, {}, TypeError, "'block_table': expected whole numbers of"),
+}
+
+
+KEYS, Q = (np.ones((n, size, 2, 32), np.float32) for n, size in ((7, 8), (3, 1)))
+
+
+@pytest.mark.parametrize("of", [list, np.array])
+@pytest.mark.parametrize("case", NOT_FITTING)
+def test_lengths_on_the_host_are_checked(case: str, of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists beside any cache, and arrays beside one that is on a GPU."""
+    tables, options, kind, said = NOT_FITTING[case]
+    if of is np.array and case == "uneven tables":
+        pytest.skip("NumPy makes no such array")
+    keys, q = np.zeros((5, 8, 1, 32), np.float16), np.zeros((2, 2, 2, 32), np.float16)
+    keys = keys.reshape(40, 1, 32) if "cu_seqlens" in tables else keys
+    q = q.reshape(4, 2, 32) if "cu_seqlens_q" in options else q
+    k, queries = (keys, q) if of is list else (OnGpu(keys, 0), OnGpu(q, 0))
+    tables, options = ({name: of(x) for name, x in arrays.items()} for arrays in (tables, options))
+    with pytest.raises(kind, match=f"plan: argument {said}"):
+        at.plan(queries, at.KVCache(k, k, **tables), **options)
+
+
+def test_a_plan_from_lists_has_a_cache_of_arrays() -> None:
+    q, cache = problem([5, 30, 0], 3)
+    lists = at.KVCache(cache.k, cache.v, block_table=cache.block_table.tolist(), seqlens=[5, 30, 0])
+    flat, offsets = q.reshape(9, 4, 32)[:7], [0, 3, 7, 7]
+    plan = at.plan(flat, lists, variant=at.Causal, cu_seqlens_q=offsets)
+    expected = at.attention(flat, cache, variant=at.Causal, cu_seqlens_q=np.array(offsets, np.int32))
+    assert plan.max_seqlen_q == 4 and plan.cache.k is cache.k
+    assert np.array_equal(at.run(plan, flat, plan.cache), expected)
+    tensor, k, table, lengths = map(torch.from_numpy, (Q, KEYS, cache.block_table, cache.seqlens))
+    with torch.no_grad():
+        plan = at.plan(tensor, at.KVCache(k, k, block_table=table.tolist(), seqlens=(5, 30, 0)))
+        expected = at.attention(tensor, at.KVCache(k, k, block_table=table, seqlens=lengths))
+        assert plan.cache.seqlens.dtype == torch.int32 and torch.equal(at.run(plan, tensor, plan.cache), expected)
+
+
 @pytest.fixture
 def emulated(emulator: Emulator, shared_store: Path, monkeypatch: pytest.MonkeyPatch) -> EmulatedCache:
     monkeypatch.setattr(driver, "find", lambda: emulator.driver)
@@ -134,6 +205,42 @@ def test_a_workspace_that_is_too_small_is_refused_and_not_written(emulated: Emul
             call()
     assert (small == 7).all()
     assert (out == 7).all()
+
+
+class Namespace:
+    """As much of an array library as makes an array."""
+
+    int32 = np.int32
+
+    def asarray(self, numbers: Any, *, dtype: Any, device: int) -> Known:
+        return Known(np.asarray(numbers, dtype), device)
+
+
+class Known(OnGpu):
+    """An array on a GPU, of a library that makes others there."""
+
+    @property
+    def device(self) -> int:
+        return self.gpu
+
+    def __array_namespace__(self) -> Namespace:
+        return Namespace()
+
+
+@needs_emulator
+@pytest.mark.parametrize("of", [list, np.array, torch.tensor])
+def test_a_plan_from_lengths_on_the_host(emulated: EmulatedCache, of: Any) -> None:
+    q, cache = problem([300, 5, 0, 77], 2)
+    tables = {"block_table": of(cache.block_table.tolist()), "seqlens": of(cache.seqlens.tolist())}
+    host, queries = at.KVCache(Known(cache.k, 1), Known(cache.v, 1), **tables), Known(q, 1)
+    plan = emulated.attend.plan(queries, host, variant=at.Causal, workspace=OnGpu(workspace_for(q), 1))
+    assert type(plan.cache.seqlens) is type(plan.cache.block_table) is Known
+    out = np.full(q.shape, np.nan, q.dtype)
+    emulated.attend.run(plan, queries, plan.cache, out=OnGpu(out, 1))
+    expected = at.attention(q, cache, variant=at.Causal).astype(np.float32)
+    assert np.allclose(out.astype(np.float32), expected, atol=0.02, rtol=0.02)
+    with pytest.raises(ValueError, match="expected a tensor on cuda:1, where 'q' is, got one on cpu"):
+        emulated.attend.run(plan, queries, replace(cache, k=host.k, v=host.v), out=OnGpu(out, 1))
 
 
 FAULTS = {

@@ -84,6 +84,11 @@ class Library:
         namespace = _namespace(like)
         return namespace.full(shape, -math.inf, dtype=namespace.float32, device=like.device)
 
+    def int32_array(self, like: Any, numbers: list[Any]) -> Any:
+        """Make an int32 array of the library and device of `like` with the numbers of a list, or of lists."""
+        namespace = _namespace(like)
+        return namespace.asarray(numbers, dtype=namespace.int32, device=like.device)
+
     def stack(self, arrays: list[Any]) -> Any:
         """Make one array of arrays of one shape, one after the other in a new first dimension."""
         return _namespace(arrays[0]).stack(arrays)
@@ -124,6 +129,9 @@ class NumPy(Library):
     def unseen_lse(self, like: Any, *shape: int) -> Any:
         return self._numpy.full(shape, -math.inf, self._numpy.float32)
 
+    def int32_array(self, like: Any, numbers: list[Any]) -> Any:
+        return self._numpy.asarray(numbers, self._numpy.int32)
+
     def stack(self, arrays: list[Any]) -> Any:
         return self._numpy.stack(arrays)
 
@@ -150,6 +158,10 @@ class CuPy(Library):
     def unseen_lse(self, like: Any, *shape: int) -> Any:
         with like.device:
             return self._cupy.full(shape, -math.inf, self._cupy.float32)
+
+    def int32_array(self, like: Any, numbers: list[Any]) -> Any:
+        with like.device:
+            return self._cupy.asarray(numbers, self._cupy.int32)
 
     def stack(self, arrays: list[Any]) -> Any:
         with arrays[0].device:
@@ -192,6 +204,10 @@ class Torch(Library):
 
     def unseen_lse(self, like: Any, *shape: int) -> Any:
         return like.new_full(shape, -math.inf, dtype=self._float32)
+
+    def int32_array(self, like: Any, numbers: list[Any]) -> Any:
+        torch = modules["torch"]
+        return torch.tensor(numbers, dtype=torch.int32, device=like.device)
 
     def stack(self, arrays: list[Any]) -> Any:
         return modules["torch"].stack(arrays)

@@ -12,6 +12,7 @@ from dimorph.attention import planning
 from dimorph.attention.arrays import libraries
 from dimorph.attention.cache import KVCache
 from dimorph.attention.cached import attend, cache_of, is_dense
+from dimorph.attention.host_lengths import on_device
 from dimorph.attention.planning import Plan
 from dimorph.attention.request import (
     CachedCall,
@@ -223,6 +224,10 @@ class Attention:
         the GPU, from lengths that lie there: nothing is copied back, and in a CUDA graph it is made anew in each
         replay. On the CPU there is nothing to divide beforehand.
 
+        Lengths, offsets and tables may be lists, too, or beside a cache on a GPU arrays on the host, such as those of
+        NumPy. They are checked as those of a cache on the CPU are, and copied to the device once: `Plan.cache` has the
+        copies, for each `run`.
+
         Args:
             q: queries, of which only the shape and the dtype count.
             cache: a cache, of which the values of keys and values do not count.
@@ -239,7 +244,7 @@ class Attention:
         """
         lengths = cu_seqlens_q, seqlens_q, max_seqlen_q, None
         call = CachedCall(q, cache, variant, None, *lengths, None, False, None, workspace, stream)
-        return planning.make(self._functions, call)
+        return planning.make(self._functions, on_device(call))
 
     def run(
         self,

@@ -20,6 +20,7 @@ class Plan:
     Attributes:
         workspace: the array that holds the schedule, and the partial results of a `run`. Without a use on the CPU.
         variant, cu_seqlens_q, seqlens_q, max_seqlen_q: what the plan was made for; see `Attention.plan`.
+        cache: the cache that it was made for, with lengths and tables on its device.
     """
 
     workspace: Any
@@ -27,6 +28,7 @@ class Plan:
     cu_seqlens_q: Any
     seqlens_q: Any
     max_seqlen_q: int | None
+    cache: KVCache
     _made_for: tuple[Any, ...] = field(repr=False)
     _choice: Choice | None = field(repr=False)  # None on the CPU
     _few: bool = field(repr=False)
@@ -47,7 +49,7 @@ def make(functions: Functions, call: CachedCall) -> Plan:
         if workspace is None:
             workspace = library.empty_float32(q, size_of_plan(call) if gpu is not None else 0)
         torch_cache_operators.plan(functions, call._replace(workspace=workspace))
-        return Plan(workspace, bound, *lengths_q, _made_for(q, cache), None, few)
+        return Plan(workspace, bound, *lengths_q, cache, _made_for(q, cache), None, few)
     variant, args = validate(library, q, cache.k, cache.v, bound, call.cu_seqlens_q)
     if gpu is not None:
         request = request_of(variant, q, cache.v, gpu, few, cache)
@@ -62,7 +64,7 @@ def make(functions: Functions, call: CachedCall) -> Plan:
             q, cache.k, cache.v, variant.name, *lengths, *gpu_scales(cache), cache.layout == "HND", workspace,
             *most, few, *args, stream=call.stream,
         )  # fmt: skip
-    return Plan(workspace, bound, *lengths_q, _made_for(q, cache), choice, few)
+    return Plan(workspace, bound, *lengths_q, cache, _made_for(q, cache), choice, few)
 
 
 def run(
