@@ -8,10 +8,10 @@ from numbers import Integral
 from typing import Any
 
 from dimorph.attention.arrays import describe, libraries
-from dimorph.attention.cache import KVCache
+from dimorph.attention.cache import KVCache, tables
 from dimorph.attention.request import CachedCall, shape_of
 
-_OF_CACHE = "cu_seqlens", "seqlens", "block_table", "indptr", "indices", "last_page_len"
+_OF_CACHE = "cu_seqlens", "seqlens", "block_table", "indptr", "indices", "last_page_len"  # in the order of `tables`
 _OF_QUERIES = "cu_seqlens_q", "seqlens_q"
 Numbers = list[int]
 
@@ -29,10 +29,14 @@ def on_device(call: CachedCall) -> CachedCall:
         return call  # refused later
     library = libraries[type(q)]
     gpu = library.gpu(q)
-    given = {name: getattr(cache, name) for name in _OF_CACHE} | {name: getattr(call, name) for name in _OF_QUERIES}
-    host = {name: _numbers(name, x) for name, x in given.items() if x is not None and _is_on_host(x, gpu)}
-    if not host:
+    given = *tables(cache), call.cu_seqlens_q, call.seqlens_q
+    for x in given:  # written out, because each plan comes here
+        if x is not None and _is_on_host(x, gpu):
+            break
+    else:
         return call
+    named = zip((*_OF_CACHE, *_OF_QUERIES), given, strict=True)
+    host = {name: _numbers(name, x) for name, x in named if x is not None and _is_on_host(x, gpu)}
     queries = _check_queries(call, host)
     _check_keys(cache, host)
     moved = {name: library.int32_array(q, numbers) for name, numbers in host.items()}
@@ -45,9 +49,10 @@ def on_device(call: CachedCall) -> CachedCall:
 
 
 def _is_on_host(array: Any, gpu: int | None) -> bool:
-    if isinstance(array, (list, tuple)):
+    kind = type(array)
+    if kind is list or kind is tuple:
         return True
-    return gpu is not None and hasattr(array, "tolist") and libraries[type(array)].gpu(array) is None
+    return gpu is not None and libraries[kind].gpu(array) is None and hasattr(array, "tolist")
 
 
 def _numbers(name: str, array: Any) -> list[Any]:
