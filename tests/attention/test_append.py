@@ -173,6 +173,12 @@ def test_other_refusals() -> None:
         ValueError, match=r"append: argument 'cache\.k': expected memory of its own, got that of 'cache\.v'"
     ):
         at.append(KVCache(k, k, block_table=TABLE, seqlens=LENGTHS), K, K, POSITIONS)
+    table, lengths, *new = (torch.from_numpy(x) for x in (TABLE, LENGTHS, K, V, POSITIONS))
+    page, pool, values = (torch.from_numpy(x) for x in (np.zeros((1, SIZE, 2, 20), np.float32), k, v))
+    said = r"append: argument 'cache\.k': expected elements that share no memory, got stride 0"
+    for keys in (page.expand(8, -1, -1, -1), pool[:, :, :1].expand(-1, -1, 2, -1)):
+        with pytest.raises(ValueError, match=said), torch.no_grad():
+            at.append(KVCache(keys, values, block_table=table, seqlens=lengths), *new)
     with pytest.raises(
         TypeError, match="append: argument 'k': expected dtype float32, bfloat16 or float16, got float64"
     ):

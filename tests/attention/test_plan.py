@@ -243,6 +243,53 @@ def test_a_plan_from_lengths_on_the_host(emulated: EmulatedCache, of: Any) -> No
         emulated.attend.run(plan, queries, replace(cache, k=host.k, v=host.v), out=OnGpu(out, 1))
 
 
+@needs_emulator
+def test_a_plan_is_for_one_device(emulated: EmulatedCache) -> None:
+    q, cache = problem([100, 3])
+    plan = emulated.attend.plan(OnGpu(q, 1), on_gpu(cache), workspace=OnGpu(workspace_for(q), 1))
+    elsewhere = at.KVCache(
+        *(OnGpu(x, 0) for x in (cache.k, cache.v)), block_table=cache.block_table, seqlens=cache.seqlens
+    )
+    out = np.full(q.shape, 7, q.dtype)
+    for given, made, name in ((OnGpu(q, 0), elsewhere, 0), (q, cache, None)):
+        with pytest.raises(ValueError, match=f"'plan': expected one made for device {name}, got 1"):
+            emulated.attend.run(plan, given, made, out=OnGpu(out, 0))
+    with pytest.raises(ValueError, match="'plan': expected one made for device 1, got None"):
+        at.run(at.plan(q, cache), OnGpu(q, 1), on_gpu(cache))
+    with pytest.raises(ValueError, match="'k': expected a tensor on cuda:1, where 'q' is, got one on cuda:0"):
+        emulated.attend.run(plan, OnGpu(q, 1), replace(on_gpu(cache), k=OnGpu(cache.k, 0)), out=OnGpu(out, 1))
+    with pytest.raises(ValueError, match="'workspace': expected a tensor on cuda:1, where 'q' is, got one on cuda:0"):
+        emulated.attend.plan(OnGpu(q, 1), on_gpu(cache), workspace=OnGpu(workspace_for(q), 0))
+    assert (out == 7).all()
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", ["q", "k", "v", "out", "lse", "cu_seqlens_q", "block_table", "seqlens"])
+def test_a_workspace_shares_no_memory(emulated: EmulatedCache, name: str) -> None:
+    """Partial results would be written over it."""
+    q, cache = problem([100, 3])
+    flat = q.reshape(2, 4, 32)
+    arrays: dict[str, Any] = {
+        "q": flat,
+        "k": cache.k,
+        "v": cache.v,
+        "out": np.zeros_like(flat),
+        "lse": np.zeros(flat.shape[:2], np.float32),
+        "cu_seqlens_q": np.array([0, 1, 2], np.int32),
+        "block_table": cache.block_table,
+        "seqlens": cache.seqlens,
+    }
+    workspace = workspace_for(q)
+    within = workspace[64:].view(np.uint8)[: arrays[name].nbytes].view(arrays[name].dtype).reshape(arrays[name].shape)
+    within[:] = arrays[name]
+    moved = {key: OnGpu(within if key == name else x, 1) for key, x in arrays.items()}
+    tables = {key: moved.pop(key) for key in ("k", "v", "block_table", "seqlens")}
+    before = within.copy()
+    with pytest.raises(ValueError, match=f"argument 'workspace': expected memory of its own, got that of '{name}'"):
+        emulated.attend(moved.pop("q"), at.KVCache(**tables), workspace=OnGpu(workspace, 1), return_lse=True, **moved)
+    assert within.tobytes() == before.tobytes()
+
+
 FAULTS = {
     "a merge before the last part": ("sm90/paged/finish_part.h", "== parts - 1", "== parts - 2"),
     "a piece of its neighbour": ("sm90/paged/work_tiles.h", "at_end ? end.skip - skip", "at_end ? end.skip"),

@@ -117,7 +117,7 @@ class Attention:
                 logarithm; NaN for a variant without softmax. Default: a new array, if it is returned.
             workspace: on a GPU, a float32 array of `workspace_size(...)` elements, in which thread blocks leave partial
                 results where the keys of few queries are split among them; beside a `KVCache`, of `plan_size(...)`
-                elements. Default: a new array of q's library. With `out` and `workspace` given, a call allocates
+                elements. It shares no memory with other arrays. Default: a new array of q's library. With `out` and `workspace` given, a call allocates
                 nothing.
             stream: on a GPU, the stream to launch on: a raw handle, or a stream of torch, CuPy or cuda-python. It needs
                 `out` (and `lse`), because new arrays would belong to the current stream, and beside a `KVCache`
@@ -262,7 +262,8 @@ class Attention:
         """Compute attention over a cache by a plan; with `out`, and `lse` if it is returned, it allocates nothing.
 
         Args:
-            plan: from `plan`. Queries are ragged, or have lengths, as they were there.
+            plan: from `plan`. Queries are ragged, or have lengths, as they were there. On another stream than the
+                plan's, the caller makes this one wait for the plan, and for other runs of it.
             q, cache: as for `plan`, with other values, of another layer perhaps.
             variant: the plan's, with other parameters. Default: the plan's.
             all others: as for `attention`.

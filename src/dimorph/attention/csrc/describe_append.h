@@ -51,6 +51,8 @@ inline Problem describe_append(const AppendArguments& a) {
   for (int dim = 0; dim < rows.head; ++dim) check_size(a.v, "v", dim, a.k.size(dim), "as in 'k'");
   const Named caches[] = {{"cache.k", a.k_cache}, {"cache.v", a.v_cache}};
   check_apart(caches[0], caches[1]);
+  check_no_overlap(a.k_cache, "cache.k");
+  check_no_overlap(a.v_cache, "cache.v");
 
   Problem problem{};
   const int64_t batch = rows.ragged

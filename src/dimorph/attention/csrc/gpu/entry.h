@@ -3,6 +3,7 @@
 #include <dimorph/entry.h>
 
 #include "../describe.h"
+#include "../overlap.h"
 #include "../problem.h"
 #include "launch.h"
 
@@ -61,6 +62,15 @@ inline Call describe_call(const ConstTensor& q, const ConstTensor& k, const Cons
     DIMORPH_CHECK(reinterpret_cast<uint64_t>(workspace->data()) % 8 == 0,
                   "attention: argument 'workspace': expected an address that is a multiple of 8, got %p",
                   workspace->data());
+    const Named written{"workspace", *workspace};
+    const auto check_other = [&](const char* name, const Optional<ConstTensor>& other) {
+      if (other) check_apart(written, {name, *other});
+    };
+    check_other("q", q), check_other("k", k), check_other("v", v);
+    if (out) check_apart(written, {"out", *out});
+    if (lse) check_apart(written, {"lse", *lse});
+    check_other("cu_seqlens_q", cu_seqlens_q), check_other(cache ? "cu_seqlens" : "cu_seqlens_k", cu_seqlens_k);
+    if (cache) cache->for_each(check_other);
     call.launch.workspace = workspace->data<float>();
     call.launch.workspace_size = workspace->numel();
   }
