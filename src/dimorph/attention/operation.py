@@ -117,8 +117,8 @@ class Attention:
                 logarithm; NaN for a variant without softmax. Default: a new array, if it is returned.
             workspace: on a GPU, a float32 array of `workspace_size(...)` elements, in which thread blocks leave partial
                 results where the keys of few queries are split among them; beside a `KVCache`, of `plan_size(...)`
-                elements. It shares no memory with other arrays. Default: a new array of q's library. With `out` and `workspace` given, a call allocates
-                nothing.
+                elements. It shares no memory with other arrays. Default: a new array of q's library. With `out` and
+                `workspace` given, a call allocates nothing.
             stream: on a GPU, the stream to launch on: a raw handle, or a stream of torch, CuPy or cuda-python. It needs
                 `out` (and `lse`), because new arrays would belong to the current stream, and beside a `KVCache`
                 `workspace`; otherwise, without `workspace`, keys are not split.
