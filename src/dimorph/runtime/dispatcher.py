@@ -81,11 +81,16 @@ class Dispatcher:
                 self._entry = opened
             elif isinstance(opened, library.Case):
                 self._cases[0] = opened
+        # Of each function, by slot; all instances count here. What they call keeps this object alive.
+        self._calls = (ctypes.c_int64 * (instantiations.slots * len(instantiations.kernel.functions)))()
 
     def instance(self) -> library.Instance:
         """Make a new instance of the entry. It keeps this object alive, so this object must not refer to it."""
-        places = self.instantiations.slots * len(self.instantiations.kernel.functions)
-        return self._entry.instance(ffi.Resolver(self.resolve), places)
+        return self._entry.instance(ffi.Resolver(self.resolve), self._calls)
+
+    def calls(self, slot: int) -> int:
+        """Return how often functions of the case of a slot were called so far."""
+        return sum(self._calls[slot :: self.instantiations.slots])
 
     def function(self, instance: library.Instance, name: str) -> Any:
         """Make the Python function for an exported function of an instance."""

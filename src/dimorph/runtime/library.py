@@ -81,13 +81,13 @@ class Entry(Library):
             handle.register()
         self._function = ffi.extern_function(self.symbol("__tvm_ffi_dimorph_function"))
 
-    def instance(self, resolver: ffi.Resolver, places: int) -> Instance:
-        """Make a new instance with room for `places` case functions.
+    def instance(self, resolver: ffi.Resolver, calls: ctypes.Array[ctypes.c_int64]) -> Instance:
+        """Make a new instance that counts the calls of each case function in an array, which `resolver` keeps alive.
 
         Raises:
             MemoryError: the instance cannot be allocated.
         """
-        return Instance(self, resolver, places)
+        return Instance(self, resolver, calls)
 
     def function(self, instance: int, name: str) -> Any:
         """Return an exported function as a callable for the instance at an address, which it keeps alive."""
@@ -105,13 +105,13 @@ class Entry(Library):
 class Instance:
     """One load of an entry, with its own table of bound cases (detail::Instance of entry.h)."""
 
-    def __init__(self, entry: Entry, resolver: ffi.Resolver, places: int) -> None:
+    def __init__(self, entry: Entry, resolver: ffi.Resolver, calls: ctypes.Array[ctypes.c_int64]) -> None:
         self._entry = entry
-        arguments = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
+        arguments = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
         new = ctypes.CFUNCTYPE(ctypes.c_void_p, *arguments)(entry.symbol("dimorph_instance_new"))
-        address = new(resolver.keeper.__chandle__(), resolver.address, places)
+        address = new(resolver.keeper.__chandle__(), resolver.address, len(calls), ctypes.addressof(calls))
         if not address:
-            raise MemoryError(f"{entry.path}: no memory for {places} case functions")
+            raise MemoryError(f"{entry.path}: no memory for {len(calls)} case functions")
         self.address = int(address)
         weakref.finalize(self, entry.call, "dimorph_instance_drop", self.address).atexit = False
 

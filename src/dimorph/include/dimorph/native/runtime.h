@@ -296,9 +296,9 @@ __attribute__((cold, noinline)) inline const Target* load(const Kernel& kernel, 
     thread_place() = symbol<Thread* (*)()>(dlopen(nullptr, RTLD_NOW), "", DIMORPH_TEXT_OF(DIMORPH_FFI(Thread)));
   void* handle = open(kernel.name);
   if (!handle) return nullptr;
-  const auto make = symbol<void* (*)(void*, void*, int64_t)>(handle, "dimorph_", "instance_new");
+  const auto make = symbol<void* (*)(void*, void*, int64_t, int64_t*)>(handle, "dimorph_", "instance_new");
   auto* targets = static_cast<Target*>(calloc(kernel.function_count, sizeof(Target)));
-  void* instance = make ? make(nullptr, reinterpret_cast<void*>(kernel.resolve), kernel.places) : nullptr;
+  void* instance = make ? make(nullptr, reinterpret_cast<void*>(kernel.resolve), kernel.places, nullptr) : nullptr;
   if (!targets || !instance) {
     if (make) fail(DIMORPH_MEMORY_ERROR, "%s: no memory for kernel %s", package.name, kernel.name);
     free(targets);
