@@ -44,8 +44,9 @@ struct Instance {
   // Given an axis and a value that its table does not hold: a Wider. A negative result is the negated number of an
   // exception that Python keeps.
   int64_t (*resolve)(const char*, int64_t, const char*, const char*);
-  TVMFFIObjectHandle keeper;  // keeps `resolve` alive
+  TVMFFIObjectHandle keeper;  // keeps `resolve` alive, and the memory of `calls` where Python gave it
   int64_t users;
+  int64_t* calls;  // how often each case function was called
   const CaseFunction* bound[1];
 };
 
@@ -195,6 +196,10 @@ struct CaseCall {
     if (__builtin_expect(target->tag != signature_tag<R, Args...>(), 0))
       other_signature(function, signature_text<R, Args...>(), target->signature);
     ++state.cases_run;
+    // Counted without a locked instruction, which would take as long as a small case: where threads call without
+    // Python's lock, a few calls may be lost.
+    int64_t* calls = state.instance->calls + place;
+    __atomic_store_n(calls, __atomic_load_n(calls, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
     auto invoke = reinterpret_cast<int32_t (*)(ErrorSink*, R*, Args...)>(target->invoke);
     ErrorSink sink;
     sink.call = state.call;
@@ -491,15 +496,19 @@ DIMORPH_VISIBLE inline __attribute__((used)) void dimorph_python_lock(const dimo
   dimorph::detail::python_lock() = *lock;
 }
 
-// A new instance with room for `places` case functions and one user; null if there is no memory.
-DIMORPH_VISIBLE inline __attribute__((used)) void* dimorph_instance_new(void* keeper, void* resolve, int64_t places) {
+// A new instance with room for `places` case functions and one user; null if there is no memory. `calls`: where to
+// count calls, zeros that `keeper` keeps alive; null: in memory of the instance.
+DIMORPH_VISIBLE inline __attribute__((used)) void* dimorph_instance_new(void* keeper, void* resolve, int64_t places,
+                                                                        int64_t* calls) {
   using dimorph::detail::Instance;
-  auto* instance = static_cast<Instance*>(calloc(1, sizeof(Instance) + places * sizeof(void*)));
+  const size_t size = sizeof(Instance) + places * sizeof(void*);
+  auto* instance = static_cast<Instance*>(calloc(1, size + (calls ? 0 : places * sizeof(int64_t))));
   if (!instance) return nullptr;
   TVMFFIObjectIncRef(keeper);
   instance->keeper = keeper;
   instance->resolve = reinterpret_cast<decltype(instance->resolve)>(resolve);
   instance->users = 1;
+  instance->calls = calls ? calls : reinterpret_cast<int64_t*>(reinterpret_cast<char*>(instance) + size);
   return instance;
 }
 
