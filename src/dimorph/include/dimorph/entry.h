@@ -187,18 +187,18 @@ struct CaseCall {
   template <typename... Args>
   __attribute__((noinline)) R call(Args... args) const {
     CallState& state = call_state();
-    const CaseFunction* target =
-        state.instance ? __atomic_load_n(state.instance->bound + place, __ATOMIC_ACQUIRE) : nullptr;
+    Instance* const instance = state.instance;
+    const CaseFunction* target = instance ? __atomic_load_n(instance->bound + place, __ATOMIC_ACQUIRE) : nullptr;
     if (__builtin_expect(!target, 0)) {
       target = static_cast<const CaseFunction*>(resolve(function, slot, nullptr, nullptr));
-      __atomic_store_n(state.instance->bound + place, target, __ATOMIC_RELEASE);
+      __atomic_store_n(instance->bound + place, target, __ATOMIC_RELEASE);
     }
     if (__builtin_expect(target->tag != signature_tag<R, Args...>(), 0))
       other_signature(function, signature_text<R, Args...>(), target->signature);
     ++state.cases_run;
     // Counted without a locked instruction, which would take as long as a small case: where threads call without
     // Python's lock, a few calls may be lost.
-    int64_t* calls = state.instance->calls + place;
+    int64_t* calls = instance->calls + place;
     __atomic_store_n(calls, __atomic_load_n(calls, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
     auto invoke = reinterpret_cast<int32_t (*)(ErrorSink*, R*, Args...)>(target->invoke);
     ErrorSink sink;
