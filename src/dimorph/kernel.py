@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,30 +94,15 @@ class Kernel(Declaration):
             DeclarationError: an axis is unknown or does not accept a value.
             ValueError: an environment variable has an invalid value.
         """
-        from concurrent.futures import Future  # few processes need it, and its import takes a millisecond
-        from threading import Thread, get_native_id
-
+        from dimorph.runtime import background  # here, because few processes need it
         from dimorph.settings import current
 
         try:
             wanted = self.instantiations(**values)
         except AUTHORS as error:
             raise error.with_traceback(None) from None
-        found, future = settings or current(), Future[Module]()
-
-        def run() -> None:
-            try:
-                # On Linux a thread has a priority of its own, which the threads and processes that it starts inherit.
-                os.setpriority(os.PRIO_PROCESS, get_native_id(), min(os.nice(0) + 10, 19))
-                module = load(wanted, policy, found)
-            except BaseException as error:
-                future.set_exception(error.with_traceback(None) if isinstance(error, AUTHORS) else error)
-            else:
-                future.set_result(module)
-
-        future.set_running_or_notify_cancel()  # so that it cannot be cancelled: a load runs to its end
-        Thread(target=run, name=f"load of {self.name}", daemon=True).start()
-        return future
+        found = settings or current()
+        return background.start(lambda: load(wanted, policy, found), f"load of {self.name}")
 
     def build(
         self,
