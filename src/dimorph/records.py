@@ -101,7 +101,7 @@ def parse(kind: Callable[..., _T], raw: Any, name: str) -> _T:
     """Return a value of JSON as an object of a dataclass, or of another type that a field of one may have.
 
     Args:
-        kind: a dataclass, `str`, `int`, `bool`, a union with None, or a list, tuple or mapping of such types.
+        kind: a dataclass, `str`, `int`, `float`, `bool`, a union with None, or a list, tuple or mapping of such types.
         raw: the value.
         name: the name of the value in messages.
 
@@ -151,7 +151,13 @@ def _truth(raw: Any, name: str) -> bool:
     raise _unexpected(name, "true or false", raw)
 
 
-_SCALARS: dict[Any, _Reader] = {str: _text, int: _integer, bool: _truth}
+def _number(raw: Any, name: str) -> float:
+    if type(raw) in (int, float) and abs(raw) < _INTEGERS:  # no NaN either
+        return float(raw)
+    raise _unexpected(name, "a number", raw)
+
+
+_SCALARS: dict[Any, _Reader] = {str: _text, int: _integer, bool: _truth, float: _number}
 _NAMED = {kind.__name__: kind for kind in _SCALARS}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.kernels import PICK
+from support.kernels import FUNCTOR, PICK
 
 # A program that asks for what is not there, and says what the message told it.
 ASK = """
@@ -97,20 +97,52 @@ def test_a_kernel_that_no_variable_holds(root: Path) -> None:
     assert _asked(str(script))[1] == "built"
 
 
+# A kernel of one variant, and others that it does not declare.
+VARIANTS = """
+import dimorph as dm
+def variant(name, struct="Plain"):
+    return dm.Variant(name, header="variants.h", struct=struct)
+kernel = dm.Kernel(name="functor", axes=[dm.variant_axis("variant", "FUNCTOR", default=variant("Plain"))])
+mine = variant("Mine")
+held = [variant("Held"), dm.Variant("Both", header="variants.h", parts=(mine, variant("Part")))]
+"""
+
+
 @pytest.mark.usefixtures("store")
-def test_a_variant_that_only_the_caller_knows(tmp_path: Path) -> None:
-    text = """
-import dimorph as dm, json, sys
-from dimorph.attention.kernels import attention_cpu
-mine = dm.Variant("Mine", "mine.h", root=sys.argv[1])
-values = dict(dtype="float32", head_dims=(64, 64), variant=mine)
-""" + ASK.format(load="attention_cpu.load(policy='aot', **values)")
-    (tmp_path / "mine.h").write_text(
-        "template <typename Params> struct Mine {\\n"
-        "  static float LogitsTransform(const Params&, float logit, int, int, int, int) { return logit; }\\n};\\n"
+@pytest.mark.parametrize("which", ["mine", "held[0]", "held[1]"])
+def test_a_variant_that_nobody_declared(which: str, tmp_path: Path) -> None:
+    """One that a variable holds is named by its file, another one is described."""
+    package = tmp_path / "functors"
+    shutil.copytree(FUNCTOR.root, package, ignore=shutil.ignore_patterns("*.py", "__*", "_dimorph"))
+    (package / "kernels.py").write_text(VARIANTS)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(package)!r}); from kernels import *\n"
+        + ASK.format(load=f"kernel.load(policy='aot', variant={which}); print(json.dumps(['there', '']))")
     )
+    command, message = _asked(str(script))
+    assert command is not None and f"build it: {command}" in message
+    if which == "held[1]":  # of no struct that could be compiled
+        _run(command.replace("dimorph build", "dimorph explain").partition(" --out ")[0])
+    else:
+        _run(command)
+        assert _asked(str(script))[0] == "there"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_variant_whose_header_is_gone(tmp_path: Path) -> None:
+    text = """
+import dimorph as dm, json, sys, pathlib
+from dimorph.attention.kernels import attention_cpu
+from dimorph.resolve.missing import missing_values
+mine = dm.Variant("Mine", "mine.h", root=sys.argv[1])
+try:
+    raise missing_values(attention_cpu, {"variant": "Mine"}, {"Mine": mine}, "a test", {})
+except dm.MissingSpecialization as error:
+    print(json.dumps([error.command, str(error)]))
+"""
     command, message = _asked("-c", text, str(tmp_path))
-    assert command is None and "build it: " not in message and "call build() of the kernel" in message
+    assert command is None and "build it: " not in message and "there is no header" in message
 
 
 def test_a_place_that_is_refused_is_named_first(root: Path, store: Path) -> None:

@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from dimorph._lazy import logger
 from dimorph.declare.declaration import Declaration
+from dimorph.declare.reference import Made, Reference, made_variant
+from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError, MissingSpecialization
 
 _log = logger("dimorph")
+_T = TypeVar("_T", Declaration, Variant)
 
 
 def load_kernels(spec: str) -> list[Declaration]:
@@ -68,6 +72,75 @@ def load_object(spec: str) -> object:
     except AttributeError:
         near = ", ".join(sorted(one for one in vars(module) if not one.startswith("_"))) or "none"
         raise DeclarationError(f"{source}: no variable is called {name!r}; there are: {near[:300]}") from None
+
+
+def find_kernel(found: Reference, name: str) -> Declaration:
+    """Return the kernel that a record refers to.
+
+    Raises:
+        DeclarationError: there is no such kernel; the message says where it was searched and what to do.
+    """
+    kernel, problem = _referred(found, Declaration)
+    if kernel is None:
+        raise DeclarationError(f"kernel {name} {problem}")
+    return kernel
+
+
+def find_variant(found: Reference, name: str) -> Variant:
+    """Return the variant that a record or a command line refers to, or an equal one.
+
+    Raises:
+        DeclarationError: there is no such variant; the message says where it was searched and what to do.
+        ArtifactCorrupt: its description cannot be read.
+    """
+    variant, problem = _referred(found, Variant)
+    if variant is not None:
+        return variant
+    if not found.made:
+        raise DeclarationError(f"variant {name} {problem}")
+    made = Made.from_text(found.made)
+    parts = [variant_named(text) for text in made.parts]
+    if made.package:
+        _import_module(made.package)
+    elif not Path(made.root).is_dir():
+        raise DeclarationError(
+            f"variant {made.name}: no module holds it, and there is no directory {made.root} here: declare it in a "
+            "module beside its header, and record again"
+        )
+    return made_variant(made, parts)
+
+
+def variant_named(text: str) -> Variant:
+    """Return the variant that a command line names: `MODULE_OR_FILE:NAME`, or the text of a `Made`.
+
+    Raises:
+        DeclarationError, ArtifactCorrupt: as for `find_variant`.
+    """
+    if text.startswith("{"):
+        return find_variant(Reference(made=text), "of that description")
+    source, _ = _split(text)
+    return find_variant(Reference(file=text) if _is_file(source) else Reference(module=text), text)
+
+
+def _referred(found: Reference, kind: type[_T]) -> tuple[_T | None, str]:
+    """Return the value that the module of a reference holds, else the module's file; or None, and why there is none."""
+    if found.why or not (found.module or found.file):
+        return None, f"cannot be found again: {found.why or 'nothing says where it is'}"
+    passed = []
+    for spec in filter(None, (found.module, found.file)):
+        source, _, name = spec.rpartition(":")
+        try:
+            module = _import_file(Path(source)) if _is_file(source) else _import_module(source)
+        except DeclarationError as error:
+            passed.append(str(error))
+            continue
+        held = [(variable, value) for variable, value in vars(module).items() if isinstance(value, kind)]
+        # Its own name first: a variable may hold another one than in the program that was recorded.
+        named = [value for _, value in held if value.name == name] or [value for key, value in held if key == name]
+        if named:
+            return named[0], ""
+        passed.append(f"{source} holds no {kind.__name__.lower()} {name!r} at its module level")
+    return None, f"is not found: {'; '.join(passed)}: bring it back, or record again"
 
 
 def declared_in(spec: str) -> str:

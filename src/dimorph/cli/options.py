@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import click
 
 from dimorph import settings as configuration
 from dimorph._lazy import show_log
-from dimorph.aot.discover import load_kernels, load_object
+from dimorph.aot.discover import load_kernels, load_object, variant_named
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import DimorphError
@@ -194,7 +194,7 @@ def page(_: click.Context, __: click.Parameter, text: str | None) -> Path | None
 
 def executor(spec: str) -> Any:
     """Import the executor, or the function that makes one, that MODULE:NAME names."""
-    with _stdout_to_stderr():
+    with printing_to_stderr():
         return load_object(spec)
 
 
@@ -237,18 +237,45 @@ def spec(command: _Wrapped) -> _Wrapped:
 
 def selection(command: _Wrapped) -> _Wrapped:
     """Add the arguments that name a kernel and values of its axes."""
-    return spec(click.argument("values", metavar="[AXIS=VALUE[,VALUE...]]...", nargs=-1)(command))
+    return spec(_values(command))
+
+
+def optional_selection(command: _Wrapped) -> _Wrapped:
+    """Add the same for a command that an option can tell what to do instead."""
+    named = click.argument(
+        "spec", metavar="[PACKAGE_OR_FILE[:KERNEL]]", required=False, shell_complete=_completed("file")
+    )
+    return named(_values(command))
+
+
+def _values(command: _Wrapped) -> _Wrapped:
+    return click.argument("values", metavar="[AXIS=VALUE[,VALUE...]]...", nargs=-1)(command)
+
+
+def file(*names: str, help: str) -> Callable[[_Wrapped], _Wrapped]:
+    """Add an option that takes a file, which exists."""
+    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.option(*names, type=kind, metavar="FILE", shell_complete=_completed("file"), help=help)
+
+
+def levels(command: _Wrapped) -> _Wrapped:
+    """Add --target and --arch, each of which may be repeated."""
+    target = click.option(
+        "--target", "targets", multiple=True, metavar="LEVEL", help="A target level; may be repeated."
+    )
+    arch = click.option("--arch", "archs", multiple=True, metavar="ARCH", help="A GPU architecture; may be repeated.")
+    return target(arch(command))
 
 
 def kernels(spec: str) -> list[Declaration]:
     """Load the kernels that a spec names; whatever their module prints goes to standard error."""
-    # A module, or a program that it starts, may print during its import: that must not mix with the output.
-    with _stdout_to_stderr():
+    with printing_to_stderr():
         return load_kernels(spec)
 
 
 @contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
+def printing_to_stderr() -> Iterator[None]:
+    """Let modules that are imported meanwhile, and programs that they start, print without mixing with the output."""
     sys.stdout.flush()
     with redirect_stdout(sys.stderr), _descriptor_to_stderr():
         yield
@@ -272,7 +299,7 @@ def _descriptor_to_stderr() -> Iterator[None]:
 def sets(spec: str, values: Sequence[str]) -> list[InstantiationSet]:
     """Return the instantiation set of every kernel that `spec` names."""
     given = _parsed(values)
-    return [instantiate(kernel, given) for kernel in kernels(spec)]
+    return [instantiate(kernel, _with_variants(kernel, given)) for kernel in kernels(spec)]
 
 
 def one(spec: str, values: Sequence[str]) -> InstantiationSet:
@@ -281,17 +308,45 @@ def one(spec: str, values: Sequence[str]) -> InstantiationSet:
     if len(found) > 1:
         names = ", ".join(f"{spec}:{kernel.name}" for kernel in found)
         raise click.UsageError(f"{spec} declares several kernels; name one: {names}")
-    return instantiate(found[0], _parsed(values))
+    return instantiate(found[0], _with_variants(found[0], _parsed(values)))
 
 
-def _parsed(values: Iterable[str]) -> dict[str, str | list[str]]:
-    given: dict[str, str | list[str]] = {}
+def _parsed(values: Iterable[str]) -> dict[str, list[str]]:
+    given: dict[str, list[str]] = {}
     for word in values:
         name, equals, texts = word.partition("=")
         if not equals or not name or not texts:
             raise click.UsageError(f"expected AXIS=VALUE[,VALUE...], got {word!r}")
         if name in given:
             raise click.UsageError(f"axis {name} is given twice; several values are {name}=A,B")
-        listed = texts.split(",")
-        given[name] = listed if len(listed) > 1 else texts
+        given[name] = _listed(texts)
     return given
+
+
+def _listed(texts: str) -> list[str]:
+    """Split values at commas, but not the text of a variant that no variable holds, which is an object of JSON."""
+    found, rest = [], f",{texts}"
+    while rest:
+        rest = rest[1:]
+        end = rest.find(",") if "," in rest else len(rest)
+        if rest.startswith("{"):
+            try:
+                end = json.JSONDecoder().raw_decode(rest)[1]
+            except ValueError as error:
+                raise click.UsageError(f"expected a value, or the description of a variant, got {rest!r}") from error
+        found.append(rest[:end])
+        rest = rest[end:]
+    return found
+
+
+def _with_variants(kernel: Declaration, given: Mapping[str, list[str]]) -> dict[str, object]:
+    """Return values with the variants that are named by their modules, files or descriptions."""
+    found: dict[str, object] = {name: texts if len(texts) > 1 else texts[0] for name, texts in given.items()}
+    for axis in kernel.axes:
+        if axis.for_cases_only and axis.name in given:
+            with printing_to_stderr():
+                found[axis.name] = [
+                    variant_named(text) if ":" in text and not axis.is_found_by(text) else text
+                    for text in given[axis.name]
+                ]
+    return found

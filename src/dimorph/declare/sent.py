@@ -21,14 +21,25 @@ def reference(value: object, described: str, declared_in: Path) -> tuple[Any, tu
     Raises:
         TypeError: no variable of an importable module holds the value.
     """
-    held = [(module, variable) for module in _importable() for variable in _variables(module, value)]
-    if not held:
+    held = holder(value, declared_in)
+    if held is None:
         raise TypeError(
             f"{described} cannot be pickled: no variable of a module that can be imported holds it; "
             "declare it at the top level of a module"
         )
-    module, variable = next((one for one in held if _file(one[0]) == declared_in), held[0])
+    module, variable = held
     return received, (described, module.__name__, variable)
+
+
+def holder(value: object, declared_in: Path) -> tuple[ModuleType, str] | None:
+    """Return the module and the variable that hold a value; None if no imported module does.
+
+    Args:
+        value: the value.
+        declared_in: the file that declares it, whose module is preferred to others that import the variable.
+    """
+    held = [(module, variable) for module in _importable() for variable in _variables(module, value)]
+    return next((one for one in held if file_of(one[0]) == declared_in), held[0]) if held else None
 
 
 def received(described: str, module: str, variable: str) -> Any:
@@ -49,7 +60,7 @@ def received(described: str, module: str, variable: str) -> Any:
 def _importable() -> Iterator[ModuleType]:
     for name, module in list(sys.modules.items()):
         # A program's main module is imported by the processes that it spawns, if it is a file.
-        if isinstance(module, ModuleType) and module.__name__ == name and (name != "__main__" or _file(module)):
+        if isinstance(module, ModuleType) and module.__name__ == name and (name != "__main__" or file_of(module)):
             yield module
 
 
@@ -57,6 +68,7 @@ def _variables(module: ModuleType, value: object) -> list[str]:
     return [name for name, held in list(vars(module).items()) if held is value]
 
 
-def _file(module: ModuleType) -> Path | None:
+def file_of(module: ModuleType) -> Path | None:
+    """Return the file of a module; None if it has none."""
     file = getattr(module, "__file__", None)
     return Path(file).resolve() if file else None

@@ -48,6 +48,7 @@ class Unit:
         exports: for an entry, function that Python can call -> its signature.
         archs: for device code, the architectures that can serve the GPU; a load compiles for the first.
         variants: the variant that it is compiled for, and the parts of a composition.
+        known: name -> variant, for all variants of its set.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Unit:
     exports: Mapping[str, Signature] = field(default_factory=dict)
     archs: tuple[Arch, ...] = ()
     variants: tuple[Variant, ...] = ()
+    known: Mapping[str, Variant] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -246,7 +248,9 @@ def _unit(
     for variant in variants:
         _check_header(variant, include_dirs)
         _check_params(variant, kernel)
-    unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {}, variants=tuple(variants))
+    known = {value.name: value for left in instantiations.values for value in left if isinstance(value, Variant)}
+    own = tuple(variants)
+    unit = Unit(kind, kernel, values, text, header, include_dirs, (), exports or {}, variants=own, known=known)
     try:
         return replace(unit, sources=Scanner(include_dirs, {header_name(kernel): header}, files).scan(unit.names))
     except DeclarationError as error:

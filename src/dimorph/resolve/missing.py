@@ -11,6 +11,8 @@ from types import ModuleType
 from dimorph.declare.axis import Axis
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import instantiate
+from dimorph.declare.reference import variant_reference
+from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError, MissingSpecialization
 from dimorph.plan.unit import Unit
 from dimorph.store.layers import PACKAGED
@@ -34,23 +36,33 @@ def missing_unit(unit: Unit, reason: str, passed: Sequence[str], *, no_compiler:
     if no_compiler:
         # The reason may be a missing library as well.
         first += "once that is mended, " if unit.kernel.dependencies else "once there is a compiler, "
-    return _missing(unit.kernel, what, unit.values, reason, passed, declared, unit.archs[:1], first)
+    return _missing(unit.kernel, what, unit.values, unit.known, reason, passed, declared, unit.archs[:1], first)
+
+
+def advice(unit: Unit) -> str:
+    """Return how to have a unit built ahead: the command, or why there is none and what else serves."""
+    return _advice(unit.kernel, unit.values, unit.known, unit.archs[:1])[1]
 
 
 def missing_values(
-    kernel: Declaration, values: Mapping[str, str], reason: str, there: Mapping[str, Sequence[str]]
+    kernel: Declaration,
+    values: Mapping[str, str],
+    known: Mapping[str, Variant],
+    reason: str,
+    there: Mapping[str, Sequence[str]],
 ) -> MissingSpecialization:
     """Return the error for values of a call that a module lacks.
 
     Args:
         kernel: the kernel of the module.
         values: axis name -> the value of the call.
+        known: name -> variant, for the variants of the module.
         reason: why the module lacks it and does not add it.
         there: axis name -> the values of the module.
     """
     asked = ", ".join(f"{name}={text}" for name, text in values.items())
     held = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in there.items() if texts)
-    return _missing(kernel, f"{kernel.name}: {asked}", values, reason, [f"available: {held}"], there, ())
+    return _missing(kernel, f"{kernel.name}: {asked}", values, known, reason, [f"available: {held}"], there, ())
 
 
 def build_command(kernel: Declaration, values: Mapping[str, str], archs: Sequence[Arch] = ()) -> str:
@@ -58,7 +70,7 @@ def build_command(kernel: Declaration, values: Mapping[str, str], archs: Sequenc
 
     Args:
         kernel: the kernel to build.
-        values: axis name -> value.
+        values: axis name -> value, as a command line names it.
         archs: the architectures to build device code for; empty: those that the kernel declares.
     """
     axes = [f"{name}={text}" for name, text in values.items()]
@@ -71,23 +83,51 @@ def _missing(
     kernel: Declaration,
     what: str,
     values: Mapping[str, str],
+    known: Mapping[str, Variant],
     reason: str,
     lines: Iterable[str],
     available: Mapping[str, Sequence[str]],
     archs: Sequence[Arch],
     first: str = "",
 ) -> MissingSpecialization:
-    if obstacle := _obstacle(kernel, values):
-        command, advice = None, f"{first}{obstacle}"
-    else:
-        command = build_command(kernel, values, archs)
-        advice = f"{first}build it: {command}"
-    text = "\n  ".join([f"{what} is not there: {reason}", *lines, advice])
+    command, cure = _advice(kernel, values, known, archs)
+    text = "\n  ".join([f"{what} is not there: {reason}", *lines, f"{first}{cure}"])
     return MissingSpecialization(text, kernel=kernel.name, missing=values, available=available, command=command)
 
 
-def _obstacle(kernel: Declaration, values: Mapping[str, str]) -> str:
-    """Return why no command line can build a kernel for some values, and what else serves; empty if one can."""
+def _advice(
+    kernel: Declaration, values: Mapping[str, str], known: Mapping[str, Variant], archs: Sequence[Arch]
+) -> tuple[str | None, str]:
+    """Return the command that builds a kernel for some values, and what to do as a text; None if no command can."""
+    references = {
+        name: variant_reference(variant)
+        for name, variant in known.items()
+        if any(name in texts.split(",") for texts in values.values())
+        and not any(variant in axis.values for axis in kernel.axes if axis.for_cases_only)
+    }
+    if obstacle := _obstacle(kernel, values, {name: known[name] for name in references}):
+        return None, obstacle
+    if lost := [f"variant {name}: {one.why}" for name, one in references.items() if not one.text]:
+        return None, f"no command builds it ahead: {lost[0]}; or call build() of the kernel with the variant itself"
+    named = {
+        axis.name: ",".join(references[one].text if one in references else one for one in texts.split(","))
+        if axis.for_cases_only
+        else texts
+        for axis in kernel.axes
+        if (texts := values.get(axis.name)) is not None
+    }
+    command = build_command(kernel, named, archs)
+    return command, f"build it: {command}"
+
+
+def _obstacle(kernel: Declaration, values: Mapping[str, str], known: Mapping[str, Variant]) -> str:
+    """Return why no command line can build a kernel for some values, and what else serves; empty if one can.
+
+    Args:
+        kernel: the kernel.
+        values: axis name -> value, or values separated by commas.
+        known: name -> variant, for variants that the kernel does not declare.
+    """
     if not kernel.origin.is_file():
         return (
             f"no command builds kernel {kernel.name} ahead, because no file declares it ({kernel.origin}): move its "
@@ -99,7 +139,10 @@ def _obstacle(kernel: Declaration, values: Mapping[str, str]) -> str:
             f"no command builds kernel {kernel.name} ahead, because no variable of {kernel.origin} holds it: bind it "
             "at the module level, or call its build()"
         )
-    given = {name: text.split(",") if "," in text else text for name, text in values.items()}
+    given: dict[str, object] = {name: text.split(",") if "," in text else text for name, text in values.items()}
+    for axis in kernel.axes:
+        if axis.for_cases_only and axis.name in values:
+            given[axis.name] = [known.get(text, text) for text in values[axis.name].split(",")]
     if unknown := [axis for axis in kernel.axes if axis.name in given and not _declares(axis, given[axis.name])]:
         return _declare(unknown[0], values[unknown[0].name])
     try:
@@ -109,7 +152,7 @@ def _obstacle(kernel: Declaration, values: Mapping[str, str]) -> str:
     return ""
 
 
-def _declares(axis: Axis, given: str | list[str]) -> bool:
+def _declares(axis: Axis, given: object) -> bool:
     try:
         axis.several(given)
     except DeclarationError:

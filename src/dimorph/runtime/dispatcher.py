@@ -308,4 +308,6 @@ class Dispatcher:
         raise self._missing(picked, reason)
 
     def _missing(self, values: dict[str, str], reason: str) -> MissingSpecialization:
-        return missing_values(self.instantiations.kernel, values, reason, self.instantiations.texts())
+        held = self.instantiations
+        known = {one.name: one for left in held.values for one in left if isinstance(one, Variant)}
+        return missing_values(held.kernel, values, known, reason, held.texts())
