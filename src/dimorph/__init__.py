@@ -22,10 +22,13 @@ from dimorph.errors import (
     ToolchainError,
 )
 from dimorph.kernel import Kernel
+from dimorph.resolve.notice import BuildProgress, on_build
+from dimorph.resolve.sealed import Seal, seal
 from dimorph.resolve.search import Resolution
 from dimorph.runtime.functions import Array, Function
 from dimorph.runtime.handle import Handle
 from dimorph.runtime.module import Module
+from dimorph.runtime.recorder import record
 from dimorph.settings import Settings
 from dimorph.store.artifact import VERSION
 from dimorph.toolchain.nvidia_driver import gpus
@@ -38,6 +41,7 @@ __all__ = [
     "Axis",
     "BoundVariant",
     "BuildError",
+    "BuildProgress",
     "BuildTimeout",
     "CompilerCrashed",
     "DeclarationError",
@@ -52,6 +56,7 @@ __all__ = [
     "Module",
     "Param",
     "Resolution",
+    "Seal",
     "Settings",
     "Specialization",
     "SpecializationMismatch",
@@ -65,9 +70,12 @@ __all__ = [
     "gpus",
     "int_axis",
     "library",
+    "on_build",
     "pkg_config",
     "python_package",
+    "record",
     "scalar",
+    "seal",
     "tensor",
     "tuple_axis",
     "variant_axis",

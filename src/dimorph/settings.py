@@ -71,6 +71,9 @@ class Settings:
     compile. `jit`: search only the user's store, then compile what is missing.
     """
 
+    record: Path | None = None
+    """The file that gets a record of the specializations that this process uses, for `dimorph build --from`."""
+
     cxx: str | None = None
     """The C++ compiler for host code: a path, a name, or `zig` for the package ziglang; programs that start it go
     before it, e.g. `ccache g++`. Default: `CXX`, else the first of g++, clang++ and c++ on PATH, conda's compilers on
@@ -178,6 +181,7 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         remote_stores=tuple(env.get("DIMORPH_REMOTE_STORES", "").split()),
         remote_timeout=_seconds(env, "DIMORPH_REMOTE_TIMEOUT", Settings.remote_timeout),
         policy=_choice(env, "DIMORPH_POLICY", POLICIES) or "auto",
+        record=_optional_path(env, "DIMORPH_RECORD"),
         cxx=_program(env, "DIMORPH_CXX"),
         cxxflags=_flags(env, "DIMORPH_CXXFLAGS"),
         nvcc=_program(env, "DIMORPH_NVCC"),
@@ -192,8 +196,8 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         omp_num_threads=_omp_threads(env),
         path=_search_path(env.get("PATH", os.defpath)),
         default_cxx=_program(env, "CXX"),
-        cuda_home=_toolkit(env, "CUDA_HOME") or _toolkit(env, "CUDA_PATH"),
-        conda_prefix=_toolkit(env, "CONDA_PREFIX"),
+        cuda_home=_optional_path(env, "CUDA_HOME") or _optional_path(env, "CUDA_PATH"),
+        conda_prefix=_optional_path(env, "CONDA_PREFIX"),
         pkg_config_path=_directories(env, "PKG_CONFIG_PATH"),
         cmake_prefix_path=_directories(env, "CMAKE_PREFIX_PATH"),
     )
@@ -292,8 +296,6 @@ def _absolute(path: Path | str) -> Path:
 
 def _program(env: Mapping[str, str], name: str) -> str | None:
     """Return the words of a program, with `~/` at their beginning replaced."""
-    if not env.get(name):
-        return None
     return re.sub(r"(?:(?<=\s)|^)~/", lambda _: f"{_path(env, '~')}/", env.get(name, "").strip()) or None
 
 
@@ -308,7 +310,7 @@ def _directories(env: Mapping[str, str], name: str) -> str:
     return _search_path(text) if (text := env.get(name)) else ""
 
 
-def _toolkit(env: Mapping[str, str], name: str) -> Path | None:
+def _optional_path(env: Mapping[str, str], name: str) -> Path | None:
     return _path(env, text) if (text := env.get(name)) else None
 
 
@@ -351,8 +353,7 @@ def _positive(env: Mapping[str, str], name: str) -> int | None:
     text = env.get(name)
     if not text:
         return None
-    number = _count(text)
-    if number is None:
+    if (number := _count(text)) is None:
         raise ValueError(f"{name}: expected a whole number from 1 to {_MOST}, got {reprlib.repr(text)}")
     return number
 
@@ -365,8 +366,7 @@ def _count(text: str) -> int | None:
 
 def _omp_threads(env: Mapping[str, str]) -> int | None:
     """Return the number of threads that OpenMP would start; None for what OpenMP would ignore."""
-    first = env.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return _count(first)
+    return _count(env.get("OMP_NUM_THREADS", "").partition(",")[0].strip())
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

@@ -17,13 +17,13 @@ def test_each_case_counts_its_own_calls() -> None:
     for _ in range(3):
         module.pick(1, 2)
     module.pick.native(2, 2)
-    assert [module._dispatcher.calls(slot) for slot in range(4)] == [0, 3, 0, 1]
+    assert [module._dispatcher.counts.of(slot) for slot in range(4)] == [0, 3, 0, 1]
 
 
 def test_loads_of_one_entry_count_apart() -> None:
     first, second = PICK.load(width=1, depth=1), PICK.load(width=1, depth=1)
     first.pick(1, 1)
-    assert (first._dispatcher.calls(0), second._dispatcher.calls(0)) == (1, 0)
+    assert (first._dispatcher.counts.of(0), second._dispatcher.counts.of(0)) == (1, 0)
 
 
 def test_a_function_counts_after_its_module_is_gone() -> None:
@@ -32,4 +32,4 @@ def test_a_function_counts_after_its_module_is_gone() -> None:
     del module
     gc.collect()
     native(1, 1)
-    assert (held := dispatcher()) is not None and held.calls(0) == 1
+    assert (held := dispatcher()) is not None and held.counts.of(0) == 1

@@ -51,6 +51,11 @@ def dimorph_forms() -> Forms:
     return _DimorphForms()
 
 
+def prebuilt() -> Form:
+    """Return the form that never compiles and loads what the stores of the settings hold."""
+    return _form(attention.Attention(policy="aot"))
+
+
 class _DimorphForms:
     def jit(self, store: Path) -> Form:
         settings = replace(current(), store=store, shared_stores=())

@@ -19,11 +19,12 @@ from dimorph.plan.key import FFI_ABI
 from dimorph.plan.key_record import NAME as KEY_RECORD
 from dimorph.plan.key_record import KeyRecord
 from dimorph.plan.unit import Unit, system_include_dirs
-from dimorph.resolve import warned
+from dimorph.resolve import sealed, warned
 from dimorph.resolve.before import check
 from dimorph.resolve.digests import Digests, kept_in
 from dimorph.resolve.environment import warn_of_unknown
 from dimorph.resolve.link_list import made as links_of
+from dimorph.resolve.missing import advice, missing_unit
 from dimorph.resolve.notice import Notice
 from dimorph.resolve.read_list import Recorder, prepare, stamps_of, stamps_of_named
 from dimorph.resolve.reads import NAME as READS
@@ -113,14 +114,19 @@ def build(
 
     Raises:
         BuildError: a job failed. Jobs that have begun end first; the others are cancelled.
+        MissingSpecialization: this process is sealed.
     """
+    if sealed.raises():
+        raise missing_unit(jobs[0].unit, sealed.REASON, [])
     show_log(settings.log)
     warn_of_unknown()
     # Device code takes longest, so it begins first, which matters where there are few CPUs.
     ordered = sorted(jobs, key=lambda job: job.unit.kind != "device")
     hints = dict.fromkeys(job.compiler.hint(memo_dir(store)) for job in ordered)
-    notice = Notice([job.unit.label for job in ordered], ordered[0].why, " ".join(filter(None, hints)))
-    running = group or process.Group(notice.tick if progress is None else lambda: None)
+    labels, cure = [job.unit.label for job in ordered], partial(advice, ordered[0].unit)
+    notice = Notice(labels, ordered[0].why, " ".join(filter(None, hints)), cure, silent=progress is not None)
+    running = group or process.Group(notice.tick)
+    notice.tick()
     # The first identification of a compiler hashes all its files, so it runs while the compiles do.
     identities = {used: Later(partial(used.identity, memo_dir(store))) for used in {job.compiler for job in ordered}}
     for used in identities:
@@ -138,8 +144,7 @@ def build(
             done += 1
             if progress:
                 progress(done, len(jobs), job.unit.label)
-        if not progress:
-            notice.finished()
+        notice.finished()
         return artifact
 
     try:
@@ -150,6 +155,8 @@ def build(
             with suppress(ToolchainError):
                 identity.result()
         raise
+    finally:
+        notice.end()
     checksums.save()
     warned.show(built)
     try:

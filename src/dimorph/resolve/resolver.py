@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dimorph._lazy import logger, show_log
 from dimorph.errors import BuildError, ToolchainError
 from dimorph.plan.unit import Unit
+from dimorph.resolve import sealed
 from dimorph.resolve.digests import recent
 from dimorph.resolve.environment import warn_of_unknown
 from dimorph.resolve.levels import compiler, levels
@@ -43,8 +44,9 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
     """
     show_log(settings.log)
     warn_of_unknown()
+    policy = sealed.policy(policy)
     if policy == "aot":
-        refusal = "the policy is aot, which never compiles"
+        refusal = sealed.REASON if sealed.raises() else "the policy is aot, which never compiles"
     recent.forget()
     # The thread pool is packaged beside the kernel that needs it, whose units come first.
     beside = [unit.kernel.root for unit in units[:1]]
@@ -54,10 +56,13 @@ def resolve(units: Sequence[Unit], settings: Settings, policy: str, refusal: str
         served = any(isinstance(r, Resolution) and r.unit.kind == "device" for r in found)
         needed = [(unit, why) for unit, why in missing if not (served and unit.kind == "device")]
         if needed:
+            sealed.missed([unit.label for unit, _ in needed], compiled=False)
             unit, why = needed[0]
             why = [*why, *held_for_other_archs(unit, settings)]
             raise missing_unit(unit, refusal, [*why, *_near_packaged(unit, settings, beside)])
         missing = []
+    if missing:
+        sealed.missed([unit.label for unit, _ in missing], compiled=True)
     built = iter(_built(missing, settings, beside) if missing else ())
     if missing:
         results = [one if isinstance(one, Resolution) else next(built) for one in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,13 @@ from dimorph.errors import DeclarationError, Gone, MissingSpecialization, Specia
 from dimorph.plan.load_plan import case_plan, load_plan
 from dimorph.plan.pool import POOL
 from dimorph.plan.unit import Unit
+from dimorph.resolve import sealed
 from dimorph.resolve.levels import archs_here
 from dimorph.resolve.missing import missing_values
 from dimorph.resolve.resolver import resolve
 from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
-from dimorph.runtime import ffi, library, streams
+from dimorph.runtime import ffi, library, recorder, streams
 from dimorph.runtime.arrays import as_callers, exported, refuse_unexportable
 from dimorph.runtime.functions import arguments, bind, make
 from dimorph.settings import Settings
@@ -37,7 +39,7 @@ class Shared:
 
     Attributes:
         settings: the settings of the load.
-        policy: the policy of the load.
+        given: the policy of the load.
         log: the resolutions so far.
         functions: the functions that Python holds, by name. Their method `rebind` makes them call a wider entry.
         lock: held while a wider entry is made: one at a time, so that each holds the values of those before it.
@@ -45,11 +47,16 @@ class Shared:
     """
 
     settings: Settings
-    policy: str
+    given: str
     log: list[Resolution] = field(default_factory=list)
     functions: weakref.WeakValueDictionary[str, Any] = field(default_factory=weakref.WeakValueDictionary)
     lock: ForkSafeLock = field(default_factory=ForkSafeLock)
     widest: tuple[weakref.ref[Dispatcher], weakref.ref[library.Instance]] | None = None
+
+    @property
+    def policy(self) -> str:
+        """The policy that counts now: a process may have been sealed since the load."""
+        return sealed.policy(self.given)
 
 
 class Dispatcher:
@@ -59,13 +66,17 @@ class Dispatcher:
         instantiations: the set that the entry was compiled for.
         asked: the set that was requested; the entry may have more values (see `resolve.wider`).
         shared: the state that wider entries share with this one.
+        settings: the settings of the load.
         unit: the unit of the entry.
+        opened: how what was loaded came: under None the entry, under their slots the cases.
+        counts: the calls of each case.
     """
 
     def __init__(self, instantiations: InstantiationSet, shared: Shared, asked: InstantiationSet) -> None:
         self.instantiations = instantiations
         self.asked = asked
         self.shared = shared
+        self.settings = shared.settings
         self._wider: dict[tuple[str, str], library.Instance] = {}
         self._pairs: dict[tuple[str, str, str], ffi.Wider] = {}
         self._lock = ForkSafeLock()
@@ -76,21 +87,21 @@ class Dispatcher:
         # By slot. The case of a specialized module is loaded with its entry, so that `load` raises its errors; the
         # cases of a dispatching module are loaded when they are called.
         self._cases: dict[int, library.Case] = {}
-        for opened in self._open(units):
+        began = time.perf_counter()
+        libraries = self._open(units)
+        self.opened = recorder.opened(self._resolved, 0, time.perf_counter() - began)
+        for opened in libraries:
             if isinstance(opened, library.Entry):
                 self._entry = opened
             elif isinstance(opened, library.Case):
                 self._cases[0] = opened
-        # Of each function, by slot; all instances count here. What they call keeps this object alive.
-        self._calls = (ctypes.c_int64 * (instantiations.slots * len(instantiations.kernel.functions)))()
+        # All instances count here. What they call keeps this object alive.
+        self.counts = recorder.Counts(instantiations.slots, len(instantiations.kernel.functions))
+        recorder.loaded(self)
 
     def instance(self) -> library.Instance:
         """Make a new instance of the entry. It keeps this object alive, so this object must not refer to it."""
-        return self._entry.instance(ffi.Resolver(self.resolve), self._calls)
-
-    def calls(self, slot: int) -> int:
-        """Return how often functions of the case of a slot were called so far."""
-        return sum(self._calls[slot :: self.instantiations.slots])
+        return self._entry.instance(ffi.Resolver(self.resolve), self.counts.calls)
 
     def function(self, instance: library.Instance, name: str) -> Any:
         """Make the Python function for an exported function of an instance."""
@@ -165,6 +176,7 @@ class Dispatcher:
                 self._check_asked(function, picked)
                 self._check_held(picked)
                 self._cases[slot] = self._find_case(slot)
+                recorder.bound(self, slot)
             return self._cases[slot].function(function)
 
     def _argument(self, signature: Signature, mask: int, args: tuple[Any, ...], index: int) -> str:
@@ -207,17 +219,19 @@ class Dispatcher:
                 )
 
     def _check_held(self, given: dict[str, str]) -> None:
-        """Refuse a value that the entry has but the load did not request, if it may not or cannot be built."""
+        """Refuse a value that the entry has but the load did not request, if its text does not suffice to find it."""
         for axis, left in self.asked.pairs():
             text = given.get(axis.name)
             if text is None or text in (axis.text(value) for value in left):
                 continue
-            if self.shared.policy == "aot" or not axis.is_found_by(text):
+            if not axis.is_found_by(text):
                 raise self._missing({axis.name: text}, f"this module was loaded for {axis.texts(left)}")
 
     def _find_case(self, slot: int) -> library.Case:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
+        began = time.perf_counter()
         opened = self._open(case_plan(specialization, self._archs))
+        self.opened |= recorder.opened(self._resolved, slot, time.perf_counter() - began)
         return next(case for case in opened if isinstance(case, library.Case))
 
     def _open(self, units: list[Unit]) -> list[library.Library]:
@@ -247,6 +261,7 @@ class Dispatcher:
             if r.unit.kind != "device"
         ]
         self.shared.log += resolved
+        self._resolved = resolved  # of the last time
         return loaded
 
     def _widen(self, axis_name: str, text: str) -> library.Instance:
@@ -261,7 +276,8 @@ class Dispatcher:
             raise self._missing({axis_name: text}, str(error)) from error
         if self.shared.policy == "aot":
             held = axis.texts(self.instantiations.values[self.instantiations.kernel.position(axis_name)])
-            reason = f"this module holds {held}, and the policy is aot, which never compiles"
+            why = sealed.REASON if sealed.raises() else "the policy is aot, which never compiles"
+            reason = f"this module holds {held}, and {why}"
             return self._built_apart(axis, value, reason, None)
         widest = (self.shared.widest and self.shared.widest[0]()) or self
         instance = self.shared.widest and self.shared.widest[1]()

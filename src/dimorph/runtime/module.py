@@ -8,8 +8,10 @@ from typing import Any
 from dimorph import settings
 from dimorph.declare.instantiations import InstantiationSet
 from dimorph.errors import DeclarationError
+from dimorph.resolve import sealed
 from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
+from dimorph.runtime import recorder
 from dimorph.runtime.dispatcher import Dispatcher, Shared
 from dimorph.runtime.functions import Function
 from dimorph.runtime.library import Instance
@@ -90,5 +92,7 @@ def load(instantiations: InstantiationSet, policy: str | None, config: settings.
     policy = policy or config.policy
     if policy not in settings.POLICIES:
         raise ValueError(f"load: policy: expected one of {', '.join(settings.POLICIES)}, got {policy!r}")
+    policy = sealed.policy(policy)
+    recorder.follow(config.record)
     dispatcher = Dispatcher(serving_set(instantiations, config, policy), Shared(config, policy), instantiations)
     return Module(dispatcher, dispatcher.instance(), arguments)
