@@ -229,6 +229,7 @@ def _described(
         debug=settings.debug,
         cxxflags=list(settings.cxxflags),
         artifacts=rows,
+        partial=instantiations.only is not None and kernel.only is None,
     )
     record = before.kernels.get(before.name(kernel, directory))
     others = []

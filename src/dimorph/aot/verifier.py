@@ -96,6 +96,8 @@ def outdated(kernel: Declaration, built: Built) -> str | None:
         now = instantiate(kernel, built.given)
         if now.texts() != built.values:
             return f"the declaration now has {_texts(now.texts())}; the set was built for {_texts(built.values)}"
+        if built.partial:
+            now = replace(now, only=tuple(one.values for one in now if one.texts() in built.specializations))
         keys = needs(now, built.targets, built.archs, config).keys()
     except DimorphError as error:
         return str(error)

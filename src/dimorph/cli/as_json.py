@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from dimorph.aot import Coverage, Report
+from dimorph.aot import Coverage, Proof, Report
 from dimorph.aot.supply import Step
 from dimorph.cli.doctor import Finding
 from dimorph.cli.explain import Verdict
@@ -16,6 +16,7 @@ from dimorph.declare.instantiations import InstantiationSet
 from dimorph.declare.variant import Variant
 from dimorph.store.artifact import Artifact
 from dimorph.store.store import Broken, Usage, is_content_error
+from dimorph.store.use import Use
 
 Object = dict[str, Any]
 
@@ -69,6 +70,37 @@ def coverage(found: Coverage) -> Object:
         "ok": found.ok,
         "out": str(found.out),
         "covered": list(found.covered),
+        "problems": list(found.problems),
+    }
+
+
+def used(one: Use) -> Object:
+    return {
+        "kind": one.kind,
+        "kernel": one.kernel,
+        "found": one.found.module or one.found.file or None,
+        "values": {name: list(texts) for name, texts in one.values.items()},
+        "target": one.target,
+        "archs": list(one.archs),
+        "origins": dict(one.origins),
+        "seconds": one.seconds,
+        "calls": one.calls,
+    }
+
+
+def proof(found: Proof) -> Object:
+    return {
+        "ok": found.ok,
+        "cases": [
+            {
+                **used(case.use),
+                "target": case.target,
+                "served": case.served,
+                "bytes": case.size,
+                "why": list(case.why),
+            }
+            for case in found.cases
+        ],
         "problems": list(found.problems),
     }
 

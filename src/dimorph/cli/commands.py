@@ -14,7 +14,7 @@ from dimorph import __version__, aot
 from dimorph import settings as configuration
 from dimorph.aot import cmake_package
 from dimorph.aot.workers import workers
-from dimorph.cli import as_json, doctor, explain, ide, new, options, show, stub
+from dimorph.cli import as_json, doctor, explain, ide, new, options, show, stub, use
 from dimorph.cli import report as report_page
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
@@ -47,6 +47,8 @@ def dimorph() -> None:
 
 
 dimorph.add_command(cache)
+dimorph.add_command(use.record)
+dimorph.add_command(use.cover)
 
 
 @dimorph.command("list")
@@ -105,7 +107,8 @@ def prove(spec: str, out: Path) -> None:
 
 
 @dimorph.command()
-@options.selection
+@options.optional_selection
+@options.file("--from", "record", help="A record of use: build what it names, for the levels that it was recorded for.")
 @options.directory("--out", help="The directory to build into.")
 @options.directory(
     "--cmake",
@@ -144,8 +147,9 @@ def prove(spec: str, out: Path) -> None:
 )
 @with_json
 def build(
-    spec: str,
+    spec: str | None,
     values: tuple[str, ...],
+    record: Path | None,
     out: Path | None,
     cmake: Path | None,
     targets: tuple[str, ...],
@@ -167,7 +171,13 @@ def build(
     dimorph build mypkg.kernels:rms --arch sm_80 --arch sm_90a --out _dimorph
     dimorph build mypkg.kernels --target x86-64-v3 --cmake /opt/mypkg
     dimorph build mypkg.kernels --executor cluster.py:executor --out _dimorph
+    dimorph build --from use.json --out _dimorph
     """
+    if record is not None:
+        use.build(record, [*filter(None, [spec]), *values, *(["--cmake"] if cmake else [])], out, targets, archs)
+        return
+    if spec is None:
+        raise click.UsageError("expected PACKAGE_OR_FILE, or --from with a record of use")
     place = out or cmake
     if place is None:
         raise click.UsageError("expected --out or --cmake, or both")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dimorph.declare.axis import Axis, Value
 from dimorph.declare.declaration import Declaration
@@ -146,6 +147,11 @@ class InstantiationSet:
         """Return the same set with one more value on an axis."""
         return self.with_values(axis_name, (*self.values[self.kernel.position(axis_name)], value))
 
+    @cached_property
+    def _listed(self) -> frozenset[tuple[Value, ...]]:
+        """The combinations of `only`, which every slot of a set is compared with."""
+        return frozenset(self.only or ())
+
     def _picks(self, slot: int) -> list[Value]:
         """Return the value of each axis in a slot; None for an axis whose value `choose` computes."""
         picks: list[Value] = []
@@ -167,7 +173,7 @@ class InstantiationSet:
             ),
         )
         if self.only is not None:
-            return found if found.values in self.only else None
+            return found if found.values in self._listed else None
         named = {axis.name: value for axis, value in found.pairs()}
         return found if kernel.where is None or kernel.where(_Values(kernel, "`where`", named)) else None
 

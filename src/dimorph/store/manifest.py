@@ -116,6 +116,7 @@ class Built:
         debug: True for a debug build.
         cxxflags: the user's flags.
         artifacts: the entry, the cases, their device code and the thread pool, for every target.
+        partial: True if the combinations are those of a record of use, and not all that the values have.
     """
 
     given: Mapping[str, list[str]]
@@ -126,6 +127,7 @@ class Built:
     debug: bool
     cxxflags: list[str]
     artifacts: list[Row]
+    partial: bool = False
 
 
 @dataclass(frozen=True)

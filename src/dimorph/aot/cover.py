@@ -1,0 +1,252 @@
+"""Prove that what a record of use names was built: every key is computed from the present sources and searched for."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from dimorph.aot import recorded
+from dimorph.aot.recorded import Found
+from dimorph.declare.instantiations import InstantiationSet
+from dimorph.declare.variant import Variant
+from dimorph.errors import DimorphError, counted
+from dimorph.plan.key import FFI_ABI
+from dimorph.plan.load_plan import declared_archs
+from dimorph.plan.pool import pool_unit
+from dimorph.plan.unit import Unit, case_unit, device_unit, entry_unit
+from dimorph.resolve.near import near
+from dimorph.settings import Settings, current
+from dimorph.source.include_scan import Files
+from dimorph.store import manifest, use
+from dimorph.store.artifact import Artifact
+from dimorph.store.layers import PACKAGED, Layer, built_store
+from dimorph.store.manifest import Built
+from dimorph.store.use import Use
+from dimorph.toolchain import archs, targets
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of a record, for one target level.
+
+    Attributes:
+        use: the line.
+        target: the target level.
+        served: the directories or wheels that have all of it; None if something is missing.
+        artifacts: the artifacts that serve.
+        why: what is missing, and how its key differs from those that are there.
+    """
+
+    use: Use
+    target: str
+    served: str | None
+    artifacts: tuple[Artifact, ...]
+    why: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """The size of the artifacts, in bytes."""
+        return _size(self.artifacts)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of `cover`.
+
+    Attributes:
+        cases: each line of the record, for each target level.
+        problems: lines whose kernel or variant is not found again, and why.
+    """
+
+    cases: tuple[Case, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if everything that was recorded is served."""
+        return not self.problems and all(case.served for case in self.cases)
+
+    def __str__(self) -> str:
+        served = [case for case in self.cases if case.served]
+        lines = [_line(case) for case in self.cases] + [f"problem: {line}" for line in self.problems]
+        # Loads share entries, and cases the thread pool.
+        size = _size({artifact.path: artifact for case in served for artifact in case.artifacts}.values())
+        return "\n".join(
+            [
+                *lines,
+                f"{len(served)} of {counted(len(self.cases), 'entry or case', 'entries and cases')} "
+                f"served, {size / 1000:.0f} kB",
+            ]
+        )
+
+
+def cover(
+    record: Path | str,
+    places: Sequence[Path | str],
+    *,
+    targets: Sequence[str] | None = None,
+    archs: Sequence[str] | None = None,
+) -> Proof:
+    """Prove that directories or wheels serve everything that a record of use names; needs no compiler and no GPU.
+
+    Args:
+        record: the record.
+        places: wheels, directories that were built into, and directories of packages.
+        targets: names of target levels; default: those that were recorded.
+        archs: names of GPU architectures; default: those that were recorded.
+
+    Raises:
+        ArtifactCorrupt: the record, or a manifest, cannot be parsed.
+        ToolchainError: a target level or architecture is unknown.
+        DimorphError: a place is neither a wheel nor a directory that was built into.
+        OSError: a file cannot be read.
+    """
+    found, problems = recorded.find(use.read(Path(record)))
+    with _layers(places, found) as layers:
+        search = _Search(layers, tuple(archs or ()))
+        cases = [search.case(one, name) for one in found for name in (targets or [one.use.target])]
+    return Proof(tuple(cases), tuple(problems))
+
+
+def _size(artifacts: Iterable[Artifact]) -> int:
+    return sum(record.size for artifact in artifacts for record in artifact.meta.files.values())
+
+
+def _line(case: Case) -> str:
+    what = f"{case.use.label}, {case.target}"
+    if case.use.archs:
+        what += f", {', '.join(case.use.archs)}"
+    if case.served:
+        return f"served: {what}: {case.served}, {case.size / 1000:.0f} kB, {case.use.seconds:.2f} s saved"
+    return "\n".join([f"missing: {what}", *(f"  {line}" for line in case.why)])
+
+
+@contextmanager
+def _layers(places: Sequence[Path | str], found: Sequence[Found]) -> Iterator[list[Layer]]:
+    roots = list(dict.fromkeys(one.wanted.kernel.root for one in found))
+    with tempfile.TemporaryDirectory(prefix="dimorph-") as temporary:
+        layers = []
+        for number, place in enumerate(map(Path, places)):
+            built = [place]
+            if place.is_file():
+                built = _unpacked(place, Path(temporary, str(number)))
+            elif not (place / manifest.NAME).is_file():
+                built = sorted(path.parent for path in place.rglob(f"{PACKAGED}/{manifest.NAME}"))
+            if not built:
+                raise DimorphError(
+                    f"{place}: expected a wheel or a directory that was built into, got one without a {manifest.NAME}"
+                )
+            layers += [Layer(str(place), built_store(path, roots, writable=False), True) for path in built]
+        yield layers
+
+
+def _unpacked(wheel: Path, directory: Path) -> list[Path]:
+    """Unpack what was built ahead in a wheel."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if PACKAGED in PurePosixPath(name).parts]
+            archive.extractall(directory, names)
+    except zipfile.BadZipFile as error:
+        raise DimorphError(f"{wheel}: expected a wheel or a directory: {error}") from error
+    return sorted(path.parent for path in directory.rglob(f"{PACKAGED}/{manifest.NAME}"))
+
+
+class _Search:
+    """The search for what a record names, in some directories."""
+
+    def __init__(self, layers: Sequence[Layer], arch_names: tuple[str, ...]) -> None:
+        self._layers = layers
+        self._archs = arch_names
+        self._files = Files()
+        self._built = [manifest.read(layer.store) for layer in layers]
+        roots = [layer.store.root for layer in layers]
+        # Key -> the directory whose manifest lists it.
+        self._listed = {key: root for root, one in zip(roots, self._built, strict=True) for key, _ in one.rows()}
+        self._held: dict[Path, list[Artifact]] = {}
+        self._keys: dict[tuple[object, ...], str] = {}
+
+    def case(self, one: Found, target: str) -> Case:
+        """Search for everything that a line needs."""
+        settings = replace(current(), debug=one.use.debug, cxxflags=tuple(one.use.cxxflags), target=target, arch=None)
+        places: list[str] = []
+        why: list[str] = []
+        artifacts = []
+        for unit in self._units(one):
+            layer, artifact = self._find(unit, settings)
+            if artifact is None and unit.kind == "entry" and one.use.kind == "entry":
+                layer, artifact = self._find_wider(one.wanted, settings)
+            if layer is None or artifact is None:
+                why += self._why(unit, settings)
+                continue
+            places.append(layer.name)
+            artifacts.append(artifact)
+        return Case(one.use, target, None if why else ", ".join(dict.fromkeys(places)), tuple(artifacts), tuple(why))
+
+    def _units(self, one: Found) -> list[Unit]:
+        if one.use.kind == "entry":
+            units = [entry_unit(one.wanted, self._files)]
+        else:
+            case = next(iter(one.wanted))
+            units = [case_unit(case, self._files)]
+            if case.kernel.device:
+                names = self._archs or one.use.archs
+                named = [archs.by_name(name) for name in names]
+                declared = declared_archs(case)
+                wanted = archs.admitted(named, declared, f"kernel {case.kernel.name} ({case})") if named else declared
+                device = device_unit(case, wanted, self._files)
+                units += [replace(device, archs=(arch,)) for arch in wanted]
+        return [*units, pool_unit()] if any(unit.parallel for unit in units) else units
+
+    def _find(self, unit: Unit, settings: Settings) -> tuple[Layer | None, Artifact | None]:
+        return self._find_key(_key(unit, settings))
+
+    def _find_key(self, key: str) -> tuple[Layer | None, Artifact | None]:
+        for layer in self._layers:
+            artifact = layer.store.find(key)
+            if artifact and artifact.meta.ffi_abi == FFI_ABI:
+                return layer, artifact
+        return None, None
+
+    def _find_wider(self, wanted: InstantiationSet, settings: Settings) -> tuple[Layer | None, Artifact | None]:
+        """Search for the entry of a set that has all values of another; loads find it in the same way."""
+        variants = tuple(value for values in wanted.values for value in values if isinstance(value, Variant))
+        for contents in self._built:
+            for name in contents.names(wanted.kernel):
+                for built in contents.kernels[name].built:
+                    key = self._wider_key(built, wanted, variants, settings)
+                    if key and (found := self._find_key(key))[1]:
+                        return found
+        return None, None
+
+    def _wider_key(
+        self, built: Built, wanted: InstantiationSet, variants: tuple[Variant, ...], settings: Settings
+    ) -> str:
+        """Return the key of the entry of a set that was built; empty if the set does not hold the wanted one."""
+        for axis, left in wanted.pairs():
+            texts = built.values.get(axis.name, [])
+            if bool(left) != bool(texts) or not {axis.text(value) for value in left} <= set(texts):
+                return ""
+        # Making the set takes as long as it has values, and many loads share one.
+        memo = (id(built), variants, settings.target)
+        if memo not in self._keys:
+            around = manifest.holding(built, wanted)
+            self._keys[memo] = _key(entry_unit(around, self._files), settings) if around else ""
+        return self._keys[memo]
+
+    def _why(self, unit: Unit, settings: Settings) -> Iterator[str]:
+        what = f"{unit.label} for {unit.archs[0].name}" if unit.archs else unit.label
+        if root := self._listed.get(_key(unit, settings)):
+            yield f"{what}: {root / manifest.NAME} lists it, but it is missing or damaged: build it again into {root}"
+            return
+        yield f"{what} is in none of them"
+        for layer in self._layers:
+            yield from (f"  {line}" for line in near(layer, unit, settings, self._held))
+
+
+def _key(unit: Unit, settings: Settings) -> str:
+    level = unit.archs[0] if unit.archs else targets.by_name(settings.target or "")
+    return unit.key(level, settings)
