@@ -166,24 +166,28 @@ class _Search:
         roots = [layer.store.root for layer in layers]
         # Key -> the directory whose manifest lists it.
         self._listed = {key: root for root, one in zip(roots, self._built, strict=True) for key, _ in one.rows()}
-        self._held: dict[Path, list[Artifact]] = {}
-        self._keys: dict[tuple[object, ...], str] = {}
+        self._settings = current()
+        self._found: dict[str, tuple[Layer, Artifact] | None] = {}
+        self._wider: dict[tuple[object, ...], str] = {}
+        self._held = [_Held(layer) for layer in layers]
 
     def case(self, one: Found, target: str) -> Case:
         """Search for everything that a line needs."""
-        settings = replace(current(), debug=one.use.debug, cxxflags=tuple(one.use.cxxflags), target=target, arch=None)
+        flags = tuple(one.use.cxxflags)
+        settings = replace(self._settings, debug=one.use.debug, cxxflags=flags, target=target, arch=None)
         places: list[str] = []
         why: list[str] = []
         artifacts = []
-        for unit in self._units(one):
-            layer, artifact = self._find(unit, settings)
-            if artifact is None and unit.kind == "entry" and one.use.kind == "entry":
-                layer, artifact = self._find_wider(one.wanted, settings)
-            if layer is None or artifact is None:
+        # Most loads are served by an entry for more values, which is found without a scan of the sources.
+        found = self._find_wider(one.wanted, settings) if one.use.kind == "entry" else None
+        for unit in () if found else self._units(one):
+            if here := self._find(_key(unit, settings)):
+                places.append(here[0].name)
+                artifacts.append(here[1])
+            else:
                 why += self._why(unit, settings)
-                continue
-            places.append(layer.name)
-            artifacts.append(artifact)
+        if found:
+            places, artifacts = [found[0].name], [found[1]]
         return Case(one.use, target, None if why else ", ".join(dict.fromkeys(places)), tuple(artifacts), tuple(why))
 
     def _units(self, one: Found) -> list[Unit]:
@@ -201,26 +205,23 @@ class _Search:
                 units += [replace(device, archs=(arch,)) for arch in wanted]
         return [*units, pool_unit()] if any(unit.parallel for unit in units) else units
 
-    def _find(self, unit: Unit, settings: Settings) -> tuple[Layer | None, Artifact | None]:
-        return self._find_key(_key(unit, settings))
+    def _find(self, key: str) -> tuple[Layer, Artifact] | None:
+        if key not in self._found:
+            found = ((layer, layer.store.find(key)) for layer in self._layers)
+            serving = ((layer, one) for layer, one in found if one and one.meta.ffi_abi == FFI_ABI)
+            self._found[key] = next(serving, None)
+        return self._found[key]
 
-    def _find_key(self, key: str) -> tuple[Layer | None, Artifact | None]:
-        for layer in self._layers:
-            artifact = layer.store.find(key)
-            if artifact and artifact.meta.ffi_abi == FFI_ABI:
-                return layer, artifact
-        return None, None
-
-    def _find_wider(self, wanted: InstantiationSet, settings: Settings) -> tuple[Layer | None, Artifact | None]:
+    def _find_wider(self, wanted: InstantiationSet, settings: Settings) -> tuple[Layer, Artifact] | None:
         """Search for the entry of a set that has all values of another; loads find it in the same way."""
         variants = tuple(value for values in wanted.values for value in values if isinstance(value, Variant))
         for contents in self._built:
             for name in contents.names(wanted.kernel):
                 for built in contents.kernels[name].built:
                     key = self._wider_key(built, wanted, variants, settings)
-                    if key and (found := self._find_key(key))[1]:
+                    if key and (found := self._find(key)):
                         return found
-        return None, None
+        return None
 
     def _wider_key(
         self, built: Built, wanted: InstantiationSet, variants: tuple[Variant, ...], settings: Settings
@@ -232,10 +233,10 @@ class _Search:
                 return ""
         # Making the set takes as long as it has values, and many loads share one.
         memo = (id(built), variants, settings.target)
-        if memo not in self._keys:
+        if memo not in self._wider:
             around = manifest.holding(built, wanted)
-            self._keys[memo] = _key(entry_unit(around, self._files), settings) if around else ""
-        return self._keys[memo]
+            self._wider[memo] = _key(entry_unit(around, self._files), settings) if around else ""
+        return self._wider[memo]
 
     def _why(self, unit: Unit, settings: Settings) -> Iterator[str]:
         what = f"{unit.label} for {unit.archs[0].name}" if unit.archs else unit.label
@@ -243,8 +244,36 @@ class _Search:
             yield f"{what}: {root / manifest.NAME} lists it, but it is missing or damaged: build it again into {root}"
             return
         yield f"{what} is in none of them"
-        for layer in self._layers:
-            yield from (f"  {line}" for line in near(layer, unit, settings, self._held))
+        for held in self._held:
+            yield from (f"  {line}" for line in held.near(unit, settings))
+
+
+class _Held:
+    """The artifacts of a layer, of which each missing unit is compared with the nearest."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        # By kernel and kind; and by these and the values.
+        self._kinds: dict[tuple[str, str], list[Artifact]] | None = None
+        self._same: dict[tuple[object, ...], list[Artifact]] = {}
+        self._other_values: dict[tuple[str, str], list[str]] = {}
+
+    def near(self, unit: Unit, settings: Settings) -> list[str]:
+        """Describe what the layer holds of a unit under other keys; see `resolve.near`."""
+        if self._kinds is None:
+            self._kinds = {}
+            for item in self._layer.store.entries():
+                if isinstance(item, Artifact):
+                    kind = item.meta.kernel, item.meta.kind
+                    self._kinds.setdefault(kind, []).append(item)
+                    self._same.setdefault((*kind, *sorted(item.meta.specialization.items())), []).append(item)
+        kind = unit.kernel.name, unit.kind
+        if same := self._same.get((*kind, *sorted(unit.values.items()))):
+            return list(near(self._layer, unit, settings, {self._layer.store.root: same}))
+        if kind not in self._other_values:
+            held = {self._layer.store.root: self._kinds.get(kind, [])}
+            self._other_values[kind] = list(near(self._layer, unit, settings, held))
+        return self._other_values[kind]
 
 
 def _key(unit: Unit, settings: Settings) -> str:
