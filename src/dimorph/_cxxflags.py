@@ -8,6 +8,7 @@ do not.
 from __future__ import annotations
 
 import re
+import shlex
 
 # A value without a slash names no file, apart from those of the exceptions.
 _VALUE = r"[\w.,:+*#-]*"
@@ -54,3 +55,23 @@ _EXCEPTIONS = re.compile(
 def refused(flag: str) -> bool:
     """Return True if a flag is not among those that are admitted."""
     return _ADMITTED.fullmatch(flag) is None or _EXCEPTIONS.fullmatch(flag) is not None
+
+
+def read(text: str, name: str) -> tuple[str, ...]:
+    """Return the flags that the variable `name` has as a text.
+
+    Raises:
+        ValueError: the text cannot be split, or a flag is not admitted; the message names it.
+    """
+    try:
+        flags = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"{name}: expected flags as a shell splits them: {error}, got {text!r}") from error
+    for flag in flags:
+        if refused(flag):
+            raise ValueError(
+                f"{name}: {flag} is not admitted: expected flags of the kinds -O -g -f -m -W -D -U -std= that name no "
+                "file, because no key would cover its content (a kernel's `include_dirs` name directories of headers), "
+                "leave the output an object, and mean the same on every machine"
+            )
+    return flags

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 POLICIES = ("auto", "aot", "jit")
+ON_MISS = ("wait", "serve")
 LOG_LEVELS = ("debug", "info", "warning", "error", "off")
 
 # Fields that are variables of other programs too.
@@ -73,6 +73,12 @@ class Settings:
 
     record: Path | None = None
     """The file that gets a record of the specializations that this process uses, for `dimorph build --from`."""
+
+    on_miss: str = "wait"
+    """What a call does whose case is in no store. `wait`: it waits for the compile. `serve`: another case computes the
+    same meanwhile, where the kernel declares one (`covers`), or device code that was compiled in less time; the case
+    itself is compiled in the background, and the first call after that takes it.
+    """
 
     cxx: str | None = None
     """The C++ compiler for host code: a path, a name, or `zig` for the package ziglang; programs that start it go
@@ -182,6 +188,7 @@ def current(environ: Mapping[str, str] | None = None) -> Settings:
         remote_timeout=_seconds(env, "DIMORPH_REMOTE_TIMEOUT", Settings.remote_timeout),
         policy=_choice(env, "DIMORPH_POLICY", POLICIES) or "auto",
         record=_optional_path(env, "DIMORPH_RECORD"),
+        on_miss=_choice(env, "DIMORPH_ON_MISS", ON_MISS) or "wait",
         cxx=_program(env, "DIMORPH_CXX"),
         cxxflags=_flags(env, "DIMORPH_CXXFLAGS"),
         nvcc=_program(env, "DIMORPH_NVCC"),
@@ -315,22 +322,11 @@ def _optional_path(env: Mapping[str, str], name: str) -> Path | None:
 
 
 def _flags(env: Mapping[str, str], name: str) -> tuple[str, ...]:
-    try:
-        flags = tuple(shlex.split(env.get(name, "")))
-    except ValueError as error:
-        raise ValueError(f"{name}: expected flags as a shell splits them: {error}, got {env[name]!r}") from error
-    if not flags:
+    if not env.get(name):
         return ()
     from dimorph import _cxxflags  # here, because few have flags, and its patterns take a while
 
-    for flag in flags:
-        if _cxxflags.refused(flag):
-            raise ValueError(
-                f"{name}: {flag} is not admitted: expected flags of the kinds -O -g -f -m -W -D -U -std= that name no "
-                "file, because no key would cover its content (a kernel's `include_dirs` name directories of headers), "
-                "leave the output an object, and mean the same on every machine"
-            )
-    return flags
+    return _cxxflags.read(env[name], name)
 
 
 def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:

@@ -44,6 +44,10 @@ class Declaration:
             share an entry, such as one for the CPU and one for the GPU, give it the same name.
         where: predicate on combinations (axis name -> value): True for those that exist; None: all exist.
         only: the combinations that exist, as an explicit list of axis name -> value.
+        covers: pure function of a specialization's values (axis name -> value): the specializations whose case computes
+            the same from the same arguments, each as axis name -> value of the axes that differ, the best first. One
+            that is built serves while the specialization's own case is compiled, if `DIMORPH_ON_MISS` is `serve`; so
+            does the own case for a lower target level, the only one where the function returns an empty list.
         include_dirs: directories searched for headers after `root`, relative to it.
         dependencies: libraries of others that the sources include or link, found when the kernel is built; see
             `pkg_config`, `cmake_package`, `python_package` and `library`.
@@ -66,6 +70,7 @@ class Declaration:
     config: str = ""
     where: Callable[[Mapping[str, Value]], bool] | None = None
     only: Sequence[Mapping[str, Any]] | None = None
+    covers: Callable[[Mapping[str, Value]], Sequence[Mapping[str, Any]]] | None = None
     include_dirs: Sequence[str] = ()
     dependencies: Sequence[Dependency] = ()
     root: Path = None  # type: ignore[assignment]  # set by __post_init__

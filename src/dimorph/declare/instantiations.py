@@ -59,6 +59,28 @@ class Specialization:
         values = {axis.name: value for axis, value in self.pairs()}
         return tuple(archs(_Values(self.kernel, "`archs`", values)))
 
+    def covering(self) -> list[Specialization]:
+        """Return the other specializations that compute the same, by the kernel's `covers`, the best first.
+
+        Raises:
+            DeclarationError: the function returns what is no specialization of the kernel.
+        """
+        kernel = self.kernel
+        if kernel.covers is None:
+            return []
+        own = {axis.name: value for axis, value in self.pairs()}
+        problem = {axis.name: value for axis, value in self.pairs() if not axis.choose}
+        found: list[Specialization] = []
+        for other in kernel.covers(_Values(kernel, "`covers`", own)):
+            try:
+                instantiations = instantiate(kernel, {**problem, **other})
+            except (DeclarationError, TypeError) as error:
+                raise DeclarationError(f"kernel {kernel.name}: covers: {other!r} for {self}: {error}") from error
+            if not instantiations.specialized:
+                raise DeclarationError(f"kernel {kernel.name}: covers: expected one value for each axis, got {other!r}")
+            found.append(next(iter(instantiations)))
+        return [one for one in dict.fromkeys(found) if one.values != self.values]
+
     @property
     def namespace(self) -> str:
         """The C++ namespace of its case, which names the combination in an error or a stack trace."""

@@ -49,6 +49,7 @@ class Unit:
         archs: for device code, the architectures that can serve the GPU; a load compiles for the first.
         variants: the variant that it is compiled for, and the parts of a composition.
         known: name -> variant, for all variants of its set.
+        first_tier: True for device code that is compiled faster, to serve until the optimised code is there.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Unit:
     archs: tuple[Arch, ...] = ()
     variants: tuple[Variant, ...] = ()
     known: Mapping[str, Variant] = field(default_factory=dict)
+    first_tier: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +80,8 @@ class Unit:
     def label(self) -> str:
         """Kernel, kind and the values of the axes, for people."""
         values = ", ".join(f"{name}={text}" for name, text in self.values.items())
-        return f"{self.kernel.name} {self.kind}" + (f" ({values})" if values else "")
+        tier = ", first tier" if self.first_tier else ""
+        return f"{self.kernel.name} {self.kind}{tier}" + (f" ({values})" if values else "")
 
     @cached_property
     def parallel(self) -> bool:
@@ -97,7 +100,7 @@ class Unit:
     def options(self, target: Level, settings: Settings) -> tuple[str, ...]:
         """Return the options that can change the output, as texts for the key that are the same for every compiler."""
         if isinstance(target, Arch):
-            text = flags.device_id(arch=target, debug=settings.debug)
+            text = flags.device_id(arch=target, debug=settings.debug, first_tier=self.first_tier)
         else:
             text = flags.host_id(target=target, debug=settings.debug, extra_flags=self.flags(settings))
         # A debugger finds sources by their paths, so the key of a debug build contains the path.

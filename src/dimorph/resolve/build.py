@@ -252,6 +252,7 @@ def _compile(job: Job, key: str, shared: _Shared, work: Path, store: Store) -> t
         extra_flags=unit.flags(settings),
         memo_dir=memo,
         listing=True,
+        first_tier=unit.first_tier,
     )
     before, began, named = stamps_of(unit), source.stat().st_ctime_ns, stamps_of_named(compiler)
     _log.debug("compiling %s: %s", unit.label, " ".join(command))

@@ -53,7 +53,13 @@ class Resolution:
 
 
 def search(
-    unit: Unit, settings: Settings, policy: str, beside: Sequence[Path] = (), *, read_only: bool = False
+    unit: Unit,
+    settings: Settings,
+    policy: str,
+    beside: Sequence[Path] = (),
+    *,
+    read_only: bool = False,
+    every_level: bool = False,
 ) -> Resolution | list[str]:
     """Search for the artifact of a unit without compiling; return a reason for each layer if none holds it.
 
@@ -63,6 +69,7 @@ def search(
         policy: `auto`, `aot` or `jit`.
         beside: source directories of other kernels whose packaged artifacts may hold it.
         read_only: True to change nothing in any store, and to ask no remote store.
+        every_level: True to take an artifact for another level than the best, where the best could be compiled.
     """
     passed: list[str] = []
     fitting = levels(unit, settings)
@@ -82,8 +89,9 @@ def search(
         except MissingDependency as error:  # the store may hold what was made with another version of it
             passed.append(f"{layer.name}: {error}")
             continue
+        best_alone = required and not every_level
         artifact, why = _search_layer(
-            layer, fitting[:1] if required else fitting, key_of, required, unit, not read_only
+            layer, fitting[:1] if best_alone else fitting, key_of, required, unit, not read_only
         )
         if artifact:
             return Resolution(unit, artifact, layer.name, tuple(passed))

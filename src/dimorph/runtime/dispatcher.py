@@ -24,9 +24,10 @@ from dimorph.resolve.missing import missing_values
 from dimorph.resolve.resolver import resolve
 from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
-from dimorph.runtime import ffi, library, recorder, streams
+from dimorph.runtime import background, ffi, library, recorder, stand_in, streams
 from dimorph.runtime.arrays import as_callers, exported, refuse_unexportable
 from dimorph.runtime.functions import arguments, bind, make
+from dimorph.runtime.stand_in import StandIn
 from dimorph.settings import Settings
 from dimorph.source.signature import Signature
 
@@ -86,14 +87,14 @@ class Dispatcher:
         self.unit = units[0]
         # By slot. The case of a specialized module is loaded with its entry, so that `load` raises its errors; the
         # cases of a dispatching module are loaded when they are called.
-        self._cases: dict[int, library.Case] = {}
+        self._cases: dict[int, library.Case | StandIn] = {}
         began = time.perf_counter()
-        libraries = self._open(units)
-        self.opened = recorder.opened(self._resolved, 0, time.perf_counter() - began)
+        libraries, resolved = self._open(units, next(iter(first), None))
+        self.opened = recorder.opened(resolved, 0, time.perf_counter() - began)
         for opened in libraries:
             if isinstance(opened, library.Entry):
                 self._entry = opened
-            elif isinstance(opened, library.Case):
+            elif isinstance(opened, (library.Case, StandIn)):
                 self._cases[0] = opened
         # All instances count here. What they call keeps this object alive.
         self.counts = recorder.Counts(instantiations.slots, len(instantiations.kernel.functions))
@@ -227,32 +228,41 @@ class Dispatcher:
             if not axis.is_found_by(text):
                 raise self._missing({axis.name: text}, f"this module was loaded for {axis.texts(left)}")
 
-    def _find_case(self, slot: int) -> library.Case:
+    def _find_case(self, slot: int) -> library.Case | StandIn:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
         began = time.perf_counter()
-        opened = self._open(case_plan(specialization, self._archs))
-        self.opened |= recorder.opened(self._resolved, slot, time.perf_counter() - began)
-        return next(case for case in opened if isinstance(case, library.Case))
+        opened, resolved = self._open(case_plan(specialization, self._archs), specialization)
+        self.opened |= recorder.opened(resolved, slot, time.perf_counter() - began)
+        return next(case for case in opened if isinstance(case, (library.Case, StandIn)))
 
-    def _open(self, units: list[Unit]) -> list[library.Library]:
-        """Find or build units, and load them."""
+    def _open(
+        self, units: list[Unit], covered: Specialization | None = None
+    ) -> tuple[list[library.Library | StandIn], list[Resolution]]:
+        """Find or build units, and load them. For the case of `covered`, another one may serve until it is built."""
         if library.pool_runs():
             units = [unit for unit in units if unit.kernel is not POOL]
         try:
-            return self._open_once(units)
+            return self._open_once(units, covered)
         except Gone as error:
             # Another process removed the artifact between the search and the load.
             _log.info("searching again: %s", error)
-            return self._open_once(units)
+            return self._open_once(units, covered)
 
-    def _open_once(self, units: list[Unit]) -> list[library.Library]:
+    def _open_once(
+        self, units: list[Unit], covered: Specialization | None
+    ) -> tuple[list[library.Library | StandIn], list[Resolution]]:
         refusal = None
         if self.instantiations.kernel.device and streams.capturing():
             refusal = (
                 "a CUDA graph is being captured, and nothing is compiled during a capture; "
                 "call the function once with these values before the capture"
             )
-        resolved = resolve(units, self.shared.settings, self.shared.policy, refusal)
+        found = None
+        if covered and not refusal and self.shared.settings.on_miss == "serve" and self.shared.policy != "aot":
+            exports = self.unit.exports
+            found = stand_in.find(covered, units, exports, self._archs, self.shared.settings, self.shared.policy)
+        resolved = resolve(found.units if found else units, self.shared.settings, self.shared.policy, refusal)
+        resolved += found.resolutions if found else []
         images = [r.artifact for r in resolved if r.unit.kind == "device"]
         # A plan lists the thread pool last, but it must be loaded before the cases that use it.
         loaded = [
@@ -261,8 +271,30 @@ class Dispatcher:
             if r.unit.kind != "device"
         ]
         self.shared.log += resolved
-        self._resolved = resolved  # of the last time
-        return loaded
+        if not (found and covered):
+            return [*loaded], resolved
+        serving = [
+            self._until_built(covered, one, found.what) if isinstance(one, library.Case) else one for one in loaded
+        ]
+        return serving, resolved
+
+    def _until_built(self, covered: Specialization, case: library.Case, what: str) -> StandIn:
+        """Let a case serve instead of that of `covered`, which is built in the background."""
+        serving = StandIn(case)
+        named = f"{covered.kernel.name} ({covered})"
+
+        def build() -> None:
+            try:
+                opened, _ = self._open(case_plan(covered, self._archs))
+                serving.change(next(one for one in opened if isinstance(one, library.Case)))
+            except Exception as error:
+                _log.error("%s cannot be built, so %s goes on serving: %s", named, what, error)
+            else:
+                _log.info("%s is built, and serves from now on instead of %s", named, what)
+
+        _log.info("%s is in no store: %s serves while it is built", named, what)
+        background.start(build, f"build of {named}")
+        return serving
 
     def _widen(self, axis_name: str, text: str) -> library.Instance:
         """Return an entry that has one more value of an axis, newer than this one; rebind Python's functions to it.

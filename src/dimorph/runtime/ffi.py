@@ -20,6 +20,12 @@ class Wider(ctypes.Structure):
     _fields_ = (("call", ctypes.c_void_p), ("instance", ctypes.c_void_p))
 
 
+class CaseFunction(ctypes.Structure):
+    """The struct CaseFunction of abi.h."""
+
+    _fields_ = (("tag", ctypes.c_uint64), ("signature", ctypes.c_char_p), ("invoke", ctypes.c_void_p))
+
+
 class PythonLock(ctypes.Structure):
     """The struct detail::PythonLock of entry.h."""
 

@@ -64,6 +64,7 @@ class Compiler(Protocol):
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
         listing: bool = False,
+        first_tier: bool = False,
     ) -> list[str]:
         """Return the command line that compiles and links `source` to `output` in one step.
 
@@ -78,6 +79,7 @@ class Compiler(Protocol):
             extra_flags: the user's flags, placed last so that they take precedence.
             memo_dir: a lasting directory for files that the compiler reuses in later compiles.
             listing: list the files that are read, in the working directory and the output; see `listing.read`.
+            first_tier: compile device code faster, to slower code.
         """
 
     def roots(self) -> Mapping[str, Path]:

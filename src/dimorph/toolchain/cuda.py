@@ -31,6 +31,8 @@ _WORKER = Path(__file__).with_name("nvrtc.py")
 _BUNDLES_HEADERS = (13, 3)
 # The first version of NVRTC that keeps a cache.
 _KEEPS_CACHE = (12, 9)
+# The first version of NVRTC that compiles faster on demand.
+_HAS_FIRST_TIER = (12, 9)
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*t?(?:-dbg|-debug|-intel64)?")
 # The directory, inside an environment of conda's, that has the layout of a toolkit.
 _TARGET = f"targets/{'sbsa' if os.uname().machine == 'aarch64' else os.uname().machine}-linux"
@@ -80,6 +82,7 @@ class CudaCompiler(NamedTuple):
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
         listing: bool = False,
+        first_tier: bool = False,
     ) -> list[str]:
         """Return the command line that compiles `source` to `output`, a cubin or PTX as its suffix says.
 
@@ -92,6 +95,7 @@ class CudaCompiler(NamedTuple):
             *flags.DEVICE_COMMON,
             *flags.DEVICE_DIALECTS[self.dialect],
             *(flags.DEVICE_DEBUG if debug else ()),
+            *(flags.DEVICE_FIRST_TIER if first_tier else ()),
             *(() if target.ptx else flags.DEVICE_VERBOSE[self.dialect]),
             *(f"-I{directory}" for directory in include_dirs),
             *(flags.LISTING[self.dialect] if listing else ()),
@@ -110,6 +114,11 @@ class CudaCompiler(NamedTuple):
         inside = [] if interpreter or self.version < _KEEPS_CACHE else ["--no-cache"]
         files = [str(self.program), headers, str(source), str(output)]
         return [*start, *files, f"-arch={target.name}", *words, *system, *inside]
+
+    @property
+    def has_first_tier(self) -> bool:
+        """True if it has the flag with which it compiles faster, to slower code."""
+        return self.dialect == "nvrtc" and self.version >= _HAS_FIRST_TIER
 
     def roots(self) -> dict[str, Path]:
         """Return the directory of the CUDA headers for NVRTC."""

@@ -105,11 +105,14 @@ DEVICE_DIALECTS: dict[str, tuple[str, ...]] = {
     "nvcc": ("--expt-relaxed-constexpr", "--extended-lambda"),
 }
 DEVICE_DEBUG = ("-G",)
+# NVRTC's, for a first tier of code, which serves until the optimised code is there.
+DEVICE_FIRST_TIER = ("--Ofast-compile=max",)
 
 
-def device_id(*, arch: Arch, debug: bool) -> str:
+def device_id(*, arch: Arch, debug: bool, first_tier: bool = False) -> str:
     """Return a text of everything asked of the compiler that can change the output of a device compile, for its key."""
-    tables = {"common": [DEVICE_COMMON, DEVICE_DEBUG if debug else ()], "families": DEVICE_DIALECTS, "arch": arch.name}
+    common = [DEVICE_COMMON, DEVICE_DEBUG if debug else (), *([DEVICE_FIRST_TIER] if first_tier else ())]
+    tables = {"common": common, "families": DEVICE_DIALECTS, "arch": arch.name}
     return _lazy.json.dumps(tables, sort_keys=True)
 
 

@@ -57,6 +57,7 @@ class HostCompiler(NamedTuple):
         extra_flags: Sequence[str] = (),
         memo_dir: Path | None = None,
         listing: bool = False,
+        first_tier: bool = False,
     ) -> list[str]:
         """Return the command line that compiles and links `source` to the shared object `output`.
 
