@@ -58,6 +58,15 @@ def _tile_keys(values: Mapping[str, Any]) -> int:
     return 128 if values["dtype"] == "bfloat16" and not values["few_queries"] else 64
 
 
+def _covers(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name the cases that serve until the one for some values is built, besides the same case for a lower level.
+
+    Blocks may have few queries, but are computed slower then. Many queries are not computed one by one instead, as that
+    may take longer than the compile; and a plan for one kernel over a cache does not fit the other one on a GPU.
+    """
+    return [{"few_queries": False}] if values.get("few_queries") and "tile_keys" in values else []
+
+
 def _variants() -> dm.Axis:
     return dm.variant_axis(
         "variant",
@@ -92,6 +101,7 @@ def _cpu_kernel(name: str, entry: str, paged: bool) -> dm.Kernel:
             dm.flag_axis("paged", "PAGED", [paged]),
             _variants(),
         ),
+        covers=_covers,
         root=_HERE / "csrc",
         include_dirs=("../include",),
         origin=Path(__file__),
@@ -106,6 +116,7 @@ append_cpu = dm.Kernel(
     entry="cpu/append.cc",
     case=("cpu/append_case.cc",),
     axes=(dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]), _kv_dtype("as_q", *FLOAT8)),
+    covers=_covers,
     root=_HERE / "csrc",
     include_dirs=("../include",),
 )
@@ -120,6 +131,7 @@ append_gpu = dm.Kernel(
     axes=(dm.dtype_axis("dtype", "DType", ["bfloat16", "float16", "float32"]), _kv_dtype("as_q", *FLOAT8)),
     # No kernel of attention on a GPU reads a cache in float32.
     where=lambda values: values["dtype"] != "float32" or values["kv_dtype"] != "as_q",
+    covers=_covers,
     root=_HERE / "csrc",
     include_dirs=("../include",),
 )
@@ -136,6 +148,7 @@ def _merge_kernel(name: str, device: Sequence[str] = ()) -> dm.Kernel:
         functions=("merge_states",),
         config="merge_states_config.h",
         axes=(dm.dtype_axis("dtype", "DType", ["float32", "bfloat16", "float16"]),),
+        covers=_covers,
         root=_HERE / "csrc",
         include_dirs=("../include",),
         origin=Path(__file__),
@@ -197,6 +210,7 @@ def _gpu_kernel(
             *([dm.flag_axis(name, name.upper()) for name in ("in_pages", "few_queries")] if scheduled else []),
             _variants(),
         ),
+        covers=_covers,
         root=_HERE / "csrc",
         include_dirs=(folder, "../include"),
         origin=Path(__file__),
@@ -223,6 +237,7 @@ float8_sm80 = dm.Kernel(
         dm.flag_axis("paged", "PAGED", [True]),
         _variants(),
     ),
+    covers=_covers,
     root=_HERE / "csrc",
     include_dirs=paged_sm80.include_dirs,
     origin=Path(__file__),

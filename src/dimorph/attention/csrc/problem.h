@@ -45,6 +45,7 @@ struct Problem {
   const int32_t* seqlens_k;
   PageTable table;
   bool room_matrices;  // see has_room_matrices
+  bool few_queries;    // of a CPU: which sequences to compute, see cpu/kinds.h
   Strides q_strides, k_strides, v_strides, out_strides, lse_strides;
   int32_t batch_size;
   int32_t num_qo_heads, num_kv_heads;

@@ -33,8 +33,9 @@ bool attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sc
                Optional<ConstTensor> cu_seqlens_q, Optional<ConstTensor> cu_seqlens_k, bool few_queries, bool others,
                Extra extra) {
   DIMORPH_CHECK(q.device().device_type == kDLCPU, "attention: argument 'q': expected a tensor on the CPU");
-  const Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, {}, {});
-  if (!others && dimorph::attention::leaves_queries(problem, few_queries)) return true;
+  Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, scale, {}, {});
+  problem.few_queries = few_queries;
+  if (!others && dimorph::attention::leaves_queries(problem)) return true;
   DISPATCH_dtype(
       q.dtype(), DType,
       DISPATCH_head_dims(

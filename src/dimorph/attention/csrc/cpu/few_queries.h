@@ -416,7 +416,7 @@ inline void forward_few_queries(const Params& params) {
   int most_shares = 1;
   for (int b = 0; b < params.batch_size; ++b) {
     const int qo_len = params.get_qo_len(b);
-    if (qo_len == 0 || !computes(params, true, qo_len)) continue;
+    if (qo_len == 0 || !computes(params, qo_len)) continue;
     ++sequences;
     most_shares = dm::math::max(most_shares, shares_of(params.get_kv_len(b)).count);
   }
@@ -441,7 +441,7 @@ inline void forward_few_queries(const Params& params) {
   const auto task_of = [&](const Sequence& seq, int64_t place) {
     const int first = static_cast<int>(place % row_tasks) * kMaxRows;
     const int kv_head = static_cast<int>(place / row_tasks % head_tasks) * heads;
-    const int left = computes(params, true, seq.qo_len) ? group * seq.qo_len - first : 0;
+    const int left = computes(params, seq.qo_len) ? group * seq.qo_len - first : 0;
     return RowsTask{
         kv_head, dm::math::min(heads, params.num_kv_heads - kv_head), first, dm::math::min(kMaxRows, left), 0, 0, 0};
   };

@@ -247,7 +247,7 @@ inline void forward(const Params& params) {
     const int64_t first = (tasks - 1 - i / kv_heads) * size;
     const int kv_head = static_cast<int>(i % kv_heads);
     Sequence seq(params, kv_head / params.num_kv_heads, kv_head % params.num_kv_heads);
-    if (!dimorph::attention::computes(params, false, seq.qo_len)) return;
+    if (!dimorph::attention::computes(params, seq.qo_len)) return;
     auto* scratch = static_cast<Scratch*>(dimorph::thread_scratch(sizeof(Scratch)));
     if (!scratch) return;
     Scratch& s = *scratch;

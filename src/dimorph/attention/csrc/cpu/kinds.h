@@ -12,17 +12,18 @@ constexpr int kFewQueries = 32;
 // Whether each sequence has a number of queries of its own.
 constexpr bool queries_differ(const Problem& problem) { return problem.cu_seqlens_q || problem.seqlens_q; }
 
-// Whether the kernel for few queries, or for many, computes a sequence. A sequence with a length of its own has the
-// kernel for it, so that its result depends neither on the sequences beside it nor on their room.
-constexpr bool computes(const Problem& problem, bool few_queries, int qo_len) {
-  return !queries_differ(problem) || (qo_len <= kFewQueries) == few_queries;
+// Whether a call for few queries, or for many, computes a sequence. A sequence with a length of its own has the kernel
+// for it, so that its result depends neither on the sequences beside it nor on their room. The call says which it is,
+// because the kernel for blocks may serve instead of the other, see `covers` in kernels.py.
+constexpr bool computes(const Problem& problem, int qo_len) {
+  return !queries_differ(problem) || (qo_len <= kFewQueries) == problem.few_queries;
 }
 
-// Whether there are queries that the kernel does not compute.
-inline bool leaves_queries(const Problem& problem, bool few_queries) {
+// Whether there are queries that the call does not compute.
+inline bool leaves_queries(const Problem& problem) {
   for (int b = 0; queries_differ(problem) && b < problem.batch_size; ++b) {
     const int qo_len = problem.seqlens_q ? problem.seqlens_q[b] : problem.cu_seqlens_q[b + 1] - problem.cu_seqlens_q[b];
-    if (qo_len > 0 && !computes(problem, few_queries, qo_len)) return true;
+    if (qo_len > 0 && !computes(problem, qo_len)) return true;
   }
   return false;
 }

@@ -36,9 +36,9 @@ bool attention(ConstTensor q, ConstTensor k, ConstTensor v, Tensor out, float sc
                     last_page_len,
                     {k_scale, k_scale_value},
                     {v_scale, v_scale_value}};
-  const Problem problem =
-      dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens, scale, {}, {}, &cache);
-  if (!others && dimorph::attention::leaves_queries(problem, few_queries)) return true;
+  Problem problem = dimorph::attention::describe(q, k, v, out, lse, cu_seqlens_q, cu_seqlens, scale, {}, {}, &cache);
+  problem.few_queries = few_queries;
+  if (!others && dimorph::attention::leaves_queries(problem)) return true;
   const Tokens tokens = tokens_of(problem, q, k, indices ? indices->size(0) : 0);
   DISPATCH_dtype(
       q.dtype(), DType,
