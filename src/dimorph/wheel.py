@@ -23,32 +23,31 @@ import itertools
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from email import message_from_bytes, policy
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZipFile
 
 from dimorph import aot
 from dimorph._lazy import logger
+from dimorph.aot import packing
 from dimorph.aot.discover import load_kernels
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import instantiate
-from dimorph.errors import BuildError, DeclarationError, LoadError
+from dimorph.errors import BuildError, DeclarationError
 from dimorph.plan.unit import case_unit, device_unit, entry_unit
 from dimorph.settings import Settings, current
 from dimorph.source.include_scan import Files
 from dimorph.store import links
-from dimorph.store.artifact import KINDS, Artifact
+from dimorph.store.artifact import Artifact
 from dimorph.store.layers import PACKAGED
-from dimorph.toolchain import elf, targets
+from dimorph.toolchain import targets
 
 _log = logger("dimorph")
 
@@ -56,13 +55,6 @@ _log = logger("dimorph")
 # 2009. Each level adds a copy of every artifact to the wheel, so a project whose kernels gain nothing from the upper
 # levels names fewer.
 PORTABLE = {"x86_64": ("x86-64-v2", "x86-64-v3", "x86-64-v4"), "aarch64": ("armv8",)}
-
-# manylinux2014, older than every glibc that a supported Python is built for; pip knows no tags much below it.
-_OLDEST_GLIBC = (2, 17)
-# The libraries of glibc, whose presence a manylinux tag guarantees.
-_GLIBC_LIBRARIES = re.compile(r"(lib(c|m|dl|rt|pthread)\.so\.\d+|ld-linux[\w-]*\.so\.\d+)\Z")
-# The C++ libraries must be linked statically: a process may already have loaded another wheel's older copy.
-_CXX_LIBRARIES = re.compile(r"lib(stdc\+\+|gcc_s|c\+\+|c\+\+abi|unwind)\.so\b")
 
 # The messages of clang and GCC about a header that does not exist.
 _NO_HEADER = re.compile(r"fatal error: (?:'([^']+)' file not found|([^:\s]+): No such file)")
@@ -120,7 +112,7 @@ def build_wheel(
         machine = _add_artifacts(tree, config, settings, made)
         # Copies of libraries may have a version behind the suffix.
         objects = sorted(path for path in tree.rglob("*.so*") if PACKAGED in path.parts)
-        return _pack(tree, Path(wheel_directory), name, _platform(objects, tree, machine), made)
+        return packing.pack(tree, Path(wheel_directory), name, packing.platform(objects, tree, machine), made)
 
 
 def __getattr__(name: str) -> Any:
@@ -338,58 +330,3 @@ def _not_in_wheel(kernel: Declaration, file: str, config: Config) -> Declaration
         f"kernel {kernel.name}: {file} is not in the wheel. Sources must be installed, because artifacts are found "
         f"by the content of their sources: let {config.backend} include it as package data"
     )
-
-
-def _platform(objects: Sequence[Path], tree: Path, machine: str) -> str:
-    """Return the platform tag whose systems can load every object."""
-    floors, foreign = [_OLDEST_GLIBC], set()
-    for path in objects:
-        needs = elf.needs(path)
-        own = path.stem in KINDS  # a copy of a library is as its maker linked it
-        if own and (cxx := [name for name in needs.libraries if _CXX_LIBRARIES.match(name)]):
-            raise LoadError(
-                f"{path.relative_to(tree)} needs {', '.join(cxx)}: expected the C++ library to be linked statically "
-                "or not at all, because a process may have loaded an older one"
-            )
-        beside = {one.name for one in path.parent.iterdir()}
-        foreign |= {name for name in needs.libraries if not _GLIBC_LIBRARIES.match(name) and name not in beside}
-        floors += [needs.glibc] if needs.glibc else []
-    if foreign:
-        _log.warning("the wheel cannot be tagged manylinux, because it needs %s", ", ".join(sorted(foreign)))
-        return f"linux_{machine}"
-    major, minor = max(floors)
-    return f"manylinux_{major}_{minor}_{machine}"
-
-
-def _pack(tree: Path, directory: Path, pure_name: str, platform: str, made: float) -> str:
-    """Pack the tree as a wheel for a platform, byte for byte reproducibly; return the wheel's file name."""
-    from wheel.wheelfile import WHEEL_INFO_RE, WheelFile  # type: ignore[import-untyped]
-
-    parts = WHEEL_INFO_RE.match(pure_name)
-    if parts is None or parts["plat"] != "any":
-        raise ValueError(f"build_wheel: expected a pure wheel from the backend, got {pure_name}")
-    pythons, abi = parts["pyver"], parts["abi"]
-    stem = parts["namever"] + (f"-{parts['build']}" if parts["build"] else "")
-    described = tree / f"{parts['namever']}.dist-info" / "WHEEL"
-    info = message_from_bytes(described.read_bytes(), policy=policy.compat32)
-    info.replace_header("Root-Is-Purelib", "false")
-    del info["Tag"]
-    for python in pythons.split("."):
-        info["Tag"] = f"{python}-{abi}-{platform}"
-    described.write_bytes(info.as_bytes())
-    for path in tree.rglob("*"):
-        if PACKAGED in path.parts and path.is_file():
-            path.chmod(0o644)  # files of a store are read-only, but installers and uninstallers write them
-        os.utime(path, (made, made))
-
-    class Reproducible(WheelFile):  # type: ignore[misc]
-        def writestr(self, entry: Any, data: Any, compress_type: int | None = None) -> None:
-            if isinstance(entry, str):  # RECORD, which otherwise carries the time of packing
-                entry = ZipInfo(entry, time.gmtime(made)[:6])
-                entry.compress_type, entry.external_attr = ZIP_DEFLATED, (stat.S_IFREG | 0o644) << 16
-            super().writestr(entry, data, compress_type)
-
-    name = f"{stem}-{pythons}-{abi}-{platform}.whl"
-    with Reproducible(directory / name, "w") as archive:
-        archive.write_files(str(tree))
-    return name

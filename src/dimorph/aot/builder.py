@@ -32,6 +32,7 @@ from dimorph.errors import LoadError, counted
 from dimorph.plan.key import digest
 from dimorph.resolve.build import Progress
 from dimorph.resolve.levels import target_levels
+from dimorph.resolve.reads import NAME as READS
 from dimorph.runtime.library import unloadable
 from dimorph.settings import Settings, current
 from dimorph.store import manifest
@@ -103,6 +104,7 @@ def build(
     created: str | None = None,
     executor: Workers | Executor | Callable[[], Executor] | None = None,
     shard: tuple[int, int] | None = None,
+    reads: bool = True,
 ) -> Report:
     """Build everything that an instantiation set needs into a directory, which several kernels and sets can share.
 
@@ -126,6 +128,7 @@ def build(
         shard: (number, count): build one of `count` parts, from 1, which the keys make up. The directory gets its
             artifacts and no manifest; the build of the whole set into the directories of all parts together completes
             them. Default: the whole set.
+        reads: keep the record of what each compile read with its artifact; it is a quarter of a small one when packed.
 
     Raises:
         DeclarationError: a source is missing or has no key, or the kernel supports none of the architectures.
@@ -158,7 +161,7 @@ def build(
                 supply.provide(Earlier(store))
                 fresh = {key: supply.found[key] for key in lacking}
                 _check_loadable(fresh.values(), jobs)
-                copies = [partial(_publish, store, artifact, created) for artifact in fresh.values()]
+                copies = [partial(_publish, store, artifact, created, reads=reads) for artifact in fresh.values()]
                 published = dict(zip(fresh, side_by_side(copies, _COPIES), strict=True))
                 ordered = tuple({**supply.found, **published}[key] for key in jobs)
                 after, removed = before, 0
@@ -201,9 +204,10 @@ def _check_loadable(artifacts: Iterable[Artifact], jobs: Mapping[str, Wanted]) -
             raise LoadError(f"{jobs[artifact.meta.key].need.unit.label}: what was compiled cannot be loaded: {why}")
 
 
-def _publish(store: Store, artifact: Artifact, created: str | None) -> Artifact:
-    files = {name: artifact.path / name for name in artifact.meta.files}
-    meta = replace(artifact.meta, created=created or artifact.meta.created)
+def _publish(store: Store, artifact: Artifact, created: str | None, *, reads: bool) -> Artifact:
+    records = {name: record for name, record in artifact.meta.files.items() if reads or name != READS}
+    files = {name: artifact.path / name for name in records}
+    meta = replace(artifact.meta, files=records, created=created or artifact.meta.created)
     return store.publish(meta.key, meta.toolchain_id, files, meta)
 
 

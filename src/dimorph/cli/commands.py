@@ -18,6 +18,7 @@ from dimorph.cli import as_json, doctor, explain, ide, new, options, show, stub,
 from dimorph.cli import report as report_page
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
+from dimorph.cli.package import package
 from dimorph.cli.settings_texts import documentation
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import counted
@@ -49,6 +50,7 @@ def dimorph() -> None:
 dimorph.add_command(cache)
 dimorph.add_command(use.record)
 dimorph.add_command(use.cover)
+dimorph.add_command(package)
 
 
 @dimorph.command("list")

@@ -11,6 +11,7 @@ from dimorph.errors import ArtifactCorrupt
 from dimorph.plan.unit import Unit, case_unit, entry_unit
 from dimorph.resolve.search import Resolution, search
 from dimorph.settings import Settings
+from dimorph.store.data_packages import data_packages
 from dimorph.store.layers import PACKAGED, packaged_store, remote_layers, shared_store
 
 _log = logger("dimorph")
@@ -26,7 +27,7 @@ def serving_set(
     """
     kernel = instantiations.kernel
     elsewhere = settings.shared_stores or settings.remote_stores or os.path.lexists(kernel.root / PACKAGED)
-    if policy == "jit" or not (policy == "aot" or elsewhere):
+    if policy == "jit" or not (policy == "aot" or elsewhere or data_packages(kernel.root)):
         return instantiations
 
     def there(unit: Unit) -> bool:
@@ -61,8 +62,9 @@ def _around(instantiations: InstantiationSet, settings: Settings, *, fetch: bool
             if not set(now) <= set(values)
         },
     )
+    packages = [packaged_store(root) for root in (kernel.root, *data_packages(kernel.root))]
     remotes = [layer.store for layer in remote_layers(settings, fetch)] if settings.remote_stores else []
-    for store in (packaged_store(kernel.root), *map(shared_store, settings.shared_stores), *remotes):
+    for store in (*packages, *map(shared_store, settings.shared_stores), *remotes):
         try:
             contents = manifest.read(store)
         except (OSError, ArtifactCorrupt) as error:

@@ -14,6 +14,7 @@ from dimorph import _lazy
 from dimorph._fork import ForkSafeLock
 from dimorph._lazy import logger
 from dimorph.settings import Settings
+from dimorph.store.data_packages import data_packages
 from dimorph.store.store import Store
 from dimorph.store.trust import follow
 
@@ -55,7 +56,8 @@ def layers(
         read_only: True if the search may change nothing in the user's store either.
         fetch: True to ask remote stores; False: only what was fetched of them before is searched.
     """
-    packaged = [(directory / PACKAGED, packaged_store(directory)) for directory in dict.fromkeys([*beside, root])]
+    directories = dict.fromkeys(place for one in (*beside, root) for place in (one, *data_packages(one)))
+    packaged = [(directory / PACKAGED, packaged_store(directory)) for directory in directories]
     return [
         *(Layer(f"packaged ({path})", store, True) for path, store in packaged),
         Layer(f"store ({settings.store})", user_store(settings, read_only=read_only), False),

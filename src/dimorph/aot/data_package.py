@@ -1,0 +1,199 @@
+"""Make a data package from a manifest: a wheel that holds artifacts for the kernels of another package, and no code.
+
+    name = "mypkg-kernels-cpu"            # the name of the wheel
+    kernels = "mypkg.kernels"             # the module that declares the kernels
+    variants = "mypkg"                    # the module of the variants that sets name; may be left out
+    targets = ["x86-64-v2", "x86-64-v3"]  # target levels of host code
+
+    [[set]]
+    kernels = ["rms"]                     # names of kernels, or of the variables that hold them
+    archs = ["sm_80", "compute_80"]       # architectures of device code; default: those that the kernel declares
+    values.head_dim = [64, 128]           # axis -> values; other axes keep their declared values
+    values.variant = ["Plain", "Causal + Window"]  # the second is made by `compose` of the module of the variants
+
+See `dimorph.store.data_packages` for where the artifacts lie and how they are found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from dimorph.aot import packing
+from dimorph.aot.builder import Report, build
+from dimorph.aot.discover import load_kernels, package_name
+from dimorph.declare.declaration import Declaration
+from dimorph.declare.instantiations import InstantiationSet, instantiate
+from dimorph.declare.variant import BoundVariant, Variant
+from dimorph.errors import DeclarationError
+from dimorph.resolve.build import Progress
+from dimorph.settings import Settings
+from dimorph.store.artifact import VERSION
+from dimorph.store.data_packages import NAMESPACE
+from dimorph.store.layers import PACKAGED
+from dimorph.toolchain import targets as levels
+
+# The time of every file in the wheel, so that the same artifacts make the same wheel: 1980, the first of zip files.
+_TIME = 315532800
+_KEYS = {"name", "kernels", "variants", "targets", "set"}
+_SET_KEYS = {"kernels", "archs", "values"}
+
+
+@dataclass(frozen=True)
+class Package:
+    """The content of a manifest.
+
+    Attributes:
+        name: the name of the wheel.
+        package: the Python package that declares the kernels.
+        targets: names of the target levels.
+        sets: what is built, each with the names of its architectures; none: those that the kernel declares.
+    """
+
+    name: str
+    package: str
+    targets: tuple[str, ...]
+    sets: tuple[tuple[InstantiationSet, tuple[str, ...]], ...]
+
+
+def read(path: Path) -> Package:
+    """Read a manifest, and import the modules that it names.
+
+    Raises:
+        DeclarationError: a key is missing, unknown or of the wrong type, or names what does not exist.
+        ToolchainError: a target level is unknown.
+        OSError: the file cannot be read.
+    """
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        table = toml.loads(path.read_text("utf-8"))
+    except ValueError as error:  # TOMLDecodeError is one
+        raise DeclarationError(f"{path}: not TOML: {error}") from error
+    _check_keys(table, _KEYS, str(path))
+    name, module = (_text(table, key, str(path)) for key in ("name", "kernels"))
+    named = tuple(_texts(table, "targets", str(path)))
+    for level in named:
+        levels.by_name(level)
+    known = {kernel.name: kernel for kernel in load_kernels(module)}
+    known |= {key: one for key, one in vars(importlib.import_module(module)).items() if isinstance(one, Declaration)}
+    variants = importlib.import_module(table["variants"]) if "variants" in table else None
+    sets = []
+    for number, given in enumerate(table.get("set", ()), 1):
+        where = f"{path}: set {number}"
+        _check_keys(given, _SET_KEYS, where)
+        archs = tuple(_texts(given, "archs", where)) if "archs" in given else ()
+        for kernel in _texts(given, "kernels", where):
+            if kernel not in known:
+                raise DeclarationError(
+                    f"{where}: kernels: {module} has no kernel {kernel!r}; it has: {', '.join(known)}"
+                )
+            sets.append((_instantiated(known[kernel], given.get("values", {}), variants, where), archs))
+    if not sets:
+        raise DeclarationError(f"{path}: expected at least one [[set]]")
+    return Package(name, package_name(module), named, tuple(sets))
+
+
+def make(
+    package: Package, out: Path, settings: Settings, progress: Progress | None = None
+) -> tuple[Path, list[Report]]:
+    """Build the sets of a manifest and pack them as a wheel into a directory; return its path, and a report a set.
+
+    Raises:
+        ValueError: a setting is part of keys, so that nobody else would find the artifacts.
+        Exception: as for `aot.build`.
+    """
+    if settings.debug or settings.cxxflags:
+        raise ValueError("DIMORPH_DEBUG and DIMORPH_CXXFLAGS must be unset when a data package is made")
+    stem = package.name.replace("-", "_")
+    with tempfile.TemporaryDirectory(prefix="dimorph-package-") as scratch:
+        tree = Path(scratch).resolve()
+        place = tree / NAMESPACE / package.package / f"{stem}-{VERSION}" / PACKAGED
+        created = datetime.fromtimestamp(_TIME, timezone.utc).isoformat()
+        reports = [
+            build(
+                one,
+                place,
+                targets=package.targets,
+                archs=archs or None,
+                settings=settings,
+                progress=progress,
+                created=created,
+                reads=False,
+            )
+            for one, archs in package.sets
+        ]
+        described = tree / f"{stem}-{VERSION}.dist-info"
+        described.mkdir()
+        distribution = package.package.replace("_", "-")
+        (described / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package.name}\nVersion: {VERSION}\n"
+            f"Summary: Kernels of {package.package}, compiled for Dimorph {VERSION}\n"
+            f"Requires-Dist: {distribution}\nRequires-Dist: dimorph=={VERSION}\n"
+        )
+        (described / "WHEEL").write_text(
+            f"Wheel-Version: 1.0\nGenerator: dimorph {VERSION}\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        objects = sorted(place.rglob("*.so*"))
+        tag = packing.platform(objects, tree, levels.by_name(package.targets[0]).machine)
+        wheel = packing.pack(tree, out, f"{stem}-{VERSION}-py3-none-any.whl", tag, _TIME)
+    return out / wheel, reports
+
+
+def _instantiated(kernel: Declaration, values: Mapping[str, Any], variants: Any, where: str) -> InstantiationSet:
+    given: dict[str, Any] = {}
+    for name, listed in values.items():
+        texts = listed if isinstance(listed, list) else [listed]
+        if kernel.axes[kernel.position(name)].kind == "variant":
+            given[name] = [_variant(text, variants, where) for text in texts]
+        else:
+            given[name] = [tuple(one) if isinstance(one, list) else one for one in texts]
+    try:
+        return instantiate(kernel, given)
+    except DeclarationError as error:
+        raise DeclarationError(f"{where}: {error}") from error
+
+
+def _variant(text: str, module: Any, where: str) -> Variant:
+    """Return the variant of a name, or the composition of several with a `+` between."""
+    if module is None:
+        raise DeclarationError(
+            f"{where}: variant {text!r}: expected `variants`, the module that has it, in the manifest"
+        )
+    parts = list(_parts(text, module, where))
+    if len(parts) == 1:
+        return parts[0]
+    composed: BoundVariant = module.compose(*(BoundVariant(one, (None,) * len(one.params)) for one in parts))
+    return composed.variant
+
+
+def _parts(text: str, module: Any, where: str) -> Iterator[Variant]:
+    for name in (word.strip() for word in text.split("+")):
+        found = getattr(module, name, None)
+        if not isinstance(found, Variant):
+            raise DeclarationError(f"{where}: variant {text!r}: {module.__name__} has no variant {name!r}")
+        yield found
+
+
+def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    if unknown := sorted(set(table) - known):
+        raise DeclarationError(f"{where}: unknown key {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+
+
+def _text(table: Mapping[str, Any], key: str, where: str) -> str:
+    if not isinstance(table.get(key), str):
+        raise DeclarationError(f"{where}: {key}: expected a string, got {table.get(key)!r}")
+    return str(table[key])
+
+
+def _texts(table: Mapping[str, Any], key: str, where: str) -> list[str]:
+    given = table.get(key)
+    if not isinstance(given, list) or not given or not all(isinstance(one, str) for one in given):
+        raise DeclarationError(f"{where}: {key}: expected a list of strings, got {given!r}")
+    return given
