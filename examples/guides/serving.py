@@ -62,6 +62,13 @@ def main() -> None:
     out, whole_lse = merge_states([out for out, _ in states], [lse for _, lse in states])
     print("parts joined:", np.allclose(out, attention(q, k, v), atol=1e-6), whole_lse.shape)
 
+    q = rng.standard_normal((batch, 96, heads, head_dim), dtype=np.float32)
+    whole = attention(q, KVCache(k, v), variant=Causal, batch_invariant=True)
+    tokens = q[:, 50:51], KVCache(k[:, :51], v[:, :51])
+    alike = np.array_equal(attention(*tokens, variant=Causal, batch_invariant=True), whole[:, 50:51])
+    print("a token has the bits of the whole:", alike)
+
+    q = q[:, :1]
     prefix = KVCache(*rng.standard_normal((2, 1, 100, kv_heads, head_dim), dtype=np.float32))  # one sequence
     out = attend_shared(q, prefix, KVCache(k, v), variant=Causal)
     k, v = (np.concatenate([shared.repeat(batch, 0), own], 1) for shared, own in ((prefix.k, k), (prefix.v, v)))

@@ -73,7 +73,7 @@ def attend_blocks(
     # Whole blocks, as an array of the library and the device of `indptr`.
     tables = {"indptr": indptr, "indices": indices, "last_page_len": indptr[1:] * 0 + columns}
     given = {"out": out, "lse": lse}
-    parts = {name: None if x is None else _split(x, name, rows, count) for name, x in given.items()}
+    parts: dict[str, Any] = {name: None if x is None else _split(x, name, rows, count) for name, x in given.items()}
     made = attention(
         queries,
         KVCache(keys, values, **tables),

@@ -25,6 +25,7 @@ def is_dense(call: CachedCall) -> bool:
     """Return True for what the kernels without pages and lengths compute."""
     cache = call.cache
     apart = call.seqlens_q is not None or cache.seqlens is not None or in_pages(cache) or cache.layout != "NHD"
+    apart = apart or call.batch_invariant
     return not apart and cache.k_scale is None and (cache.cu_seqlens is None) == (call.cu_seqlens_q is None)
 
 
@@ -68,7 +69,7 @@ def attend(functions: Functions, call: CachedCall) -> Any:
     gpu = library.gpu(q)
     return_lse = check_others(call.return_lse, call.workspace, call.max_seqlen_q, call.max_seqlen_k)
     few = has_few(call, gpu)
-    request = request_of(variant, q, cache.v, gpu, few, cache)
+    request = request_of(variant, q, cache.v, gpu, few, cache, call.batch_invariant)
     choice = functions.find(request, variant)
     check_stream(call.stream, gpu, call.out, call.lse if return_lse else call.out)
 
@@ -90,7 +91,7 @@ def attend(functions: Functions, call: CachedCall) -> Any:
         choice.function(
             *arrays, *gpu_scales(cache), heads_first, workspace, *lengths, few, call.planned, *args, stream=call.stream
         )
-    elif choice.function(*arrays, *factors, heads_first, few, False, *args):
+    elif choice.function(*arrays, *factors, heads_first, few, call.batch_invariant, *args):
         # Some sequences have few queries and some have many. All kernels are found before the first one writes.
         for chosen in [choice, functions.find(request._replace(few_queries=not few), variant)]:
             chosen.function(*arrays, *factors, heads_first, chosen.few_queries, True, *args)
@@ -101,7 +102,8 @@ def has_few(call: CachedCall, gpu: int | None) -> bool:
     """Tell whether a call asks for the kernel for few queries; see `Request.few_queries`."""
     q, heads = call.q, kv_heads(call.cache)
     if gpu is None:
-        return few_queries(q, call.cu_seqlens_q)
+        # Blocks of queries have other bits than single rows, which serve any number of them.
+        return call.batch_invariant or few_queries(q, call.cu_seqlens_q)
     if call.cache.k_scale is not None:
         return few_rows(q, heads, call.cu_seqlens_q, call.max_seqlen_q)
     shape = shape_of(q, "q")

@@ -77,6 +77,11 @@ def _variants() -> dm.Axis:
     )
 
 
+def _batch_invariant() -> dm.Axis:
+    """Return the axis of kernels whose results do not depend on the batch: the caller fixes it (`select.py`)."""
+    return dm.flag_axis("batch_invariant", "BATCH_INVARIANT", choose=lambda _: False)
+
+
 def _kv_dtype(*values: str) -> dm.Axis:
     """Return the axis of the dtype of keys and values: that of the queries, or one of 8 bits."""
     return dm.enum_axis("kv_dtype", "KV_DTYPE", values, cpp_type="::dimorph::attention::KvDtype", header="kv_dtype.h")
@@ -99,6 +104,7 @@ def _cpu_kernel(name: str, entry: str, paged: bool) -> dm.Kernel:
             dm.int_axis("tile_keys", "TILE_KEYS", [32, 64, 128, 256], choose=_tile_keys),
             # Keys may lie in pages, and sequences have lengths apart from their room: others pay nothing for it.
             dm.flag_axis("paged", "PAGED", [paged]),
+            _batch_invariant(),
             _variants(),
         ),
         covers=_covers,
@@ -167,12 +173,14 @@ class Family(NamedTuple):
         capability: the compute capability of the only GPUs that run it; None: all GPUs from 8.0 on.
         paged: the same kernel for keys in pages, and lengths apart from offsets; None: there is none.
         float8: the same for keys and values in float8, in pages or not; None: there is none.
+        batch_invariant: whether there are kernels whose results do not depend on the batch.
     """
 
     kernel: dm.Kernel
     capability: tuple[int, int] | None = None
     paged: dm.Kernel | None = None
     float8: dm.Kernel | None = None
+    batch_invariant: bool = False
 
 
 def _gpu_kernel(
@@ -208,6 +216,7 @@ def _gpu_kernel(
             dm.flag_axis("paged", "PAGED", [paged]),
             # Without pages a tile of keys is one piece.
             *([dm.flag_axis(name, name.upper()) for name in ("in_pages", "few_queries")] if scheduled else []),
+            _batch_invariant(),
             _variants(),
         ),
         covers=_covers,
@@ -235,6 +244,7 @@ float8_sm80 = dm.Kernel(
         _kv_dtype(*FLOAT8),
         dm.flag_axis("few_rows", "FEW_ROWS"),  # see `request.few_rows`
         dm.flag_axis("paged", "PAGED", [True]),
+        _batch_invariant(),
         _variants(),
     ),
     covers=_covers,

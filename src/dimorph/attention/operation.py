@@ -77,6 +77,7 @@ class Attention:
         lse: Any = None,
         workspace: Any = None,
         stream: Any = None,
+        batch_invariant: bool = False,
     ) -> Any:
         """Compute softmax(scale q k^T) v, or a variant of it.
 
@@ -122,6 +123,9 @@ class Attention:
             stream: on a GPU, the stream to launch on: a raw handle, or a stream of torch, CuPy or cuda-python. It needs
                 `out` (and `lse`), because new arrays would belong to the current stream, and beside a `KVCache`
                 `workspace`; otherwise, without `workspace`, keys are not split.
+            batch_invariant: compute each query row in a way that depends on its own query, its own keys and the variant
+                alone, so that its bits do not change with the batch, the chunks of a prefill, pages, threads or
+                multiprocessors; see the guide on serving. It is slower, and takes `workspace` as beside a `KVCache`.
 
         Returns:
             out, or (out, lse). A query that sees no key has output 0 and log-sum-exp -inf.
@@ -131,9 +135,10 @@ class Attention:
             RuntimeError: a tensor requires grad while grad mode is on; there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
-        if v is None or seqlens_q is not None or isinstance(k, KVCache):
+        if v is None or seqlens_q is not None or batch_invariant or isinstance(k, KVCache):
             cache, lengths = cache_of(k, v, cu_seqlens_k), (cu_seqlens_q, seqlens_q, max_seqlen_q, max_seqlen_k)
-            return self._attend(CachedCall(q, cache, variant, scale, *lengths, out, return_lse, lse, workspace, stream))
+            others = out, return_lse, lse, workspace, stream, bool(batch_invariant)
+            return self._attend(CachedCall(q, cache, variant, scale, *lengths, *others))
         library = libraries[type(q)]
         if (
             library.is_indirect(q, k, v, out)
@@ -217,6 +222,7 @@ class Attention:
         max_seqlen_q: int | None = None,
         workspace: Any = None,
         stream: Any = None,
+        batch_invariant: bool = False,
     ) -> Plan:
         """Divide the work of attention over a cache among the processors of a GPU, for `run`.
 
@@ -233,6 +239,7 @@ class Attention:
             cache: a cache, of which the values of keys and values do not count.
             workspace: on a GPU, a float32 array of `plan_size(...)` elements for the plan. Default: a new one.
             stream: the stream to launch on, as for `attention`; with `workspace` given.
+            batch_invariant: as for `attention`; it holds for each run of the plan.
             all others: as for `attention`.
 
         Returns:
@@ -243,7 +250,9 @@ class Attention:
             as `attention`.
         """
         lengths = cu_seqlens_q, seqlens_q, max_seqlen_q, None
-        call = CachedCall(q, cache, variant, None, *lengths, None, False, None, workspace, stream)
+        call = CachedCall(
+            q, cache, variant, None, *lengths, None, False, None, workspace, stream, bool(batch_invariant)
+        )
         return planning.make(self._functions, on_device(call))
 
     def run(
@@ -281,7 +290,7 @@ class Attention:
         """Compute attention over a cache; one that is just keys and values goes the shorter way."""
         if not is_dense(call):
             return attend(self._functions, call)
-        own = "q", "cache", "seqlens_q", "planned", "direct"
+        own = "q", "cache", "seqlens_q", "batch_invariant", "planned", "direct"
         options = {name: value for name, value in call._asdict().items() if name not in own}
         return self(call.q, call.cache.k, call.cache.v, cu_seqlens_k=call.cache.cu_seqlens, **options)
 

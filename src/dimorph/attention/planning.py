@@ -19,7 +19,8 @@ class Plan:
 
     Attributes:
         workspace: the array that holds the schedule, and the partial results of a `run`. Without a use on the CPU.
-        variant, cu_seqlens_q, seqlens_q, max_seqlen_q: what the plan was made for; see `Attention.plan`.
+        variant, cu_seqlens_q, seqlens_q, max_seqlen_q, batch_invariant: what the plan was made for; see
+            `Attention.plan`.
         cache: the cache that it was made for, with lengths and tables on its device.
     """
 
@@ -28,6 +29,7 @@ class Plan:
     cu_seqlens_q: Any
     seqlens_q: Any
     max_seqlen_q: int | None
+    batch_invariant: bool
     cache: KVCache
     _made_for: tuple[Any, ...] = field(repr=False)
     _choice: Choice | None = field(repr=False)  # None on the CPU
@@ -42,17 +44,17 @@ def make(functions: Functions, call: CachedCall) -> Plan:
     library, bound = libraries[type(q)], bind(call.variant)
     gpu = library.gpu(q)
     workspace, choice, few = call.workspace, None, has_few(call, gpu)
-    lengths_q = call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q
+    made_with = call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q, call.batch_invariant
     if library.is_indirect(q, cache.k, cache.v, workspace) and not call.direct:
         from dimorph.attention import torch_cache_operators
 
         if workspace is None:
             workspace = library.empty_float32(q, size_of_plan(call) if gpu is not None else 0)
         torch_cache_operators.plan(functions, call._replace(workspace=workspace))
-        return Plan(workspace, bound, *lengths_q, cache, _made_for(q, cache), None, few)
+        return Plan(workspace, bound, *made_with, cache, _made_for(q, cache), None, few)
     variant, args = validate(library, q, cache.k, cache.v, bound, call.cu_seqlens_q)
     if gpu is not None:
-        request = request_of(variant, q, cache.v, gpu, few, cache)
+        request = request_of(variant, q, cache.v, gpu, few, cache, call.batch_invariant)
         choice = functions.find(request, variant)
         if workspace is None and call.stream is not None:
             raise ValueError("plan: argument 'workspace': expected an array, as 'stream' is given")
@@ -64,7 +66,7 @@ def make(functions: Functions, call: CachedCall) -> Plan:
             q, cache.k, cache.v, variant.name, *lengths, *gpu_scales(cache), cache.layout == "HND", workspace,
             *most, few, *args, stream=call.stream,
         )  # fmt: skip
-    return Plan(workspace, bound, *lengths_q, cache, _made_for(q, cache), choice, few)
+    return Plan(workspace, bound, *made_with, cache, _made_for(q, cache), choice, few)
 
 
 def run(
@@ -92,7 +94,9 @@ def run(
     plain = stream is None and out is not None and (lse is not None or return_lse is False)
     if choice is None or not plain or not library.native or library.is_indirect(q, cache.k, cache.v, out):
         lengths = plan.cu_seqlens_q, plan.seqlens_q, plan.max_seqlen_q, None
-        call = CachedCall(q, cache, bound, scale, *lengths, *results, plan.workspace, stream, planned=True)
+        call = CachedCall(
+            q, cache, bound, scale, *lengths, *results, plan.workspace, stream, plan.batch_invariant, planned=True
+        )
         return attend(functions, call)
     # The common call, written out, because each layer of a model makes it.
     validate(library, q, cache.k, cache.v, bound, plan.cu_seqlens_q)

@@ -29,6 +29,7 @@ class Request(NamedTuple):
         in_pages: True if keys lie in pages. Kernels for a GPU of 9.0 differ in it.
         kv_dtype: "as_q", or the name of the dtype of 8 bits that keys and values have. Beside it, few_queries on a GPU
             is True for a kernel whose blocks compute few rows, see `few_rows`.
+        batch_invariant: True for a kernel whose results do not depend on the batch.
     """
 
     variant: str
@@ -40,6 +41,7 @@ class Request(NamedTuple):
     paged: bool = False
     in_pages: bool = False
     kv_dtype: str = "as_q"
+    batch_invariant: bool = False
 
 
 class CachedCall(NamedTuple):
@@ -58,6 +60,7 @@ class CachedCall(NamedTuple):
     lse: Any
     workspace: Any
     stream: Any
+    batch_invariant: bool = False
     planned: bool = False  # the workspace holds a schedule
     direct: bool = False  # the caller is a torch operator
 
@@ -69,6 +72,7 @@ def request_of(
     gpu: int | None,
     few_queries: bool,
     cache: KVCache | None = None,
+    batch_invariant: bool = False,
 ) -> Request:
     """Return the request of a call, which may have a cache.
 
@@ -78,7 +82,8 @@ def request_of(
     dims = shape_of(q, "q")[-1], shape_of(v, "v")[-1]
     if cache is None:
         return Request(variant.name, q.dtype, *dims, gpu, few_queries)
-    return Request(variant.name, q.dtype, *dims, gpu, few_queries, True, in_pages(cache), kv_dtype(cache))
+    pages, stored = in_pages(cache), kv_dtype(cache)
+    return Request(variant.name, q.dtype, *dims, gpu, few_queries, True, pages, stored, batch_invariant)
 
 
 def validate(

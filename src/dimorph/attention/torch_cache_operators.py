@@ -30,7 +30,8 @@ _CACHE = (
 )
 _CALL = (
     f"Tensor q, {_CACHE.format('', '')}, str variant, Tensor?[] tensors, SymInt[] integers, float[] floats, "
-    "float? scale, Tensor? cu_seqlens_q, Tensor? seqlens_q, SymInt? max_seqlen_q, SymInt? max_seqlen_k, bool return_lse"
+    "float? scale, Tensor? cu_seqlens_q, Tensor? seqlens_q, SymInt? max_seqlen_q, SymInt? max_seqlen_k, "
+    "bool batch_invariant, bool return_lse"
 )
 _SCHEMAS = {
     "attention_cached": f"({_CALL}) -> (Tensor, Tensor)",
@@ -125,7 +126,7 @@ def _checked(function: str, functions: Functions, call: CachedCall) -> tuple[Any
     _check(function, call.stream, named + params + _arrays(call.cache))
     lengths = call.cu_seqlens_q, call.seqlens_q, call.max_seqlen_q, call.max_seqlen_k
     return_lse = bool(call.return_lse) or call.lse is not None
-    return call.q, *_flat(call.cache), *packed(bound), call.scale, *lengths, return_lse
+    return call.q, *_flat(call.cache), *packed(bound), call.scale, *lengths, call.batch_invariant, return_lse
 
 
 def _arrays(cache: KVCache) -> list[tuple[str, Any]]:
@@ -177,13 +178,13 @@ def _cache_of(k: Tensor, v: Tensor, *rest: Any) -> KVCache:
 
 def _call_of(workspace: Tensor | None, q: Tensor, *rest: Any) -> CachedCall:
     """Return the call for the arguments of `_CALL`; the inverse of `_checked`."""
-    variant, tensors, integers, floats, scale, cu_seqlens_q, seqlens_q, most_q, most_k, return_lse = rest[_CACHE_SIZE:]
+    variant, tensors, integers, floats, scale, *others = rest[_CACHE_SIZE:]
+    cu_seqlens_q, seqlens_q, most_q, most_k, batch_invariant, return_lse = others
     # The dispatcher resolves all tensors but those in a list of optional ones.
     tensors = [None if tensor is None else tensor.resolve_neg() for tensor in tensors]
     bound = unpacked(variant, tensors, integers, floats)
-    lengths = cu_seqlens_q, seqlens_q, most_q, most_k
-    cache = _cache_of(*rest[:_CACHE_SIZE])
-    return CachedCall(q, cache, bound, scale, *lengths, None, return_lse, None, workspace, None, direct=True)
+    given = cu_seqlens_q, seqlens_q, most_q, most_k, None, return_lse, None, workspace, None, batch_invariant
+    return CachedCall(q, _cache_of(*rest[:_CACHE_SIZE]), bound, scale, *given, direct=True)
 
 
 def _fake_cached(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

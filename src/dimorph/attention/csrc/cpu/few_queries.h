@@ -48,9 +48,11 @@ constexpr int kValueVectors = largest_divisor(kRowDimVO / kRowLanes, kRows / 2 /
 struct Shares {
   int keys, count;
 };
+// Where results must not depend on the batch, all shares have one length, because a chunk of a prefill sees fewer keys
+// than the whole.
 inline Shares shares_of(int kv_len) {
   const int even = round_up((kv_len + kShares - 1) / kShares, TILE_KEYS);
-  const int keys = dm::math::min(dm::math::max(even, kMinShareKeys), kMaxShareKeys);
+  const int keys = BATCH_INVARIANT ? kMinShareKeys : dm::math::min(dm::math::max(even, kMinShareKeys), kMaxShareKeys);
   return {keys, dm::math::max(1, (kv_len + keys - 1) / keys)};  // one without keys, if there are none
 }
 
@@ -223,16 +225,47 @@ inline int dim_of(int i) {
   return kRowPairs ? i - lane + lane % kLanes * 2 + lane / kLanes : i;
 }
 
-// Computes the elements [first, last) of row r's output anew, without the values whose weight is 0: 0 * NaN is NaN.
+// Loads what the weights of the first of `keys` keys are multiplied with: a vector of its row from element d on, to
+// which `row` points, or pairs of two keys. The last key may have no second one: its own row takes that place, with
+// weight 0.
+DM_INLINE void load_value(FloatV* value, const DTypeKV* row, Places places, int keys, int d) {
+  const FloatV x = load_row<HEAD_DIM_VO>(first_row(row, places), d);
+  if constexpr (kRowPairs) {
+    typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
+    const Bits first = Bits(x.raw), second = Bits(load_row<HEAD_DIM_VO>(row_at(row, places, keys > 1), d).raw);
+    value[0] = FloatV(RawFloat((first & 0xffffu) | second << 16));
+    value[1] = FloatV(RawFloat(first >> 16 | (second & 0xffff0000u)));
+  } else {
+    value[0] = x;
+  }
+}
+
+// Computes `count` vectors of row r's output from element d on anew, without the values whose weight is 0: 0 * NaN is
+// NaN. The others are added in the same way as before, so that rows that need no such care have the same result.
 __attribute__((cold, noinline)) inline void add_nonfinite_values(RowsScratch& s, int r, float* out, const DTypeKV* v,
-                                                                 Places places, int keys, float rescale, int first,
-                                                                 int last) {
-  if constexpr (kRowDimVO > HEAD_DIM_VO) last = dm::math::min(last, HEAD_DIM_VO);
-  for (int i = first; i < last; ++i) {
-    out[i] *= rescale;
-    for (int c = 0; c < keys; ++c) {
-      const float weight = kRowPairs ? static_cast<float>(s.rounded[r][c]) : s.weights[r][c];
-      if (weight != 0.f) out[i] += weight * as_float(row_at(v, places, c)[dim_of(i)]);
+                                                                 Places places, int keys, float rescale, int d,
+                                                                 int count) {
+  constexpr int kAtOnceVO = kRowLanes / kLanes;  // vectors, and keys
+  for (int j = 0; j < count; j += kAtOnceVO) {
+    RawFloat sums[kAtOnceVO] = {};
+    for (int c = 0; c < keys; c += kAtOnceVO) {
+      FloatV value[kAtOnceVO];
+      const int at = d + j * kLanes;
+      load_value(value, rows_from(v + at, places, c), places_from(places, c), keys - c, at);
+      float cell = s.weights[r][c];
+      if (kRowPairs) __builtin_memcpy(&cell, s.rounded[r] + c, sizeof cell);
+      uint32_t bits;
+      __builtin_memcpy(&bits, &cell, sizeof bits);
+      uint32_t counts = bits & 0x7fffffffu ? ~0u : 0u;
+      if (kRowPairs) counts = (bits & 0x7fffu ? 0xffffu : 0u) | (bits & 0x7fff0000u ? 0xffff0000u : 0u);
+      for (int i = 0; i < kAtOnceVO; ++i) {
+        const FloatV counted = FloatV(RawFloat(RawInt(value[i].raw) & static_cast<int>(counts)));
+        sums[i] = multiply_add_row(sums[i], FloatV(cell), counted);
+      }
+    }
+    for (int i = 0; i < kAtOnceVO; ++i) {
+      float* to = out + d + (j + i) * kLanes;
+      FloatV(sums[i] + (FloatV::load(to) * rescale).raw).store(to);
     }
   }
 }
@@ -250,21 +283,8 @@ inline void add_values(RowsScratch& s, PartialRow* states, const DTypeKV* v, Pla
       FloatV value[kSums];
       if (d == 0) next.prefetch_lines(kRowLanes / kLanes * HEAD_DIM_VO * static_cast<int>(sizeof(DTypeKV)) / 64);
       DM_UNROLL
-      for (int j = 0; j < kValueVectors; ++j) {
-        const FloatV x = load_row<HEAD_DIM_VO>(first_row(row, places) + j * kRowLanes, d + j * kRowLanes);
-        if constexpr (kRowPairs) {
-          // Pairs of two keys. The last key may have no second one: its own row takes that place, with weight 0.
-          typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
-          const Bits
-              first = Bits(x.raw),
-              second =
-                  Bits(load_row<HEAD_DIM_VO>(row_at(row, places, c + 1 < keys) + j * kRowLanes, d + j * kRowLanes).raw);
-          value[2 * j] = FloatV(RawFloat((first & 0xffffu) | second << 16));
-          value[2 * j + 1] = FloatV(RawFloat(first >> 16 | (second & 0xffff0000u)));
-        } else {
-          value[j] = x;
-        }
-      }
+      for (int j = 0; j < kValueVectors; ++j)
+        load_value(value + j * (kRowLanes / kLanes), row + j * kRowLanes, places, keys - c, d + j * kRowLanes);
       DM_UNROLL
       for (int r = 0; r < kQueries; ++r) {
         float cell;
@@ -283,7 +303,7 @@ inline void add_values(RowsScratch& s, PartialRow* states, const DTypeKV* v, Pla
         finite = finite && dm::math::abs(FloatV(sums[r][j])) < dm::math::infinity;
       }
       if (any(!finite)) {
-        add_nonfinite_values(s, r, states[r].out, v, v_places, keys, rescale[r], d, d + kSums * kLanes);
+        add_nonfinite_values(s, r, states[r].out, v, v_places, keys, rescale[r], d, kSums);
         continue;
       }
       DM_UNROLL
@@ -373,7 +393,8 @@ inline void finish_rows(Sequence& seq, const RowsTask& task, const PartialRow* s
       if (seq.lse) seq.lse[row.qo_idx * p.lse_strides.row + row.head * p.lse_strides.head] = lse;
       DType* out = seq.out + row.qo_idx * p.out_strides.row + row.head * p.out_strides.head;
       for (int i = 0; i < HEAD_DIM_VO; ++i) {
-        const float x = states[r].out[i] * normalise;
+        float x = states[r].out[i] * normalise;
+        if (BATCH_INVARIANT) x += 0.f;  // not -0, which sums with the masked keys of a longer sequence are not
         out[dim_of(i)] = static_cast<DType>(
             dm::hooks::output_transform(seq.variant, p, x, seq.batch, row.qo_idx, row.head, dim_of(i)));
       }
@@ -406,9 +427,13 @@ inline int heads_at_once(const Params& params, int rows) {
   return dm::math::max(1, dm::math::min(fit, params.num_kv_heads));
 }
 
+// Whether a sequence is computed here: where results must not depend on the batch, every one.
+inline bool computes_rows(const Params& params, int qo_len) {
+  return BATCH_INVARIANT || dimorph::attention::computes(params, true, qo_len);
+}
+
 inline void forward_few_queries(const Params& params) {
-  using dimorph::attention::computes;
-  const int most_queries = dimorph::attention::queries_differ(params)
+  const int most_queries = dimorph::attention::queries_differ(params) && !BATCH_INVARIANT
                                ? dm::math::min(params.max_qo_len, dimorph::attention::kFewQueries)
                                : params.max_qo_len;
   const int group = params.num_qo_heads / params.num_kv_heads, rows = group * most_queries;
@@ -416,7 +441,7 @@ inline void forward_few_queries(const Params& params) {
   int most_shares = 1;
   for (int b = 0; b < params.batch_size; ++b) {
     const int qo_len = params.get_qo_len(b);
-    if (qo_len == 0 || !computes(params, qo_len)) continue;
+    if (qo_len == 0 || !computes_rows(params, qo_len)) continue;
     ++sequences;
     most_shares = dm::math::max(most_shares, shares_of(params.get_kv_len(b)).count);
   }
@@ -441,7 +466,7 @@ inline void forward_few_queries(const Params& params) {
   const auto task_of = [&](const Sequence& seq, int64_t place) {
     const int first = static_cast<int>(place % row_tasks) * kMaxRows;
     const int kv_head = static_cast<int>(place / row_tasks % head_tasks) * heads;
-    const int left = computes(params, seq.qo_len) ? group * seq.qo_len - first : 0;
+    const int left = computes_rows(params, seq.qo_len) ? group * seq.qo_len - first : 0;
     return RowsTask{
         kv_head, dm::math::min(heads, params.num_kv_heads - kv_head), first, dm::math::min(kMaxRows, left), 0, 0, 0};
   };
