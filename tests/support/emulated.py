@@ -183,7 +183,8 @@ class EmulatedCache(Emulated):
         on_gpu = at.KVCache(**{name: self._moved(x) for name, x in fitting.items()})
         q_on_gpu = self._moved(q if _fits(q) else q.copy())
         if scheduled and not self._split:
-            lengths = {name: moved.pop(name) for name in ("cu_seqlens_q", "seqlens_q") if name in moved}
+            of_plan = "cu_seqlens_q", "seqlens_q", "batch_invariant"
+            lengths = {name: moved.pop(name) for name in of_plan if name in moved}
             plan = self.attend.plan(q_on_gpu, on_gpu, variant=bound, workspace=moved.pop("workspace"), **lengths)
             self.attend.run(plan, q_on_gpu, on_gpu, **moved)
         else:

@@ -16,9 +16,9 @@ namespace DIMORPH_CASE {
 template <typename Config>
 gpu::Plan plan_for(const Config& config, const dimorph::attention::Problem& problem,
                    const dimorph::attention::Launch& launch, int multiprocessors) {
-  const gpu::Plan plan = gpu::plan(config, problem, launch.tokens, multiprocessors);
+  const gpu::Plan plan = gpu::plan(config, problem, launch.tokens, multiprocessors, BATCH_INVARIANT);
   const bool fits = plan.partial_out_size + plan.partial_state_size <= launch.workspace_size;
-  return fits ? plan : gpu::plan(config, problem, launch.tokens, 0);
+  return fits ? plan : gpu::plan(config, problem, launch.tokens, 0, BATCH_INVARIANT);
 }
 
 inline void set_partition(Params& params, const dimorph::attention::Problem& problem,

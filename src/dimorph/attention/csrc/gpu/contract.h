@@ -4,6 +4,7 @@
 //   DType                     element type of q, k, v and out
 //   HEAD_DIM_QK, HEAD_DIM_VO  head dims: of queries and keys, of values and outputs
 //   PAGED                     whether keys may lie in pages, and sequences have lengths apart from their room
+//   BATCH_INVARIANT           whether a row's bits must not depend on what is computed beside it (invariant.h)
 //   ATTENTION_VARIANT         the variant, a template over the params type
 //   AdditionalParams          struct of the variant's additional parameters
 //   DIMORPH_CASE              namespace of everything that depends on these values

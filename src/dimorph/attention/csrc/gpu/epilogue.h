@@ -31,6 +31,12 @@ __device__ __forceinline__ float normaliser(const Params& p, Variant& variant, i
   return row.sum == 0.f ? 0.f : __fdividef(factor, row.sum);
 }
 
+// An element of the normalised output. Where results must not depend on the batch it is not -0, because sums to which
+// the products of masked keys are added are not.
+__device__ __forceinline__ float normalised(float x, float factor) {
+  return BATCH_INVARIANT ? __fadd_rn(__fmul_rn(x, factor), 0.f) : x * factor;
+}
+
 // Stores output and row state of one part in the workspace, for merge_row.
 __device__ __forceinline__ void store_partial(const Params& p, const WorkTile& work, const OnlineSoftmax& softmax,
                                               const OutputFragment& out, int warp_row) {
@@ -81,8 +87,8 @@ __device__ __forceinline__ void store_output(const Params& p, const WorkTile& wo
       float x[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e)
-        x[e] = dm::hooks::output_transform(variant, p, out[r / 2][n][r % 2 * 2 + e] * factors[r], work.batch, at.q,
-                                           at.head, value_step(n) + value_column() + e);
+        x[e] = dm::hooks::output_transform(variant, p, normalised(out[r / 2][n][r % 2 * 2 + e], factors[r]), work.batch,
+                                           at.q, at.head, value_step(n) + value_column() + e);
       pairs[n] = pack(x[0], x[1]);
     }
     store(row, at, pairs);

@@ -15,6 +15,7 @@ struct KeyPart {
   __device__ __forceinline__ bool first(int) const { return split == 0; }
   // Whether it is one of several, whose results are merged.
   __device__ __forceinline__ bool is_part(const Params& p) const { return p.splits > 1; }
+  __device__ __forceinline__ int part() const { return split; }  // see invariant.h
   // Sets which of `all` tiles of keys belong to the part.
   static constexpr bool kByCount = true;
   __device__ __forceinline__ void find_range(const Params& p, int all, int& skip, int& remaining) const {

@@ -19,12 +19,16 @@ struct KeyTile {
   __device__ __forceinline__ int number() const { return code >> 1; }
   __device__ __forceinline__ int first_key() const { return number() * kTileKeys; }
   __device__ __forceinline__ bool full() const { return code & 1; }
+  // The part of the keys that the tile belongs to (invariant.h); that of no tile is another one.
+  __device__ __forceinline__ int part() const { return number() >> 5; }
 };
 
 // Goes through the tiles of keys of a work tile, except those that the variant skips. The last keys come first: with
 // many variants the largest logits are there, so that the row max hardly grows later. All lanes of a warp must call it
 // together: each lane classifies one tile of a window of 32.
 class KeyTileIterator {
+  static_assert(gpu::kPartTiles == 32, "a part is a window");
+
  public:
   static constexpr bool kClassified = dm::detail::Hasclassify_tile<Variant>::value;
 
@@ -32,6 +36,10 @@ class KeyTileIterator {
       : p_(p), work_(work), variant_(variant) {
     const int all = (work.kv_len + kTileKeys - 1) / kTileKeys;
     window_ = kClassified ? (all + 31) / 32 : all;
+    if constexpr (BATCH_INVARIANT) {
+      if (work.is_part(p)) set_part(work.part(), all);
+      return;
+    }
     if (KeyPart::kByCount && !work.is_part(p)) return;
     work.find_range(p, KeyPart::kByCount ? count(all) : all, skip_, remaining_);
     if constexpr (!kClassified) window_ = dm::math::max(0, window_ - skip_);
@@ -43,7 +51,7 @@ class KeyTileIterator {
     if constexpr (kClassified) {
 #pragma unroll 1
       while (needed_ == 0) {
-        if (window_ == 0) return {};
+        if (BATCH_INVARIANT ? window_ <= part_ : window_ == 0) return {};
         classify(--window_);
         const int count = __popc(needed_);
         if (count > skip_) break;
@@ -74,6 +82,16 @@ class KeyTileIterator {
   uint32_t needed_ = 0, full_ = 0;  // a bit for each tile of the window: it is still to be returned; it is full
   int skip_ = 0;                    // tiles still to come that belong to other splits
   int remaining_ = 0x7fffffff;      // tiles still to be returned, at most
+
+  int part_ = 0;  // with BATCH_INVARIANT: the first window that counts, if tiles are classified
+
+  // Leaves the tiles of one part of the keys, of `all`: those of a window.
+  __device__ __forceinline__ void set_part(int part, int all) {
+    const int first = part * gpu::kPartTiles, end = dm::math::min(first + gpu::kPartTiles, all);
+    part_ = part;
+    window_ = dm::math::min(window_, kClassified ? part + 1 : end);
+    if constexpr (!kClassified) remaining_ = dm::math::max(0, end - first);
+  }
 
   // The tiles that are to be returned, of `all`.
   __device__ __forceinline__ int count(int all) {

@@ -19,7 +19,11 @@ extern "C" __global__ void __launch_bounds__(gpu::kMergeThreads)
   if (batch >= params.batch_size || at.q >= params.get_qo_len(batch)) return;
   const int64_t place = (params.get_qo_start(batch) + at.q) * params.num_qo_heads + at.head;
   Variant variant = dm::hooks::make<Variant>(params, batch);
-  merge_row(params, variant, batch, at, params.splits, [&](int i) { return i * params.total_rows + place; });
+  const auto place_of = [&](int i) { return i * params.total_rows + place; };
+  if constexpr (BATCH_INVARIANT)  // the last keys first, as a thread block takes them that computes all parts
+    merge_row(params, variant, batch, at, params.splits, [&](int i) { return place_of(params.splits - 1 - i); });
+  else
+    merge_row(params, variant, batch, at, params.splits, place_of);
 }
 
 }  // namespace DIMORPH_CASE

@@ -6,6 +6,7 @@
 
 #include "contract.h"
 #include "epilogue.h"
+#include "invariant.h"
 #include "ptx.h"
 #include "softmax.h"
 #include "work_tile.h"
@@ -23,10 +24,15 @@ __device__ __forceinline__ void merge_row(const Params& p, Variant& variant, int
   };
   float2 state = state_of(lane);  // of the part of this lane's number
   float max = state.x, sum = 0.f;
+  if constexpr (BATCH_INVARIANT) {
+    const dm::RowState<float> row = initial_row(p, variant, batch, at);
+    max = row.max, sum = row.sum;
+  } else {
 #pragma unroll 1
-  for (int i = lane + 32; i < parts; i += 32) max = fmaxf(max, state_of(i).x);
+    for (int i = lane + 32; i < parts; i += 32) max = fmaxf(max, state_of(i).x);
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) max = fmaxf(max, shuffle_xor(max, step));
+    for (int step = 16; step > 0; step /= 2) max = fmaxf(max, shuffle_xor(max, step));
+  }
   constexpr int kLaneDims = (HEAD_DIM_VO + 31) / 32, kAtOnce = kLaneDims > 4 ? 4 : 8;
   float out[kLaneDims] = {};
 #pragma unroll 1
@@ -45,6 +51,13 @@ __device__ __forceinline__ void merge_row(const Params& p, Variant& variant, int
     for (int i = 0; i < kAtOnce; ++i) {
       const float part_max = __shfl_sync(0xffffffffu, state.x, (first + i) % 32);
       const float part_sum = __shfl_sync(0xffffffffu, state.y, (first + i) % 32);
+      if constexpr (BATCH_INVARIANT) {
+        if (first + i >= parts) continue;
+        const Join join(max, sum, part_max, part_sum);
+#pragma unroll
+        for (int j = 0; j < kLaneDims; ++j) out[j] = join(out[j], x[i][j]);
+        continue;
+      }
       const float factor = Traits::use_softmax ? weight_of(part_max, max, 1.f) : 1.f;
       // Nothing to add, unless the part's logits are NaN: then it has no row max, but the result must be NaN.
       if (first + i >= parts || (factor == 0.f && part_sum == part_sum)) continue;
@@ -63,7 +76,8 @@ __device__ __forceinline__ void merge_row(const Params& p, Variant& variant, int
   for (int j = 0; j < kLaneDims; ++j) {
     const int dim = j * 32 + lane;
     if (dim < HEAD_DIM_VO)
-      to[dim] = static_cast<DType>(dm::hooks::output_transform(variant, p, out[j] * factor, batch, at.q, at.head, dim));
+      to[dim] = static_cast<DType>(
+          dm::hooks::output_transform(variant, p, normalised(out[j], factor), batch, at.q, at.head, dim));
   }
 }
 

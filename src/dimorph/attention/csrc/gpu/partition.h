@@ -21,6 +21,10 @@ struct Partition {
   float* partial_state;              // [splits, total_rows, 2]: row max, row sum
 };
 
+// Tiles of keys of a part, where results must not depend on the batch: parts are the same for every division of the
+// work (invariant.h). So many tiles are classified at a time (key_tiles.h).
+constexpr int kPartTiles = 32;
+
 constexpr int kMergeThreads = 128;
 constexpr int kMergeRows = kMergeThreads / 32;  // rows of a thread block of attention_merge: one a warp
 

@@ -44,6 +44,14 @@ constexpr int choose_splits(const Config& c, int64_t work_tiles, int max_kv_len,
   return static_cast<int>(splits < 1 ? 1 : splits > 64 ? 64 : splits);
 }
 
+// The same where results must not depend on the batch: into the parts that one thread block would compute one after the
+// other, with the same result, or not at all.
+template <typename Config>
+constexpr int choose_invariant_splits(const Config& c, int64_t work_tiles, int max_kv_len, int multiprocessors) {
+  const bool room = work_tiles > 0 && int64_t{multiprocessors} * c.blocks_per_sm >= 2 * work_tiles;
+  return room && max_kv_len > 0 ? static_cast<int>(divide_up(max_kv_len, kPartTiles * c.tile_keys)) : 1;
+}
+
 // How the heads of a problem are packed; all else of the partition is 0.
 constexpr Partition pack_heads(const Problem& problem, int32_t packed_heads) {
   Partition partition{};
@@ -56,7 +64,8 @@ constexpr Partition pack_heads(const Problem& problem, int32_t packed_heads) {
 
 // `tokens`: queries of all sequences, which is batch_size * max_qo_len for dense tensors.
 template <typename Config>
-constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int multiprocessors) {
+constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int multiprocessors,
+                    bool batch_invariant = false) {
   Plan result{};
   Partition& partition = result.partition;
   partition =
@@ -64,7 +73,8 @@ constexpr Plan plan(const Config& c, const Problem& problem, int64_t tokens, int
   partition.query_tiles =
       static_cast<int32_t>(divide_up(int64_t{problem.max_qo_len} * partition.packed_heads, c.tile_rows()));
   const int64_t work_tiles = int64_t{partition.query_tiles} * partition.head_packs * problem.batch_size;
-  partition.splits = choose_splits(c, work_tiles, problem.max_kv_len, multiprocessors);
+  partition.splits = batch_invariant ? choose_invariant_splits(c, work_tiles, problem.max_kv_len, multiprocessors)
+                                     : choose_splits(c, work_tiles, problem.max_kv_len, multiprocessors);
   partition.total_rows = tokens * problem.num_qo_heads;
   result.grid = work_tiles * partition.splits;
   result.threads = c.threads();

@@ -89,13 +89,14 @@ __device__ __forceinline__ void find_thread_rows(const Params& p, const WorkTile
   for (int r = 0; r < kThreadRows; ++r) rows[r] = row_at(p, work, warp_row + thread_row(r));
 }
 
-// The state of the rows before their first key, as RowInit sets it.
+// The state of the rows before their first key, as RowInit sets it. Where results must not depend on the batch, rows
+// begin each part of the keys without it (invariant.h).
 __device__ __forceinline__ void init_softmax(const Params& p, const WorkTile& work, Variant& variant,
                                              OnlineSoftmax& softmax, int warp_row) {
 #pragma unroll
   for (int r = 0; r < kThreadRows; ++r) {
     dm::RowState<float> row{-dm::math::infinity, 0.f};
-    if constexpr (Traits::has_row_init) {
+    if constexpr (Traits::has_row_init && !BATCH_INVARIANT) {
       const Row at = row_at(p, work, warp_row + thread_row(r));
       if (work.first(blockIdx.y)) dm::hooks::row_init(variant, p, row, work.batch, at.q, at.head);
     }
@@ -139,8 +140,8 @@ __device__ __forceinline__ void transform_logits(const Params& p, const WorkTile
 // Fusing: each logit is transformed where its weight is computed, so that the special functions of the transform run
 // among the exponentials. It needs a bound of the results, because the row max can then not be taken from them.
 // Whether the variant has what it takes:
-constexpr bool kCanFuseTransform =
-    Traits::has_logits_transform && (Traits::use_softmax ? Traits::has_logits_bound : Traits::has_small_transform);
+constexpr bool kCanFuseTransform = !BATCH_INVARIANT && Traits::has_logits_transform &&
+                                   (Traits::use_softmax ? Traits::has_logits_bound : Traits::has_small_transform);
 
 // Whether the transform of these logits may be fused: no result can exceed its row max by more than the threshold, and,
 // if the variant has SmallLogitsTransform, that one serves all of them. The same for all lanes of the warp.
@@ -196,6 +197,13 @@ __device__ __forceinline__ void find_thread_max(float (&max)[kThreadRows], const
 __device__ __forceinline__ bool exceeds_row_max(const OnlineSoftmax& softmax, const float (&max)[kThreadRows],
                                                 float scale) {
   if constexpr (!Traits::use_softmax) return false;
+  if constexpr (BATCH_INVARIANT) {
+    // Whether update_row_max would raise one: rows that it would not are left as they are, whatever the others need.
+    bool raised = false;
+#pragma unroll
+    for (int r = 0; r < kThreadRows; ++r) raised |= __fmaf_rn(max[r], scale, -kHeadroom) > softmax.row_max[r];
+    return __any_sync(0xffffffffu, raised);
+  }
   float excess = max[0] * scale - softmax.row_max[0];
 #pragma unroll
   for (int r = 1; r < kThreadRows; ++r) excess = fmaxf(excess, max[r] * scale - softmax.row_max[r]);
@@ -208,7 +216,9 @@ __device__ __forceinline__ void update_row_max(OnlineSoftmax& softmax, float (&f
 #pragma unroll
   for (int r = 0; r < kThreadRows; ++r) {
     float top = fmaxf(max[r], shuffle_xor(max[r], 1));
-    top = fmaxf(fmaxf(top, shuffle_xor(top, 2)) * scale - kHeadroom, softmax.row_max[r]);
+    top = fmaxf(top, shuffle_xor(top, 2));
+    top = BATCH_INVARIANT ? __fmaf_rn(top, scale, -kHeadroom) : top * scale - kHeadroom;
+    top = fmaxf(top, softmax.row_max[r]);
     factors[r] = weight_of(softmax.row_max[r], top, 1.f);
     softmax.row_max[r] = top;
     softmax.row_sum[r] *= factors[r];

@@ -8,6 +8,7 @@
 
 #include "../gpu/contract.h"
 #include "../gpu/epilogue.h"
+#include "../gpu/invariant.h"
 #include "../gpu/key_tiles.h"
 #include "../gpu/nonfinite.h"
 #include "../gpu/ptx.h"
@@ -53,6 +54,8 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
   const TileLoader<HEAD_DIM_VO> value_loader(p, work, p.v, value_pointer(p, work), p.v_strides,
                                              base + kConfig.value_offset());
 
+  [[maybe_unused]] Total total;
+  if constexpr (BATCH_INVARIANT) total.init(p, work, variant, warp_row);
   KeyTileIterator tiles(p, work, variant);
   KeyTile tile = tiles.next();
   int stage = 0;
@@ -143,11 +146,16 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
       key_load.issue(0, 1);
       value_load.issue(0, 1);
     }
+    if constexpr (BATCH_INVARIANT)
+      if (next.part() != tile.part()) total.join(softmax, out);
     tile = next;
     stage ^= 1;
   }
   cp_async_wait();  // the zeros of the invalid tile: what follows writes to the same memory
-  reduce_row_sums(softmax);
+  if constexpr (BATCH_INVARIANT)
+    total.move_to(softmax, out);
+  else
+    reduce_row_sums(softmax);
 }
 
 // Stores the warp's output by way of shared memory, of which nothing else is in use any more: 16 bytes a lane.
