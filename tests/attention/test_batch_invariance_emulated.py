@@ -16,14 +16,16 @@ from support.invariance import Sequences
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
 
-# Parts of 2048 keys: a sequence of three, one of two, and one of one.
-LENGTHS, QUERIES = [4500, 2100, 133], 40
+# Parts of 2048 keys, or of 4096: sequences of several, and of one. Few queries and many, for each family.
+LENGTHS, QUERIES = [4500, 2100, 133], 34
 PAGES = 16, 1, 7, 64
 CASES = [
     ("sm_80", "causal", "bfloat16", 64),
     ("sm_80", "window and soft cap", "float16", 128),
     ("sm_80", "sinks", "bfloat16", 64),
     ("sm_80", "sigmoid", "float16", 64),
+    ("sm_90a", "causal", "bfloat16", 128),
+    ("sm_90a", "window and soft cap", "float16", 64),
 ]
 
 

@@ -258,6 +258,6 @@ paged_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS, paged=True)
 
 # The best for a GPU comes first.
 GPU_FAMILIES = {
-    "sm90": Family(attention_sm90, (9, 0), paged=paged_sm90),
+    "sm90": Family(attention_sm90, (9, 0), paged=paged_sm90, batch_invariant=True),
     "sm80": Family(attention_sm80, paged=paged_sm80, float8=float8_sm80, batch_invariant=True),
 }

@@ -47,50 +47,80 @@ struct Join {
   }
 };
 
-// The rows over the parts so far.
-struct Total {
-  OnlineSoftmax softmax;
-  OutputFragment out;
-
-  // Of a work tile that is a part itself it is that part: another kernel has the state before it.
-  __device__ __forceinline__ void init(const Params& p, const WorkTile& work, Variant& variant, int warp_row) {
+// The rows over the parts before the current one. They lie in local memory, as there are no registers for them beside
+// the current part, and are read and written only between parts.
+class Total {
+ public:
+  __device__ static __forceinline__ void clear_rows(OnlineSoftmax& softmax) {
 #pragma unroll
     for (int r = 0; r < kThreadRows; ++r) {
-      dm::RowState<float> row{kLowest, 0.f};
-      if (!work.is_part(p)) row = initial_row(p, variant, work.batch, row_at(p, work, warp_row + thread_row(r)));
-      softmax.row_max[r] = row.max;
-      softmax.row_sum[r] = row.sum;
+      softmax.row_max[r] = kLowest;
+      softmax.row_sum[r] = 0.f;
     }
-    clear(out);
   }
 
   // Joins a part, and begins the next one.
-  __device__ __forceinline__ void join(OnlineSoftmax& part, OutputFragment& part_out) {
-    reduce_row_sums(part);
+  __device__ __forceinline__ void join(const Params& p, const WorkTile& work, Variant& variant, OnlineSoftmax& softmax,
+                                       OutputFragment& out, int warp_row) {
+    Rows& rows = in_memory();
+    add(p, work, variant, softmax, out, warp_row, [&](int r, int n, int e, float x) {
+      rows.out[r][n][e] = x;
+      out[r / 2][n][r % 2 * 2 + e] = 0.f;
+    });
 #pragma unroll
     for (int r = 0; r < kThreadRows; ++r) {
-      const Join join(softmax.row_max[r], softmax.row_sum[r], part.row_max[r], part.row_sum[r]);
-#pragma unroll
-      for (int n = 0; n < kOutputChunks; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& x = out[r / 2][n][r % 2 * 2 + e];
-          x = join(x, part_out[r / 2][n][r % 2 * 2 + e]);
-        }
-      part.row_max[r] = kLowest;
-      part.row_sum[r] = 0.f;
+      rows.max[r] = softmax.row_max[r];
+      rows.sum[r] = softmax.row_sum[r];
     }
-    clear(part_out);
+    clear_rows(softmax);
+    begun_ = true;
   }
 
-  __device__ __forceinline__ void move_to(OnlineSoftmax& to, OutputFragment& to_out) const {
-    to = softmax;
+  // Joins the last part. The result takes its place.
+  __device__ __forceinline__ void finish(const Params& p, const WorkTile& work, Variant& variant,
+                                         OnlineSoftmax& softmax, OutputFragment& out, int warp_row) {
+    add(p, work, variant, softmax, out, warp_row,
+        [&](int r, int n, int e, float x) { out[r / 2][n][r % 2 * 2 + e] = x; });
+  }
+
+ private:
+  struct Rows {
+    float max[kThreadRows], sum[kThreadRows];
+    float out[kThreadRows][kOutputChunks][2];
+  };
+  Rows rows_;
+  bool begun_ = false;
+
+  // The compiler, which does not know where the pointer goes, keeps nothing in registers.
+  __device__ __forceinline__ Rows& in_memory() {
+    Rows* rows = &rows_;
+    asm volatile("" : "+l"(rows)::"memory");
+    return *rows;
+  }
+
+  // Joins a part: sets its row state to that of all, and calls store(r, n, e, x) for each output element.
+  template <typename F>
+  __device__ __forceinline__ void add(const Params& p, const WorkTile& work, Variant& variant, OnlineSoftmax& softmax,
+                                      const OutputFragment& out, int warp_row, F store) {
+    const Rows& rows = in_memory();
+    reduce_row_sums(softmax);
 #pragma unroll
-    for (int m = 0; m < kRowTiles; ++m)
+    for (int r = 0; r < kThreadRows; ++r) {
+      // A work tile that is a part itself begins with nothing: who joins the parts adds what RowInit sets.
+      dm::RowState<float> row{kLowest, 0.f};
+      if (begun_)
+        row = {rows.max[r], rows.sum[r]};
+      else if (!work.is_part(p))
+        row = initial_row(p, variant, work.batch, row_at(p, work, warp_row + thread_row(r)));
+      const Join join(row.max, row.sum, softmax.row_max[r], softmax.row_sum[r]);
 #pragma unroll
       for (int n = 0; n < kOutputChunks; ++n)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) to_out[m][n][e] = out[m][n][e];
+        for (int e = 0; e < 2; ++e)
+          store(r, n, e, join(begun_ ? rows.out[r][n][e] : 0.f, out[r / 2][n][r % 2 * 2 + e]));
+      softmax.row_max[r] = row.max;
+      softmax.row_sum[r] = row.sum;
+    }
   }
 };
 

@@ -11,6 +11,8 @@ namespace DIMORPH_CASE {
 
 using dm::TileClass;
 
+constexpr int kPartKeys = gpu::kPartTiles * kTileKeys;  // of a part of the keys (invariant.h)
+
 // The number of a tile of keys, and whether all of its keys count for all rows of the work tile.
 struct KeyTile {
   int code = -1;  // 2 * number + full; negative: no tile
@@ -19,8 +21,6 @@ struct KeyTile {
   __device__ __forceinline__ int number() const { return code >> 1; }
   __device__ __forceinline__ int first_key() const { return number() * kTileKeys; }
   __device__ __forceinline__ bool full() const { return code & 1; }
-  // The part of the keys that the tile belongs to (invariant.h); that of no tile is another one.
-  __device__ __forceinline__ int part() const { return number() >> 5; }
 };
 
 // Goes through the tiles of keys of a work tile, except those that the variant skips. The last keys come first: with

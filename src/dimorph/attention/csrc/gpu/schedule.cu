@@ -169,7 +169,8 @@ extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
     exclusive_scan(x);
     x = thread == s.groups && last ? all : smaller(begin + x, all);
     if (thread <= s.groups) {
-      cuts[thread] = x == all ? gpu::Cut{packs, 0, 0, 0, 0, units, 0, 0} : find_cut(s, costs, units, cost, !last, x);
+      cuts[thread] = x == all ? gpu::Cut{packs, 0, 0, 0, 0, units, 0, 0}
+                              : find_cut(s, costs, units, cost, BATCH_INVARIANT || !last, x);
       places[thread] = x;
     }
     __syncthreads();

@@ -17,6 +17,7 @@ struct KeyPart {
   __device__ __forceinline__ bool first(int group) const { return group == first_group; }
   // Whether it is one of several, whose results are merged.
   __device__ __forceinline__ bool is_part(const Params&) const { return first_group != last_group; }
+  __device__ __forceinline__ int part() const { return 0; }
   // Sets which of the tiles of keys belong to the part, however many there are.
   static constexpr bool kByCount = false;
   __device__ __forceinline__ void find_range(const Params&, int, int& to_skip, int& remaining) const {

@@ -55,7 +55,6 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
                                              base + kConfig.value_offset());
 
   [[maybe_unused]] Total total;
-  if constexpr (BATCH_INVARIANT) total.init(p, work, variant, warp_row);
   KeyTileIterator tiles(p, work, variant);
   KeyTile tile = tiles.next();
   int stage = 0;
@@ -147,13 +146,14 @@ __device__ __forceinline__ void mainloop(const Params& p, const WorkTile& work, 
       value_load.issue(0, 1);
     }
     if constexpr (BATCH_INVARIANT)
-      if (next.part() != tile.part()) total.join(softmax, out);
+      if (next.valid() && next.first_key() / kPartKeys != k0 / kPartKeys)
+        total.join(p, work, variant, softmax, out, warp_row);
     tile = next;
     stage ^= 1;
   }
   cp_async_wait();  // the zeros of the invalid tile: what follows writes to the same memory
   if constexpr (BATCH_INVARIANT)
-    total.move_to(softmax, out);
+    total.finish(p, work, variant, softmax, out, warp_row);
   else
     reduce_row_sums(softmax);
 }

@@ -74,8 +74,9 @@ struct Config {
 };
 
 // `masks`: the variant has LogitsMask. `transforms`: it has LogitsTransform. `paged`: keys lie in pages. `few`:
-// there are at most 64 query rows.
-DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool transforms, bool paged, bool few) {
+// there are at most 64 query rows. `most_keys`: of a tile.
+DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool transforms, bool paged, bool few,
+                                     int most_keys = 128) {
   Config c{dim_qk, dim_vo, 0, 0, 1, 1, 2, paged};
   // Three consumers keep the tensor cores busier. Two have more registers each, which longer rows of output, and the
   // intermediate results of a transform, need.
@@ -94,6 +95,7 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool tr
   // Without masks and transforms a tile costs little beside its products, and a fourth stage is worth more than larger
   // tiles.
   if (!masks && !transforms && dim_qk == 128 && dim_vo == 128) c.tile_keys = 64;
+  if (c.tile_keys > most_keys) c.tile_keys = most_keys;
   constexpr int kMost = 227 * 1024;  // shared memory of a thread block
   while (c.shared_bytes() > kMost) c.tile_keys -= 16;
   // With the next tile's queries already loaded, a warpgroup goes on while another still computes the current one.
@@ -103,6 +105,18 @@ DM_HD constexpr Config choose_config(int dim_qk, int dim_vo, bool masks, bool tr
   while (c.kv_stages <= 4 && c.shared_bytes() <= kMost) ++c.kv_stages;
   --c.kv_stages;
   return c;
+}
+
+// The same where results must not depend on the batch (gpu/invariant.h): tiles have as many keys in pages as in one
+// piece, and for few queries as for many.
+DM_HD constexpr Config choose_invariant_config(int dim_qk, int dim_vo, bool masks, bool transforms, bool paged,
+                                               bool few) {
+  int most = 128;
+  for (int kind = 0; kind < 4; ++kind) {
+    const int keys = choose_config(dim_qk, dim_vo, masks, transforms, kind / 2, kind % 2).tile_keys;
+    if (keys < most) most = keys;
+  }
+  return choose_config(dim_qk, dim_vo, masks, transforms, paged, few, most);
 }
 
 }  // namespace sm90

@@ -9,6 +9,7 @@
 #include "../gpu/contract.h"
 #include "../gpu/epilogue.h"
 #include "../gpu/head_dims.h"
+#include "../gpu/invariant.h"
 #include "../gpu/key_tiles.h"
 #include "../gpu/nonfinite.h"
 #include "../gpu/ptx.h"
@@ -46,18 +47,26 @@ class Consumer {
       OnlineSoftmax softmax;
       OutputFragment out;
       WeightsFragment weights;
+      [[maybe_unused]] Total total;
       init_softmax(p_, work, variant, softmax, warp_row);
       clear(out);
       bool pending = false;  // whether a product with values is under way
       if (first.valid()) {
         mbarrier_wait(shared_address(&pipeline_.queries_full[queries_.stage()]), queries_.phase());
         transform_queries(variant);
-        pending = mainloop(work, first, variant, softmax, out, weights, warp_row, careful);
+        pending = mainloop(work, first, variant, softmax, out, weights, total, warp_row, careful);
       }
       // While the last product runs: the next work tile is received, and all of the epilogue but the output is done.
       const WorkTile done = work;
       more = receive(work, first);
-      reduce_row_sums(softmax);
+      if constexpr (BATCH_INVARIANT) {
+        wgmma_wait<0>();
+        if (pending) finish_pv(out, weights);
+        pending = false;
+        total.finish(p_, done, variant, softmax, out, warp_row);
+      } else {
+        reduce_row_sums(softmax);
+      }
       float factors[kThreadRows];
       if (!done.is_part(p_)) finish_softmax(p_, done, variant, softmax, factors, warp_row);
       wgmma_wait<0>();
@@ -261,8 +270,10 @@ class Consumer {
 
   // Goes through the tiles of keys of the work tile. Returns whether the last product with values is under way.
   __device__ __forceinline__ bool mainloop(const WorkTile& work, KeyTile tile, Variant& variant, OnlineSoftmax& softmax,
-                                           OutputFragment& out, WeightsFragment& weights, int warp_row, bool careful) {
+                                           OutputFragment& out, WeightsFragment& weights, [[maybe_unused]] Total& total,
+                                           int warp_row, bool careful) {
     bool skip = skips(work, variant, tile, careful);
+    [[maybe_unused]] int part = tile.first_key() / kPartKeys;  // of the keys, with BATCH_INVARIANT
     while (tile.valid()) {
       LogitsFragment s;
       bool pending = false;  // whether the previous tile's weights are still to be multiplied with its values
@@ -286,6 +297,13 @@ class Consumer {
         skip = !tile.valid() || skips(work, variant, tile, careful);
         wgmma_wait<1>();
         finish_qk(s);
+        [[maybe_unused]] OnlineSoftmax before;  // of the part that has ended
+        const bool begins = BATCH_INVARIANT && k0 / kPartKeys != part;
+        if (begins) {
+          before = softmax;
+          Total::clear_rows(softmax);
+          part = k0 / kPartKeys;
+        }
         float factors[kThreadRows];
         bool raised = false;
         Row rows[kThreadRows];
@@ -305,7 +323,10 @@ class Consumer {
         }
         wgmma_wait<0>();
         if (pending) finish_pv(out, weights);
-        if (raised) rescale(out, factors);
+        if (begins)
+          total.join(p_, work, variant, before, out, warp_row);
+        else if (raised)
+          rescale(out, factors);
         if (careful) treat_nonfinite_keys(work, out, s, k0);
         pack_weights(weights, s);
         pending = true;

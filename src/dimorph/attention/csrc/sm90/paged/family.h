@@ -33,8 +33,11 @@ struct Params : dimorph::attention::BaseParams<DType, DType, DType, PAGED>,
 using Variant = ATTENTION_VARIANT<Params>;
 using Traits = dm::Traits<Variant>;
 
-constexpr sm90::Config kConfig = sm90::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask,
-                                                     Traits::has_logits_transform, IN_PAGES, FEW_QUERIES);
+constexpr sm90::Config kConfig =
+    BATCH_INVARIANT ? sm90::choose_invariant_config(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask,
+                                                    Traits::has_logits_transform, IN_PAGES, FEW_QUERIES)
+                    : sm90::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, Traits::has_logits_mask,
+                                          Traits::has_logits_transform, IN_PAGES, FEW_QUERIES);
 static_assert(kConfig.registers_suffice(), "the warpgroups would wait for registers for ever");
 constexpr int kTileKeys = kConfig.tile_keys;
 constexpr int kRowTiles = 1;
