@@ -1,6 +1,8 @@
 """Measure attention on the CPU against torch's; results are checked against float64 in the same run.
 
-python benchmarks/attention/cpu.py [attention] [variants] [decode] [cold]   # all: six minutes; uses 2 threads
+python benchmarks/attention/cpu.py [PART ...]   # all: six minutes; uses 2 threads
+
+Parts: attention, variants, decode, invariance, cold.
 """
 
 from __future__ import annotations
@@ -194,6 +196,34 @@ def decode(dtype: str) -> list[Row]:
     return [Row("cpu/decode", cell, "GB/s", rates.pop("ours"), rates), row, small_row]
 
 
+def invariance(dtype: str) -> list[Row]:
+    """Measure `batch_invariant=True` beside the same calls without it: a causal prefill, and decode."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for queries, keys in ((2048, 2048), (512, 8192), (1, 8192)):
+        q, k, v = (
+            rng.standard_normal((1, n, heads, 128), dtype=np.float32).astype(DTYPES[dtype])
+            for n, heads in ((queries, 8), (keys, 2), (keys, 2))
+        )
+        out = np.empty_like(q)
+        repeats = 1 if queries > 1 else 20
+
+        def call(option: bool, args: Any = (q, k, v), out: Any = out, repeats: int = repeats) -> float:
+            def calls() -> None:
+                for _ in range(repeats):
+                    at.attention(*args, variant=at.Causal, out=out, batch_invariant=option)
+
+            return rested(calls) / repeats
+
+        took = interleaved(
+            {"invariant": lambda call=call: call(True), "own ordinary": lambda call=call: call(False)}, 9
+        )
+        cell = {"dtype": dtype, "batch": 1, "heads": "8/2", "queries": queries, "keys": keys, "head_dim": 128}
+        times = {name: value * 1e6 for name, value in took.items()}
+        rows.append(Row("cpu/invariance", cell, "us", times.pop("invariant"), times))
+    return rows
+
+
 def in_pages(one: Any) -> at.KVCache:
     """Return a cache of the keys and values [2, batch, keys, kv_heads, head_dim] in pages in random order."""
     count = one.shape[2] // PAGE
@@ -266,7 +296,7 @@ def compiler_time(dtype: str, dim: int, variant: dm.BoundVariant) -> float:
         return done.seconds
 
 
-PARTS = {"attention": plain_and_causal, "variants": variants, "decode": decode, "cold": cold}
+PARTS = {"attention": plain_and_causal, "variants": variants, "decode": decode, "invariance": invariance, "cold": cold}
 
 
 def main() -> None:

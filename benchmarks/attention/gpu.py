@@ -2,8 +2,8 @@
 
 python benchmarks/attention/gpu.py [PART ...] [--peers NAME,...]
 
-Parts: prefill, variants, small, decode, serving, append, shared, call, cold, and prebuilt, which needs neither a
-GPU nor torch; default: all.
+Parts: prefill, variants, small, decode, serving, invariance, append, shared, call, cold, and prebuilt, which needs
+neither a GPU nor torch; default: all.
 Peers: torch_flash2, cudnn, flashinfer_fa2, flashinfer_fa3, flex; default: those that are installed. FlashInfer compiles
 at first use, for each head_dim and variant: fa2 takes 15 seconds and fa3 a minute. With both, all parts take about 20
 minutes; without them, or when FlashInfer has compiled before, 5.
@@ -27,7 +27,19 @@ if not __package__:  # run as a script: the root of the repository takes the pla
 
 from benchmarks.support.rows import Row, append, line, table
 
-PARTS = ("prefill", "variants", "small", "decode", "serving", "append", "shared", "call", "cold", "prebuilt")
+PARTS = (
+    "prefill",
+    "variants",
+    "small",
+    "decode",
+    "serving",
+    "invariance",
+    "append",
+    "shared",
+    "call",
+    "cold",
+    "prebuilt",
+)
 
 
 def measure(part: str, peers: str | None) -> Iterator[Row]:
@@ -37,7 +49,7 @@ def measure(part: str, peers: str | None) -> Iterator[Row]:
         yield from prebuilt()
         return
     import torch
-    from benchmarks.gpu import appending, cells, decode, serving, sharing
+    from benchmarks.gpu import appending, cells, decode, invariance, serving, sharing
     from benchmarks.gpu import peers as gpu_peers
 
     chosen = peers.split(",") if peers else gpu_peers.installed()
@@ -46,6 +58,7 @@ def measure(part: str, peers: str | None) -> Iterator[Row]:
     parts = {
         "decode": decode.decode,
         "serving": serving.serving,
+        "invariance": invariance.invariance,
         "append": appending.appending,
         "shared": sharing.sharing,
     }
