@@ -59,27 +59,28 @@ constexpr unsigned kUsualCluster = 8;
 constexpr int32_t kRelaxed = 2;
 constexpr int32_t kNoCapture = 0;
 
-// Functions of the driver. Every CUDA 12.0 driver has all of them except cuKernelGetParamInfo.
+// Functions of the driver. Every CUDA 12.0 driver has all of them except cuKernelGetParamInfo. As all are noexcept, a
+// case does not carry the machinery of exceptions, 100 kB.
 struct Driver {
-  Result (*error_name)(Result, const char**);
-  Result (*error_string)(Result, const char**);
-  Result (*library_load)(void**, const void*, void*, void*, unsigned, void*, void*, unsigned);
-  Result (*library_kernel)(void**, void*, const char*);
-  Result (*device_get)(int32_t* value, int32_t attribute, int32_t device);
-  Result (*kernel_get)(int32_t* value, int32_t attribute, void* kernel, int32_t device);
-  Result (*kernel_set)(int32_t attribute, int32_t value, void* kernel, int32_t device);
-  Result (*kernel_param)(void* kernel, size_t index, size_t* offset, size_t* size);
-  Result (*launch)(const LaunchConfig*, void*, void**, void**);
-  Result (*context_device)(int32_t*);
-  Result (*context_push)(void*);
-  Result (*context_pop)(void**);
-  Result (*primary_context)(void**, int32_t);
-  Result (*exchange_capture_mode)(int32_t*);
+  Result (*error_name)(Result, const char**) noexcept;
+  Result (*error_string)(Result, const char**) noexcept;
+  Result (*library_load)(void**, const void*, void*, void*, unsigned, void*, void*, unsigned) noexcept;
+  Result (*library_kernel)(void**, void*, const char*) noexcept;
+  Result (*device_get)(int32_t* value, int32_t attribute, int32_t device) noexcept;
+  Result (*kernel_get)(int32_t* value, int32_t attribute, void* kernel, int32_t device) noexcept;
+  Result (*kernel_set)(int32_t attribute, int32_t value, void* kernel, int32_t device) noexcept;
+  Result (*kernel_param)(void* kernel, size_t index, size_t* offset, size_t* size) noexcept;
+  Result (*launch)(const LaunchConfig*, void*, void**, void**) noexcept;
+  Result (*context_device)(int32_t*) noexcept;
+  Result (*context_push)(void*) noexcept;
+  Result (*context_pop)(void**) noexcept;
+  Result (*primary_context)(void**, int32_t) noexcept;
+  Result (*exchange_capture_mode)(int32_t*) noexcept;
   Result (*encode_tiled)(TensorMap*, int32_t, uint32_t, void*, const uint64_t*, const uint64_t*, const uint32_t*,
-                         const uint32_t*, int32_t, int32_t, int32_t, int32_t);
-  Result (*stream_capture)(void* stream, int32_t* status);
-  Result (*stream_synchronize)(void* stream);
-  Result (*copy_to_host)(void*, uint64_t, size_t, void* stream);
+                         const uint32_t*, int32_t, int32_t, int32_t, int32_t) noexcept;
+  Result (*stream_capture)(void* stream, int32_t* status) noexcept;
+  Result (*stream_synchronize)(void* stream) noexcept;
+  Result (*copy_to_host)(void*, uint64_t, size_t, void* stream) noexcept;
   bool complete;
 };
 
@@ -99,7 +100,7 @@ struct Locked {
 
 // Looks up every function, in the version of its interface that is declared here; false if one is missing.
 inline bool look_up(Driver& driver) {
-  using GetProcAddress = Result (*)(const char*, void**, int, uint64_t, int32_t*);
+  using GetProcAddress = Result (*)(const char*, void**, int, uint64_t, int32_t*) noexcept;
   const auto find = reinterpret_cast<GetProcAddress>(code()->get_proc_address);
   const struct {
     const char* name;
@@ -294,7 +295,8 @@ inline bool launch(Site& site, const char* name, Device device, const Config& co
     if (!prepare(*found, site, gpu, name, allow, sizes, count)) return false;
   }
   LaunchAttribute attributes[2] = {};
-  LaunchConfig launch{config.grid, config.block, config.shared_bytes, TVMFFIEnvGetStream(kDLCUDA, gpu), attributes, 0};
+  const auto get_stream = reinterpret_cast<void* (*)(int32_t, int32_t) noexcept>(TVMFFIEnvGetStream);
+  LaunchConfig launch{config.grid, config.block, config.shared_bytes, get_stream(kDLCUDA, gpu), attributes, 0};
   if (config.cluster.x * config.cluster.y * config.cluster.z > 1) {
     LaunchAttribute& attribute = attributes[launch.attribute_count++];
     attribute.id = kClusterDimension;
