@@ -153,10 +153,19 @@ def test_manifests(chance: random.Random) -> None:
         for record in (read.kernels[name] for name in read.names(SCALE)):
             for built in record.built:
                 for one in sets:
-                    manifest.holding(built, one)
+                    manifest.holding(built.values, one)
         manifest.with_built(read, SCALE, Path("/x"), [b for r in read.kernels.values() for b in r.built], again)
 
     use(listed().to_json().encode())
+    tried(listed().to_json().encode(), chance, use)
+
+
+def test_sets_of_manifests(chance: random.Random) -> None:
+    def use(changed: bytes) -> None:
+        for values in manifest._sets.__wrapped__(changed, "manifest").values():
+            for one in values:
+                manifest.holding(one, instantiate(SCALE))
+
     tried(listed().to_json().encode(), chance, use)
 
 

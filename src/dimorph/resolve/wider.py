@@ -66,10 +66,10 @@ def _around(instantiations: InstantiationSet, settings: Settings, *, fetch: bool
     remotes = [layer.store for layer in remote_layers(settings, fetch)] if settings.remote_stores else []
     for store in (*packages, *map(shared_store, settings.shared_stores), *remotes):
         try:
-            contents = manifest.read(store)
+            listed = manifest.sets(store, kernel)
         except (OSError, ArtifactCorrupt) as error:
             _log.info("%s: its manifest is not used: %s", store.root, error)
             continue
-        for built in (built for name in contents.names(kernel) for built in contents.kernels[name].built):
+        for built in listed:
             if around := manifest.holding(built, instantiations):
                 yield around

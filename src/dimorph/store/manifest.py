@@ -13,7 +13,9 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from dimorph import _lazy, records
 from dimorph.declare.declaration import Declaration
@@ -215,13 +217,8 @@ class Manifest:
         Raises:
             ArtifactCorrupt: the text is no manifest or has another format version; the message starts with `where`.
         """
-        raw = records.decode(text, where)
         with records.errors_in(f"{where}: not a manifest"):
-            if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-                given = raw.get("format") if isinstance(raw, dict) else raw
-                other = f"; {_other(raw)}" if isinstance(raw, dict) and raw.get("dimorph", VERSION) != VERSION else ""
-                raise ValueError(f"format: expected {FORMAT}, got {reprlib.repr(given)}{other}")
-            return records.parse(cls, {"kernels": raw.get("kernels")}, "manifest")
+            return records.parse(cls, {"kernels": _kernels(text, where)}, "manifest")
 
 
 def other_version(store: Store) -> str | None:
@@ -230,10 +227,15 @@ def other_version(store: Store) -> str | None:
     Its keys are other ones, because they cover the headers and the formats of Dimorph, so nothing in it is found.
     """
     try:
-        opener = store.opener()
-        raw = records.decode(records.read(store.root / NAME, opener), NAME) if opener else None
+        text = _text(store)
+        return None if text is None else _other_version(text)
     except (OSError, ArtifactCorrupt):
         return None  # whoever needs the manifest reports that
+
+
+@lru_cache(maxsize=4)
+def _other_version(text: bytes) -> str | None:
+    raw = records.decode(text, NAME)
     return _other(raw) if isinstance(raw, dict) and raw.get("dimorph", VERSION) != VERSION else None
 
 
@@ -283,8 +285,8 @@ def given(instantiations: InstantiationSet) -> dict[str, list[str]]:
     return {axis.name: [axis.text(v) for v in left] for axis, left in instantiations.pairs() if axis.name in beyond}
 
 
-def holding(built: Built, instantiations: InstantiationSet) -> InstantiationSet | None:
-    """Return the set that was built, under the present declaration, if it contains `instantiations`; else None.
+def holding(built: Mapping[str, list[str]], instantiations: InstantiationSet) -> InstantiationSet | None:
+    """Return the set of the values that were built, as it is declared now, if it contains `instantiations`; else None.
 
     Of a variant that is not declared any more only the name is known. That suffices for an entry of several variants;
     a case of such a variant cannot be compiled.
@@ -292,7 +294,7 @@ def holding(built: Built, instantiations: InstantiationSet) -> InstantiationSet 
     kernel, wider = instantiations.kernel, {}
     try:
         for axis, left in instantiations.pairs():
-            texts = built.values.get(axis.name, [])
+            texts = built.get(axis.name, [])
             known = {axis.text(value): value for value in (*axis.values, *left)}
             if bool(left) != bool(texts) or not {axis.text(value) for value in left} <= set(texts):
                 return None
@@ -324,6 +326,45 @@ def with_built(manifest: Manifest, kernel: Declaration, directory: Path, others:
     return Manifest({**manifest.kernels, manifest.name(kernel, directory): record_of(kernel, directory, ordered)})
 
 
+def sets(store: Store, kernel: Declaration) -> list[Mapping[str, list[str]]]:
+    """Return the values of each set of a kernel that a directory's manifest lists: axis name -> values, as text.
+
+    It reads no more than that: a load asks for it, and the rest may describe thousands of artifacts.
+
+    Raises:
+        ArtifactCorrupt, StoreRefused, OSError: as for `read`.
+    """
+    text = _text(store)
+    found = {} if text is None else _sets(text, str(store.root / NAME))
+    return [values for name, built in found.items() if _identity(name) == identity(kernel) for values in built]
+
+
+@lru_cache(maxsize=4)
+def _sets(text: bytes, where: str) -> dict[str, list[Mapping[str, list[str]]]]:
+    with records.errors_in(f"{where}: not a manifest"):
+        try:
+            return {
+                name: [records.parse(Mapping[str, list[str]], one["values"], "values") for one in record["built"]]
+                for name, record in _kernels(text, where).items()
+            }
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"expected kernels with their sets, got {error!r}") from error
+
+
+def _kernels(text: str | bytes, where: str) -> Any:
+    """Return the part of a manifest that describes its kernels, as JSON has it.
+
+    Raises:
+        ValueError: the manifest has another format.
+    """
+    raw = records.decode(text, where)
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        given = raw.get("format") if isinstance(raw, dict) else raw
+        other = f"; {_other(raw)}" if isinstance(raw, dict) and raw.get("dimorph", VERSION) != VERSION else ""
+        raise ValueError(f"format: expected {FORMAT}, got {reprlib.repr(given)}{other}")
+    return raw.get("kernels")
+
+
 def read(directory: Store | Path) -> Manifest:
     """Read the manifest of a directory that was built ahead of time; return an empty one if it has none.
 
@@ -336,11 +377,15 @@ def read(directory: Store | Path) -> Manifest:
         OSError: the file cannot be read.
     """
     store = directory if isinstance(directory, Store) else Store(directory, writable=False, private=False)
-    path = store.root / NAME
+    text = _text(store)
+    return Manifest({}) if text is None else Manifest.from_json(text, str(store.root / NAME))
+
+
+def _text(store: Store) -> bytes | None:
+    """Return the content of the manifest of a directory; None if it has none."""
     try:
         store.refresh()
         opener = store.opener()
-        text = records.read(path, opener) if opener else None
+        return records.read(store.root / NAME, opener) if opener else None
     except FileNotFoundError:
-        text = None
-    return Manifest({}) if text is None else Manifest.from_json(text, str(path))
+        return None
