@@ -52,16 +52,16 @@ def assert_refused(call: Callable[[Any], Any], message: str, error: type[Excepti
 def test_shapes(name: str, is_causal: bool) -> None:
     q, k, v = made(*SHAPES[name])
     assert_equal(q, k, v, is_causal=is_causal)
-    assert_equal(k, q, torch.randn(*q.shape[:-1], 16 if v.shape[-1] else 0), is_causal=is_causal)
+    assert_equal(k, q, torch.randn(*q.shape[:-1], 32 if v.shape[-1] else 0), is_causal=is_causal)
 
 
 GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
-    "4 dimensions": ((2, 4, 7, 16), (2, 2, 9, 16)),
-    "3": ((4, 7, 16), (2, 9, 16)),
-    "5": ((2, 3, 4, 7, 16), (2, 3, 2, 9, 16)),
-    "a shared batch": ((2, 4, 7, 16), (1, 2, 9, 16)),
-    "keys and values of other groups": ((2, 4, 7, 16), (2, 1, 9, 16), (2, 2, 9, 16)),
-    "heads without groups": ((2, 4, 7, 16), (2, 4, 9, 16)),
+    "4 dimensions": ((2, 4, 7, 32), (2, 2, 9, 32)),
+    "3": ((4, 7, 32), (2, 9, 32)),
+    "5": ((2, 3, 4, 7, 32), (2, 3, 2, 9, 32)),
+    "a shared batch": ((2, 4, 7, 32), (1, 2, 9, 32)),
+    "keys and values of other groups": ((2, 4, 7, 32), (2, 1, 9, 32), (2, 2, 9, 32)),
+    "heads without groups": ((2, 4, 7, 32), (2, 4, 9, 32)),
 }
 
 
@@ -73,21 +73,21 @@ def test_groups_of_heads(name: str) -> None:
 
 
 MASKS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "2 dimensions": ((7, 16), (7, 9)),
-    "2, shared by queries": ((7, 16), (1, 9)),
-    "2, shared by keys": ((7, 16), (7, 1)),
-    "3 dimensions": ((4, 7, 16), (4, 7, 9)),
-    "3, of 2": ((4, 7, 16), (7, 9)),
-    "3, shared by queries": ((4, 7, 16), (4, 1, 9)),
-    "4, of a sequence": ((2, 4, 7, 16), (2, 1, 1, 9)),
-    "4, of nothing": ((2, 4, 7, 16), (1, 1)),
-    "4, of keys and heads": ((2, 4, 7, 16), (4, 1, 9)),
-    "5 dimensions": ((2, 3, 4, 7, 16), (2, 3, 4, 7, 9)),
-    "5, of the first": ((2, 3, 4, 7, 16), (2, 1, 1, 1, 9)),
-    "5, of the second": ((2, 3, 4, 7, 16), (3, 1, 7, 9)),
-    "5, of heads": ((2, 3, 4, 7, 16), (4, 7, 9)),
-    "5, of nothing": ((2, 3, 4, 7, 16), (1, 1, 1, 7, 9)),
-    "5, of keys": ((2, 3, 4, 7, 16), (1, 9)),
+    "2 dimensions": ((7, 32), (7, 9)),
+    "2, shared by queries": ((7, 32), (1, 9)),
+    "2, shared by keys": ((7, 32), (7, 1)),
+    "3 dimensions": ((4, 7, 32), (4, 7, 9)),
+    "3, of 2": ((4, 7, 32), (7, 9)),
+    "3, shared by queries": ((4, 7, 32), (4, 1, 9)),
+    "4, of a sequence": ((2, 4, 7, 32), (2, 1, 1, 9)),
+    "4, of nothing": ((2, 4, 7, 32), (1, 1)),
+    "4, of keys and heads": ((2, 4, 7, 32), (4, 1, 9)),
+    "5 dimensions": ((2, 3, 4, 7, 32), (2, 3, 4, 7, 9)),
+    "5, of the first": ((2, 3, 4, 7, 32), (2, 1, 1, 1, 9)),
+    "5, of the second": ((2, 3, 4, 7, 32), (3, 1, 7, 9)),
+    "5, of heads": ((2, 3, 4, 7, 32), (4, 7, 9)),
+    "5, of nothing": ((2, 3, 4, 7, 32), (1, 1, 1, 7, 9)),
+    "5, of keys": ((2, 3, 4, 7, 32), (1, 9)),
 }
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x,
@@ -102,7 +102,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", MASKS)
 def test_masks(name: str, layout: str) -> None:
     shape, given = MASKS[name]
-    q, k, v = made(shape, (*shape[:-2], 9, 16))
+    q, k, v = made(shape, (*shape[:-2], 9, 32))
     mask = LAYOUTS[layout](torch.randn(given))
     keep = LAYOUTS[layout](torch.rand(given) < 0.6)
     assert_equal(q, k, v, mask)
@@ -112,10 +112,10 @@ def test_masks(name: str, layout: str) -> None:
         assert_equal(*(x.to(dtype) for x in (q, k, v)), mask)
 
 
-@pytest.mark.parametrize("shape", [(7, 16), (2, 4, 7, 16)])
+@pytest.mark.parametrize("shape", [(7, 32), (2, 4, 7, 32)])
 def test_rows_without_a_key_are_zero(shape: tuple[int, ...]) -> None:
     """As with torch's fused kernels and with its definition; torch before 2.5 gave NaN."""
-    q, k, v = made(shape, (*shape[:-2], 9, 16))
+    q, k, v = made(shape, (*shape[:-2], 9, 32))
     keep = torch.ones(7, 9, dtype=torch.bool)
     keep[3] = False
     for mask in (keep, torch.zeros(7, 9).masked_fill(~keep, -torch.inf)):
@@ -124,22 +124,22 @@ def test_rows_without_a_key_are_zero(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("layout", ["transposed", "sliced", "every other", "expanded"])
-@pytest.mark.parametrize("shape", [(7, 16), (4, 7, 16), (2, 4, 7, 16), (2, 3, 4, 7, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 32), (4, 7, 32), (2, 4, 7, 32), (2, 3, 4, 7, 32)], ids=str)
 def test_layouts_of_query_key_and_value(shape: tuple[int, ...], layout: str) -> None:
-    q, k, v = (LAYOUTS[layout](x) for x in made(shape, (*shape[:-2], 9, 16)))
+    q, k, v = (LAYOUTS[layout](x) for x in made(shape, (*shape[:-2], 9, 32)))
     assert_equal(q, k, v)
     assert_equal(q, k, v, is_causal=True)
 
 
 @pytest.mark.parametrize("scale", [None, 0.0, 0.3, -1.0, 2])
 def test_scales(scale: float | None) -> None:
-    assert_equal(*made((2, 4, 7, 16)), scale=scale)
+    assert_equal(*made((2, 4, 7, 32)), scale=scale)
 
 
 @pytest.mark.parametrize("dtype", [BRAIN, HALF])
 @pytest.mark.parametrize("given", ["float32", "mixed", "float64"])
 def test_autocast(given: str, dtype: torch.dtype) -> None:
-    q, k, v = made((2, 4, 7, 16), (2, 4, 9, 16))
+    q, k, v = made((2, 4, 7, 32), (2, 4, 9, 32))
     mask = torch.randn(7, 9)
     if given == "mixed":
         q, k = q.half(), k.bfloat16()
@@ -156,7 +156,7 @@ def test_autocast(given: str, dtype: torch.dtype) -> None:
 
 
 def test_autocast_in_a_graph() -> None:
-    q, k, v = made((2, 4, 7, 16))
+    q, k, v = made((2, 4, 7, 32))
     traced = torch.compile(scaled_dot_product_attention, fullgraph=True, backend="eager")
     torch.compiler.reset()
     with torch.autocast("cpu", BRAIN):
@@ -165,17 +165,17 @@ def test_autocast_in_a_graph() -> None:
     torch.compiler.reset()
 
 
-QKV = ((2, 4, 7, 16), (2, 4, 9, 16), (2, 4, 9, 16))
+QKV = ((2, 4, 7, 32), (2, 4, 9, 32), (2, 4, 9, 32))
 
 
 @pytest.mark.parametrize(
     ("change", "message", "error"),
     [
-        ({"query": (16,)}, r"argument 'query': expected \[..., seq, head_dim\], got shape \(16,\)", ValueError),
-        ({"key": (2, 2, 9, 16)}, "argument 'key': expected 4 heads or 1, as 'enable_gqa' is False, got 2", ValueError),
-        ({"value": (3, 9, 16)}, "argument 'value': expected 4 heads or 1, as 'enable_gqa' is False, got 3", ValueError),
-        ({"key": (3, 4, 9, 16)}, r"expected broadcastable batches, got \(2,\), \(3,\), \(2,\)", ValueError),
-        ({"key": (2, 4, 9, 32)}, "argument 'k': expected size 16 in dimension 3", ValueError),
+        ({"query": (32,)}, r"argument 'query': expected \[..., seq, head_dim\], got shape \(32,\)", ValueError),
+        ({"key": (2, 2, 9, 32)}, "argument 'key': expected 4 heads or 1, as 'enable_gqa' is False, got 2", ValueError),
+        ({"value": (3, 9, 32)}, "argument 'value': expected 4 heads or 1, as 'enable_gqa' is False, got 3", ValueError),
+        ({"key": (3, 4, 9, 32)}, r"expected broadcastable batches, got \(2,\), \(3,\), \(2,\)", ValueError),
+        ({"key": (2, 4, 9, 16)}, "argument 'k': expected size 32 in dimension 3", ValueError),
         ({"attn_mask": (6, 9)}, r"broadcastable to \(2, 4, 7, 9\), got \(6, 9\)", ValueError),
         ({"attn_mask": (1, 2, 4, 7, 9)}, r"broadcastable to \(2, 4, 7, 9\), got \(1, 2", ValueError),
     ],
@@ -194,7 +194,7 @@ def test_shapes_that_torch_refuses(change: dict[str, tuple[int, ...]], message: 
     ],
 )
 def test_groups_that_torch_refuses(heads: tuple[int, int], message: str) -> None:
-    tensors = made(QKV[0], *((2, number, 9, 16) for number in heads))
+    tensors = made(QKV[0], *((2, number, 9, 32) for number in heads))
     assert_refused(lambda function: function(*tensors, enable_gqa=True), message)
 
 
@@ -228,7 +228,7 @@ def test_what_is_refused_here_alone(call: Any, message: str, error: type[Excepti
         call(scaled_dot_product_attention, *tensors)
 
 
-@pytest.mark.parametrize("shapes", [((7, 16), (2, 1, 9, 16)), ((7, 16), (9, 16))])
+@pytest.mark.parametrize("shapes", [((7, 32), (2, 1, 9, 32)), ((7, 32), (9, 32))])
 def test_groups_are_taken_without_heads(shapes: tuple[tuple[int, ...], ...]) -> None:
     tensors = made(*shapes)
     with pytest.raises(IndexError):
@@ -252,7 +252,7 @@ def test_masks_of_fewer_dimensions_are_taken(shape: tuple[int, ...]) -> None:
     [
         ("query", None),
         ("key", [[1.0]]),
-        ("value", np.zeros((2, 4, 7, 16), np.float32)),
+        ("value", np.zeros((2, 4, 7, 32), np.float32)),
         ("attn_mask", [[1]]),
         ("attn_mask", np.ones((7, 7), bool)),
         ("is_causal", "False"),
@@ -261,6 +261,6 @@ def test_masks_of_fewer_dimensions_are_taken(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_arguments_of_another_kind_are_named(argument: str, wrong: Any) -> None:
-    given = dict(zip(("query", "key", "value"), made((2, 4, 7, 16)), strict=True)) | {argument: wrong}
+    given = dict(zip(("query", "key", "value"), made((2, 4, 7, 32)), strict=True)) | {argument: wrong}
     with pytest.raises(TypeError, match=f"scaled_dot_product_attention: argument '{argument}': expected"):
         scaled_dot_product_attention(**given)

@@ -64,8 +64,8 @@ VARIANTS: dict[str, dm.BoundVariant] = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant(attend: at.Attention, name: str) -> None:
     rng = np.random.default_rng(12)
-    q = rng.standard_normal((BATCH, QUERIES, HEADS, 64), dtype=np.float32)
-    k, v = (rng.standard_normal((BATCH, KEYS, 2, 64), dtype=np.float32) for _ in range(2))
+    q = rng.standard_normal((BATCH, QUERIES, HEADS, 32), dtype=np.float32)
+    k, v = (rng.standard_normal((BATCH, KEYS, 2, 32), dtype=np.float32) for _ in range(2))
     out, lse = attend(q, k, v, variant=VARIANTS[name], return_lse=True)
     expected, expected_lse = reference.attention(q, k, v, variant=VARIANTS[name])
     assert np.abs(out - expected).max() <= 2e-6 * max(1.0, np.abs(expected).max())
@@ -77,7 +77,7 @@ def test_variant(attend: at.Attention, name: str) -> None:
 
 @pytest.mark.parametrize("chunk", [0, -5])
 def test_chunks_have_keys(attend: at.Attention, chunk: int) -> None:
-    q = np.zeros((1, QUERIES, 1, 64), np.float32)
+    q = np.zeros((1, QUERIES, 1, 32), np.float32)
     with pytest.raises(ValueError, match=f"argument 'chunk': expected a number of keys from 1 on, got {chunk}"):
         attend(q, q, q, variant=at.ChunkedCausal(chunk))
 
@@ -87,13 +87,13 @@ def test_a_hook_that_is_misspelt_is_noticed(tmp_path: Path, warm_store: Path) ->
     text = decay.read_text().replace("LogitsTransform", "LogitTransform").replace("struct Decay", "struct Misspelt")
     (tmp_path / "misspelt.h").write_text(text.replace("DM_HD Decay", "DM_HD Misspelt"))
     variant = dm.Variant("Misspelt", header="misspelt.h", params=(dm.scalar("rate"),), root=tmp_path)
-    q = np.zeros((1, 40, 4, 64), np.float32)
+    q = np.zeros((1, 40, 4, 32), np.float32)
     with pytest.raises(dm.BuildError, match="none of the hooks and traits that attention knows; is one misspelt"):
         at.attention(q, q, q, variant=variant(0.1))
 
 
 def test_order_counts(attend: at.Attention) -> None:
-    q, k, v = (np.ones((1, 40, 4, 64), np.float32) for _ in range(3))
+    q, k, v = (np.ones((1, 40, 4, 32), np.float32) for _ in range(3))
     k *= np.linspace(-1, 1, 40, dtype=np.float32)[None, :, None, None]
     v *= np.linspace(0, 1, 40, dtype=np.float32)[None, :, None, None]
     first, second = (attend(q, k, v, variant=VARIANTS[name]) for name in ("soft cap, alibi", "alibi, soft cap"))
@@ -142,6 +142,6 @@ def test_parameters_of_one_name_get_the_name_of_their_part() -> None:
 def test_an_error_in_a_renamed_parameter_has_its_new_name(
     attend: at.Attention, variant: dm.BoundVariant, message: str
 ) -> None:
-    q, k = (np.zeros((BATCH, length, HEADS, 64), np.float32) for length in (QUERIES, KEYS))
+    q, k = (np.zeros((BATCH, length, HEADS, 32), np.float32) for length in (QUERIES, KEYS))
     with pytest.raises((ValueError, TypeError), match=message):
         attend(q, k, k, variant=variant)
