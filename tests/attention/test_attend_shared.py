@@ -51,6 +51,31 @@ def test_no_queries() -> None:
     assert at.attend_shared(Q[:, 0][:0], PREFIX, CACHE, cu_seqlens_q=np.zeros(5, np.int32)).shape == (0, 4, 32)
 
 
+@pytest.mark.parametrize(("count", "composed"), [(3, False), (70, True)])
+def test_trees_are_of_the_own_keys(count: int, composed: bool) -> None:
+    """Among 70 queries, the first 6 are causal, and see the whole prefix where there are 69 keys or more."""
+    rng = np.random.default_rng(count)
+    lengths = [count, count + 20, max(count - 1, min(64, count))]
+    nodes = np.zeros((3, count), np.int64)
+    for row in nodes:
+        row[-min(64, count) :] = at.tree_bits([int(rng.integers(-1, n)) for n in range(min(64, count))])
+    q = rng.standard_normal((3 * count, 4, 32), dtype=np.float32)
+    k, v = rng.standard_normal((2, 3, 30 + max(lengths), 2, 32), dtype=np.float32)
+    k[:, :30], v[:, :30] = PREFIX_K, PREFIX_V
+    tree: Any = at.TreeMask(nodes.reshape(-1))
+    tree = at.compose(tree, at.SoftCap(3.0), at.Sinks(np.ones(4, np.float32))) if composed else tree
+    own = at.KVCache(k[:, 30:], v[:, 30:], seqlens=np.array(lengths, np.int32))
+    offsets = np.arange(4, dtype=np.int32) * count
+    found = at.attend_shared(q, PREFIX, own, variant=tree, cu_seqlens_q=offsets, return_lse=True)
+    whole = at.KVCache(k, v, seqlens=np.array(lengths, np.int32) + 30)
+    expected = at.attention(q, whole, variant=tree, cu_seqlens_q=offsets, return_lse=True)
+    for x, y in zip(found, expected, strict=True):
+        assert np.allclose(x, y, atol=3e-6)
+    short = at.KVCache(k[:, 30:], v[:, 30:], seqlens=np.array([*lengths[:2], lengths[2] - 1], np.int32))
+    with pytest.raises(ValueError, match=f"'cache': expected {lengths[2]} or more keys of sequence 2, .*TreeMask, got"):
+        at.attend_shared(q, PREFIX, short, variant=tree, cu_seqlens_q=offsets)
+
+
 @pytest.mark.parametrize(
     "variant",
     [
@@ -64,7 +89,9 @@ def test_no_queries() -> None:
 )
 def test_variants_that_look_at_positions_are_refused(variant: Any) -> None:
     name = (variant.variant.parts or (variant.variant,))[-1].name
-    said = rf"attend_shared: argument 'variant': expected some of Plain, SoftCap, Causal, Sinks, .* got {name}$"
+    said = (
+        rf"attend_shared: argument 'variant': expected some of Plain, SoftCap, Causal, TreeMask, Sinks, .* got {name}$"
+    )
     with pytest.raises(ValueError, match=said):
         at.attend_shared(Q, PREFIX, CACHE, variant=variant)
 

@@ -12,12 +12,13 @@ from dimorph.attention.cache import KVCache
 from dimorph.attention.merging import merge_states
 from dimorph.attention.operation import attention
 from dimorph.attention.request import bind, shape_of
-from dimorph.attention.variants import Causal, Plain, Sinks, SoftCap, compose
+from dimorph.attention.variants import Causal, Plain, Sinks, SoftCap, TreeMask, compose
 
 # Over the keys of a prefix, a variant is the same; or it is left out, because it acts on the keys of a sequence's own
 # alone: all queries see the prefix, and the logit of a sink counts once.
 _SAME = (Plain, SoftCap)
-_LEFT_OUT = (Causal, Sinks)
+_LEFT_OUT = (Causal, TreeMask, Sinks)
+_MOST_NODES = 64  # of a tree: variants/tree_mask.h
 
 
 def attend_shared(
@@ -47,9 +48,10 @@ def attend_shared(
             are groups of equal size, one after the other in the batch. Several are levels, in the order of their keys:
             `[for all, for each half of the batch]`.
         cache: the keys and values of each sequence's own.
-        variant: `Plain`, `Causal`, `SoftCap`, `Sinks` or a composition of these. Under `Causal`, every query sees the
-            whole prefix: a sequence has as many keys of its own as queries, or one less. The CPU refuses others; on a
-            GPU, and where torch has to see the call, the caller guarantees it.
+        variant: `Plain`, `Causal`, `TreeMask`, `SoftCap`, `Sinks` or a composition of these. Under `Causal`, every
+            query sees the whole prefix: a sequence has as many keys of its own as queries, or one less; under
+            `TreeMask`, also as many as nodes. The CPU refuses others; on a GPU, and where torch has to see the call,
+            the caller guarantees it.
         scale, cu_seqlens_q, max_seqlen_q: as for `attention`.
         max_seqlen_k: as for `attention`, for the keys in `cache`.
         out: array to write to, as for `attention`. Rows that belong to no sequence become 0. Default: a new array.
@@ -76,8 +78,9 @@ def attend_shared(
     batch = _sequences(cache)
     library = libraries[type(q)]
     values = library.gpu(q) is None and not library.is_indirect(q, q, q, out)  # the lengths can be read
-    if values and Causal in (bound.variant.parts or (bound.variant,)):
-        _check_lengths(q, cache, cu_seqlens_q)
+    parts = bound.variant.parts or (bound.variant,)
+    if values and (Causal in parts or TreeMask in parts):
+        _check_lengths(q, cache, cu_seqlens_q, _MOST_NODES if TreeMask in parts else 0)
     for level in levels:
         _check_level(level, cache, batch)
         groups = _sequences(level)
@@ -151,18 +154,20 @@ def _heads_and_dim(array: Any, layout: str) -> tuple[int, int]:
     return shape[-3 if layout == "HND" else -2], shape[-1]
 
 
-def _check_lengths(q: Any, cache: KVCache, cu_seqlens_q: Any) -> None:
-    """Refuse a sequence whose first query does not see the whole prefix under a causal mask.
+def _check_lengths(q: Any, cache: KVCache, cu_seqlens_q: Any, most_nodes: int) -> None:
+    """Refuse a sequence whose queries do not all see the whole prefix under a causal mask, or a tree of its last ones.
 
     Raises:
         ValueError: names the sequence.
     """
     queries = [q.shape[1]] * q.shape[0] if cu_seqlens_q is None else _differences(cu_seqlens_q)
     for b, (count, keys) in enumerate(zip(queries, _lengths(cache), strict=True)):
-        if keys < count - 1:
+        least = max(count - 1, min(count, most_nodes))
+        if keys < least:
+            mask = "TreeMask" if most_nodes else "a causal mask"
             raise ValueError(
-                f"attend_shared: argument 'cache': expected {count - 1} or more keys of sequence {b}, as it has "
-                f"{count} queries under a causal mask, got {keys}"
+                f"attend_shared: argument 'cache': expected {least} or more keys of sequence {b}, as it has "
+                f"{count} queries under {mask}, got {keys}"
             )
 
 
