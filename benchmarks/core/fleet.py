@@ -98,7 +98,7 @@ def killed_holders(directory: Path, kind: str) -> None:
         longest = max(longest, time.monotonic() - began)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    print(f"locks {kind}: {KILLS} holders killed; the next one held at most {longest:.1f} s after its start", flush=True)
+    print(f"locks {kind}: {KILLS} holders killed; the next held at most {longest:.1f} s after its start", flush=True)
 
 
 def killed_fetches(directory: Path) -> None:
@@ -125,7 +125,7 @@ def killed_fetches(directory: Path) -> None:
             not ((found := store.find(key_of(key))) and found.file.read_bytes() == content_of(key, 200_000))
             for key in range(40)
         )
-    print(f"{KILLS} fetches killed: {count} artifacts kept meanwhile, {began} kills amid one, {wrong} wrong, {lost} lost")
+    print(f"{KILLS} fetches killed: {began} amid one; {count} artifacts kept meanwhile, {wrong} wrong, {lost} lost")
     assert not wrong
     assert not lost
 

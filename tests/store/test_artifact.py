@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from dimorph.errors import ArtifactCorrupt
 from dimorph.store.artifact import META_NAME, Artifact, FileRecord, Meta, describe, timestamp
-from support.store import key_of, make_meta
+from dimorph.store.store import Store
+from support.store import key_of, make_meta, publish
 
 CONTENT = b"not really a shared object" * 100
 RECORD = FileRecord(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
@@ -60,7 +63,7 @@ def test_any_text_survives(axes: dict[str, str], kernel: str) -> None:
         (b"\xff\xfe\xfa", "decode"),
         ("[]", "the description"),
         ("null", "the description"),
-        (changed(format=1), "format: expected 3, got 1"),
+        (changed(format=1), "format: expected 4, got 1"),
         (changed(format="1"), "format"),
         (changed(surplus=1), "the description: expected the fields"),
         (changed(key=key_of(1)[:-1]), "key: expected 64 hex digits"),
@@ -71,9 +74,7 @@ def test_any_text_survives(axes: dict[str, str], kernel: str) -> None:
         (changed(kernel=None), "kernel: expected text"),
         (changed(specialization={"head_dim": 128}), "specialization"),
         (changed(specialization=["head_dim"]), "specialization"),
-        (changed(created="yesterday"), "created"),
-        (changed(created="2026-11-22T10:00:00"), "created: expected an offset"),
-        (changed(created=0), "created"),
+        (changed(created="2026-11-22T10:00:00+00:00"), "the description: expected the fields"),
         (changed(files={}), "files"),
         (changed(files=[]), "files"),
         (changed(files={"case.so": {"sha256": RECORD.sha256}}), "case.so: expected the fields"),
@@ -121,11 +122,32 @@ def test_a_truncated_description_is_corrupt(length: int) -> None:
 def test_constructor_names_the_field() -> None:
     with pytest.raises(ValueError, match="toolchain_id: expected 16 hex digits, got 'g'"):
         make_meta(toolchain_id="g")
+    wrong: dict[Any, str] = {"yesterday": "", "2026-11-22T10:00:00": "expected an offset", 0: "expected text"}
+    for created, why in wrong.items():
+        with pytest.raises(ValueError, match=f"created: {why}"):
+            make_meta(created=created)
 
 
 def test_timestamp_is_accepted_and_ordered() -> None:
     first, second = make_meta(created=timestamp()), make_meta(created=timestamp())
     assert first.created_at() <= second.created_at()
+
+
+@pytest.mark.parametrize("created", ["2026-11-22T10:00:00+00:00", "2026-11-22T10:00:00.123456+05:45"])
+def test_the_time_is_that_of_the_file(store: Store, sources: Path, created: str) -> None:
+    published = publish(store, sources, created=created)
+    found = store.find(key_of(1))
+    assert found == published
+    assert found.meta.created_at() == published.meta.created_at() == datetime.fromisoformat(created)
+    assert "created" not in (found.path / META_NAME).read_text()
+
+
+@pytest.mark.parametrize("seconds", [-1, 1 << 33])
+def test_a_file_of_an_impossible_time(tmp_path: Path, seconds: int) -> None:
+    """The clock of the machine was wrong, which is no fault of the artifact."""
+    write(tmp_path / "a")
+    os.utime(tmp_path / "a" / META_NAME, (seconds, seconds))
+    assert Artifact.load(tmp_path / "a").meta.created_at().year in (1970, 2242)
 
 
 def test_verify(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dimorph.source.cpp_text import without_comments
 from dimorph.source.include_scan import SourceFile
 
 # A part of every key, to be raised when the required form of an artifact changes.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 # The C interface that entries are written against; tvm-ffi keeps it stable within a minor version.
 FFI_ABI = "tvm-ffi 0.1"
 

@@ -46,7 +46,17 @@ def _mistake(author: Author) -> Lesson | None:
         return _exports(author) or _endless(author) or _bound(author)
     if author.unit.kind == "case":
         return _noexcept(author) or _unread(author) or _unfilled(author) or _unlaunched(author)
-    return None
+    return _dated(author)
+
+
+def _dated(author: Author) -> Lesson | None:
+    """Explain device code that contains the time of its compile; compilers of host code refuse it themselves."""
+    names = ("__DATE__", "__TIME__", "__TIMESTAMP__")
+    if not any(name in author.text(path) for path in author.paths for name in names):
+        return None
+    place = author.find(rf"\b(?:{'|'.join(names)})\b")
+    cause = "this is another text at each build, but equal keys must give equal objects"
+    return Lesson(cause, "leave out the date and the time, or pass them as arguments", place) if place else None
 
 
 def _exports(author: Author) -> Lesson | None:

@@ -158,7 +158,7 @@ def build(
     finally:
         notice.end()
     checksums.save()
-    warned.show(built)
+    warned.show((job.unit, artifact) for job, artifact in zip(ordered, built, strict=True))
     try:
         store.sweep()  # what killed builds left behind
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dimorph.errors import BuildError
 from dimorph.plan.unit import Unit
 from dimorph.resolve import digests
-from dimorph.resolve.reads import Places, Reads
+from dimorph.resolve.reads import Places, Reads, on_path
 from dimorph.source.config_header import header_name
 from dimorph.source.include_scan import Files, Mention, named_anywhere
 from dimorph.toolchain import scripts
@@ -52,6 +52,7 @@ class Recorder:
             self._searched = [*self._project, *self.places.libraries]
         self._files: dict[str, str] = {}
         self._absent = _Absent()
+        self._programs: dict[str, list[str]] = {}
         self._found: dict[tuple[str, bool], str | None] = {}
 
     @property
@@ -90,6 +91,7 @@ class Recorder:
         return Reads(
             {name(path): checksum for path, checksum in sorted(self._files.items())},
             {name(path): sorted(names) for path, names in sorted(self._absent.found.items())},
+            self._programs,
         )
 
     def _outside(self, headers: Iterable[str]) -> Iterator[str]:
@@ -205,28 +207,33 @@ class Recorder:
                         self._absent.missing(directory, stem + other)
 
     def _tools(self) -> None:
-        on_path = [one for one in self._compiler.path.split(os.pathsep) if one.startswith("/")]
         programs = [word for word in self._compiler.command if word.startswith("/")]
         for tool in self._compiler.tools():
             if tool.startswith("/"):
                 self._file(tool)
                 continue
-            for directory in dict.fromkeys((*_searched(self._compiler).programs, *on_path)):
+            for directory in dict.fromkeys(_searched(self._compiler).programs):
                 if os.access(f"{directory}/{tool}", os.X_OK):
                     programs.append(f"{directory}/{tool}")
                     self._file(programs[-1])
                     break
                 self._absent.missing(directory, tool)
-        # A program such as ccache starts the next one of its own name.
-        for name in {posixpath.basename(word) for word in self._compiler.command if word.startswith("/")}:
-            for directory in on_path:
-                if not self._absent.missing(directory, name):
-                    self._file(f"{directory}/{name}")
+            else:
+                programs += self._on_path(tool)[:1]
+        for name in dict.fromkeys(posixpath.basename(word) for word in self._compiler.command if word.startswith("/")):
+            self._on_path(name)
         for path, there in scripts.named(programs, self._compiler.environment(Path("/"))):
             if not there:
                 self._absent.missing(*posixpath.split(path))
             elif (stamp := digests.stamp(path)) == self._named.get(path, stamp):  # not what the script itself writes
                 self._file(path)
+
+    def _on_path(self, name: str) -> list[str]:
+        """Record the programs of a name that a compile would start; see `on_path`."""
+        paths = self._programs[name] = on_path(name, self._compiler, self._stamps)
+        for path in paths:
+            self._file(path)
+        return paths
 
 
 def _searched(compiler: Compiler) -> Searched:

@@ -8,6 +8,7 @@ artifact of the user's store serves only while its record is true.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +44,7 @@ class Places:
         self.libraries = tuple(found.values())
         found |= {str(index): str(path) for index, path in enumerate(unit.include_dirs)}
         self.paths = found
+        self.search = compiler.path
         self._longest_first = sorted(found.items(), key=lambda item: len(item[1]), reverse=True)
 
     def name(self, path: str) -> str:
@@ -73,14 +75,18 @@ class Reads:
     Attributes:
         files: name of a file -> its SHA-256; empty for a file that changed while it was read.
         absent: name of a directory -> the names in it that were looked for and not found.
+        programs: name of a program that was looked for on PATH -> its paths. The directories of PATH where it was not
+            found are no part of the record, because every user has others.
     """
 
     files: Mapping[str, str]
     absent: Mapping[str, Sequence[str]]
+    programs: Mapping[str, Sequence[str]]
 
     def to_json(self) -> str:
         """Return the text of the record's file."""
-        return _lazy.json.dumps({"files": self.files, "absent": self.absent}, indent=0, sort_keys=True) + "\n"
+        content = {"files": self.files, "absent": self.absent, "programs": self.programs}
+        return _lazy.json.dumps(content, indent=0, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: bytes, where: str = NAME) -> Reads:
@@ -91,11 +97,12 @@ class Reads:
         """
         try:
             raw = _lazy.json.loads(text)
-            files, absent = raw["files"], raw["absent"]
-            sound = all(isinstance(one, str) for one in (*files, *files.values(), *absent))
-            if not sound or not all(isinstance(name, str) for names in absent.values() for name in names):
+            files, absent, programs = raw["files"], raw["absent"], raw["programs"]
+            sound = all(isinstance(one, str) for one in (*files, *files.values(), *absent, *programs))
+            lists = (*absent.values(), *programs.values())
+            if not sound or not all(isinstance(name, str) for names in lists for name in names):
                 raise TypeError("a name is no text")
-            return cls(files, absent)
+            return cls(files, absent, programs)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ArtifactCorrupt(f"{where}: expected the record of what a compile read, got {error!r}") from error
 
@@ -125,7 +132,11 @@ def changed(
         return str(error)
     checksums = digests.kept_in(memo_dir)
     found: dict[str, digests.Stamp | None] = {}
-    why = _changed_file(reads, places, checksums, stamps, found) or _new_file(reads, places, stamps, found)
+    why = (
+        _changed_file(reads, places, checksums, stamps, found)
+        or _new_file(reads, places, stamps, found)
+        or _other_program(reads, compiler, found)
+    )
     if why is None and keep:
         remember(artifact, places, found, memo_dir)
         checksums.save()
@@ -135,10 +146,8 @@ def changed(
 def _remembered(artifact: Artifact, places: Places) -> tuple[Mapping[str, digests.Stamp | None], bool]:
     """Return what `remember` kept, and whether it is all; nothing if that is not about this record, or is malformed."""
     kept = digests.read(artifact.path / _CHECKED)
-    if isinstance(kept, dict) and (kept.get("reads"), kept.get("places")) == (
-        artifact.meta.files[NAME].sha256,
-        places.paths,
-    ):
+    about = [artifact.meta.files[NAME].sha256, places.paths, places.search]
+    if isinstance(kept, dict) and [kept.get("reads"), kept.get("places"), kept.get("search")] == about:
         stamps = kept.get("stamps")
         if isinstance(stamps, dict):  # what is no stamp equals none
             return stamps, kept.get("whole") is True
@@ -155,6 +164,7 @@ def remember(
     content = {
         "reads": artifact.meta.files[NAME].sha256,
         "places": places.paths,
+        "search": places.search,
         "stamps": lasting,
         "whole": len(lasting) == len(stamps),
     }
@@ -193,6 +203,38 @@ def _new_file(
         if new:
             return f"{path}/{new[0]} is new, and a compile would read it"
     return None
+
+
+def _other_program(reads: Reads, compiler: Compiler, found: dict[str, digests.Stamp | None]) -> str | None:
+    for name, before in reads.programs.items():
+        now = on_path(name, compiler, found)
+        if new := [path for path in now if path not in before]:
+            return f"{new[0]} is new, and a compile would read it"
+        if now != list(before):
+            return f"PATH leads to other programs than before: {', '.join(now) or f'no {name}'}"
+    return None
+
+
+def on_path(name: str, compiler: Compiler, stamps: dict[str, digests.Stamp | None]) -> list[str]:
+    """Return the paths of a program that a compile would start: the first on PATH, or all of the compiler's own name.
+
+    A program such as ccache starts the next one of its own name.
+
+    Args:
+        name: the name of the program.
+        compiler: the compiler, which has a PATH.
+        stamps: directory -> its stamp; extended by the directories that were looked at.
+    """
+    every = any(word.startswith("/") and word.endswith(f"/{name}") for word in compiler.command)
+    paths = []
+    for directory in (one for one in compiler.path.split(os.pathsep) if one.startswith("/")):
+        stamp = stamps[directory] = digests.stamp(directory)
+        path = f"{directory}/{name}"
+        if stamp is not None and os.access(path, os.F_OK if every else os.X_OK):
+            paths.append(path)
+            if not every:
+                break
+    return paths
 
 
 def find_current(

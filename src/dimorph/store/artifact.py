@@ -17,12 +17,13 @@ from dimorph.records import Opener
 VERSION = "0.1.0"
 """The version of Dimorph, which manifests record."""
 
-FORMAT = 3
+FORMAT = 4
 META_NAME = "meta.json"
 KINDS = ("entry", "case", "device")
 
 _HEX = re.compile(r"[0-9a-f]+")
 _CHUNK = 1 << 18
+_LATEST = 1 << 62  # nanoseconds since 1970: the year 2116
 
 
 def is_hex(text: str, length: int) -> bool:
@@ -98,7 +99,8 @@ class Meta:
         toolchain: the name and version of the compiler, for people.
         ffi_abi: the FFI ABI that the objects were made for; compared when they are loaded.
         files: file name -> checksum and size. If empty, `Store.publish` fills it in.
-        created: the time of the build, ISO 8601 with its offset from UTC (see `timestamp`).
+        created: the time of the build, ISO 8601 with its offset from UTC (see `timestamp`). It is the modification time
+            of `meta.json` and no part of the content, so that equal builds are equal bytes.
         device: the requirements of device code; None for host code.
         warnings: the compiler's warnings about the author's sources, each with its file and line.
 
@@ -114,7 +116,7 @@ class Meta:
     target: str
     toolchain: str
     ffi_abi: str
-    created: str
+    created: str = field(default="1970-01-01T00:00:00+00:00", compare=False)
     files: Mapping[str, FileRecord] = field(default_factory=dict, hash=False)
     device: DeviceRecord | None = None
     warnings: tuple[str, ...] = ()
@@ -158,17 +160,30 @@ class Meta:
         _require("created", 1970 <= moment.year < 9999, "a year from 1970", self.created)
         return moment
 
+    def created_ns(self) -> int:
+        """Return `created` as nanoseconds since 1970, for the modification time of a file."""
+        datetime = _lazy.datetime
+        since = self.created_at() - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+        return since // datetime.timedelta(microseconds=1) * 1000
+
     def with_files(self, files: Mapping[str, FileRecord]) -> Meta:
         """Return the same description with other files."""
         return replace(self, files=dict(files))
 
     def to_json(self) -> str:
         """Return the text of `meta.json`, sorted so that equal descriptions are equal bytes."""
-        return _lazy.json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        content = asdict(self)
+        del content["created"]
+        return _lazy.json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes, where: str = META_NAME) -> Meta:
+    def from_json(cls, text: str | bytes, where: str = META_NAME, created_ns: int = 0) -> Meta:
         """Parse the text that `to_json` returned.
+
+        Args:
+            text: the text.
+            where: its file, for messages.
+            created_ns: the time of the build, in nanoseconds since 1970.
 
         Raises:
             ArtifactCorrupt: the text is not JSON, has another format version, or a field is missing, unknown or
@@ -179,7 +194,7 @@ class Meta:
             if isinstance(raw, dict):  # first: another version may well have other fields
                 _require("format", raw.get("format") == FORMAT, str(FORMAT), raw.get("format"))
             _require_fields("the description", raw, cls)
-            meta = records.parse(cls, raw, "the description")
+            meta = records.parse(cls, {**raw, "created": _text_of(created_ns)}, "the description")
             _require("files", bool(meta.files), "file names with records", meta.files)
             return meta
 
@@ -204,7 +219,7 @@ class Artifact(NamedTuple):
             OSError: `meta.json` cannot be read; FileNotFoundError if it is missing.
         """
         where = directory / META_NAME
-        return cls(directory, Meta.from_json(records.read(where, opener), str(where)))
+        return cls(directory, Meta.from_json(records.read(where, opener), str(where), where.lstat().st_mtime_ns))
 
     @property
     def file(self) -> Path:
@@ -276,8 +291,15 @@ def check_file_name(function: str, name: object) -> None:
         raise ValueError(f"{function}: expected a plain file name other than {META_NAME}, got {name!r}")
 
 
+def _text_of(created_ns: int) -> str:
+    """Return a time in the format of `Meta.created`; one that no build can have is 1970."""
+    datetime = _lazy.datetime
+    since = datetime.timedelta(microseconds=created_ns // 1000 if 0 <= created_ns < _LATEST else 0)
+    return (datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc) + since).isoformat()
+
+
 def _require_fields(name: str, raw: object, owner: type[Any]) -> None:
-    wanted = {f.name for f in fields(owner)}
+    wanted = {f.name for f in fields(owner) if f.compare}
     _require(name, isinstance(raw, dict) and set(raw) == wanted, f"the fields {sorted(wanted)}", raw)
 
 

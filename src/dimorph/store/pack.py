@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -69,7 +70,7 @@ def unpacked(content: bytes, key: str, where: str) -> Content:
                 raise ArtifactCorrupt(f"expected at most {LIMIT} bytes, got {sum(sizes)}")
             if (size := archive.getinfo(META_NAME).file_size) > records.LIMIT:
                 raise ArtifactCorrupt(f"{META_NAME}: expected at most {records.LIMIT} bytes, got {size}")
-            meta = Meta.from_json(archive.read(META_NAME), META_NAME)
+            meta = Meta.from_json(archive.read(META_NAME), META_NAME, time.time_ns())
             if meta.key != key:
                 raise ArtifactCorrupt(f"expected the artifact {key}, got {meta.key}")
             names = sorted(archive.namelist())

@@ -267,6 +267,7 @@ class Store(Workspace):
         meta = meta.with_files(records)
         with self._create(entry / META_NAME) as copy:
             copy.write(meta.to_json().encode())
+        os.utime(entry / META_NAME, ns=(meta.created_ns(),) * 2)
         sync_directory(entry)
         return meta
 
