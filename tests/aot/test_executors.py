@@ -20,9 +20,12 @@ from dimorph import aot, settings
 from dimorph.aot import workers as module
 from dimorph.aot.needs import Need, needs
 from dimorph.aot.workers import make, workers
+from dimorph.attention.kernels import attention_cpu, attention_sm90
 from dimorph.resolve.parcel import Packer
+from dimorph.source.include_scan import OWN
 from dimorph.store.layers import user_store
 from support.compilers import Compiler
+from support.kernels import KINDS
 from support.skeletons import declared
 from support.skeletons import replace as edit
 
@@ -275,3 +278,23 @@ def test_without_a_compiler_here_the_workers_have_one(
         assert build(kernel, tmp_path / "out", tmp_path / "s", pool, ONE).built == 2
         assert build(kernel, tmp_path / "out", tmp_path / "s", pool, ONE).built == 0
     assert sorted(compiler.compiled()) == UNITS[1:]
+
+
+@pytest.mark.parametrize("kernel", [attention_cpu, attention_sm90, KINDS], ids=lambda kernel: kernel.name)
+def test_a_unit_keeps_its_key_on_its_way(kernel: dm.Kernel, tmp_path: Path) -> None:
+    """Sources of Dimorph are those of the receiver; those of the kernel and of its variant keep their places."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "functor.h").write_text("#pragma once\nstruct Functor {};\n")
+    variant = dm.Variant("Functor", header="functor.h", root=own)
+    config = settings.current()
+    one = next(iter(kernel.instantiations(variant=variant))).alone()
+    for key, need in needs(one, ["x86-64-v3"], [], config).items():
+        parcel = pickle.loads(pickle.dumps(Packer(config).pack(*need)))
+        place = tmp_path / key[:8]
+        place.mkdir()
+        unit = parcel.unpack(str(place), config)
+        assert unit.key(parcel.target, config) == parcel.key == key
+        assert all(f"{path}/".startswith((str(place), OWN)) for path in unit.include_dirs)
+        assert all(f"{variant.root}/".startswith((str(place), OWN)) for variant in unit.variants)
+        assert (place / str(own / "functor.h")[1:]).exists() == (variant in need.unit.variants)

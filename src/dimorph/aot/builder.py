@@ -132,8 +132,9 @@ def build(
 
     Raises:
         DeclarationError: a source is missing or has no key, or the kernel supports none of the architectures.
-        ToolchainError: there is no compiler, or a target level or architecture is unknown.
+        ToolchainError: there is no compiler, or a target level or architecture is unknown, or `executor` is none.
         BuildError: a unit could not be compiled.
+        ValueError: `shard` is not the number of a part.
         LoadError: a compiled object cannot be loaded, e.g. because a symbol is missing; the message names it.
         ArtifactCorrupt: the manifest in `out` cannot be parsed.
         OSError: `out` cannot be read or written.
@@ -162,8 +163,8 @@ def build(
                 fresh = {key: supply.found[key] for key in lacking}
                 _check_loadable(fresh.values(), jobs)
                 copies = [partial(_publish, store, artifact, created, reads=reads) for artifact in fresh.values()]
-                published = dict(zip(fresh, side_by_side(copies, _COPIES), strict=True))
-                ordered = tuple({**supply.found, **published}[key] for key in jobs)
+                artifacts = {**supply.found, **dict(zip(fresh, side_by_side(copies, _COPIES), strict=True))}
+                ordered = tuple(artifacts[key] for key in jobs)
                 after, removed = before, 0
                 if not shard:
                     after = _described(before, instantiations, store.root, names, asked, config, ordered)

@@ -130,8 +130,11 @@ class Supply:
             self._why[key] = self._why.get(key) or earlier.why(*job.need, key, self.settings)
         self.compiled = len(missing)
         self.found |= dict(zip(missing, self._compile(list(missing.values()), own), strict=True))
-        for key in missing:
+        for key, job in missing.items():
             self._origins[key] = "compiled" if self._runs.get(key) else "worker" if self.farm else "other"
+            if self.found[key].meta.toolchain_id != job.toolchain_id:
+                message = "dimorph: %s: workers have several compilers, this one %s; the next build compiles it again"
+                _log.warning(message, job.need.unit.label, self.found[key].meta.toolchain)
 
     def _compile(self, jobs: Sequence[Wanted], store: Store) -> list[Artifact]:
         if self.farm:

@@ -24,8 +24,8 @@ from dimorph.toolchain.compiler import Level
 # Stands for the directory of Dimorph in paths of a parcel.
 _HERE = "@dimorph/"
 # The most directories of a project that are made again. They hold no source, but what a compile does not find in them
-# is recorded by their names.
-_MOST = 1000
+# is recorded by their names. One that is left out costs a compile at most.
+_MOST = 200
 _SENT = ("name", "entry", "case", "device", "functions", "config", "dependencies", "declared_at")
 
 
