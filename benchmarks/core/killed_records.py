@@ -17,7 +17,7 @@ if __name__ == "__main__":
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "use.json")
-        lines = killed_writers(path, rounds=17, seconds=0.5)
+        lines = killed_writers(path, rounds=17, seconds=0.05)
         size = path.stat().st_size
     print(
         f"51 processes killed: {lines} finished lines, all read; {size / 1e6:.0f} MB, {time.monotonic() - began:.0f} s"

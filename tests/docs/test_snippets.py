@@ -21,6 +21,7 @@ RUN = {
     "docs/guides/kernels.md": {"sh"},  # here
     "docs/guides/cpp_programs.md": {"sh"},  # here
     "docs/guides/deployment.md": {"sh", "toml"},  # here, test_reference.py
+    "docs/guides/ship.md": {"sh"},  # here
 }
 QUOTED = {"python", "cpp", "rust", "cmake"}  # test_pages.py
 
@@ -38,7 +39,7 @@ def test_every_block_is_of_a_kind_that_tests_run(page: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("guide", "least"), [("deployment", 5), ("cpp_programs", 1), ("kernels", 1)])
+@pytest.mark.parametrize(("guide", "least"), [("deployment", 5), ("cpp_programs", 1), ("kernels", 1), ("ship", 1)])
 def test_commands_of_a_guide_run_in_their_order(guide: str, least: int, tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     # What the pages suppose: a package and a file that declare the kernel of the skeleton.

@@ -253,8 +253,8 @@ def _values(command: _Wrapped) -> _Wrapped:
 
 
 def file(*names: str, help: str) -> Callable[[_Wrapped], _Wrapped]:
-    """Add an option that takes a file, which exists."""
-    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+    """Add an option that takes a file."""
+    kind = click.Path(path_type=Path)
     return click.option(*names, type=kind, metavar="FILE", shell_complete=_completed("file"), help=help)
 
 

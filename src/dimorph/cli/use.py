@@ -23,8 +23,8 @@ def record() -> None:
 
 
 @record.command()
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("records", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
 @with_json
 def merge(out: Path, records: Sequence[Path]) -> None:
     """Write the sum of RECORDS to OUT, sorted: equal use gives equal bytes.
@@ -41,7 +41,7 @@ def merge(out: Path, records: Sequence[Path]) -> None:
 
 
 @click.command(cls=options.Command)
-@click.argument("record", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("record", type=click.Path(path_type=Path))
 @click.argument("places", nargs=-1, required=True, metavar="WHEEL_OR_DIRECTORY...", type=click.Path(path_type=Path))
 @options.levels
 @with_json
