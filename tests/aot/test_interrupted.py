@@ -13,8 +13,8 @@ import pytest
 
 from support.compilers import counting_compiler
 
-# The compile of one case takes a minute, while there is a file beside the compiler. Its name is not written out, because
-# a file that a compiler's script names belongs to what it reads.
+# The compile of one case takes a minute, while there is a file beside the compiler. Its name is not written out,
+# because a file that a compiler's script names belongs to what it reads.
 SLOW = """
 for word; do case "$word" in *case_unit.cc)
   if ls "${0%/*}" | grep -q "sl[o]w" && grep -q "head_dim=256" "$word"; then sleep 60; fi;;

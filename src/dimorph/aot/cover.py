@@ -234,7 +234,7 @@ class _Search:
         # Making the set takes as long as it has values, and many loads share one.
         memo = (id(built), variants, settings.target)
         if memo not in self._wider:
-            around = manifest.holding(built, wanted)
+            around = manifest.holding(built.values, wanted)
             self._wider[memo] = _key(entry_unit(around, self._files), settings) if around else ""
         return self._wider[memo]
 

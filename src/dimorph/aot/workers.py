@@ -159,7 +159,7 @@ class Workers:
                 if progress:
                     progress(len(found), len(needs), need.unit.label)
         built = [found[index] for index in range(len(needs))]
-        warned.show(built)
+        warned.show((need.unit, artifact) for need, artifact in zip(needs, built, strict=True))
         return built
 
     def close(self) -> None:
