@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
+from benchmarks.gpu import paged_peers
 from benchmarks.gpu.cells import REPLAYED, compare, replayed
 from benchmarks.gpu.check import WrongResult
+from benchmarks.gpu.peers import attempt
 from benchmarks.support.rows import Row
 
 from dimorph.attention import KVCache, attention, plan, plan_size, run, workspace_size
@@ -39,7 +42,7 @@ def in_pages(k: torch.Tensor, v: torch.Tensor, page_size: int) -> tuple[KVCache,
     return KVCache(*pools, block_table=order.view(batch, -1).int(), seqlens=lengths), order
 
 
-def decode(_peers: Sequence[str]) -> Iterator[Row]:
+def decode(peers: Sequence[str]) -> Iterator[Row]:
     """Yield rows of one query for each sequence: keys in pages by a plan, with the plan made anew, and dense keys."""
     for batch, keys, heads, kv_heads, page_size in CELLS:
         torch.manual_seed(0)
@@ -62,7 +65,16 @@ def decode(_peers: Sequence[str]) -> Iterator[Row]:
         pages(), dense()
         if not torch.allclose(out, other, atol=2e-3, rtol=1e-2):
             raise WrongResult(f"{batch} sequences of {keys} keys in pages of {page_size} differ from dense keys")
-        took = compare(replayed({"pages": pages, "with its plan": planned, "own dense": dense}))
+        calls = {"pages": pages, "with its plan": planned, "own dense": dense}
+        theirs = torch.empty_like(q)
+        if paged_peers.chosen(peers) and (
+            call := attempt("flashinfer", "decode", partial(paged_peers.decoding, q[:, 0], cache, theirs[:, 0]))
+        ):
+            call()
+            if not torch.allclose(theirs, out, atol=2e-3, rtol=1e-2):
+                raise WrongResult(f"FlashInfer differs for {batch} sequences of {keys} keys")
+            calls["flashinfer"] = call
+        took = compare(replayed(calls))
         cell = {"batch": batch, "kv": keys, "heads": f"{heads}/{kv_heads}", "page": page_size, "dtype": "bfloat16"}
         times = {name: value * 1e3 / REPLAYED for name, value in took.items()}
         yield Row("gpu/decode" if batch > 1 else "gpu/decode/one", cell, "us", times.pop("pages"), times)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from benchmarks.gpu import paged_peers
 from benchmarks.gpu.cells import REPLAYED, compare, replayed
 from benchmarks.gpu.check import WrongResult
 from benchmarks.gpu.decode import in_pages
+from benchmarks.gpu.peers import attempt
 from benchmarks.support.rows import Row
 
 from dimorph import attention as at
 
 
-def serving(_peers: Sequence[str]) -> Iterator[Row]:
+def serving(peers: Sequence[str]) -> Iterator[Row]:
     """Yield all rows."""
-    yield from (_prefill(page_size) for page_size in (16, 128))
-    yield _mixed()
+    backends = paged_peers.chosen(peers)
+    yield from (_prefill(page_size, backends) for page_size in (16, 128))
+    yield _mixed(backends)
     yield _verify()
     yield from _host()
 
@@ -31,7 +35,7 @@ def _microseconds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: value * 1e3 / REPLAYED for name, value in compare(replayed(calls)).items()}
 
 
-def _prefill(page_size: int) -> Row:
+def _prefill(page_size: int, backends: Sequence[str]) -> Row:
     """Causal prefill of 16 sequences of 2048 keys in pages, beside the same keys in dense arrays."""
     torch.manual_seed(0)
     batch, keys, heads, kv_heads = 16, 2048, 32, 8
@@ -47,13 +51,26 @@ def _prefill(page_size: int) -> Row:
         call()
     if not torch.allclose(out, other, atol=8e-3, rtol=2e-2):
         raise WrongResult(f"prefill on pages of {page_size} differs from dense keys")
+    offsets, flat = torch.arange(batch + 1, device="cuda", dtype=torch.int32) * keys, q.view(-1, heads, 128)
+    for name in backends:
+        theirs = torch.empty_like(flat)
+        made = attempt(name, "prefill on pages", partial(paged_peers.prefill, name, flat, offsets, cache, theirs))
+        if made and _agrees(made, theirs, out.view_as(flat)):
+            calls[name] = made
     work = 2 * batch * heads * keys * keys * 128 / 1e6
     rates = {name: work / took for name, took in _microseconds(calls).items()}
     cell = {"batch": batch, "seq": keys, "heads": f"{heads}/{kv_heads}", "mask": "causal", "page": page_size}
     return Row("gpu/prefill/paged", cell, "TFLOP/s", rates.pop("pages"), rates)
 
 
-def _mixed() -> Row:
+def _agrees(call: Callable[[], object], theirs: torch.Tensor, expected: torch.Tensor) -> bool:
+    call()
+    if not torch.allclose(theirs, expected, atol=8e-3, rtol=2e-2):
+        raise WrongResult("FlashInfer differs on pages")
+    return True
+
+
+def _mixed(backends: Sequence[str]) -> Row:
     """64 requests with lengths from a power law: 48 decode, 16 are chunks of prompts; in one launch, and in two."""
     rng = np.random.default_rng(0)
     lengths = np.clip(100 * (1 - rng.random(64)) ** (-1 / 0.6), 100, 30000).astype(np.int32)
@@ -92,6 +109,16 @@ def _mixed() -> Row:
         call()
     if not torch.allclose(out, other, atol=8e-3, rtol=2e-2):
         raise WrongResult("a mixed batch in one call differs from two calls")
+    offsets, cache = part(0, 64)
+    for name in backends:
+        theirs = torch.empty_like(q)
+        one = attempt(name, "mixed", partial(paged_peers.prefill, name, q, offsets, cache, theirs))
+        if one and _agrees(one, theirs, out):
+            calls[f"{name} together"] = one
+        first = attempt("flashinfer", "mixed", partial(paged_peers.decoding, q[:48], part(0, 48)[1], theirs[:48]))
+        rest = attempt(name, "mixed", partial(paged_peers.prefill, name, q[48:], *part(48, 64), theirs[48:]))
+        if first and rest and _agrees(lambda: (first(), rest()), theirs, out):  # noqa: B023
+            calls[f"{name} in two calls"] = lambda first=first, rest=rest: (first(), rest())
     took = _microseconds(calls)
     return Row("gpu/mixed", {"decoding": 48, "chunks": 16, "page": page_size}, "us", took.pop("together"), took)
 
