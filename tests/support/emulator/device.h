@@ -5,7 +5,6 @@
 #include <dimorph/dtype.h>
 #include <math.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "runtime.h"
@@ -133,7 +132,7 @@ inline void __syncthreads(EMULATED_PLACE) { emulator::block_barrier(EMULATED_SIT
 inline int __syncthreads_or(int vote, EMULATED_PLACE) { return emulator::block_barrier(EMULATED_SITE, vote != 0); }
 
 inline int atomicOr(int* place, int bits) { return std::exchange(*place, *place | bits); }
-inline int atomicMax(int* place, int value) { return std::exchange(*place, std::max(*place, value)); }
+inline int atomicMax(int* place, int value) { return std::exchange(*place, *place < value ? value : *place); }
 template <typename T>
 inline T atomicAdd(T* place, T value) {
   return std::exchange(*place, *place + value);

@@ -191,7 +191,7 @@ struct Product : WarpProduct {
   static void begin(const Instruction& instruction, Operand* operands) {
     auto* product = new Product;
     product->instruction = &instruction;
-    product->operands = instruction.kept(operands);
+    product->operands.assign(operands, operands + instruction.statement_count());
     product->sums = operands[0].output;
     const bool first = !is_summing(product->sums);
     for (int i = 0; i < kCount; ++i) {
@@ -267,7 +267,8 @@ void find_product(const std::string& type, const std::string& name, bool a_in_re
 
 }  // namespace
 
-Run find_hopper(const std::string& name, int operand_count) {
+Run find_hopper(const char* text, int operand_count) {
+  const std::string name = text;
   constexpr struct {
     const char* name;
     Run run;

@@ -189,6 +189,12 @@ std::vector<std::string> lines(const std::string& text) {
   return result;
 }
 
+// Returns a copy of the elements that is never freed.
+template <typename T>
+const T* copied(const std::vector<T>& elements) {
+  return std::copy(elements.begin(), elements.end(), new T[elements.size()]) - elements.size();
+}
+
 }  // namespace
 
 Instruction::Instruction(const char* text, const char* file, int line) : site_{text, file, line}, run_(unknown) {
@@ -209,6 +215,8 @@ Instruction::Instruction(const char* text, const char* file, int line) : site_{t
     return;
   }
   const std::string name = rest.substr(0, rest.find(' '));
+  std::vector<int> index;
+  std::vector<int64_t> literals;
   const auto end_of = [&](size_t from) { return std::min(rest.find_first_of(",]} ", from), rest.size()); };
   for (size_t at = name.size(); at < rest.size(); at = end_of(at) + 1) {
     at = rest.find_first_not_of(" ,[]{}", at);
@@ -218,14 +226,16 @@ Instruction::Instruction(const char* text, const char* file, int line) : site_{t
     const bool literal = word[0] != '%' && word != predicate;
     if (literal && !strchr("0123456789", word[0])) return;
     const int number = word == predicate ? predicate_of : atoi(&word[!literal]);
-    index_.push_back(literal ? -1 : number);
-    literal_.push_back(number);
+    index.push_back(literal ? -1 : number);
+    literals.push_back(number);
     if (!literal) statement_count_ = std::max(statement_count_, number + 1);
   }
-  name_ = name;
-  if (const Run found = find_hopper(name, count())) {
+  count_ = static_cast<int>(index.size());
+  index_ = copied(index);
+  literal_ = copied(literals);
+  if (const Run found = find_hopper(name.c_str(), count())) {
     run_ = found;
-    site_.what = name_.c_str();
+    site_.what = strdup(name.c_str());
     return;
   }
   for (const auto& one : kInstructions)

@@ -5,8 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <string>
-#include <vector>
+// No header of the standard library is included: each kernel that a test compiles would take a fifth longer.
 
 namespace emulator {
 
@@ -104,20 +103,20 @@ class Instruction {
     __builtin_memcpy(operands[index_[i]].output, &value, sizeof value);
   }
   const Site& site() const { return site_; }
-  int count() const { return static_cast<int>(index_.size()); }
-  // A copy of the operands of the asm statement.
-  std::vector<Operand> kept(const Operand* operands) const { return {operands, operands + statement_count_}; }
+  int count() const { return count_; }
+  // The number of operands of the asm statement.
+  int statement_count() const { return statement_count_; }
 
  private:
-  std::string name_;
   Site site_;
   void (*run_)(const Instruction&, Operand*);
-  std::vector<int> index_;  // position among the operands of the statement; -1: a literal
-  std::vector<int64_t> literal_;
-  int statement_count_ = 0;
+  // Arrays of count() that are never freed, as instructions are static variables.
+  const int* index_ = nullptr;  // position among the operands of the statement; -1: a literal
+  const int64_t* literal_ = nullptr;
+  int count_ = 0, statement_count_ = 0;
 };
 using Run = void (*)(const Instruction&, Operand*);
-Run find_hopper(const std::string& name, int operand_count);  // null if there is no such instruction
+Run find_hopper(const char* name, int operand_count);  // null if there is no such instruction
 
 struct Kernel {
   void (*call)(void** args);
