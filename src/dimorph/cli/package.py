@@ -13,7 +13,7 @@ from dimorph.cli.options import Command, output, with_json
 
 
 @click.command("package", cls=Command)
-@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("manifest", type=click.Path(dir_okay=False, path_type=Path))
 @options.directory("--out", required=True, help="The directory to leave the wheel in.")
 @with_json
 def package(manifest: Path, out: Path) -> None:
