@@ -207,6 +207,19 @@ def append(tables: dict[str, Any], positions: Any, ragged: bool) -> Any:
     return keys
 
 
+def test_the_checks_alone_beside_optimised_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIMORPH_DEBUG")
+    tables, positions, _ = APPENDS["a page that is none"]
+    for flags in ("-DDIMORPH_DEBUG", ""):
+        monkeypatch.setenv("DIMORPH_CXXFLAGS", flags)
+        appending._function.cache_clear()
+        if flags:
+            with pytest.raises(ValueError, match="append: argument 'block_table': expected a page from 0 to 4"):
+                append(tables, positions, ragged=False)
+        else:  # a page of the pool, but of no key in use
+            append(TABLE, ints([0, 1], [2, 3]), ragged=False)
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("fault", APPENDS)
 def test_append_writes_nothing_to_places_that_are_none(fault: str, ragged: bool) -> None:
