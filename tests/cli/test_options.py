@@ -34,8 +34,9 @@ def _commands(group: click.Group = dimorph, path: tuple[str, ...] = ()) -> Itera
 
 
 COMMANDS = dict(_commands())
-# Commands without a result to put into JSON: a group, the text of a header, a demonstration for people.
-TEXT_ALONE = {"cache", "header", "demo"}
+# Commands without a result to put into JSON: a group, the text of a header, a demonstration for people; and one whose
+# result has a form of its own.
+TEXT_ALONE = {"cache", "header", "demo", "sbom"}
 
 
 def _run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:

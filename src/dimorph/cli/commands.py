@@ -19,6 +19,7 @@ from dimorph.cli import report as report_page
 from dimorph.cli.cache import cache
 from dimorph.cli.options import output, with_json
 from dimorph.cli.package import package
+from dimorph.cli.sbom import sbom
 from dimorph.cli.settings_texts import documentation
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import counted
@@ -51,6 +52,7 @@ dimorph.add_command(cache)
 dimorph.add_command(use.record)
 dimorph.add_command(use.cover)
 dimorph.add_command(package)
+dimorph.add_command(sbom)
 
 
 @dimorph.command("list")

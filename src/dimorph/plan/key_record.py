@@ -18,8 +18,8 @@ from dimorph.toolchain.compiler import Level
 # The name of the record's file in an artifact.
 NAME = "inputs.json"
 
-# The digits kept of a file's digest: enough to see that the file changed.
-_DIGITS = 16
+OF_CODE = "without comments: "
+"""The beginning of a digest of a header of Dimorph, which is that of its content without comments."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class KeyRecord:
         target: the name of the target level or architecture.
         unit: the text of the translation unit; None: not recorded.
         options: the words of the options of the compile; None: not recorded.
-        sources: logical name of a file -> the first digits of its SHA-256; None: not recorded.
+        sources: logical name of a file -> its SHA-256, after `OF_CODE` where comments do not count; None: not recorded.
     """
 
     header: str
@@ -59,7 +59,7 @@ class KeyRecord:
             target=target.name,
             unit=unit.text,
             options=(*_words(json.loads(flags)), *others),
-            sources={source.logical: source.sha256[:_DIGITS] for source in unit.sources},
+            sources={one.logical: f"{OF_CODE if one.is_own else ''}{one.sha256}" for one in unit.sources},
         )
 
     @classmethod

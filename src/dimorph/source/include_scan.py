@@ -69,6 +69,11 @@ class SourceFile(NamedTuple):
     path: str
     sha256: str
 
+    @property
+    def is_own(self) -> bool:
+        """True for a header or source of Dimorph."""
+        return self.path.startswith(_OWN)
+
 
 class Content(NamedTuple):
     """The content of a file: its SHA-256 as in `SourceFile`, and its include directives."""
