@@ -11,7 +11,6 @@ from types import ModuleType
 from dimorph.declare.axis import Axis
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import instantiate
-from dimorph.declare.reference import variant_reference
 from dimorph.declare.variant import Variant
 from dimorph.errors import DeclarationError, MissingSpecialization
 from dimorph.plan.unit import Unit
@@ -99,6 +98,8 @@ def _advice(
     kernel: Declaration, values: Mapping[str, str], known: Mapping[str, Variant], archs: Sequence[Arch]
 ) -> tuple[str | None, str]:
     """Return the command that builds a kernel for some values, and what to do as a text; None if no command can."""
+    from dimorph.declare.reference import variant_reference  # here, because only an error needs it
+
     references = {
         name: variant_reference(variant)
         for name, variant in known.items()

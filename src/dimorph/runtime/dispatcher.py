@@ -26,6 +26,7 @@ from dimorph.resolve.search import Resolution
 from dimorph.resolve.wider import serving_set
 from dimorph.runtime import background, ffi, library, recorder, stand_in, streams
 from dimorph.runtime.arrays import as_callers, exported, refuse_unexportable
+from dimorph.runtime.counts import Counts, opened_as
 from dimorph.runtime.functions import arguments, bind, make
 from dimorph.runtime.stand_in import StandIn
 from dimorph.settings import Settings
@@ -90,14 +91,14 @@ class Dispatcher:
         self._cases: dict[int, library.Case | StandIn] = {}
         began = time.perf_counter()
         libraries, resolved = self._open(units, next(iter(first), None))
-        self.opened = recorder.opened(resolved, 0, time.perf_counter() - began)
+        self.opened = opened_as(resolved, 0, time.perf_counter() - began)
         for opened in libraries:
             if isinstance(opened, library.Entry):
                 self._entry = opened
             elif isinstance(opened, (library.Case, StandIn)):
                 self._cases[0] = opened
         # All instances count here. What they call keeps this object alive.
-        self.counts = recorder.Counts(instantiations.slots, len(instantiations.kernel.functions))
+        self.counts = Counts(instantiations.slots, len(instantiations.kernel.functions))
         recorder.loaded(self)
 
     def instance(self) -> library.Instance:
@@ -232,7 +233,7 @@ class Dispatcher:
         specialization = self.instantiations.specialization(slot) or self._unlisted(slot)
         began = time.perf_counter()
         opened, resolved = self._open(case_plan(specialization, self._archs), specialization)
-        self.opened |= recorder.opened(resolved, slot, time.perf_counter() - began)
+        self.opened |= opened_as(resolved, slot, time.perf_counter() - began)
         return next(case for case in opened if isinstance(case, (library.Case, StandIn)))
 
     def _open(
