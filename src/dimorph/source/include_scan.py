@@ -72,7 +72,7 @@ class SourceFile(NamedTuple):
     @property
     def is_own(self) -> bool:
         """True for a header or source of Dimorph."""
-        return self.path.startswith(_OWN)
+        return self.path.startswith(OWN)
 
 
 class Content(NamedTuple):
