@@ -108,7 +108,8 @@ def test_a_planted_fault_of_rounding_is_noticed(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr(appending, "append_gpu", altered(tmp_path, append_gpu, "gpu/append.cu", *FAULTS[fault]))
-    assert failed(range(60)) or not many_tokens()
+    # The first one ends it.
+    assert any(failed(range(seed, seed + 1)) for seed in range(60)) or not many_tokens()
 
 
 def test_a_pool_of_more_than_2_to_the_31_elements() -> None:

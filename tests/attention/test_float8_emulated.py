@@ -72,7 +72,8 @@ def test_a_planted_fault_is_noticed(
     assert family.float8
     monkeypatch.setitem(GPU_FAMILIES, "sm80", family._replace(float8=altered(tmp_path, family.float8, *FAULTS[fault])))
     configs = [small(paged_config(seed, (CAUSAL,))) for seed in range(7000, 7012)]
-    assert failures(EmulatedCache(emulator, "sm_90", shared_store), configs, float8=True)
+    attend = EmulatedCache(emulator, "sm_90", shared_store)
+    assert any(failures(attend, [config], float8=True) for config in configs)  # the first one ends it
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])

@@ -68,7 +68,7 @@ def test_random_problems() -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.setattr(merging, "merge_states_gpu", altered(tmp_path, merge_states_gpu, *FAULTS[fault]))
-    assert failed(range(40))
+    assert any(failed(range(seed, seed + 1)) for seed in range(40))  # the first one ends it
 
 
 def test_rows_more_than_2_to_the_31_elements_apart() -> None:

@@ -108,7 +108,8 @@ def test_a_planted_fault_is_noticed(
     assert family.paged
     monkeypatch.setitem(GPU_FAMILIES, "sm80", family._replace(paged=altered(tmp_path, family.paged, *FAULTS[fault])))
     configs = [small(paged_config(seed, (CAUSAL,))) for seed in range(2000, 2030)]
-    assert failures(EmulatedCache(emulator, "sm_90", shared_store), configs)
+    attend = EmulatedCache(emulator, "sm_90", shared_store)
+    assert any(failures(attend, [config]) for config in configs)  # the first one ends it
 
 
 @pytest.mark.parametrize(("longest", "split"), [(None, True), (100, False), (9999, True)])
