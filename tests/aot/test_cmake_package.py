@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dimorph.toolchain import targets
-from support import emulated
 from support.cmake import LEVELS, NATIVE, compiled, dimorph, run
+from support.emulated import Emulator, missing
 from support.paths import EXAMPLES, REPOSITORY, ROWMATH
 
 pytestmark = pytest.mark.long
@@ -272,42 +272,42 @@ def builder(store: Path, work: Path) -> dict[str, str]:
 
 # --- Device code, on emulated GPUs ---
 
+needs_emulator = pytest.mark.skipif(bool(missing()), reason=missing() or "it is there")
+
 
 @pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the emulated CUDA toolkit and the NVIDIA driver, under the name of the real one."""
-    if reason := emulated.missing():
-        pytest.skip(reason)
-    root = tmp_path_factory.mktemp("emulator") / "toolkit"
-    emulated.Emulator.build(root)
-    sources = [NATIVE / "libcuda.cc", *sorted(emulated.HERE.glob("*.cc"))]
-    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", f"-I{emulated.INCLUDE}", "-Wl,-soname,libcuda.so.1"]
-    subprocess.run([*command, "-o", root / "libcuda.so.1", *sources], check=True)
-    return root
+def libcuda(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The emulated NVIDIA driver under the name of the real one."""
+    path, driver = tmp_path_factory.mktemp("driver") / "libcuda.so.1", emulator.nvcc.parents[1] / "driver.so"
+    options = ["-std=c++17", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1", f"-Wl,-rpath,{driver.parent}"]
+    subprocess.run(["g++", *options, NATIVE / "libcuda.cc", driver, "-o", path], check=True)
+    return path
 
 
-def twice_package(emulator: Path, store: Path, out: Path, *archs: str) -> Path:
+def twice_package(emulator: Emulator, store: Path, out: Path, *archs: str) -> Path:
     words = [word for arch in archs for word in ("--arch", arch)]
-    env = {"DIMORPH_NVCC": str(emulator / "bin" / "nvcc")}
+    env = {"DIMORPH_NVCC": str(emulator.nvcc)}
     done = dimorph("build", NATIVE / "twice.py", "--target", LEVELS[0], *words, "--cmake", out, store=store, **env)
     assert done.returncode == 0, done.stderr
     return out
 
 
-def test_each_gpu_gets_its_device_code(emulator: Path, store: Path, tmp_path: Path) -> None:
+@needs_emulator
+def test_each_gpu_gets_its_device_code(emulator: Emulator, libcuda: Path, store: Path, tmp_path: Path) -> None:
     package = twice_package(emulator, store, tmp_path / "twice", "sm_80", "sm_90a")
     assert sorted(path.parent.name for path in package.rglob("*.cubin")) == ["sm_80", "sm_90a"]
     program = compiled(package, tmp_path / "build", "gpu.cc")
     # Device code of the emulator calls functions of the driver's library.
-    lines = run(program, LD_PRELOAD=str(emulator / "libcuda.so.1"))
+    lines = run(program, LD_PRELOAD=str(libcuda))
     assert lines == ["launched on stream 0", "GPU 0: right", "launched on stream 7", "GPU 1: right"]
     none = "twice__64_0 cannot launch anything: no NVIDIA driver with a GPU was found"
     assert run(program) == [f"GPU {gpu}: 6 {none}" for gpu in range(2)]
 
 
-def test_a_gpu_without_device_code_is_told(emulator: Path, store: Path, tmp_path: Path) -> None:
+@needs_emulator
+def test_a_gpu_without_device_code_is_told(emulator: Emulator, libcuda: Path, store: Path, tmp_path: Path) -> None:
     package = twice_package(emulator, store, tmp_path / "twice", "sm_90a")
-    lines = run(compiled(package, tmp_path / "build", "gpu.cc"), LD_PRELOAD=str(emulator / "libcuda.so.1"))
+    lines = run(compiled(package, tmp_path / "build", "gpu.cc"), LD_PRELOAD=str(libcuda))
     assert lines[0].startswith("GPU 0: 6 ")
     assert lines[0].endswith("the GPU runs none of the architectures of the device code: sm_90a")
     assert lines[1:] == ["launched on stream 7", "GPU 1: right"]
