@@ -23,7 +23,11 @@ from dimorph.attention.kernels import (
     merge_states_gpu,
     paged_sm80,
 )
+from dimorph.plan.unit import device_unit
+from dimorph.resolve.build import Job, build
 from dimorph.store.artifact import Artifact
+from dimorph.store.layers import user_store
+from dimorph.toolchain import archs, cuda
 from support.paths import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY))
@@ -129,10 +133,12 @@ SM90_CASES = [
 
 
 def _device(kernel: dm.Kernel, arch: str, store: Path, values: dict[str, Any]) -> Artifact:
-    config = replace(settings.current(), store=store, arch=arch)
-    module = kernel.load(policy="jit", settings=config, **values)
-    (found,) = (line.artifact for line in module.resolutions if line.artifact.meta.device)
-    return found
+    """Build the device code of a specialization, without the host code that a load needs beside it."""
+    config = replace(settings.current(), store=store)
+    (specialization,) = kernel.instantiations(**values)
+    unit = device_unit(specialization, (archs.by_name(arch),))
+    (artifact,) = build([Job(unit, unit.archs[0], cuda.find(config))], config, user_store(config))
+    return artifact
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,9 @@ def test_both_modes_make_the_same_machine_code(kernel: dm.Kernel, arch: str, tmp
     values = {"dtype": "float16", "head_dims": (64, 64), "variant": at.Causal}
     ahead = kernel.build(tmp_path / "ahead", archs=[arch], **values)
     (shipped,) = (artifact for artifact in ahead.artifacts if artifact.meta.device)
-    loaded = _device(kernel, arch, tmp_path / "store", values)
+    config = replace(settings.current(), store=tmp_path / "store", arch=arch)
+    module = kernel.load(policy="jit", settings=config, **values)
+    (loaded,) = (line.artifact for line in module.resolutions if line.artifact.meta.device)
     assert shipped.path != loaded.path
     assert shipped.file.read_bytes() == loaded.file.read_bytes()
 
