@@ -54,9 +54,9 @@ def _index(rng: np.random.Generator, array: Any, on_gpu: bool = False) -> Any:
 
 
 def _variant(
-    rng: np.random.Generator, b: int, n: int, m: int, tokens: tuple[int, int], ragged: bool, on_gpu: bool
+    rng: np.random.Generator, b: int, n: int, m: int, tokens: tuple[int, int], ragged: bool, on_gpu: bool, which: slice
 ) -> tuple[Any, bool]:
-    """Return a variant, and whether an array of it was bent."""
+    """Return a variant, one of some, and whether an array of it was bent."""
     rows, columns = ((tokens[0],), (tokens[1],)) if ragged else ((b, n), (b, m))
     stride = lambda: int(rng.choice([0, 1, n * m, 2 * n * m, -1, 2**40, 2**62]))  # noqa: E731
     lengths = rng.integers(-3, m + 3, b).astype(np.int32)
@@ -77,7 +77,7 @@ def _variant(
         "PackedMask": lambda: (rng.integers(0, 255, b * n * m // 8 + 1).astype(np.uint8), None),
         "Bias": lambda: (rng.random((b, HEADS, n, m), np.float32), stride(), stride()),
     }
-    name = str(rng.choice(list(made)))
+    name = str(rng.choice([*made][which]))
     args = made[name]()
     # What a ragged mask needs stands in the memory of the GPU.
     bend = bool(rng.random() < 0.15) and not (on_gpu and ragged and name in ("CustomMask", "PackedMask"))
@@ -106,8 +106,11 @@ def _another_kernel(arrays: dict[str, Any], dtype: str) -> bool:
     return q is None or v is None or q.dtype != dtype or (q.shape[-1:], v.shape[-1:]) != ((DIM,), (DIM,))
 
 
-def made(seed: int, dtype: str = "float32", *, on_gpu: bool = False) -> Made:
-    """Make the arguments of a call; with `on_gpu`, integers in arrays lead nowhere, as no call can check them there."""
+def made(seed: int, dtype: str = "float32", *, on_gpu: bool = False, which: slice = slice(None)) -> Made:
+    """Make the arguments of a call; with `on_gpu`, integers in arrays lead nowhere, as no call can check them there.
+
+    `which` picks the variants.
+    """
     rng = np.random.default_rng([seed, 18])
     ragged, b = bool(rng.random() < 0.4), int(rng.integers(0, 4))
     n, m = (int(x) for x in rng.choice([0, 1, 5, 40], 2))
@@ -122,7 +125,7 @@ def made(seed: int, dtype: str = "float32", *, on_gpu: bool = False) -> Made:
         arrays[name] = np.arange(b + 1, dtype=np.int32) * np.int32(length) if ragged else None
         if ragged and rng.random() < 0.1 and not on_gpu:
             arrays[name] = _index(rng, arrays[name])
-    bound, bent = _variant(rng, b, n, m, tokens, ragged, on_gpu)
+    bound, bent = _variant(rng, b, n, m, tokens, ragged, on_gpu, which)
     if rng.random() < 0.5:
         bent = True
         name = str(rng.choice([name for name, x in arrays.items() if x is not None]))
