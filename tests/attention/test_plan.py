@@ -116,6 +116,8 @@ NOT_FITTING: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], st
     "queries from 1 on": (HOST, {"cu_seqlens_q": [1, 2, 4]}, ValueError, "'cu_seqlens_q': expected offsets from 0 on"),
     "half a key": (HOST | {"seqlens": [4.5, 1]}, {}, TypeError, "'seqlens': expected whole numbers of 32 bits .n."),
     "wide numbers": (HOST | {"seqlens": [2**31, 1]}, {}, TypeError, "'seqlens': expected whole numbers of 32 bits"),
+    "a flat table": (HOST | {"block_table": [3, 1]}, {}, TypeError, "'block_table': expected whole numbers of 32 bits"),
+    "lengths in a table": (HOST | {"seqlens": [[4], [1]]}, {}, TypeError, "'seqlens': expected whole numbers of 32 bi"),
     "uneven tables": (HOST | {"block_table": [[3, 1], [1]]}, {}, TypeError, "'block_table': expected whole numbers of"),
 }
 

@@ -59,11 +59,15 @@ def _numbers(name: str, array: Any) -> list[Any]:
     """Return an array or a list as a list of numbers; of a block table, a list of lists."""
     numbers = array.tolist() if hasattr(array, "tolist") else [*array]
     rows = numbers if name == "block_table" else [numbers]
-    fits = all(isinstance(x, Integral) and -(2**31) <= int(x) < 2**31 for row in rows for x in row)
-    if not fits or len({len(row) for row in rows}) > 1:
+    fits = all(isinstance(row, (list, tuple)) and len(row) == len(rows[0]) and all(map(_fits, row)) for row in rows)
+    if not fits:
         shape = "[batch, max_pages]" if name == "block_table" else "[n]"
         raise TypeError(f"plan: argument '{name}': expected whole numbers of 32 bits {shape}, got {describe(array)}")
     return numbers
+
+
+def _fits(number: Any) -> bool:
+    return isinstance(number, Integral) and -(2**31) <= int(number) < 2**31
 
 
 def _check_queries(call: CachedCall, host: dict[str, Any]) -> Numbers | None:
@@ -83,10 +87,10 @@ def _check_keys(cache: KVCache, host: dict[str, Any]) -> None:
         room = _differences(host, "cu_seqlens", rows)
     elif cache.block_table is not None:
         table = host.get("block_table")
-        room = rows * (cache.block_table.shape[1] if table is None else len(table[0]) if table else 0)
+        room = rows * (cache.block_table.shape[-1] if table is None else len(table[0]) if table else 0)
     _check_lengths(host, "seqlens", room)
     for b, (pages, length) in enumerate(zip(host.get("block_table", ()), host.get("seqlens", ()), strict=False)):
-        _check_pages("block_table", b, pages[: -(-length // rows)], pool)
+        _check_pages("block_table", b, pages[: -(-length // max(rows, 1))], pool)
     if "indptr" not in host:
         return
     indices = host.get("indices", [])
