@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -233,3 +234,27 @@ def test_append_writes_nothing_to_places_that_are_none(fault: str, ragged: bool)
 @pytest.mark.parametrize(("kind", "places"), [("block table", ([0, 3], [6, -1])), ("indptr", ([3, 0], [4, -5]))])
 def test_append_writes_to_places_that_are_there(kind: str, places: Any, ragged: bool) -> None:
     assert append(FITTING[kind], ints(*places), ragged).sum() == 3 * 16
+
+
+@pytest.mark.parametrize(("name", "factors"), [("k_scale", [1.0, 0.0]), ("v_scale", [float("nan")])])
+def test_factors(name: str, factors: list[float]) -> None:
+    """Of `append`, and of attention over what it stores."""
+    pool = np.zeros((2, SIZE, 2, 16), ml_dtypes.float8_e4m3fn)
+    scales = {"k_scale": np.ones(2, np.float32), "v_scale": np.ones(1, np.float32)}
+    new, at_0 = np.ones((2, 1, 2, 16), np.float16), ints([0], [0])
+    said = f"argument '{name}': expected factors above 0, up to 1e30, got .* for head {len(factors) - 1}"
+    for fits in (True, False):
+        given = scales if fits else scales | {name: np.array(factors, np.float32)}
+        cache = at.KVCache(**moved({"k": pool, "v": pool.copy(), "seqlens": ints(1, 1), **given}, "sm_80"))
+        results = moved({"q": new, "out": np.zeros_like(new), "workspace": np.zeros(1, np.float32)}, "sm_80")
+        q = results.pop("q")
+        calls = (
+            lambda: at.append(cache, q, q, OnGpu(at_0, 0)),  # noqa: B023 (called at once)
+            lambda: operation("sm_80")(q, cache, **results),  # noqa: B023
+        )
+        for call_it in calls:
+            if fits:
+                call_it()
+                continue
+            with pytest.raises(ValueError, match=said):
+                call_it()

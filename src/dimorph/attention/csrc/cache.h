@@ -65,10 +65,7 @@ inline KvScale describe_scale(const GivenScale& given, const char* name, Device 
     scale.stride = count > 1;
     if (device.device_type != kDLCPU) return scale;
   }
-  for (int head = 0; head < count; ++head)
-    DIMORPH_CHECK(scale.of(head) > 0.f && scale.of(head) <= 1e30f,
-                  DIMORPH_OPERATION ": argument '%s': expected factors above 0, up to 1e30, got %g for head %d", name,
-                  static_cast<double>(scale.of(head)), head);
+  check_factors(scale, name, static_cast<int32_t>(count));
   return scale;
 }
 

@@ -1,8 +1,9 @@
-// Checks of numbers in memory that the host reads: offsets, lengths, page tables.
+// Checks of numbers in memory that the host reads: offsets, lengths, page tables, factors.
 #pragma once
 #include <dimorph/check.h>
 #include <dimorph/ints.h>
 
+#include "kv_dtype.h"
 #include "operation.h"
 #include "problem.h"
 
@@ -40,6 +41,14 @@ inline void check_lengths(const int32_t* lengths, const char* name, const int32_
                   "%d",
                   name, most, b, lengths[b]);
   }
+}
+
+// Checks the factors of keys (values) in 8 bits.
+inline void check_factors(const KvScale& scale, const char* name, int32_t count) {
+  for (int32_t head = 0; head < count; ++head)
+    DIMORPH_CHECK(scale.of(head) > 0.f && scale.of(head) <= 1e30f,
+                  DIMORPH_OPERATION ": argument '%s': expected factors above 0, up to 1e30, got %g for head %d", name,
+                  static_cast<double>(scale.of(head)), head);
 }
 
 // Checks each number of a page table that is used.

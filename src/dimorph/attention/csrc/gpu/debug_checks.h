@@ -1,5 +1,5 @@
-// Under DIMORPH_DEBUG=1: the checks of lengths, offsets and page tables in the memory of a GPU, which calls do not read
-// otherwise. They wait for the GPU. While a stream is captured there is nothing to wait for, and no check.
+// Under DIMORPH_DEBUG=1: the checks of lengths, offsets, page tables and factors in the memory of a GPU, which calls do
+// not read otherwise. They wait for the GPU. While a stream is captured there is nothing to wait for, and no check.
 #pragma once
 #include <dimorph/cuda.h>
 #include <dimorph/ints.h>
@@ -28,13 +28,14 @@ class Copies {
   explicit Copies(Device device) : device_(device) {}
 
   // Replaces an array of `rows` rows, `stride` apart; the rows of the copy follow each other.
-  void take(const int32_t*& numbers, int64_t count, int64_t rows = 1, int64_t stride = 0) {
+  template <typename T>
+  void take(const T*& numbers, int64_t count, int64_t rows = 1, int64_t stride = 0) {
+    static_assert(sizeof(T) == sizeof(int32_t));
     if (!numbers || count == 0 || rows == 0) return;
     copies_.emplace_back(count * rows);
     for (int64_t i = 0; i < rows; ++i)
-      if (!cuda::copy_to_host(&copies_.back()[i * count], numbers + i * stride, count * sizeof(int32_t), device_))
-        fail();
-    numbers = copies_.back().data();
+      if (!cuda::copy_to_host(&copies_.back()[i * count], numbers + i * stride, count * sizeof(T), device_)) fail();
+    numbers = reinterpret_cast<const T*>(copies_.back().data());
   }
   // Replaces a page table. `listed`: the numbers in all or, of a block table, in a row.
   void take(PageTable& table, int32_t batch, int64_t listed) {
@@ -44,6 +45,14 @@ class Copies {
     if (table.starts) return take(table.pages, listed);
     take(table.pages, listed, batch, table.stride);
     table.stride = listed;
+  }
+
+  // Checks the factors of so many heads.
+  void check(KvScale scale, const char* name, int32_t heads) {
+    if (!scale.array) return;  // a number, which the entry has checked
+    const int32_t count = scale.stride ? heads : 1;
+    take(scale.array, count);
+    check_factors(scale, name, count);
   }
 
  private:
@@ -81,6 +90,8 @@ inline bool check_lengths_on_gpu([[maybe_unused]] const Problem& given, [[maybe_
     check_lengths(problem.seqlens_k, "seqlens", problem.cu_seqlens_k, problem.max_kv_len, batch);
     if (table.pages) check_table(problem);
     check_longest(problem);
+    copies.check(problem.k_scale, "k_scale", problem.num_kv_heads);
+    copies.check(problem.v_scale, "v_scale", problem.num_kv_heads);
   });
   return sink->kind == ErrorKind::none;
 #else
@@ -112,6 +123,10 @@ inline bool check_places_on_gpu([[maybe_unused]] const AppendParams& given, [[ma
       longest_of(problem.table.starts, "indptr", batch, listed);
     else if (!params.rooms)
       problem.max_kv_len = static_cast<int32_t>(params.room);
+    for (int i = 0; i < 2; ++i) {
+      const AppendArray& array = params.arrays[i];
+      if (array.chunks) copies.check(array.scale, i ? "v_scale" : "k_scale", array.chunks / array.head_chunks);
+    }
     for (int32_t b = 0; b < batch; ++b) {
       const int64_t first = params.starts ? params.starts[b] : int64_t{b} * params.rows;
       const int64_t last = params.starts ? params.starts[b + 1] : first + params.rows;
