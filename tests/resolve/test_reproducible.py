@@ -48,7 +48,7 @@ def built(kernel: dm.Kernel, root: Path, out: Path) -> None:
     case = root / kernel.case[0]
     head, last, tail = case.read_text().partition("int64_t pick()")
     case.write_text(f"{head}{_TELLING}{last}{tail.replace('DEPTH;', 'DEPTH + !made;')}")
-    config = replace(settings.current(), store=out.with_name("store"), log="off")
+    config = replace(settings.current(), store=out.with_name("store"))
     moved = replace(kernel, root=root, origin=root / "declared.py")
     axes = {axis.name: axis.values[0] for axis in kernel.axes}
     moved.build(out, settings=config, targets=["x86-64-v3"], **axes)
