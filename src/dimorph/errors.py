@@ -116,7 +116,7 @@ class StoreRefused(DimorphError, PermissionError):
 
 
 class ArtifactCorrupt(DimorphError, ValueError):
-    """An artifact or manifest that cannot be parsed, or whose content differs from its checksum.
+    """An artifact, manifest or record of use that cannot be parsed, or whose content differs from its checksum.
 
     Loads treat such an artifact as absent and build it again; `verify` and `explain` report it.
     """

@@ -65,7 +65,8 @@ class Kernel(Declaration):
             BuildError: an artifact could not be compiled.
             ToolchainError: a setting names an unknown target level or architecture.
             LoadError: an artifact could not be loaded.
-            OSError: no file descriptor is left.
+            OSError: no file descriptor is left, or the file that `DIMORPH_RECORD` names cannot be written.
+            ArtifactCorrupt: the file that `DIMORPH_RECORD` names is no record.
             ValueError: `policy`, or an environment variable, has an invalid value.
         """
         try:

@@ -36,7 +36,7 @@ pick = dm.Kernel(name="pick", axes=[
 RUN = """
 import sys
 import dimorph as dm
-from mypkg.kernels import pick
+from shipped.kernels import pick
 if sys.argv[1:] == ["sealed"]:
     seal = dm.seal()
 module = pick.load(width=[1, 2], depth=[1, 2])
@@ -58,9 +58,9 @@ if sys.argv[1:] == ["sealed"]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package with a kernel, and the record of a run of it; what the run compiled is in the store beside it."""
     root = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT, root / "mypkg", ignore=shutil.ignore_patterns("*.py", "__pycache__", "_dimorph"))
-    (root / "mypkg" / "__init__.py").touch()
-    (root / "mypkg" / "kernels.py").write_text(PACKAGE)
+    shutil.copytree(ROOT, root / "shipped", ignore=shutil.ignore_patterns("*.py", "__pycache__", "_dimorph"))
+    (root / "shipped" / "__init__.py").touch()
+    (root / "shipped" / "kernels.py").write_text(PACKAGE)
     (root / "run.py").write_text(RUN)
     _run(root, root, DIMORPH_RECORD=str(root / "use.json"), DIMORPH_STORE=str(root / "store"))
     return root
@@ -113,7 +113,7 @@ def _dimorph(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_recorded_run_again_without_a_compiler(project: Path, out: Path, tmp_path: Path) -> None:
     """Elsewhere, with an empty PATH and a store that must not appear; what was not recorded is missing by name."""
-    shutil.copytree(project / "mypkg", tmp_path / "mypkg")
+    shutil.copytree(project / "shipped", tmp_path / "shipped")
     shutil.copy(project / "run.py", tmp_path)
     before = sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
     environ = {"DIMORPH_SHARED_STORES": str(out), "DIMORPH_STORE": str(tmp_path / "store"), "PATH": "/nowhere"}
@@ -132,7 +132,7 @@ def test_a_record_builds_exactly_its_cases(project: Path, out: Path) -> None:
     assert all(built.partial for built in record.built)
     cases = {(case["width"], case["depth"]) for built in record.built for case in built.specializations}
     assert cases == {("2", "1"), ("2", "5"), ("1", "9"), ("4", "9")}
-    done = _dimorph(project, "verify", "mypkg.kernels", "--out", str(out))
+    done = _dimorph(project, "verify", "shipped.kernels", "--out", str(out))
     assert done.stdout.count("2 specializations") == 2
 
 
@@ -144,12 +144,12 @@ def test_cover_proves_it(here: Path, out: Path) -> None:
 
 
 def test_cover_in_a_wheel_and_in_the_directory_of_a_package(here: Path, out: Path, tmp_path: Path) -> None:
-    shutil.copytree(out, tmp_path / "mypkg" / "_dimorph")
+    shutil.copytree(out, tmp_path / "shipped" / "_dimorph")
     assert aot.cover(here / "use.json", [tmp_path]).ok
-    wheel = tmp_path / "mypkg-1.0-py3-none-any.whl"
+    wheel = tmp_path / "shipped-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path in out.rglob("*"):
-            archive.write(path, Path("mypkg", "_dimorph", path.relative_to(out)))
+            archive.write(path, Path("shipped", "_dimorph", path.relative_to(out)))
     proof = aot.cover(here / "use.json", [wheel])
     assert proof.ok and {case.served for case in proof.cases} == {str(wheel)}
 
@@ -160,8 +160,8 @@ def test_cover_names_what_is_missing_and_why(here: Path, out: Path, run: Run, tm
     assert not answer["ok"] and all(case["served"] is None for case in answer["cases"])
     assert any("target: " in line and "now x86-64-v2" in line for case in answer["cases"] for line in case["why"])
     # A header that the cases include and that was edited since.
-    shutil.copytree(here / "mypkg", tmp_path / "mypkg")
-    (tmp_path / "mypkg" / "pick_case.cc").open("a").write("// a comment counts in a source\n")
+    shutil.copytree(here / "shipped", tmp_path / "shipped")
+    (tmp_path / "shipped" / "pick_case.cc").open("a").write("// a comment counts in a source\n")
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     words = [sys.executable, "-m", "dimorph", "cover", str(here / "use.json"), str(out)]
     edited = subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -203,7 +203,7 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
     found = use.read(here / "use.json")
     entry = next(one for one in found if one.kind == "entry")
     wrong = [
-        replace(entry, kernel="gone", found=Reference(module="mypkg.kernels:gone")),
+        replace(entry, kernel="gone", found=Reference(module="shipped.kernels:gone")),
         replace(entry, kernel="lost", found=Reference(module="nopkg.kernels:lost", file="/nowhere/kernels.py:lost")),
         replace(
             entry, kernel="local", found=Reference(why="no variable of x.py holds it: bind it at the module level")
@@ -213,7 +213,7 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
     use.write(tmp_path / "use.json", [*found, *wrong])
     done = run("build", "--from", str(tmp_path / "use.json"), "--out", str(tmp_path / "out"), code=1)
     assert (
-        "mypkg.kernels holds no declaration 'gone' at its module level: bring it back, or record again" in done.output
+        "shipped.kernels holds no declaration 'gone' at its module level: bring it back, or record again" in done.output
     )
     assert (
         "nopkg.kernels: no module of this name" in done.output
@@ -290,8 +290,8 @@ def test_settings_that_are_part_of_the_key_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("case", ["variable", "made", "composed", "gone"])
 def test_variants_are_found_again(case: str, here: Path) -> None:
-    from mypkg.kernels import SHIFT as held  # type: ignore[import-not-found]
-    from mypkg.kernels import made
+    from shipped.kernels import SHIFT as held  # type: ignore[import-not-found]
+    from shipped.kernels import made
 
     from dimorph.declare.reference import variant_reference
 
@@ -323,7 +323,7 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unsealed")
 def test_a_seal_counts_for_modules_that_were_loaded_before(here: Path) -> None:
-    from mypkg.kernels import pick
+    from shipped.kernels import pick
 
     module = pick.load(width=[1, 2], depth=[1, 2])
     module.pick(2, 1)
@@ -331,7 +331,9 @@ def test_a_seal_counts_for_modules_that_were_loaded_before(here: Path) -> None:
     assert module.pick(2, 1) == 2001
     with pytest.raises(dm.MissingSpecialization, match="this process is sealed") as caught:
         module.pick(1, 1)
-    assert caught.value.missing == {"width": "1", "depth": "1"} and "mypkg/kernels.py:pick" in str(caught.value.command)
+    assert caught.value.missing == {"width": "1", "depth": "1"} and "shipped/kernels.py:pick" in str(
+        caught.value.command
+    )
     with pytest.raises(dm.MissingSpecialization, match="this process is sealed"):
         module.pick(77, 1)
     with pytest.raises(dm.MissingSpecialization, match="this process is sealed"):
@@ -344,10 +346,28 @@ def test_a_seal_counts_for_modules_that_were_loaded_before(here: Path) -> None:
 
 @pytest.mark.usefixtures("unsealed")
 def test_a_seal_that_warns(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from mypkg.kernels import pick
+    from shipped.kernels import pick
 
     seal = dm.seal(warn=True)
     assert pick.load(width=[1, 2], depth=[1, 2], policy="auto").pick(1, 2) == 1002
     assert seal.misses == {"pick case (width=1, depth=2)": 1}
     assert "compiling pick case (width=1, depth=2) after this process was sealed" in caplog.text
     assert dm.seal() is seal and not seal.warn
+
+
+def test_all_of_a_set_and_its_recorded_cases_lie_side_by_side(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither build removes what the other made, in either order."""
+    from shipped.kernels import pick
+
+    monkeypatch.setenv("DIMORPH_TARGET", "x86-64-v2" if os.uname().machine == "x86_64" else "armv8")
+    wanted = pick.instantiations(width=[1, 2], depth=1)
+    some = replace(wanted, only=(next(iter(wanted)).values,))
+    for number, order in enumerate(((wanted, some), (some, wanted))):
+        for one in order:
+            report = aot.build(one, tmp_path / str(number))
+            assert report.removed == 0
+        (record,) = manifest.read(tmp_path / str(number)).kernels.values()
+        assert [(built.partial, len(built.specializations)) for built in record.built] == [(False, 2), (True, 1)]
+        assert aot.verify([pick], tmp_path / str(number)).ok

@@ -239,7 +239,8 @@ def _described(
     record = before.kernels.get(before.name(kernel, directory))
     others = []
     for other in record.built if record else ():
-        if other.given == built.given:
+        # The recorded cases of a set, and all of it, are kept beside each other.
+        if (other.given, other.partial) == (built.given, built.partial):
             continue
         if reason := outdated(kernel, other):
             _log.warning("%s%s: this outdated set is removed: %s", kernel.name, brackets(other.given), reason)

@@ -121,7 +121,7 @@ def _check_artifacts(store: Store, recorded: Manifest) -> Iterator[str]:
             yield f"{label}: {error}"
             continue
         if artifact is None:
-            yield f"{label}: it is missing or corrupt"
+            yield f"{label}: it is missing or corrupt: build it again into {store.root}"
         elif Row.of(artifact) != row:
             yield f"{label}: its meta.json differs from the manifest"
         elif row.ffi_abi != FFI_ABI:

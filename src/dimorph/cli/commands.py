@@ -42,7 +42,8 @@ def dimorph() -> None:
     """C++ kernels written once, compiled just in time or ahead of time.
 
     PACKAGE_OR_FILE declares the kernels: an importable module (mypkg.kernels) or the path of a Python file. AXIS=VALUE
-    fixes an axis to one value or to a list of values; axes that are not named keep their declared values.
+    fixes an axis to one value or to a list of values; axes that are not named keep their declared values. A variant
+    that the kernel does not declare is MODULE_OR_FILE:NAME.
 
     Exit status: 0: success. 1: the command failed, or found a problem. 2: wrong usage.
     """

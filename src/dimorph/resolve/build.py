@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,7 +123,7 @@ def build(
     # Device code takes longest, so it begins first, which matters where there are few CPUs.
     ordered = sorted(jobs, key=lambda job: job.unit.kind != "device")
     hints = dict.fromkeys(job.compiler.hint(memo_dir(store)) for job in ordered)
-    labels, cure = [job.unit.label for job in ordered], partial(advice, ordered[0].unit)
+    labels, cure = [job.unit.label for job in ordered], cache(partial(advice, ordered[0].unit))
     notice = Notice(labels, ordered[0].why, " ".join(filter(None, hints)), cure, silent=progress is not None)
     running = group or process.Group(notice.tick)
     notice.tick()

@@ -322,7 +322,7 @@ def record_of(kernel: Declaration, directory: Path, built: list[Built]) -> Recor
 
 def with_built(manifest: Manifest, kernel: Declaration, directory: Path, others: list[Built], built: Built) -> Manifest:
     """Return the manifest of a directory with `built` added; of the kernel's earlier sets only `others` are kept."""
-    ordered = sorted([*others, built], key=lambda one: sorted(one.given.items()))
+    ordered = sorted([*others, built], key=lambda one: (sorted(one.given.items()), one.partial))
     return Manifest({**manifest.kernels, manifest.name(kernel, directory): record_of(kernel, directory, ordered)})
 
 

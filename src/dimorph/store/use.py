@@ -222,7 +222,9 @@ def read(path: Path) -> list[Use]:
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
-        text = stream.read(_LIMIT)
+        text = stream.read(_LIMIT + 1)
+    if len(text) > _LIMIT:
+        raise ArtifactCorrupt(f"{path}: expected at most {_LIMIT} bytes, got more: record again into a new file")
     lines = text.split(b"\n")
     unfinished = lines.pop()  # what follows the last end of a line
     if unfinished and not lines:
