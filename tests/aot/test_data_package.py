@@ -110,14 +110,19 @@ print(json.dumps(records))
 def test_the_manifests_of_the_repository_name_what_there_is(name: str) -> None:
     package = data_package.read(REPOSITORY / f"packages/dimorph-attention-{name}.toml")
     assert package.name == f"dimorph-attention-{name}" and package.package == "dimorph"
-    kernels = {one.kernel.name for one, _ in package.sets}
+    kernels = {part.instantiations.kernel.name for part in package.parts}
+    lists = {
+        (part.instantiations.kernel.name, str(part.instantiations.texts().get("variant"))) for part in package.parts
+    }
+    assert len(lists) == len(kernels), "the sets of a kernel name other variants"
     assert len(kernels) == {"cpu": 4, "cu13": 6}[name]
-    assert sum(1 for one, _ in package.sets for _ in one) > 700
+    assert sum(1 for part in package.parts for _ in part.instantiations) > 700
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (('"wrong"', '"../wrong"'), "name: expected letters, digits and -, got '../wrong'"),
         (("name =", "nam ="), "unknown key 'nam'; there are: kernels, name, set, targets, variants"),
         (('targets = ["x86-64-v3"]', ""), "targets: expected a list of strings, got None"),
         (('"x86-64-v3"', '"x86-64-v9"'), "x86-64-v9"),

@@ -18,6 +18,7 @@ import pytest
 import dimorph as dm
 from dimorph import settings
 from dimorph.aot import verify
+from dimorph.attention.kernels import append_gpu
 from dimorph.plan import unit as plan
 from dimorph.plan.load_plan import declared_archs
 from dimorph.resolve.levels import archs_here
@@ -229,6 +230,15 @@ def test_what_serves_which_gpu() -> None:
     assert newer[0] == "sm_130"
     assert {"compute_90", "compute_80"} < set(newer)
     assert not any(name.startswith("sm_") and not name.startswith("sm_130") for name in newer)
+
+
+@pytest.mark.parametrize("kernel", [RMS, append_gpu], ids=lambda kernel: kernel.name)
+def test_a_case_that_launches_carries_no_machinery_of_exceptions(kernel: dm.Kernel, warm_store: Path) -> None:
+    first = next(iter(kernel.instantiations()))
+    module = kernel.load(settings=for_arch("sm_80"), **{axis.name: value for axis, value in first.pairs()})
+    (case,) = (one.artifact.file for one in module.resolutions if one.unit.kind == "case")
+    assert b"terminate called" not in case.read_bytes()
+    assert case.stat().st_size < 50_000
 
 
 class OldDriver:

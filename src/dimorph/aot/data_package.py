@@ -3,7 +3,7 @@
     name = "mypkg-kernels-cpu"            # the name of the wheel
     kernels = "mypkg.kernels"             # the module that declares the kernels
     variants = "mypkg"                    # the module of the variants that sets name; may be left out
-    targets = ["x86-64-v2", "x86-64-v3"]  # target levels of host code
+    targets = ["x86-64-v2", "x86-64-v3"]  # target levels of host code; a set may name others
 
     [[set]]
     kernels = ["rms"]                     # names of kernels, or of the variables that hold them
@@ -17,13 +17,13 @@ See `dimorph.store.data_packages` for where the artifacts lie and how they are f
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dimorph.aot import packing
 from dimorph.aot.builder import Report, build
@@ -42,24 +42,36 @@ from dimorph.toolchain import targets as levels
 # The time of every file in the wheel, so that the same artifacts make the same wheel: 1980, the first of zip files.
 _TIME = 315532800
 _KEYS = {"name", "kernels", "variants", "targets", "set"}
-_SET_KEYS = {"kernels", "archs", "values"}
+_SET_KEYS = {"kernels", "targets", "archs", "values"}
+_NAME = re.compile(r"[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*")
 
 
-@dataclass(frozen=True)
-class Package:
+class Part(NamedTuple):
+    """One set of a manifest.
+
+    Attributes:
+        instantiations: what is built.
+        targets: names of the target levels.
+        archs: names of the architectures; none: those that the kernel declares.
+    """
+
+    instantiations: InstantiationSet
+    targets: tuple[str, ...]
+    archs: tuple[str, ...]
+
+
+class Package(NamedTuple):
     """The content of a manifest.
 
     Attributes:
         name: the name of the wheel.
         package: the Python package that declares the kernels.
-        targets: names of the target levels.
-        sets: what is built, each with the names of its architectures; none: those that the kernel declares.
+        parts: what is built.
     """
 
     name: str
     package: str
-    targets: tuple[str, ...]
-    sets: tuple[tuple[InstantiationSet, tuple[str, ...]], ...]
+    parts: tuple[Part, ...]
 
 
 def read(path: Path) -> Package:
@@ -77,26 +89,30 @@ def read(path: Path) -> Package:
         raise DeclarationError(f"{path}: not TOML: {error}") from error
     _check_keys(table, _KEYS, str(path))
     name, module = (_text(table, key, str(path)) for key in ("name", "kernels"))
-    named = tuple(_texts(table, "targets", str(path)))
-    for level in named:
-        levels.by_name(level)
+    if not _NAME.fullmatch(name):
+        raise DeclarationError(f"{path}: name: expected letters, digits and -, got {name!r}")
+    targets = _texts(table, "targets", str(path))
     known = {kernel.name: kernel for kernel in load_kernels(module)}
     known |= {key: one for key, one in vars(importlib.import_module(module)).items() if isinstance(one, Declaration)}
     variants = importlib.import_module(table["variants"]) if "variants" in table else None
-    sets = []
+    parts = []
     for number, given in enumerate(table.get("set", ()), 1):
         where = f"{path}: set {number}"
         _check_keys(given, _SET_KEYS, where)
+        named = _texts(given, "targets", where) if "targets" in given else targets
+        for level in named:
+            levels.by_name(level)
         archs = tuple(_texts(given, "archs", where)) if "archs" in given else ()
         for kernel in _texts(given, "kernels", where):
             if kernel not in known:
                 raise DeclarationError(
                     f"{where}: kernels: {module} has no kernel {kernel!r}; it has: {', '.join(known)}"
                 )
-            sets.append((_instantiated(known[kernel], given.get("values", {}), variants, where), archs))
-    if not sets:
+            values = given.get("values", {})
+            parts.append(Part(_instantiated(known[kernel], values, variants, where), tuple(named), archs))
+    if not parts:
         raise DeclarationError(f"{path}: expected at least one [[set]]")
-    return Package(name, package_name(module), named, tuple(sets))
+    return Package(name, package_name(module), tuple(parts))
 
 
 def make(
@@ -117,31 +133,30 @@ def make(
         created = datetime.fromtimestamp(_TIME, timezone.utc).isoformat()
         reports = [
             build(
-                one,
+                part.instantiations,
                 place,
-                targets=package.targets,
-                archs=archs or None,
+                targets=part.targets,
+                archs=part.archs or None,
                 settings=settings,
                 progress=progress,
                 created=created,
                 reads=False,
             )
-            for one, archs in package.sets
+            for part in package.parts
         ]
         described = tree / f"{stem}-{VERSION}.dist-info"
         described.mkdir()
-        distribution = package.package.replace("_", "-")
         (described / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {package.name}\nVersion: {VERSION}\n"
             f"Summary: Kernels of {package.package}, compiled for Dimorph {VERSION}\n"
-            f"Requires-Dist: {distribution}\nRequires-Dist: dimorph=={VERSION}\n"
+            f"Requires-Dist: dimorph=={VERSION}\n"
         )
         (described / "WHEEL").write_text(
             f"Wheel-Version: 1.0\nGenerator: dimorph {VERSION}\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         out.mkdir(parents=True, exist_ok=True)
         objects = sorted(place.rglob("*.so*"))
-        tag = packing.platform(objects, tree, levels.by_name(package.targets[0]).machine)
+        tag = packing.platform(objects, tree, levels.by_name(package.parts[0].targets[0]).machine)
         wheel = packing.pack(tree, out, f"{stem}-{VERSION}-py3-none-any.whl", tag, _TIME)
     return out / wheel, reports
 

@@ -47,6 +47,8 @@ def _installed(package: str) -> tuple[Path, ...]:
     for place in places:
         for name in sorted(os.listdir(place)) if place.is_dir() else ():  # noqa: PTH208 (names are wanted)
             built_for, _, made_by = name.rpartition("-")
+            if not (place / name / "_dimorph").is_dir():
+                continue
             if made_by == VERSION:
                 found.append(place / name)
             else:
