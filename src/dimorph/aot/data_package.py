@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from dimorph.aot import packing
 from dimorph.aot.builder import Report, build
-from dimorph.aot.discover import load_kernels, package_name
+from dimorph.aot.discover import load_kernels
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.declare.variant import BoundVariant, Variant
@@ -35,7 +35,7 @@ from dimorph.errors import DeclarationError
 from dimorph.resolve.build import Progress
 from dimorph.settings import Settings
 from dimorph.store.artifact import VERSION
-from dimorph.store.data_packages import NAMESPACE
+from dimorph.store.data_packages import NAMESPACE, package_of
 from dimorph.store.layers import PACKAGED
 from dimorph.toolchain import targets as levels
 
@@ -92,27 +92,29 @@ def read(path: Path) -> Package:
     if not _NAME.fullmatch(name):
         raise DeclarationError(f"{path}: name: expected letters, digits and -, got {name!r}")
     targets = _texts(table, "targets", str(path))
-    known = {kernel.name: kernel for kernel in load_kernels(module)}
-    known |= {key: one for key, one in vars(importlib.import_module(module)).items() if isinstance(one, Declaration)}
-    variants = importlib.import_module(table["variants"]) if "variants" in table else None
+    variants = _module(table["variants"], str(path)) if "variants" in table else None
     parts = []
     for number, given in enumerate(table.get("set", ()), 1):
         where = f"{path}: set {number}"
         _check_keys(given, _SET_KEYS, where)
         named = _texts(given, "targets", where) if "targets" in given else targets
-        for level in named:
-            levels.by_name(level)
         archs = tuple(_texts(given, "archs", where)) if "archs" in given else ()
         for kernel in _texts(given, "kernels", where):
-            if kernel not in known:
-                raise DeclarationError(
-                    f"{where}: kernels: {module} has no kernel {kernel!r}; it has: {', '.join(known)}"
-                )
+            try:
+                (declared,) = load_kernels(f"{module}:{kernel}")
+            except DeclarationError as error:
+                raise DeclarationError(f"{where}: kernels: {error}") from error
             values = given.get("values", {})
-            parts.append(Part(_instantiated(known[kernel], values, variants, where), tuple(named), archs))
+            parts.append(Part(_instantiated(declared, values, variants, where), tuple(named), archs))
     if not parts:
         raise DeclarationError(f"{path}: expected at least one [[set]]")
-    return Package(name, package_name(module), tuple(parts))
+    machines = sorted({levels.by_name(level).machine for part in parts for level in part.targets})
+    if len(machines) > 1:
+        raise DeclarationError(f"{path}: targets: expected levels of one machine, got {', '.join(machines)}")
+    package = package_of(parts[0].instantiations.kernel.root)
+    if package is None:
+        raise DeclarationError(f"{path}: kernels: expected a module in a Python package, got {module!r}")
+    return Package(name, package, tuple(parts))
 
 
 def make(
@@ -173,6 +175,13 @@ def _instantiated(kernel: Declaration, values: Mapping[str, Any], variants: Any,
         return instantiate(kernel, given)
     except DeclarationError as error:
         raise DeclarationError(f"{where}: {error}") from error
+
+
+def _module(name: str, where: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise DeclarationError(f"{where}: variants: {error}") from error
 
 
 def _variant(text: str, module: Any, where: str) -> Variant:
