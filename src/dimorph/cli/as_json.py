@@ -46,7 +46,7 @@ def build(done: Report) -> Object:
         "removed": done.removed,
         "seconds": done.seconds,
         "changes": list(done.changes),
-        "axes": done.instantiations.texts(),
+        "axes": [{"name": name, "values": values} for name, values in done.instantiations.texts().items()],
         "specializations": sum(1 for _ in done.instantiations),
         "artifacts": [_step(one) for one in done.steps],
     }
@@ -61,7 +61,7 @@ def _step(step: Step) -> Object:
         "began": datetime.fromtimestamp(run.began, timezone.utc).isoformat() if run else None,
         "seconds": run.seconds if run else None,
         "why": list(step.why),
-        "device": {name: dict(uses) for name, uses in device.kernels.items()} if device else None,
+        "device": [{"kernel": name, **uses} for name, uses in device.kernels.items()] if device else None,
     }
 
 
