@@ -17,8 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 import dimorph as dm
+from dimorph import settings
 from dimorph.cli.commands import dimorph
+from dimorph.declare.reference import Reference
+from dimorph.resolve.levels import target_levels
+from dimorph.store import use
 from dimorph.store.store import Store
+from dimorph.store.use import Use
 from support.cli import Run
 from support.skeletons import replace
 
@@ -34,9 +39,9 @@ def _commands(group: click.Group = dimorph, path: tuple[str, ...] = ()) -> Itera
 
 
 COMMANDS = dict(_commands())
-# Commands without a result to put into JSON: a group, the text of a header, a demonstration for people; and one whose
+# Commands without a result to put into JSON: groups, the text of a header, a demonstration for people; and one whose
 # result has a form of its own.
-TEXT_ALONE = {"cache", "header", "demo", "sbom"}
+TEXT_ALONE = {"cache", "record", "header", "demo", "sbom"}
 
 
 def _run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -129,6 +134,9 @@ JSON = {
     "list": ["list", "SPEC"],
     "new": ["new", "rms"],
     "build": ["build", "SPEC", *VALUES, "--out", "OUT"],
+    "build --from": ["build", "--from", "RECORD", "--out", "OUT"],
+    "cover": ["cover", "RECORD", "OUT"],
+    "record merge": ["record", "merge", "SUM", "RECORD"],
     "verify": ["verify", "SPEC", "--out", "OUT"],
     "explain": ["explain", "SPEC", *VALUES],
     "explain --against": ["explain", "SPEC", *VALUES, "--against", "head_dim=128"],
@@ -141,6 +149,16 @@ JSON = {
     "cache prune": ["cache", "prune", "--max-age", "1d"],
     "cache export": ["cache", "export", "memory://exported"],
 }
+
+
+def _record(root: Path) -> Path:
+    """Write a record of use of the skeleton."""
+    found = Reference(file=f"{root / 'skeleton.py'}:affine")
+    values = {"dtype": ["float32"], "head_dim": ["64"], "variant": ["Scale"]}
+    target = target_levels(settings.current())[0].name
+    uses = [Use(kind, "affine", found, values, {}, target, [], False, []) for kind in ("entry", "case")]
+    use.write(root / "use.json", uses)
+    return root / "use.json"
 
 
 def test_every_command_with_json_is_tried() -> None:
@@ -157,7 +175,8 @@ def test_json_is_one_object_with_documented_keys(
         stream.write('\nprint("a module that talks when it is imported")\n')
     out = root / "out"
     run("build", "SPEC", *VALUES, "--out", str(out))
-    given = {"SPEC": str(root / "skeleton.py"), "OUT": str(out)}
+    given = {"SPEC": str(root / "skeleton.py"), "OUT": str(out), "SUM": str(root / "sum.json")}
+    given["RECORD"] = str(_record(root))
     result = CliRunner().invoke(dimorph, [*(given.get(word, word) for word in JSON[name]), "--json"])
     found = json.loads(result.stdout)
     # The machine may have a problem that the doctor tells of.
