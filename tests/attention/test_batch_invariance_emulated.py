@@ -16,17 +16,17 @@ from support.invariance import Sequences
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
 
-# Parts of 2048 keys, or of 4096: sequences of several, and of one. Few queries and many, for each family.
-LENGTHS, QUERIES = [4500, 2100, 133], 34
-PAGES = 16, 1, 7, 64
+# Of 2048 keys is a part, so that sequences have three or one. Queries: few for the sm90 family, and many.
+LENGTHS, PAGES, FEW, MANY = [4300, 300, 40], (16, 1, 7, 64), 20, 34
 CASES = [
-    ("sm_80", "causal", "bfloat16", 64),
-    ("sm_80", "window and soft cap", "float16", 128),
-    ("sm_80", "sinks", "bfloat16", 64),
-    ("sm_80", "sigmoid", "float16", 64),
-    ("sm_90a", "causal", "bfloat16", 128),
-    ("sm_90a", "window and soft cap", "float16", 64),
+    ("sm_80", "window and soft cap", "float16", 128, MANY),
+    ("sm_90a", "sinks", "bfloat16", 128, MANY),
 ]
+VOTE = "raised |= __fmaf_rn(max[r], scale, -kHeadroom) > softmax.row_max[r]"
+FAULTS = {
+    "a row max of the warp": ("sm_80", "gpu/softmax.h", VOTE, f"{VOTE} + kRescaleThreshold"),
+    "the last part twice": ("sm_90a", "gpu/scheduled_parts.h", "+ count - 1 - i", "+ count - 1 - i * (i < 2)"),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,47 +37,37 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
         yield found
 
 
-@pytest.mark.parametrize(("arch", "variant", "dtype", "head_dim"), CASES)
+def differences(attend: EmulatedCache, sequences: Sequences, **option: bool) -> list[str]:
+    """Compare sequences alone on one multiprocessor, all of their keys in one thread block, with parts on many."""
+    invariant = partial(attend, **option)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMULATED_MULTIPROCESSORS", "1")
+        alone = sequences.alone(invariant)
+    return sequences.differences(invariant, alone, PAGES)
+
+
+@pytest.mark.parametrize(("arch", "variant", "dtype", "head_dim", "queries"), CASES)
 def test_bits_do_not_depend_on_the_batch(
-    emulator: Emulator, shared_store: Path, arch: str, variant: str, dtype: str, head_dim: int
+    emulator: Emulator, shared_store: Path, arch: str, variant: str, dtype: str, head_dim: int, queries: int
 ) -> None:
-    """Sequences alone are computed with all of their keys in one thread block, the others in parts."""
-    sequences = Sequences(LENGTHS, head_dim, dtype, variant, QUERIES)
-    whole, parts = (
-        partial(EmulatedCache(emulator, arch, shared_store, split=split), batch_invariant=True)
-        for split in (False, True)
-    )
-    assert not sequences.differences(parts, sequences.alone(whole), PAGES)
+    attend = EmulatedCache(emulator, arch, shared_store)
+    assert not differences(attend, Sequences(LENGTHS, head_dim, dtype, variant, queries), batch_invariant=True)
 
 
-@pytest.mark.parametrize("arch", ["sm_80"])
-def test_without_the_option_they_do(emulator: Emulator, shared_store: Path, arch: str) -> None:
+def test_without_the_option_they_do(emulator: Emulator, shared_store: Path) -> None:
     """The comparison can fail."""
-    sequences, attend = (
-        Sequences(LENGTHS, 64, "bfloat16", "causal", QUERIES),
-        EmulatedCache(emulator, arch, shared_store),
-    )
-    assert sequences.differences(attend, sequences.alone(attend), PAGES)
-
-
-VOTE = "raised |= __fmaf_rn(max[r], scale, -kHeadroom) > softmax.row_max[r]"
-FAULTS = {
-    "a row max of the warp": ("gpu/softmax.h", VOTE, f"{VOTE} + kRescaleThreshold"),
-    "parts in the other order": ("gpu/merge.cu", "place_of(params.splits - 1 - i)", "place_of(i)"),
-    "parts of another size": ("gpu/plan.h", "kPartTiles * c.tile_keys)", "2 * kPartTiles * c.tile_keys)"),
-}
+    attend = EmulatedCache(emulator, "sm_80", shared_store)
+    assert differences(attend, Sequences(LENGTHS, 64, "bfloat16", "plain", FEW))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_noticed(
     emulator: Emulator, shared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    family = GPU_FAMILIES["sm80"]
+    arch, *change = FAULTS[fault]
+    name = "sm90" if arch == "sm_90a" else "sm80"
+    family = GPU_FAMILIES[name]
     assert family.paged
-    monkeypatch.setitem(GPU_FAMILIES, "sm80", family._replace(paged=altered(tmp_path, family.paged, *FAULTS[fault])))
-    sequences = Sequences(LENGTHS, 64, "bfloat16", "causal", QUERIES)
-    whole, parts = (
-        partial(EmulatedCache(emulator, "sm_80", shared_store, split=split), batch_invariant=True)
-        for split in (False, True)
-    )
-    assert sequences.differences(parts, sequences.alone(whole), PAGES)
+    monkeypatch.setitem(GPU_FAMILIES, name, family._replace(paged=altered(tmp_path, family.paged, *change)))
+    attend = EmulatedCache(emulator, arch, shared_store)
+    assert differences(attend, Sequences(LENGTHS, 128, "bfloat16", "causal", FEW), batch_invariant=True)

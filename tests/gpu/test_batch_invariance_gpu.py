@@ -44,16 +44,16 @@ class OnGpu:
     def __init__(self, family: str, batch_invariant: bool) -> None:
         self.attend, self.option, self.calls = at.Attention(family=family), {"batch_invariant": batch_invariant}, 0
 
-    def __call__(self, q: Array, cache: at.KVCache, *, variant: dm.BoundVariant, cu_seqlens_q: Array, **_: Any) -> Any:
+    def __call__(self, q: Array, cache: at.KVCache, *, variant: dm.BoundVariant, **options: Any) -> Any:
         bound = dm.BoundVariant(variant.variant, tuple(map(to_gpu, variant.args)))
         moved = at.KVCache(**{field.name: to_gpu(getattr(cache, field.name)) for field in fields(cache)})
-        longest = int(np.diff(cu_seqlens_q).max())
-        options = {"variant": bound, "cu_seqlens_q": to_gpu(cu_seqlens_q), "max_seqlen_q": longest, **self.option}
+        lengths = {"cu_seqlens_q": to_gpu(options["cu_seqlens_q"]), "max_seqlen_q": options["max_seqlen_q"]}
+        given = {"variant": bound, **lengths, **self.option}
         self.calls += 1
         if self.calls % 2:
-            out, lse = self.attend(to_gpu(q), moved, **options, return_lse=True)
+            out, lse = self.attend(to_gpu(q), moved, **given, return_lse=True)
         else:
-            out, lse = self.attend.run(self.attend.plan(to_gpu(q), moved, **options), to_gpu(q), moved, return_lse=True)
+            out, lse = self.attend.run(self.attend.plan(to_gpu(q), moved, **given), to_gpu(q), moved, return_lse=True)
         return to_numpy(out, q.dtype), to_numpy(lse, np.float32)
 
 

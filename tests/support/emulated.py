@@ -172,7 +172,9 @@ class EmulatedCache(Emulated):
         sequences = options["cu_seqlens_q"].shape[0] - 1 if "cu_seqlens_q" in options else None
         scheduled = self._arch.endswith("a")
         enough = scheduled or self._split
-        size = at.plan_size(q.shape, kv_heads, cache.v.shape[-1], sequences=sequences) if enough else 1
+        invariant = options.get("batch_invariant", False)
+        size = at.plan_size(q.shape, kv_heads, cache.v.shape[-1], sequences=sequences, batch_invariant=invariant)
+        size = size if enough else 1
         workspace = np.full(size + 3, np.nan, np.float32)
         workspace = workspace[-workspace.ctypes.data // 4 % 4 :]  # from a multiple of 16 bytes on
         moved = {name: self._moved(value) for name, value in options.items()}

@@ -15,7 +15,7 @@ import dimorph as dm
 from dimorph import attention as at
 from support.attention_configs import Array
 
-# (q, cache, variant=, cu_seqlens_q=, return_lse=True) -> (out, lse), all of them NumPy's.
+# (q, cache, variant=, cu_seqlens_q=, max_seqlen_q=, return_lse=True) -> (out, lse), all of them NumPy's.
 Attend = Callable[..., tuple[Array, Array]]
 CAUSAL = {
     "causal": at.Causal(),
@@ -132,7 +132,9 @@ class Sequences:
         cache = at.KVCache(shaped[0], shaped[1], block_table=table, seqlens=lengths)
         q = np.concatenate([self.tokens[piece.sequence][0][piece.first : piece.last] for piece in pieces])
         starts = np.cumsum([0, *(piece.last - piece.first for piece in pieces)], dtype=np.int32)
-        out, lse = attend(q, cache, variant=self.variant, cu_seqlens_q=starts, return_lse=True)
+        longest = int(np.diff(starts).max())
+        options = {"cu_seqlens_q": starts, "max_seqlen_q": longest, "return_lse": True}
+        out, lse = attend(q, cache, variant=self.variant, **options)
         return [(out[i:j], lse[i:j]) for i, j in pairwise(starts)]
 
 

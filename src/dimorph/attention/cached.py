@@ -126,4 +126,11 @@ def size_of_plan(call: CachedCall) -> int:
     """Return the `plan_size` of a call."""
     sequences = None if call.cu_seqlens_q is None else call.cu_seqlens_q.shape[0] - 1
     shape, head_dim_vo = shape_of(call.q, "q"), shape_of(call.cache.v, "v")[-1]
-    return plan_size(shape, kv_heads(call.cache), head_dim_vo, sequences=sequences, max_seqlen_q=call.max_seqlen_q)
+    return plan_size(
+        shape,
+        kv_heads(call.cache),
+        head_dim_vo,
+        sequences=sequences,
+        max_seqlen_q=call.max_seqlen_q,
+        batch_invariant=call.batch_invariant,
+    )

@@ -45,6 +45,7 @@ def plan_size(
     *,
     sequences: int | None = None,
     max_seqlen_q: int | None = None,
+    batch_invariant: bool = False,
 ) -> int:
     """Return how many float32 elements of workspace a call with a `KVCache` on a GPU can use.
 
@@ -56,6 +57,7 @@ def plan_size(
         head_dim_vo: the size of the last dimension of v.
         sequences: for ragged queries, how many sequences there are.
         max_seqlen_q: for ragged queries, the length of the longest sequence, or more. Default: all of them.
+        batch_invariant: as in the call.
 
     Raises:
         ValueError: ragged queries without `sequences`, or no heads.
@@ -73,8 +75,14 @@ def plan_size(
     # csrc/gpu/schedule_size.h, for tiles of 64 to 192 rows.
     units = min(sequences * -(-most * group // 64), sequences + tokens * group // 64)
     waves = 1 if fits_small_tile(most, group) and head_dim_vo <= 128 else 32
+    rows = 2 * min(most * group, 192)
+    if batch_invariant:  # more parts of the keys have a result at once, and each is a unit
+        rows = min(8 * rows, 2 * 192)
+        units += 16 * _MOST_MULTIPROCESSORS
     schedule = 12 * waves * (_MOST_MULTIPROCESSORS + 1) + 4 * units + 2 * (units + 1) + _MOST_MULTIPROCESSORS + 4
-    partial = 2 * _MOST_MULTIPROCESSORS * min(most * group, 192) * (head_dim_vo + 2)
+    if batch_invariant:
+        schedule += 2 * units + 2 * 16 * _MOST_MULTIPROCESSORS + 4
+    partial = _MOST_MULTIPROCESSORS * rows * (head_dim_vo + 2)
     return max(schedule + partial, workspace_size(shape, head_dim_vo))
 
 

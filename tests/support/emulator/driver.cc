@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -79,7 +80,9 @@ Result library_kernel(void** kernel, void* library, const char* name) {
 }
 
 Result device_get(int* value, int attribute, int device) {
-  *value = attribute == kMultiprocessors ? kGpus[device].multiprocessors : kGpus[device].shared;
+  const char* const given = getenv("EMULATED_MULTIPROCESSORS");
+  const int multiprocessors = given ? atoi(given) : kGpus[device].multiprocessors;
+  *value = attribute == kMultiprocessors ? multiprocessors : kGpus[device].shared;
   return attribute == kMultiprocessors || attribute == kMostShared ? 0 : failed(kInvalidValue, "unknown attribute");
 }
 Result kernel_get(int* value, int attribute, void*, int) {

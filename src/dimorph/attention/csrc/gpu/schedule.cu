@@ -88,6 +88,62 @@ __device__ inline void set_counts(const Params& p, gpu::Unit* units, int count) 
   }
 }
 
+// Replaces query tiles that are long beside the share of a thread block by a unit for each part of their keys, as far
+// as there are slots: the longest ones. Returns the number of units.
+__device__ inline int split_units(const Params& p, const gpu::Schedule& s, int units) {
+  const int thread = static_cast<int>(threadIdx.x), blocks = s.groups * s.lanes;
+  const int slots = gpu::invariant_slots(blocks, s.slot_rows);
+  const gpu::PartTable table = gpu::part_table(s, slots);
+  const auto parts_of = [&](int unit) {
+    return (s.units[unit].kv_len + gpu::kPartTiles * kTileKeys - 1) / (gpu::kPartTiles * kTileKeys);
+  };
+  // The sum of value(unit) over all units.
+  const auto sum = [&](auto value) {
+    int64_t all = 0;
+#pragma unroll 1
+    for (int first = 0; first < units; first += gpu::kScheduleThreads) {
+      int64_t before = first + thread < units ? value(first + thread) : 0;
+      all += exclusive_scan(before);
+    }
+    return all;
+  };
+  const int64_t cost = sum([&](int unit) -> int64_t { return s.units[unit].count + gpu::kUnitCost; });
+  int64_t least = larger(gpu::kPartTiles, cost * p.head_packs / blocks * 5 / 4);
+  const auto parts_if_long = [&](int unit) -> int64_t { return s.units[unit].count > least ? parts_of(unit) : 0; };
+#pragma unroll 1
+  while (sum(parts_if_long) * p.head_packs > slots) least *= 2;
+  int all = units;
+  int64_t done = 0;  // parts of the units before
+#pragma unroll 1
+  for (int first = 0; first < units; first += gpu::kScheduleThreads) {
+    const int unit = first + thread, parts = unit < units ? static_cast<int>(parts_if_long(unit)) : 0;
+    int64_t before = parts, more = parts > 1 ? parts - 1 : 0;
+    const int64_t all_before = exclusive_scan(before), all_more = exclusive_scan(more);
+    if (unit < units) table.units[unit] = {parts > 1 ? 0 : -1, static_cast<int>((done + before) * p.head_packs)};
+#pragma unroll 1
+    for (int i = 1; i < parts; ++i) {
+      const int place = all + static_cast<int>(more) + i - 1;
+      s.units[place] = s.units[unit];
+      table.units[place] = {i, table.units[unit].first_slot};
+    }
+    done += all_before;
+    all += static_cast<int>(all_more);
+  }
+  for (int i = thread; i < slots; i += gpu::kScheduleThreads) table.arrivals[i] = table.nonfinite[i] = 0;
+  __syncthreads();
+  // A warp counts the tiles of a part.
+#pragma unroll 1
+  for (int unit = thread / 32; unit < all; unit += 32) {
+    const int part = table.units[unit].number;
+    if (part < 0) continue;
+    const int tile = part * gpu::kPartTiles + thread % 32;
+    const int count = count_tiles(p, s.units[unit].batch, s.units[unit].tile, tile, 1 << 30);
+    const int tiles = __reduce_add_sync(0xffffffffu, static_cast<unsigned>(count));
+    if (thread % 32 == 0) s.units[unit].count = tiles;
+  }
+  return all;
+}
+
 // The cut near x on the line of all units, of which each pack has `units` with these costs before each: between two
 // units or, unless `whole`, at least kLeastPart tiles of keys from the ends of one. Sets x to where it is.
 __device__ inline gpu::Cut find_cut(const gpu::Schedule& s, const int64_t* costs, int units, int64_t cost, bool whole,
@@ -133,6 +189,10 @@ extern "C" __global__ void __launch_bounds__(gpu::kScheduleThreads)
   __syncthreads();
   set_counts(p, s.units, units);
   __syncthreads();
+  if constexpr (BATCH_INVARIANT) {
+    units = split_units(p, s, units);
+    __syncthreads();
+  }
   // Of few units the costs are searched in shared memory.
   __shared__ int64_t near[gpu::kScheduleThreads];
   int64_t* const costs = units <= gpu::kScheduleThreads ? near : s.costs;

@@ -36,6 +36,13 @@ struct alignas(16) Cut {
   Unit at;  // that unit, so that a thread block need not wait for a second read
 };
 
+// Where results must not depend on the batch (invariant.h), pieces consist of whole units, and a query tile that is
+// long beside the share of a thread block is as many units as its keys have parts, each with a slot for its result.
+struct UnitPart {
+  int32_t number;      // of the part; -1: the unit is a query tile with all of its keys
+  int32_t first_slot;  // of the first part, for the first pack of heads; those of the next pack follow
+};
+
 struct Schedule {
   Cut* cuts;          // [most_waves][groups + 1]
   Unit* units;        // [most_units]
@@ -52,6 +59,27 @@ constexpr int kUnitCost = 1;
 constexpr int kLeastPart = 2;
 constexpr int kScheduleThreads = 1024;
 constexpr int kMostBlocks = 255;  // on a GPU with more multiprocessors, some are not used
+
+// Slots with BATCH_INVARIANT: as many rows as there are otherwise for tiles of 192 rows.
+DM_HD constexpr int32_t invariant_slots(int32_t blocks, int32_t slot_rows) {
+  const int32_t each = slot_rows < 24 ? 16 : 2 * 192 / slot_rows;
+  return blocks * each;
+}
+
+// What there is besides with BATCH_INVARIANT, behind the arrivals.
+struct PartTable {
+  UnitPart* units;     // [most_units]
+  int32_t* arrivals;   // [slots]: at the first part's, how many parts are finished
+  int32_t* nonfinite;  // [slots]: that the part is finished in the careful pass
+};
+DM_HD inline PartTable part_table(const Schedule& s, int32_t slots) {
+  UnitPart* const units = reinterpret_cast<UnitPart*>(s.arrivals + s.groups * s.lanes);
+  int32_t* const arrivals = reinterpret_cast<int32_t*>(units + s.most_units);
+  return {units, arrivals, arrivals + slots};
+}
+constexpr int64_t part_table_size(int64_t most_units, int64_t slots) {
+  return (most_units * int64_t{sizeof(UnitPart)} + 2 * slots * int64_t{sizeof(int32_t)} + 15) / 16 * 4;
+}
 
 // In floats, a multiple of 4.
 constexpr int64_t schedule_size(int64_t blocks, int64_t most_units, int64_t most_waves) {

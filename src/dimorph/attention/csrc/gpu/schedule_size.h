@@ -33,7 +33,8 @@ constexpr int32_t choose_lanes(int32_t head_packs, int32_t blocks) {
 
 // `tokens`: queries of all sequences.
 template <typename Config>
-constexpr ScheduleSize schedule_size_of(const Config& c, const Problem& problem, int64_t tokens, int32_t blocks) {
+constexpr ScheduleSize schedule_size_of(const Config& c, const Problem& problem, int64_t tokens, int32_t blocks,
+                                        bool batch_invariant) {
   ScheduleSize size{};
   const int32_t group = problem.num_qo_heads / problem.num_kv_heads;
   const bool packs = c.can_pack(group) && may_pack(int64_t{problem.max_qo_len} * group, group);
@@ -48,7 +49,12 @@ constexpr ScheduleSize schedule_size_of(const Config& c, const Problem& problem,
   size.most_waves = c.most_waves();
   size.lanes = size.most_waves == 1 ? choose_lanes(size.partition.head_packs, blocks) : 1;
   size.groups = blocks / size.lanes;
+  if (batch_invariant) {
+    size.slots = invariant_slots(size.groups * size.lanes, size.slot_rows);
+    size.most_units += static_cast<int32_t>(size.slots);
+  }
   size.schedule = schedule_size(blocks, size.most_units, size.most_waves);
+  if (batch_invariant) size.schedule += part_table_size(size.most_units, size.slots);
   return size;
 }
 

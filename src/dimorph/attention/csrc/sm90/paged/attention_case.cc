@@ -18,7 +18,7 @@ namespace DIMORPH_CASE {
 // too small.
 inline bool describe(Params& params, const dimorph::attention::Problem& problem,
                      const dimorph::attention::Launch& launch, int32_t blocks, dimorph::ErrorSink* sink) {
-  const gpu::ScheduleSize size = gpu::schedule_size_of(kConfig, problem, launch.tokens, blocks);
+  const gpu::ScheduleSize size = gpu::schedule_size_of(kConfig, problem, launch.tokens, blocks, BATCH_INVARIANT);
   if (launch.workspace_size < size.all(kConfig.dim_vo)) {
     dimorph::detail::fail(sink, dimorph::ErrorKind::value,
                           "attention: argument 'workspace': expected at least %lld elements, as plan_size says, got "

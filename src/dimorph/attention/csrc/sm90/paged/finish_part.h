@@ -19,18 +19,19 @@ namespace DIMORPH_CASE {
 __device__ __forceinline__ void finish_part(const Params& p, PipelineStorage& pipeline, const WorkTile& work,
                                             Variant& variant, const OnlineSoftmax& softmax, const OutputFragment& out,
                                             int warp, int warp_row, bool careful, bool nonfinite) {
-  const int own = work.first(blockIdx.y);
-  int32_t &again = pipeline.part_nonfinite[own], &last = pipeline.part_last[own];
+  auto& again = work.nonfinite(p, pipeline.part_nonfinite, blockIdx.y);
+  int32_t& last = pipeline.part_last[work.first(blockIdx.y)];
   if (careful && !warp_uniform(again)) return;
   store_partial(p, work, softmax, out, warp_row);
-  if (nonfinite) atomicOr(&again, 1);
+  if (nonfinite) atomicOr(const_cast<int32_t*>(&again), 1);
   __threadfence();
   named_barrier_sync(kAllConsumers, kConsumerThreads);
-  const int parts = work.last_group - work.first_group + 1;
+  const int parts = work.parts(work.kv_len);
   if (warp == 0 && threadIdx.x % 32 == 0) {
-    int32_t& arrivals = p.schedule.arrivals[work.first_group * gridDim.x + blockIdx.x];
+    int32_t& arrivals = work.arrivals(p, blockIdx.x);
     last = (careful || !again) && atomicAdd(&arrivals, 1) == parts - 1;
     if (last) arrivals = 0;  // for the next launch
+    if (BATCH_INVARIANT && careful) again = 0;
     __threadfence();
   }
   named_barrier_sync(kAllConsumers, kConsumerThreads);
@@ -38,7 +39,7 @@ __device__ __forceinline__ void finish_part(const Params& p, PipelineStorage& pi
 #pragma unroll 1
   for (int row = work.first_row + warp; row <= work.last_row; row += kConsumerWarps)
     merge_row(p, variant, work.batch, row_at(p, work, row), parts,
-              [&](int i) { return partial_place(p, work, row, work.first_group + i, blockIdx.x); });
+              [&](int i) { return merged_place(p, work, row, i, parts, blockIdx.x); });
 }
 
 }  // namespace DIMORPH_CASE

@@ -30,14 +30,15 @@ class WorkTiles {
         continue;
       }
       ++done_;
-      work.skip = skip;
       // The last part takes all tiles that are left, even if they are more than the schedule was made for.
-      work.count = at_end ? end.skip - skip : 0x7fffffff;
-      work.first_group = skip > 0 ? begin.first : group;
-      work.last_group = skip > 0 ? begin.last : at_end ? end.last : group;
+      work.set(skip, at_end ? end.skip - skip : 0x7fffffff, skip > 0 ? begin.first : group,
+               skip > 0 ? begin.last
+               : at_end ? end.last
+                        : group);
       const gpu::Unit unit = done_ == 1 ? begin.at : p_.schedule.units[index];
-      set_sequence(p_, unit.batch, unit.kv_len, pack * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x),
-                   work);
+      const int own_pack = pack * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+      work.set_unit(p_, index, own_pack, unit.kv_len);
+      set_sequence(p_, unit.batch, unit.kv_len, own_pack, work);
       set_rows(p_, unit.tile, work);
       return true;
     }
