@@ -62,9 +62,12 @@ def _covers(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Name the cases that serve until the one for some values is built, besides the same case for a lower level.
 
     Blocks may have few queries, but are computed slower then. Many queries are not computed one by one instead, as that
-    may take longer than the compile; and a plan for one kernel over a cache does not fit the other one on a GPU.
+    may take longer than the compile; a plan for one kernel over a cache does not fit the other one on a GPU; and
+    results that do not depend on the batch are those of one kernel.
     """
-    return [{"few_queries": False}] if values.get("few_queries") and "tile_keys" in values else []
+    if not values.get("few_queries") or "tile_keys" not in values or values["batch_invariant"]:
+        return []
+    return [{"few_queries": False}]
 
 
 def _variants() -> dm.Axis:

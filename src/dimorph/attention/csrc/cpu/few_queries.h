@@ -429,7 +429,7 @@ inline int heads_at_once(const Params& params, int rows) {
 
 // Whether a sequence is computed here: where results must not depend on the batch, every one.
 inline bool computes_rows(const Params& params, int qo_len) {
-  return BATCH_INVARIANT || dimorph::attention::computes(params, true, qo_len);
+  return BATCH_INVARIANT || dimorph::attention::computes(params, qo_len);
 }
 
 inline void forward_few_queries(const Params& params) {
