@@ -32,8 +32,7 @@ def on_gpu(problem: BlockProblem) -> Any:
 
 
 def test_100_random_problems() -> None:
-    seeds = [seed for seed in range(200) if seed % 2]  # those in bfloat16
-    found = [check(block_problem(seed), on_gpu) for seed in seeds]
+    found = [check(block_problem(seed), on_gpu) for seed in range(1, 301, 3)]
     assert not any(found), "\n".join(filter(None, found))
 
 

@@ -13,12 +13,7 @@ from dimorph.attention import reference
 from support.attention_configs import DTYPES, Array
 
 # Kernels that support/paged.py has, too.
-KERNELS = (
-    ("float32", 32, "Sinks"),
-    ("bfloat16", 64, "Plain"),
-    ("float32", 32, "SoftCap"),
-    ("bfloat16", 128, "FlashSigmoid"),
-)
+KERNELS = (("float32", 32, "Sinks"), ("bfloat16", 64, "Plain"), ("float32", 32, "SoftCap"))
 # The largest error, relative to the largest output.
 BAR = {"float32": 3e-6, "bfloat16": 1e-2}
 
@@ -51,7 +46,7 @@ class BlockProblem:
 
 
 def block_problem(seed: int) -> BlockProblem:
-    """Return a problem; the same each time. Where `seed % 4` is 1, it is one for GPUs, too."""
+    """Return a problem; the same each time. Where `seed % 3` is 1, it is one for GPUs, too."""
     rng = np.random.default_rng([seed, 11])
     dtype, dim, name = KERNELS[seed % len(KERNELS)]
     rows, columns = int(rng.choice([1, 2, 16, 40])), int(rng.choice([1, 3, 16, 64]))
@@ -67,7 +62,6 @@ def block_problem(seed: int) -> BlockProblem:
         "Plain": at.Plain(),
         "SoftCap": at.SoftCap(3.0),
         "Sinks": at.Sinks(sinks),
-        "FlashSigmoid": at.FlashSigmoid(0.3, -1.0),
     }
     return BlockProblem(
         f"seed {seed}: {dtype} {name}, {counts} blocks of {rows} x {columns}, heads {group} x {kv_heads}",
