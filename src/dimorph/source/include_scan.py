@@ -135,8 +135,14 @@ def _content(path: str) -> Content | None:
         if error.errno in _NOT_THERE:
             return None
         raise
-    code = without_line_comments(content) if path.startswith(OWN) else content
-    return Content(Files.checksum(code), mentions(content))
+    checksum = _without_comments(content) if path.startswith(OWN) else Files.checksum(content)
+    return Content(checksum, mentions(content))
+
+
+@lru_cache(maxsize=256)
+def _without_comments(content: bytes) -> str:
+    """Return the checksum of a header of Dimorph: each unit of a build reads a dozen, and comments take long to find."""
+    return Files.checksum(without_line_comments(content))
 
 
 class Scanner:
