@@ -45,13 +45,14 @@ struct Problem {
   const int32_t* seqlens_k;
   PageTable table;
   bool room_matrices;  // see has_room_matrices
-  bool few_queries;    // of a CPU: which sequences to compute, see cpu/kinds.h
   Strides q_strides, k_strides, v_strides, out_strides, lse_strides;
   int32_t batch_size;
   int32_t num_qo_heads, num_kv_heads;
   int32_t max_qo_len, max_kv_len;  // room of the longest sequence
   float sm_scale;                  // factor of the logits, for variants with softmax
   KvScale k_scale, v_scale;        // only kernels with KV_DTYPE in 8 bits read these
+  // Of a CPU: which sequences to compute, see cpu/kinds.h. In the middle, a call of one query took 0.1 us longer.
+  bool few_queries;
 };
 
 // Whether a sequence's length is not just a size of an array, or its rows do not lie at a multiple of it.
