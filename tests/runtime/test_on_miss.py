@@ -171,6 +171,8 @@ def test_a_case_whose_functions_have_other_types_is_not_taken() -> None:
         (lambda _: [{"width": "three"}], "kernel pick: covers: {'width': 'three'} for width=1, depth=2"),
         (lambda _: [{"width": [3, 4]}], "covers: expected one value for each axis, got {'width': "),
         (lambda v: [{"width": v["wide"]}], "`covers` asks for an axis 'wide'"),
+        (lambda _: None, "kernel pick: covers: expected a list for width=1, depth=2, got None"),
+        (lambda _: {"width": 3}, "kernel pick: covers: expected a list for width=1, depth=2, got {'width': 3}"),
         (lambda _: [3], "kernel pick: covers: 3 for width=1, depth=2"),
     ],
 )

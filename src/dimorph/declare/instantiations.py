@@ -71,7 +71,10 @@ class Specialization:
         own = {axis.name: value for axis, value in self.pairs()}
         problem = {axis.name: value for axis, value in self.pairs() if not axis.choose}
         found: list[Specialization] = []
-        for other in kernel.covers(_Values(kernel, "`covers`", own)):
+        listed = kernel.covers(_Values(kernel, "`covers`", own))
+        if not isinstance(listed, (list, tuple)):
+            raise DeclarationError(f"kernel {kernel.name}: covers: expected a list for {self}, got {listed!r}")
+        for other in listed:
             try:
                 instantiations = instantiate(kernel, {**problem, **other})
             except (DeclarationError, TypeError) as error:
