@@ -123,7 +123,7 @@ def test_the_manifests_of_the_repository_name_what_there_is(name: str) -> None:
     ("change", "message"),
     [
         (('"wrong"', '"../wrong"'), "name: expected letters, digits and -, got '../wrong'"),
-        (("name =", "nam ="), "unknown key 'nam'; there are: kernels, name, set, targets, variants"),
+        (("name =", "title ="), "unknown key 'title'; there are: kernels, name, set, targets, variants"),
         (('targets = ["x86-64-v3"]', ""), "targets: expected a list of strings, got None"),
         (('"x86-64-v3"', '"x86-64-v9"'), "x86-64-v9"),
         (('"x86-64-v3"', '"x86-64-v3", "armv8"'), "targets: expected levels of one machine, got aarch64, x86_64"),
