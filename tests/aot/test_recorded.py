@@ -21,7 +21,7 @@ from dimorph.errors import ArtifactCorrupt, DimorphError
 from dimorph.resolve import sealed
 from dimorph.store import manifest, use
 from support.cli import Run, runner
-from support.kernels import PICK, PLAIN, ROOT, SHIFT
+from support.kernels import FUNCTOR, PICK, PLAIN, ROOT, SHIFT
 
 PACKAGE = """
 import dimorph as dm
@@ -129,7 +129,7 @@ def test_the_recorded_run_again_without_a_compiler(project: Path, out: Path, tmp
 
 def test_a_record_builds_exactly_its_cases(project: Path, out: Path) -> None:
     (record,) = manifest.read(out).kernels.values()
-    assert all(built.partial for built in record.built)
+    assert sorted(built.partial for built in record.built) == [False, True]  # all of {1, 4} x {9} was recorded
     cases = {(case["width"], case["depth"]) for built in record.built for case in built.specializations}
     assert cases == {("2", "1"), ("2", "5"), ("1", "9"), ("4", "9")}
     done = _dimorph(project, "verify", "shipped.kernels", "--out", str(out))
@@ -209,6 +209,10 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
             entry, kernel="local", found=Reference(why="no variable of x.py holds it: bind it at the module level")
         ),
         replace(entry, values={"breadth": ["1"]}),
+        replace(entry, target="x86-64-v9"),
+        replace(entry, archs=["sm_1"]),
+        replace(entry, cxxflags=["-fplugin=/evil.so"]),
+        replace(entry, values={**entry.values, "width": ["1", "wide"]}),
     ]
     use.write(tmp_path / "use.json", [*found, *wrong])
     done = run("build", "--from", str(tmp_path / "use.json"), "--out", str(tmp_path / "out"), code=1)
@@ -221,7 +225,10 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
     )
     assert "bind it at the module level" in done.output
     assert "the kernel has the axes width, depth now, the record has breadth: record again" in done.output
-    assert "4 problems; all else was built" in done.output
+    assert "x86-64-v9" in done.output and "sm_1" in done.output
+    assert "the flag -fplugin=/evil.so is not admitted: the record was edited, record again" in done.output
+    assert "axis width: expected" in done.output
+    assert "8 problems; all else was built" in done.output
     assert aot.cover(here / "use.json", [tmp_path / "out"]).ok
 
 
@@ -244,11 +251,11 @@ def test_merge(here: Path, run: Run, tmp_path: Path) -> None:
 # --- Sets ---
 
 
-def _parts(*values: dict[str, object]) -> list[recorded.Part]:
+def _parts(*values: dict[str, object], kernel: dm.Kernel = PICK) -> list[recorded.Part]:
     """Return the parts for loads of one specialization."""
     found = []
     for given in values:
-        wanted = PICK.instantiations(**given)
+        wanted = kernel.instantiations(**given)
         for kind in ("entry", "case"):
             line = use.Use(kind, "pick", Reference(), wanted.texts(), {}, "x86-64-v3", [], False, [])
             found.append(recorded.Found(line, wanted))
@@ -270,6 +277,23 @@ def test_an_entry_has_not_many_combinations_without_a_case() -> None:
     found = _parts(*({"width": number, "depth": number} for number in range(1000)))
     assert sum(len(list(part.wanted)) for part in found) == 1000
     assert max(part.wanted.slots for part in found) <= 4096 and len(found) < 40
+
+
+def test_fixed_values_of_a_choice_axis_are_no_axis_of_an_entry() -> None:
+    kernel = replace(PICK, axes=[PICK.axes[0], dm.int_axis("depth", "DEPTH", [1, 2], choose=lambda _: 1)])
+    loads = [{"width": 1}, {"width": 2}, {"width": 1, "depth": 1}, {"width": 2, "depth": 2}, {"width": 3, "depth": 2}]
+    found = [part.wanted.texts() for part in _parts(*loads, kernel=kernel)]
+    assert found == [
+        {"width": ["1", "2"], "depth": []},
+        {"width": ["1"], "depth": ["1"]},
+        {"width": ["2", "3"], "depth": ["2"]},
+    ]
+
+
+def test_variants_of_one_name_have_an_entry_each() -> None:
+    twin = dm.Variant("Shift", header="variants.h", struct="Plain", root=ROOT)
+    found = _parts({"variant": SHIFT}, {"variant": twin}, {"variant": PLAIN}, kernel=FUNCTOR)
+    assert sorted(len(list(part.wanted)) for part in found) == [1, 2]
 
 
 def test_settings_that_are_part_of_the_key_are_kept_apart() -> None:

@@ -27,7 +27,7 @@ from dimorph.aot.needs import Need, needs
 from dimorph.aot.supply import Step, Supply, Wanted, wanted
 from dimorph.aot.verifier import brackets, outdated
 from dimorph.aot.workers import Workers, workers
-from dimorph.declare.instantiations import InstantiationSet
+from dimorph.declare.instantiations import InstantiationSet, instantiate
 from dimorph.errors import LoadError, counted
 from dimorph.plan.key import digest
 from dimorph.resolve.build import Progress
@@ -225,16 +225,18 @@ def _described(
     kernel = instantiations.kernel
     known = before.rows()
     rows = [known.get((a.meta.key, a.meta.toolchain_id)) or Row.of(a) for a in artifacts]
+    specializations = [specialization.texts() for specialization in instantiations]
+    wanted = {axis.name: list(values) for axis, values in instantiations.pairs() if values}
     built = Built(
         given=manifest.given(instantiations),
         values=instantiations.texts(),
-        specializations=[specialization.texts() for specialization in instantiations],
+        specializations=specializations,
         targets=list(names),
         archs=list(archs),
         debug=settings.debug,
         cxxflags=list(settings.cxxflags),
         artifacts=rows,
-        partial=instantiations.only is not None and kernel.only is None,
+        partial=len(specializations) < sum(1 for _ in instantiate(kernel, wanted)),
     )
     record = before.kernels.get(before.name(kernel, directory))
     others = []

@@ -13,7 +13,7 @@ from dimorph.aot import recorded
 from dimorph.aot.recorded import Found
 from dimorph.declare.instantiations import InstantiationSet
 from dimorph.declare.variant import Variant
-from dimorph.errors import DimorphError, counted
+from dimorph.errors import DeclarationError, DimorphError, ToolchainError, counted
 from dimorph.plan.key import FFI_ABI
 from dimorph.plan.load_plan import declared_archs
 from dimorph.plan.pool import pool_unit
@@ -26,7 +26,9 @@ from dimorph.store.artifact import Artifact
 from dimorph.store.layers import PACKAGED, Layer, built_store
 from dimorph.store.manifest import Built
 from dimorph.store.use import Use
-from dimorph.toolchain import archs, targets
+from dimorph.toolchain import archs as architectures
+from dimorph.toolchain import targets as levels
+from dimorph.toolchain.archs import Arch
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,11 @@ def cover(
         DimorphError: a place is neither a wheel nor a directory that was built into.
         OSError: a file cannot be read.
     """
+    for name in targets or ():
+        levels.by_name(name)
     found, problems = recorded.find(use.read(Path(record)))
     with _layers(places, found) as layers:
-        search = _Search(layers, tuple(archs or ()))
+        search = _Search(layers, [architectures.by_name(name) for name in archs or ()])
         cases = [search.case(one, name) for one in found for name in (targets or [one.use.target])]
     return Proof(tuple(cases), tuple(problems))
 
@@ -152,15 +156,17 @@ def _unpacked(wheel: Path, directory: Path) -> list[Path]:
             archive.extractall(directory, names)
     except zipfile.BadZipFile as error:
         raise DimorphError(f"{wheel}: expected a wheel or a directory: {error}") from error
+    for path in directory.rglob("*"):  # a store that others can write is refused, and a umask may let them
+        path.chmod(0o755 if path.is_dir() else 0o644)
     return sorted(path.parent for path in directory.rglob(f"{PACKAGED}/{manifest.NAME}"))
 
 
 class _Search:
     """The search for what a record names, in some directories."""
 
-    def __init__(self, layers: Sequence[Layer], arch_names: tuple[str, ...]) -> None:
+    def __init__(self, layers: Sequence[Layer], archs: Sequence[Arch]) -> None:
         self._layers = layers
-        self._archs = arch_names
+        self._archs = archs
         self._files = Files()
         self._built = [manifest.read(layer.store) for layer in layers]
         roots = [layer.store.root for layer in layers]
@@ -175,20 +181,21 @@ class _Search:
         """Search for everything that a line needs."""
         flags = tuple(one.use.cxxflags)
         settings = replace(self._settings, debug=one.use.debug, cxxflags=flags, target=target, arch=None)
-        places: list[str] = []
-        why: list[str] = []
-        artifacts = []
         # Most loads are served by an entry for more values, which is found without a scan of the sources.
-        found = self._find_wider(one.wanted, settings) if one.use.kind == "entry" else None
-        for unit in () if found else self._units(one):
-            if here := self._find(_key(unit, settings)):
-                places.append(here[0].name)
-                artifacts.append(here[1])
-            else:
-                why += self._why(unit, settings)
-        if found:
-            places, artifacts = [found[0].name], [found[1]]
-        return Case(one.use, target, None if why else ", ".join(dict.fromkeys(places)), tuple(artifacts), tuple(why))
+        if one.use.kind == "entry" and (wider := self._find_wider(one.wanted, settings)):
+            return Case(one.use, target, wider[0].name, (wider[1],), ())
+        served: list[tuple[Layer, Artifact]] = []
+        why: list[str] = []
+        try:
+            for unit in self._units(one):
+                if here := self._find(_key(unit, settings)):
+                    served.append(here)
+                else:
+                    why += self._why(unit, settings)
+        except (DeclarationError, ToolchainError) as error:  # a source is gone, or an architecture is not supported
+            why.append(str(error))
+        places = ", ".join(dict.fromkeys(layer.name for layer, _ in served))
+        return Case(one.use, target, None if why else places, tuple(one for _, one in served), tuple(why))
 
     def _units(self, one: Found) -> list[Unit]:
         if one.use.kind == "entry":
@@ -197,10 +204,9 @@ class _Search:
             case = next(iter(one.wanted))
             units = [case_unit(case, self._files)]
             if case.kernel.device:
-                names = self._archs or one.use.archs
-                named = [archs.by_name(name) for name in names]
-                declared = declared_archs(case)
-                wanted = archs.admitted(named, declared, f"kernel {case.kernel.name} ({case})") if named else declared
+                named = self._archs or [architectures.by_name(name) for name in one.use.archs]
+                declared, what = declared_archs(case), f"kernel {case.kernel.name} ({case})"
+                wanted = architectures.admitted(named, declared, what) if named else declared
                 device = device_unit(case, wanted, self._files)
                 units += [replace(device, archs=(arch,)) for arch in wanted]
         return [*units, pool_unit()] if any(unit.parallel for unit in units) else units
@@ -232,7 +238,7 @@ class _Search:
             if bool(left) != bool(texts) or not {axis.text(value) for value in left} <= set(texts):
                 return ""
         # Making the set takes as long as it has values, and many loads share one.
-        memo = (id(built), variants, settings.target)
+        memo = (id(built), variants, settings)
         if memo not in self._wider:
             around = manifest.holding(built.values, wanted)
             self._wider[memo] = _key(entry_unit(around, self._files), settings) if around else ""
@@ -277,5 +283,5 @@ class _Held:
 
 
 def _key(unit: Unit, settings: Settings) -> str:
-    level = unit.archs[0] if unit.archs else targets.by_name(settings.target or "")
+    level = unit.archs[0] if unit.archs else levels.by_name(settings.target or "")
     return unit.key(level, settings)

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
+from dimorph import _cxxflags
 from dimorph.aot.discover import find_kernel, find_variant
 from dimorph.declare.axis import Value
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
-from dimorph.errors import ArtifactCorrupt, DeclarationError
+from dimorph.errors import ArtifactCorrupt, DeclarationError, ToolchainError
 from dimorph.store.use import Use
+from dimorph.toolchain import archs, targets
 
 # The most combinations of one entry that has cases for few of them: it takes some seconds to compile.
 _MOST = 4096
@@ -80,7 +82,7 @@ def find(uses: Iterable[Use]) -> tuple[list[Found], list[str]]:
             continue
         try:
             found.append(Found(use, _wanted(kernel, use)))
-        except (DeclarationError, ArtifactCorrupt) as error:
+        except (DeclarationError, ArtifactCorrupt, ToolchainError) as error:
             problems.append(f"{use.label}: {error}")
     return found, list(dict.fromkeys(problems))
 
@@ -108,7 +110,7 @@ def parts(found: Iterable[Found]) -> list[Part]:
 def _sets(recorded: _Kernel) -> Iterator[InstantiationSet]:
     kernel = (recorded.sets + recorded.cases)[0].kernel
     single = [one.values for one in recorded.sets if one.specialized] if kernel.case else []
-    joined = [one for group in _alike(single) for one in _joined(list(dict.fromkeys(group)))]
+    joined = [one for group in _alike(kernel, single) for one in _joined(kernel, list(dict.fromkeys(group)))]
     candidates = [one.values for one in recorded.sets if not one.specialized or not kernel.case] + joined
     # Of a load that was killed before its case was recorded, too.
     alone = [*recorded.cases, *(InstantiationSet(kernel, row) for row in single)]
@@ -119,23 +121,32 @@ def _sets(recorded: _Kernel) -> Iterator[InstantiationSet]:
             yield InstantiationSet(kernel, values, tuple(held) if kernel.case else None)
 
 
-def _alike(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
-    """Group rows that leave the same axes to be chosen: only such rows can be in one set."""
-    groups: dict[tuple[bool, ...], list[_Row]] = {}
+def _alike(kernel: Declaration, rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    """Group rows that have the same on each choice axis, chosen or fixed: only such rows can be in one set."""
+    groups: dict[_Row, list[_Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(not values for values in row), []).append(row)
+        fixed = tuple(values for axis, values in zip(kernel.axes, row, strict=True) if axis.choose)
+        groups.setdefault(fixed, []).append(row)
     yield from groups.values()
 
 
-def _joined(rows: Sequence[_Row]) -> list[_Row]:
-    """Return the values of one set that has all rows; of several sets, if most of its combinations would be unused."""
+def _joined(kernel: Declaration, rows: Sequence[_Row]) -> list[_Row]:
+    """Return the values of one set that has all rows; of several sets, if most of its combinations would be unused.
+
+    Two variants of one name cannot be in one set either.
+    """
     union = tuple(tuple(dict.fromkeys(value for row in rows for value in row[at])) for at in range(len(rows[0])))
-    if len(rows) == 1 or prod(max(len(values), 1) for values in union) <= max(_MOST, len(rows)):
+    twice = [
+        at
+        for at, (axis, values) in enumerate(zip(kernel.axes, union, strict=True))
+        if len({axis.text(value) for value in values}) < len(values)
+    ]
+    if not twice and prod(max(len(values), 1) for values in union) <= _MOST:
         return [union]
-    axis = max(range(len(union)), key=lambda at: len(union[at]))
+    axis = twice[0] if twice else max(range(len(union)), key=lambda at: len(union[at]))
     half = set(union[axis][: len(union[axis]) // 2])
     first = [row for row in rows if row[axis][0] in half]
-    return _joined(first) + _joined([row for row in rows if row[axis][0] not in half])
+    return _joined(kernel, first) + _joined(kernel, [row for row in rows if row[axis][0] not in half])
 
 
 def _within(values: _Row, other: _Row) -> bool:
@@ -147,8 +158,14 @@ def _wanted(kernel: Declaration, use: Use) -> InstantiationSet:
 
     Raises:
         DeclarationError: the kernel has other axes, does not accept a value, or a variant is not found again.
-        ArtifactCorrupt: the description of a variant cannot be read.
+        ArtifactCorrupt: the description of a variant cannot be read, or a flag is not admitted.
+        ToolchainError: there is no such target level or architecture.
     """
+    targets.by_name(use.target)
+    for name in use.archs:
+        archs.by_name(name)
+    if refused := [flag for flag in use.cxxflags if _cxxflags.refused(flag)]:
+        raise ArtifactCorrupt(f"the flag {refused[0]} is not admitted: the record was edited, record again")
     if set(use.values) != {axis.name for axis in kernel.axes}:
         there, asked = ", ".join(axis.name for axis in kernel.axes), ", ".join(use.values)
         raise DeclarationError(f"the kernel has the axes {there} now, the record has {asked}: record again")
