@@ -56,22 +56,29 @@ def test_a_worker_that_is_killed_costs_only_its_job(
             )
 
         killed: list[int] = []
+        arrived = [0]
 
         def kill() -> None:
             while not begun.exists() or not begun.read_text().endswith("\n"):
                 time.sleep(0.02)
-            time.sleep(1)  # the result of the job before is on its way
+            before = len(compiler.compiled())
+            while arrived[-1] < before:  # a result that is still on its way from the worker would be lost, too
+                time.sleep(0.02)
             killed.append(ancestor(int(begun.read_text()), set(pids.values())))
             os.kill(killed[0], signal.SIGKILL)
 
-        killer = threading.Thread(target=kill)
+        killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         config = replace(settings.current(), store=tmp_path / "own")
         kernel = declared(root)
         report = aot.build(
-            kernel.instantiations(**VALUES), tmp_path / "out", settings=config, executor=client.get_executor()
+            kernel.instantiations(**VALUES),
+            tmp_path / "out",
+            settings=config,
+            executor=client.get_executor(),
+            progress=lambda done, total, label: arrived.append(done),
         )
-        killer.join()
+        killer.join(60)
     assert (report.built, report.reused) == (7, 0)
     assert len(begun.read_text().splitlines()) == 2  # the job of the worker that died
     assert sorted(compiler.compiled()) == ["case_unit.cc"] * 6 + ["entry_unit.cc"]  # every compile that went on
