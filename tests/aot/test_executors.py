@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import subprocess
@@ -271,8 +270,8 @@ def test_a_source_behind_a_link_that_has_no_place_in_a_tree_is_refused(kernel: d
 def test_without_a_compiler_here_the_workers_have_one(
     kernel: dm.Kernel, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = ("DIMORPH_CXX", str(compiler.driver))
-    pool = ProcessPoolExecutor(1, initializer=os.environ.__setitem__, initargs=setup)
+    setup = f"import os; os.environ['DIMORPH_CXX'] = {str(compiler.driver)!r}"
+    pool = ProcessPoolExecutor(1, initializer=exec, initargs=(setup,))
     monkeypatch.setenv("DIMORPH_CXX", "/nowhere/g++")
     with pool:
         assert build(kernel, tmp_path / "out", tmp_path / "s", pool, ONE).built == 2
