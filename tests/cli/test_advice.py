@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -97,6 +98,38 @@ def test_a_kernel_that_no_variable_holds(root: Path) -> None:
     assert _asked(str(script))[1] == "built"
 
 
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("loaded", "call", "built"),
+    [
+        # A value that the load has fixed beyond the declared ones; two values of one call, named one after the other.
+        ("width=[1, 2], depth=7", "9, 7", "width=9 depth=7"),
+        ("", "9, 9", "width=9 depth=9"),
+    ],
+)
+def test_the_command_for_a_value_of_a_call(loaded: str, call: str, built: str, root: Path) -> None:
+    """Each command brings the call further, until it is served."""
+    axes = ", ".join(f"dm.int_axis('{name}', '{name.upper()}', [1, 2], accepts=bool)" for name in ("width", "depth"))
+    script = root / "script.py"
+    script.write_text(
+        f"import dimorph as dm\nkernel = dm.Kernel(name='pick', axes=[{axes}])\nif __name__ == '__main__':\n"
+        f"    kernel.build(width=[1, 2], depth=[1, 2, 7])\n    module = kernel.load({loaded})\n"
+        + ASK.format(load=f"module.pick({call}); print(json.dumps(['there', '']))").replace("\n", "\n    ")
+    )
+    environ = {**os.environ, "DIMORPH_POLICY": "aot"}
+    commands = []
+    while len(commands) < 4:
+        words = [sys.executable, str(script)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environ)
+        assert done.returncode == 0, done.stderr
+        command = json.loads(done.stdout.strip().splitlines()[-1])[0]
+        if command == "there":
+            break
+        _run(command)
+        commands.append(command.partition(":pick ")[2].partition(" --out")[0])
+    assert command == "there" and built in commands
+
+
 # A kernel of one variant, and others that it does not declare.
 VARIANTS = """
 import dimorph as dm
@@ -137,7 +170,7 @@ from dimorph.attention.kernels import attention_cpu
 from dimorph.resolve.missing import missing_values
 mine = dm.Variant("Mine", "mine.h", root=sys.argv[1])
 try:
-    raise missing_values(attention_cpu, {"variant": "Mine"}, {"Mine": mine}, "a test", {})
+    raise missing_values(attention_cpu, {"variant": "Mine"}, {}, {"Mine": mine}, "a test", {})
 except dm.MissingSpecialization as error:
     print(json.dumps([error.command, str(error)]))
 """

@@ -35,7 +35,7 @@ def missing_unit(unit: Unit, reason: str, passed: Sequence[str], *, no_compiler:
     if no_compiler:
         # The reason may be a missing library as well.
         first += "once that is mended, " if unit.kernel.dependencies else "once there is a compiler, "
-    return _missing(unit.kernel, what, unit.values, unit.known, reason, passed, declared, unit.archs[:1], first)
+    return _missing(unit.kernel, what, unit.values, {}, unit.known, reason, passed, declared, unit.archs[:1], first)
 
 
 def advice(unit: Unit) -> str:
@@ -46,6 +46,7 @@ def advice(unit: Unit) -> str:
 def missing_values(
     kernel: Declaration,
     values: Mapping[str, str],
+    beside: Mapping[str, str],
     known: Mapping[str, Variant],
     reason: str,
     there: Mapping[str, Sequence[str]],
@@ -55,13 +56,16 @@ def missing_values(
     Args:
         kernel: the kernel of the module.
         values: axis name -> the value of the call.
+        beside: axis name -> values, separated by commas, of the other axes that the module was not loaded with as they
+            are declared; the command needs them.
         known: name -> variant, for the variants of the module.
         reason: why the module lacks it and does not add it.
         there: axis name -> the values of the module.
     """
     asked = ", ".join(f"{name}={text}" for name, text in values.items())
     held = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in there.items() if texts)
-    return _missing(kernel, f"{kernel.name}: {asked}", values, known, reason, [f"available: {held}"], there, ())
+    what = f"{kernel.name}: {asked}"
+    return _missing(kernel, what, values, beside, known, reason, [f"available: {held}"], there, ())
 
 
 def build_command(kernel: Declaration, values: Mapping[str, str], archs: Sequence[Arch] = ()) -> str:
@@ -82,6 +86,7 @@ def _missing(
     kernel: Declaration,
     what: str,
     values: Mapping[str, str],
+    beside: Mapping[str, str],
     known: Mapping[str, Variant],
     reason: str,
     lines: Iterable[str],
@@ -89,7 +94,7 @@ def _missing(
     archs: Sequence[Arch],
     first: str = "",
 ) -> MissingSpecialization:
-    command, cure = _advice(kernel, values, known, archs)
+    command, cure = _advice(kernel, {**beside, **values}, known, archs)
     text = "\n  ".join([f"{what} is not there: {reason}", *lines, f"{first}{cure}"])
     return MissingSpecialization(text, kernel=kernel.name, missing=values, available=available, command=command)
 

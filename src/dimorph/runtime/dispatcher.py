@@ -359,4 +359,8 @@ class Dispatcher:
     def _missing(self, values: dict[str, str], reason: str) -> MissingSpecialization:
         held = self.instantiations
         known = {one.name: one for left in held.values for one in left if isinstance(one, Variant)}
-        return missing_values(held.kernel, values, known, reason, held.texts())
+        other = self.asked.beyond_declared()
+        beside = {
+            axis.name: ",".join(map(axis.text, other[axis.name])) for axis in held.kernel.axes if other.get(axis.name)
+        }
+        return missing_values(held.kernel, values, beside, known, reason, held.texts())
