@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import dimorph as dm
+from dimorph.demo import runner
 from dimorph.demo.forms import Form
 from dimorph.demo.minilm import FloatArray, IntArray, MiniLM
 from dimorph.demo.runner import LATER_CALLS, SENTENCES, compare
+from dimorph.resolve import sealed
 
 
 def mean_attention(
@@ -87,6 +90,24 @@ def test_every_layer_goes_through_the_form_and_is_asked_afterwards_what_served(m
     # In brackets, which rich would read as markup.
     assert f"JIT  [jit] served {calls} calls" in text
     assert f"AOT  [aot] served {calls} calls" in text
+
+
+@pytest.mark.parametrize("how", ["policy", "seal"])
+def test_there_is_one_form_where_nothing_may_be_compiled(
+    how: str, model: MiniLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms = StandIn()
+    monkeypatch.setattr(runner, "load_model", lambda: model)
+    monkeypatch.setattr(runner, "prebuilt", lambda: forms._form("AOT", Path.cwd(), np.float32(1.0)))
+    monkeypatch.setattr(sealed, "_seals", [])
+    if how == "policy":
+        monkeypatch.setenv("DIMORPH_POLICY", "aot")
+    else:
+        dm.seal()
+    out = io.StringIO()
+    assert runner.run(Console(file=out, width=80, color_system=None)) == 0
+    assert forms.calls == {"JIT": 0, "AOT": 6 * (1 + LATER_CALLS)}
+    assert re.search(r"^\s*prebuilt\s+-\s+\S+ ms\s+\S+ ms\s+\S+ ms\s*$", out.getvalue(), re.MULTILINE)
 
 
 def test_one_differing_bit_fails(model: MiniLM) -> None:
