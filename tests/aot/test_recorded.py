@@ -61,6 +61,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT, root / "shipped", ignore=shutil.ignore_patterns("*.py", "__pycache__", "_dimorph"))
     (root / "shipped" / "__init__.py").touch()
     (root / "shipped" / "kernels.py").write_text(PACKAGE)
+    (root / "shipped" / "broken.py").write_text("1 / 0\n")
+    (root / "shipped" / "twins.py").write_text(f"{PACKAGE}\nfrom shipped.kernels import pick as other\n")
     (root / "run.py").write_text(RUN)
     _run(root, root, DIMORPH_RECORD=str(root / "use.json"), DIMORPH_STORE=str(root / "store"))
     return root
@@ -208,6 +210,8 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
         replace(
             entry, kernel="local", found=Reference(why="no variable of x.py holds it: bind it at the module level")
         ),
+        replace(entry, found=Reference(module="shipped.broken:pick")),
+        replace(entry, found=Reference(module="shipped.twins:pick")),
         replace(entry, values={"breadth": ["1"]}),
         replace(entry, target="x86-64-v9"),
         replace(entry, archs=["sm_1"]),
@@ -216,9 +220,9 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
     ]
     use.write(tmp_path / "use.json", [*found, *wrong])
     done = run("build", "--from", str(tmp_path / "use.json"), "--out", str(tmp_path / "out"), code=1)
-    assert (
-        "shipped.kernels holds no declaration 'gone' at its module level: bring it back, or record again" in done.output
-    )
+    assert "shipped.kernels holds none of the name 'gone': bring it back, or record again" in done.output
+    assert "shipped.broken cannot be imported: ZeroDivisionError: division by zero" in done.output
+    assert "shipped.twins holds several of the name 'pick'" in done.output
     assert (
         "nopkg.kernels: no module of this name" in done.output
         and "/nowhere/kernels.py: there is no such" in done.output
@@ -228,7 +232,7 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
     assert "x86-64-v9" in done.output and "sm_1" in done.output
     assert "the flag -fplugin=/evil.so is not admitted: the record was edited, record again" in done.output
     assert "axis width: expected" in done.output
-    assert "8 problems; all else was built" in done.output
+    assert "10 problems; all else was built" in done.output
     assert aot.cover(here / "use.json", [tmp_path / "out"]).ok
 
 

@@ -134,12 +134,16 @@ def _referred(found: Reference, kind: type[_T]) -> tuple[_T | None, str]:
         except DeclarationError as error:
             passed.append(str(error))
             continue
+        except Exception as error:  # of the module's own code; the kernels of other modules may be fine
+            passed.append(f"{source} cannot be imported: {type(error).__name__}: {error}")
+            continue
         held = [(variable, value) for variable, value in vars(module).items() if isinstance(value, kind)]
         # Its own name first: a variable may hold another one than in the program that was recorded.
         named = [value for _, value in held if value.name == name] or [value for key, value in held if key == name]
-        if named:
+        if len(set(named)) == 1:
             return named[0], ""
-        passed.append(f"{source} holds no {kind.__name__.lower()} {name!r} at its module level")
+        several = "several of the name" if named else "none of the name"
+        passed.append(f"of the {kind.__name__.lower()}s at its module level, {source} holds {several} {name!r}")
     return None, f"is not found: {'; '.join(passed)}: bring it back, or record again"
 
 

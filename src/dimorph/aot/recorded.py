@@ -11,6 +11,8 @@ from dimorph.aot.discover import find_kernel, find_variant
 from dimorph.declare.axis import Value
 from dimorph.declare.declaration import Declaration
 from dimorph.declare.instantiations import InstantiationSet, instantiate
+from dimorph.declare.reference import Reference
+from dimorph.declare.variant import Variant
 from dimorph.errors import ArtifactCorrupt, DeclarationError, ToolchainError
 from dimorph.store.use import Use
 from dimorph.toolchain import archs, targets
@@ -69,7 +71,8 @@ def find(uses: Iterable[Use]) -> tuple[list[Found], list[str]]:
         The lines that were found; and for each other one, why it was not, and what to do.
     """
     found, problems = [], []
-    kernels: dict[object, Declaration | str] = {}
+    kernels: dict[Reference, Declaration | str] = {}
+    variants: dict[Reference, Variant] = {}  # a file in no package is run anew each time
     for use in uses:
         if use.found not in kernels:
             try:
@@ -81,7 +84,7 @@ def find(uses: Iterable[Use]) -> tuple[list[Found], list[str]]:
             problems.append(f"{use.label}: {kernel}")
             continue
         try:
-            found.append(Found(use, _wanted(kernel, use)))
+            found.append(Found(use, _wanted(kernel, use, variants)))
         except (DeclarationError, ArtifactCorrupt, ToolchainError) as error:
             problems.append(f"{use.label}: {error}")
     return found, list(dict.fromkeys(problems))
@@ -153,8 +156,13 @@ def _within(values: _Row, other: _Row) -> bool:
     return all(bool(one) == bool(more) and set(one) <= set(more) for one, more in zip(values, other, strict=True))
 
 
-def _wanted(kernel: Declaration, use: Use) -> InstantiationSet:
+def _wanted(kernel: Declaration, use: Use, variants: dict[Reference, Variant]) -> InstantiationSet:
     """Return the set that a line means with the present declaration.
+
+    Args:
+        kernel: the kernel.
+        use: the line.
+        variants: those that were found so far; extended here.
 
     Raises:
         DeclarationError: the kernel has other axes, does not accept a value, or a variant is not found again.
@@ -169,11 +177,11 @@ def _wanted(kernel: Declaration, use: Use) -> InstantiationSet:
     if set(use.values) != {axis.name for axis in kernel.axes}:
         there, asked = ", ".join(axis.name for axis in kernel.axes), ", ".join(use.values)
         raise DeclarationError(f"the kernel has the axes {there} now, the record has {asked}: record again")
-    given = {
-        name: [find_variant(use.variants[text], text) if text in use.variants else text for text in texts]
-        for name, texts in use.values.items()
-        if texts
-    }
+    for name, reference in use.variants.items():
+        if reference not in variants:
+            variants[reference] = find_variant(reference, name)
+    own = {name: variants[reference] for name, reference in use.variants.items()}
+    given = {name: [own.get(text, text) for text in texts] for name, texts in use.values.items() if texts}
     found = instantiate(kernel, given)
     if [bool(values) for values in found.values] != [bool(use.values[axis.name]) for axis in kernel.axes]:
         raise DeclarationError("another axis is a choice axis now: record again")
