@@ -247,6 +247,10 @@ def test_merge(here: Path, run: Run, tmp_path: Path) -> None:
     run("record", "merge", str(tmp_path / "sum.json"), record, record)
     twice = {one.label: one.calls for one in use.read(tmp_path / "sum.json")}
     assert twice == {one.label: 2 * one.calls for one in use.read(here / "use.json")}
+    assert (
+        f"No such file or directory: '{tmp_path / 'no' / 'sum.json'}'"
+        in run("record", "merge", str(tmp_path / "no" / "sum.json"), record, code=1).output
+    )
     (tmp_path / "other.json").write_text("{}\n")
     done = run("record", "merge", str(tmp_path / "sum.json"), str(tmp_path / "other.json"), code=1)
     assert "other.json: expected a record of use" in done.output

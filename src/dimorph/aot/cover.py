@@ -38,6 +38,7 @@ class Case:
     Attributes:
         use: the line.
         target: the target level.
+        archs: of a case with device code, the GPU architectures.
         served: the directories or wheels that have all of it; None if something is missing.
         artifacts: the artifacts that serve.
         why: what is missing, and how its key differs from those that are there.
@@ -45,6 +46,7 @@ class Case:
 
     use: Use
     target: str
+    archs: tuple[str, ...]
     served: str | None
     artifacts: tuple[Artifact, ...]
     why: tuple[str, ...]
@@ -122,8 +124,8 @@ def _size(artifacts: Iterable[Artifact]) -> int:
 
 def _line(case: Case) -> str:
     what = f"{case.use.label}, {case.target}"
-    if case.use.archs:
-        what += f", {', '.join(case.use.archs)}"
+    if case.archs:
+        what += f", {', '.join(case.archs)}"
     if case.served:
         return f"served: {what}: {case.served}, {case.size / 1000:.0f} kB, {case.use.seconds:.2f} s saved"
     return "\n".join([f"missing: {what}", *(f"  {line}" for line in case.why)])
@@ -183,7 +185,7 @@ class _Search:
         settings = replace(self._settings, debug=one.use.debug, cxxflags=flags, target=target, arch=None)
         # Most loads are served by an entry for more values, which is found without a scan of the sources.
         if one.use.kind == "entry" and (wider := self._find_wider(one.wanted, settings)):
-            return Case(one.use, target, wider[0].name, (wider[1],), ())
+            return Case(one.use, target, (), wider[0].name, (wider[1],), ())
         served: list[tuple[Layer, Artifact]] = []
         why: list[str] = []
         try:
@@ -195,7 +197,8 @@ class _Search:
         except (DeclarationError, ToolchainError) as error:  # a source is gone, or an architecture is not supported
             why.append(str(error))
         places = ", ".join(dict.fromkeys(layer.name for layer, _ in served))
-        return Case(one.use, target, None if why else places, tuple(one for _, one in served), tuple(why))
+        archs = tuple(arch.name for arch in self._archs) if one.use.archs and self._archs else tuple(one.use.archs)
+        return Case(one.use, target, archs, None if why else places, tuple(one for _, one in served), tuple(why))
 
     def _units(self, one: Found) -> list[Unit]:
         if one.use.kind == "entry":

@@ -95,6 +95,7 @@ def proof(found: Proof) -> Object:
             {
                 **used(case.use),
                 "target": case.target,
+                "archs": list(case.archs),
                 "served": case.served,
                 "bytes": case.size,
                 "why": list(case.why),

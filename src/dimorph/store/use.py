@@ -263,6 +263,8 @@ def write(path: Path, uses: Iterable[Use]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         fresh.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         fresh.unlink(missing_ok=True)
 
