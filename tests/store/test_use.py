@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +154,14 @@ def test_nothing_is_appended_to_another_file(text: bytes, path: Path) -> None:
     with pytest.raises(ArtifactCorrupt, match="expected"):
         Writer(path)
     assert path.read_bytes() == text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused_without_waiting(make: Callable[[Path], None], path: Path) -> None:
+    make(path)
+    for action in (use.read, Writer):
+        with pytest.raises(OSError, match="expected a regular file"):
+            action(path)
 
 
 @pytest.mark.parametrize("length", [1, 30, -1])

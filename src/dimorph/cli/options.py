@@ -334,6 +334,8 @@ def _listed(texts: str) -> list[str]:
                 end = json.JSONDecoder().raw_decode(rest)[1]
             except ValueError as error:
                 raise click.UsageError(f"expected a value, or the description of a variant, got {rest!r}") from error
+            if rest[end:] and rest[end] != ",":
+                raise click.UsageError(f"expected a comma behind the description of a variant, got {rest[end:]!r}")
         found.append(rest[:end])
         rest = rest[end:]
     return found

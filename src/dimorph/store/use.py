@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from dimorph import _lazy, records
 from dimorph._fork import no_fork
@@ -191,10 +192,21 @@ def check(path: Path) -> None:
         ArtifactCorrupt: the message names the file, what it is, and what to do.
         OSError: it cannot be read.
     """
-    with path.open("rb") as stream:
+    with _opened(path) as stream:
         first = stream.readline(4096)
     if first:
         _check_header(first, path)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a record to read it; a pipe, which would be waited for, is none.
+
+    Raises:
+        OSError: the file cannot be opened, or is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "expected a regular file", str(path))
+    return path.open("rb")
 
 
 def _check_header(first: bytes, path: Path) -> None:
@@ -221,7 +233,7 @@ def read(path: Path) -> list[Use]:
         ArtifactCorrupt: the file is no record, has another format, or a line that is none; the message names the line.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as stream:
+    with _opened(path) as stream:
         text = stream.read(_LIMIT + 1)
     if len(text) > _LIMIT:
         raise ArtifactCorrupt(f"{path}: expected at most {_LIMIT} bytes, got more: record again into a new file")
