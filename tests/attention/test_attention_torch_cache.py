@@ -142,6 +142,11 @@ CALLS: dict[str, Callable[[], tuple[Callable[..., Any], Tensor, KVCache]]] = {
         paged(),
     ),
     "two steps": lambda: (lambda q, cache: at.run(at.plan(q, cache), q, cache), queries(3, 2), paged()),
+    "batch invariant": lambda: (
+        lambda q, cache: at.run(at.plan(q, cache, batch_invariant=True), q, cache),
+        queries(3, 40),  # whose bits are other ones without it
+        paged(),
+    ),
     "a shared prefix": lambda: (
         lambda q, cache: at.attend_shared(q, KVCache(cache.k[:1], cache.v[:1]), cache, variant=at.Causal),
         queries(3, 2),

@@ -36,6 +36,14 @@ def test_bits_do_not_depend_on_the_batch(attend: at.Attention, variant: str, dty
     assert not sequences.differences(invariant, alone, PAGES)
 
 
+def test_neither_over_keys_in_8_bits(attend: at.Attention) -> None:
+    sequences, invariant = (
+        Sequences(LENGTHS, 64, "bfloat16", "causal", float8=True),
+        partial(attend, batch_invariant=True),
+    )
+    assert not sequences.differences(invariant, sequences.alone(invariant), PAGES)
+
+
 def test_without_the_option_they_do(attend: at.Attention) -> None:
     """The comparison can fail."""
     sequences = Sequences(LENGTHS, 64, "float32", "causal")

@@ -11,7 +11,7 @@ import pytest
 import dimorph as dm
 from dimorph import attention as at
 from dimorph.toolchain import nvidia_driver as driver
-from support.attention_configs import DTYPES, Array
+from support.attention_configs import Array
 from support.invariance import VARIANTS, Sequences
 
 pytestmark = pytest.mark.gpu
@@ -27,8 +27,9 @@ FAMILIES = ("sm80", "sm90") if torch.cuda.get_device_capability() == (9, 0) else
 def to_gpu(array: Any) -> Any:
     if not isinstance(array, np.ndarray):
         return array
-    if array.dtype == DTYPES["bfloat16"]:
-        return torch.from_numpy(np.array(array.view(np.uint16), order="C")).cuda().view(torch.bfloat16)
+    if array.dtype.name in ("bfloat16", "float8_e5m2"):
+        plain = np.array(array.view(f"u{array.dtype.itemsize}"), order="C")
+        return torch.from_numpy(plain).cuda().view(getattr(torch, array.dtype.name))
     return torch.from_numpy(np.array(array, order="C")).cuda()
 
 
@@ -66,6 +67,12 @@ def test_bits_do_not_depend_on_the_batch(family: str, dtype: str, head_dim: int,
     alone = sequences.alone(attend)
     for _ in range(4):
         assert not sequences.differences(attend, alone, PAGES)
+
+
+@pytest.mark.parametrize("variant", ["causal", "sinks"])
+def test_neither_over_keys_in_8_bits(variant: str) -> None:
+    sequences, attend = Sequences(LENGTHS, 128, "bfloat16", variant, float8=True), OnGpu("sm80", True)
+    assert not sequences.differences(attend, sequences.alone(attend), PAGES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -50,10 +50,13 @@ class Sequences:
     Args:
         lengths: of the sequences. The first one has the values.
         queries: how many of the last tokens are computed.
+        float8: keys and values are in 8 bits.
         head_dim, dtype, variant: a name of `DTYPES`, and of `VARIANTS`.
     """
 
-    def __init__(self, lengths: list[int], head_dim: int, dtype: str, variant: str, queries: int = 2**30) -> None:
+    def __init__(
+        self, lengths: list[int], head_dim: int, dtype: str, variant: str, queries: int = 2**30, float8: bool = False
+    ) -> None:
         self.lengths, self.name, self.rng = lengths, variant, np.random.default_rng(0)
         self.starts = [max(0, n - queries) for n in lengths]
         self.variant: dm.BoundVariant = VARIANTS[variant]
@@ -63,6 +66,9 @@ class Sequences:
             tuple((self.rng.standard_normal((n, heads, head_dim)) * grow).astype(DTYPES[dtype]) for heads in (4, 2, 2))
             for n, grow in zip(lengths, growing, strict=True)
         ]
+        self.scales = {"k_scale": 0.5, "v_scale": 0.25} if float8 else {}
+        if float8:
+            self.tokens = [(q, *(x.astype(ml_dtypes.float8_e5m2) for x in kv)) for q, *kv in self.tokens]
         self.nonfinite = (self.starts[0] + lengths[0]) // 2
         self.tokens[0][2][self.nonfinite, 0, :3] = np.inf, np.nan, -np.inf
 
@@ -129,7 +135,7 @@ class Sequences:
                 pool[places] = x[: piece.keys]
         lengths = np.array([piece.keys for piece in pieces], np.int32)
         shaped = [pool.reshape(-1, size, *pool.shape[1:]) for pool in pools]
-        cache = at.KVCache(shaped[0], shaped[1], block_table=table, seqlens=lengths)
+        cache = at.KVCache(shaped[0], shaped[1], block_table=table, seqlens=lengths, **self.scales)
         q = np.concatenate([self.tokens[piece.sequence][0][piece.first : piece.last] for piece in pieces])
         starts = np.cumsum([0, *(piece.last - piece.first for piece in pieces)], dtype=np.int32)
         longest = int(np.diff(starts).max())

@@ -36,6 +36,11 @@ constexpr bool kStoredIn8Bits = KV_DTYPE != dimorph::attention::KvDtype::as_q;
 constexpr sm80::Config kConfig =
     sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform, kStoredIn8Bits, FEW_ROWS);
 constexpr int kTileKeys = kConfig.tile_keys;
+static_assert(!BATCH_INVARIANT || !kStoredIn8Bits ||
+                  kTileKeys == sm80::choose_config(HEAD_DIM_QK, HEAD_DIM_VO, kArch, Traits::has_logits_transform,
+                                                   kStoredIn8Bits, !FEW_ROWS)
+                                   .tile_keys,
+              "tiles have as many keys for few rows as for many");
 constexpr int kRowTiles = kConfig.row_tiles;
 constexpr int kPitchQK = kConfig.pitch_qk(), kPitchVO = kConfig.pitch_vo();
 constexpr int kKeyPitch = kConfig.kv_pitch(HEAD_DIM_QK), kValuePitch = kConfig.kv_pitch(HEAD_DIM_VO);
