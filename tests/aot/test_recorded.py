@@ -236,6 +236,15 @@ def test_what_is_not_found_again_is_named_and_the_rest_is_built(here: Path, run:
     assert aot.cover(here / "use.json", [tmp_path / "out"]).ok
 
 
+def test_a_record_is_built_by_an_executor_and_reported(here: Path, run: Run, tmp_path: Path) -> None:
+    made, page = tmp_path / "pool.py", tmp_path / "report.html"
+    made.write_text("from concurrent.futures import ThreadPoolExecutor as Pool\nexecutor = Pool(1)\n")
+    where = ("--executor", f"{made}:executor", "--report", str(page))
+    run("build", "--from", str(here / "use.json"), "--out", str(tmp_path / "out"), *where)
+    assert aot.cover(here / "use.json", [tmp_path / "out"]).ok
+    assert "<title>" in page.read_text()
+
+
 @pytest.mark.parametrize("words", [("SPEC",), ("--cmake", "package")])
 def test_from_takes_nothing_else(words: tuple[str, ...], here: Path, run: Run) -> None:
     done = run("build", *words, "--from", str(here / "use.json"), code=2)

@@ -179,7 +179,16 @@ def build(
     dimorph build --from use.json --out _dimorph
     """
     if record is not None:
-        use.build(record, [*filter(None, [spec]), *values, *(["--cmake"] if cmake else [])], out, targets, archs)
+        use.build(
+            record,
+            [*filter(None, [spec]), *values, *(["--cmake"] if cmake else [])],
+            out,
+            targets,
+            archs,
+            executor,
+            shard,
+            page,
+        )
         return
     if spec is None:
         raise click.UsageError("expected PACKAGE_OR_FILE, or --from with a record of use")

@@ -11,7 +11,9 @@ import click
 
 from dimorph import aot
 from dimorph.aot import recorded
+from dimorph.aot.workers import workers
 from dimorph.cli import as_json, options, show
+from dimorph.cli import report as report_page
 from dimorph.cli.options import Group, output, with_json
 from dimorph.errors import counted
 from dimorph.store import use
@@ -65,7 +67,14 @@ def cover(record: Path, places: Sequence[Path], targets: tuple[str, ...], archs:
 
 
 def build(
-    record: Path, words: Sequence[str], out: Path | None, targets: tuple[str, ...], archs: tuple[str, ...]
+    record: Path,
+    words: Sequence[str],
+    out: Path | None,
+    targets: tuple[str, ...],
+    archs: tuple[str, ...],
+    executor: str | None,
+    shard: tuple[int, int] | None,
+    page: Path | None,
 ) -> None:
     """Build what a record names; see `dimorph build --from`."""
     if words:
@@ -76,20 +85,26 @@ def build(
     with options.printing_to_stderr():
         found, problems = recorded.find(use.read(record))
     reports = []
-    for part in recorded.parts(found):
-        silent = output().quiet
-        device = bool(part.wanted.kernel.device)
-        with nullcontext() if silent else show.progress(part.wanted.kernel.name) as progress:
-            report = aot.build(
-                part.wanted,
-                out,
-                targets=targets or part.targets,
-                archs=(archs or part.archs or None) if device else None,
-                settings=replace(config, debug=part.debug, cxxflags=part.cxxflags),
-                progress=progress,
-            )
-        output().report(show.report, report)
-        reports.append(report)
+    with workers(options.executor(executor)) if executor else nullcontext() as farm:
+        for part in recorded.parts(found):
+            silent = output().quiet
+            device = bool(part.wanted.kernel.device)
+            with nullcontext() if silent else show.progress(part.wanted.kernel.name) as progress:
+                report = aot.build(
+                    part.wanted,
+                    out,
+                    targets=targets or part.targets,
+                    archs=(archs or part.archs or None) if device else None,
+                    settings=replace(config, debug=part.debug, cxxflags=part.cxxflags),
+                    progress=progress,
+                    executor=farm,
+                    shard=shard,
+                )
+            output().report(show.report, report)
+            reports.append(report)
+    if page is not None:
+        report_page.write(page, [as_json.build(report) for report in reports])
+        output().report(click.echo, str(page))
     output().answer(show.lines, [f"problem: {line}" for line in problems])
     output().record({"kernels": [as_json.build(report) for report in reports], "problems": problems})
     if problems:
