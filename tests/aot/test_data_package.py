@@ -128,14 +128,14 @@ def test_the_manifests_of_the_repository_name_what_there_is(name: str) -> None:
         (('"x86-64-v3"', '"x86-64-v9"'), "x86-64-v9"),
         (('"x86-64-v3"', '"x86-64-v3", "armv8"'), "targets: expected levels of one machine, got aarch64, x86_64"),
         (
-            ('["attention"]', '["atention"]'),
-            "set 1: kernels: dimorph.attention.kernels: no kernel is called 'atention'",
+            ('["attention"]', '["attentions"]'),
+            "set 1: kernels: dimorph.attention.kernels: no kernel is called 'attentions'",
         ),
         (
             ("Causal + Window", "Causal + Windows"),
             "set 1: variant 'Causal + Windows': dimorph.attention has no variant",
         ),
-        (('"dimorph.attention"', '"dimorph.atention"'), "variants: No module named 'dimorph.atention'"),
+        (('"dimorph.attention"', '"dimorph.attentions"'), "variants: No module named 'dimorph.attentions'"),
         (('"dimorph.attention.kernels"', '"dimorph.kernls"'), "set 1: kernels: "),
         (('variants = "dimorph.attention"', ""), "set 1: variant 'Causal': expected `variants`"),
         (("values.dtype", "values.dtyp"), "no axis is called 'dtyp'"),
