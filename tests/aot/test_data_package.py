@@ -136,7 +136,7 @@ def test_the_manifests_of_the_repository_name_what_there_is(name: str) -> None:
             "set 1: variant 'Causal + Windows': dimorph.attention has no variant",
         ),
         (('"dimorph.attention"', '"dimorph.attentions"'), "variants: No module named 'dimorph.attentions'"),
-        (('"dimorph.attention.kernels"', '"dimorph.kernls"'), "set 1: kernels: "),
+        (('"dimorph.attention.kernels"', '"dimorph.missing"'), "set 1: kernels: "),
         (('variants = "dimorph.attention"', ""), "set 1: variant 'Causal': expected `variants`"),
         (("values.dtype", "values.dtyp"), "no axis is called 'dtyp'"),
         (("values.dtype", "value.dtype"), "set 1: unknown key 'value'"),
