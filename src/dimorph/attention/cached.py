@@ -92,7 +92,8 @@ def attend(functions: Functions, call: CachedCall) -> Any:
             *arrays, *gpu_scales(cache), heads_first, workspace, *lengths, few, call.planned, *args, stream=call.stream
         )
     elif choice.function(*arrays, *factors, heads_first, few, call.batch_invariant, *args):
-        # Some sequences have few queries and some have many. All kernels are found before the first one writes.
+        # Some sequences have few queries and some have many, unless one kernel computes both. All kernels are found
+        # before the first one writes.
         for chosen in [choice, functions.find(request._replace(few_queries=not few), variant)]:
             chosen.function(*arrays, *factors, heads_first, chosen.few_queries, True, *args)
     return (out, lse) if return_lse else out

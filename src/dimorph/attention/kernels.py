@@ -176,14 +176,12 @@ class Family(NamedTuple):
         capability: the compute capability of the only GPUs that run it; None: all GPUs from 8.0 on.
         paged: the same kernel for keys in pages, and lengths apart from offsets; None: there is none.
         float8: the same for keys and values in float8, in pages or not; None: there is none.
-        batch_invariant: whether there are kernels whose results do not depend on the batch.
     """
 
     kernel: dm.Kernel
     capability: tuple[int, int] | None = None
     paged: dm.Kernel | None = None
     float8: dm.Kernel | None = None
-    batch_invariant: bool = False
 
 
 def _gpu_kernel(
@@ -261,6 +259,6 @@ paged_sm90 = _gpu_kernel("sm90", ["sm_90a"], _SM90_HEAD_DIMS, paged=True)
 
 # The best for a GPU comes first.
 GPU_FAMILIES = {
-    "sm90": Family(attention_sm90, (9, 0), paged=paged_sm90, batch_invariant=True),
-    "sm80": Family(attention_sm80, paged=paged_sm80, float8=float8_sm80, batch_invariant=True),
+    "sm90": Family(attention_sm90, (9, 0), paged=paged_sm90),
+    "sm80": Family(attention_sm80, paged=paged_sm80, float8=float8_sm80),
 }

@@ -125,7 +125,8 @@ class Attention:
                 `workspace`; otherwise, without `workspace`, keys are not split.
             batch_invariant: compute each query row in a way that depends on its own query, its own keys and the variant
                 alone, so that its bits do not change with the batch, the chunks of a prefill, pages, threads or
-                multiprocessors; see the guide on serving. It is slower, and takes `workspace` as beside a `KVCache`.
+                multiprocessors; see the guide on serving. It is slower, and a `workspace` has `plan_size(...,
+                batch_invariant=True)` elements.
 
         Returns:
             out, or (out, lse). A query that sees no key has output 0 and log-sum-exp -inf.

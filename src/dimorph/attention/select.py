@@ -181,20 +181,14 @@ def gpu_kernels(names: list[str], request: Request) -> list[dm.Kernel]:
     """Return the kernels of families, by their names.
 
     Raises:
-        ValueError: no family takes keys in pages, or in float8, or is batch invariant, but the request is.
+        ValueError: no family takes keys in pages, or in float8, but they are.
     """
     float8 = request.kv_dtype != "as_q"
     kernels = [
         family.float8 if float8 else family.paged if request.paged else family.kernel
         for family in map(GPU_FAMILIES.__getitem__, names)
-        if family.batch_invariant or not request.batch_invariant
     ]
     found = [kernel for kernel in kernels if kernel is not None]
-    if not kernels:
-        raise ValueError(
-            f"attention: argument 'batch_invariant': expected False, as the family {names[0]!r} of kernels has none, "
-            "got True"
-        )
     if not found and float8:
         raise ValueError(
             f"attention: argument 'k': expected keys of the dtype of 'q', as the family {names[0]!r} of kernels takes "

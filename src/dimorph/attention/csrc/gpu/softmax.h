@@ -57,7 +57,7 @@ struct OnlineSoftmax {
 
 // The weight of a logit that is `scale` times x in the unit of the row max.
 __device__ __forceinline__ float weight_of(float x, float row_max, float scale) {
-  if constexpr (!kNatural) return dm::math::exp2(x * scale - row_max);
+  if constexpr (!kNatural) return dm::math::exp2(BATCH_INVARIANT ? __fmaf_rn(x, scale, -row_max) : x * scale - row_max);
   // Rounded as it stands: in one instruction with the product that LogitsTransform may end with, the difference would
   // not be 0 where x is the row max.
   return dm::math::exp2(__fsub_rn(x, row_max) * dm::math::log2e);
