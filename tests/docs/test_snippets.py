@@ -22,6 +22,7 @@ RUN = {
     "docs/guides/cpp_programs.md": {"sh"},  # here
     "docs/guides/deployment.md": {"sh", "toml"},  # here, test_reference.py
     "docs/guides/ship.md": {"sh"},  # here
+    "docs/guides/fleets.md": {"sh"},  # here
 }
 QUOTED = {"python", "cpp", "rust", "cmake"}  # test_pages.py
 
@@ -39,8 +40,12 @@ def test_every_block_is_of_a_kind_that_tests_run(page: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("guide", "least"), [("deployment", 5), ("cpp_programs", 1), ("kernels", 1), ("ship", 1)])
+@pytest.mark.parametrize(
+    ("guide", "least"), [("deployment", 5), ("fleets", 5), ("cpp_programs", 1), ("kernels", 1), ("ship", 1)]
+)
 def test_commands_of_a_guide_run_in_their_order(guide: str, least: int, tmp_path: Path) -> None:
+    for package in ("cryptography", "cyclonedx") if guide == "fleets" else ():
+        pytest.importorskip(package, reason=f"{package}, of an extra, is not installed")
     reader = Reader(tmp_path)
     # What the pages suppose: a package and a file that declare the kernel of the skeleton.
     reader.run("cp -r examples/skeleton/. . && cp skeleton.py kernels.py")
