@@ -293,9 +293,8 @@ def check_file_name(function: str, name: object) -> None:
 
 def _text_of(created_ns: int) -> str:
     """Return a time in the format of `Meta.created`; one that no build can have is 1970."""
-    datetime = _lazy.datetime
-    since = datetime.timedelta(microseconds=created_ns // 1000 if 0 <= created_ns < _LATEST else 0)
-    return (datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc) + since).isoformat()
+    seconds = created_ns // 1000 / 1e6 if 0 <= created_ns < _LATEST else 0  # exact to a microsecond
+    return _lazy.datetime.datetime.fromtimestamp(seconds, _lazy.datetime.timezone.utc).isoformat()
 
 
 def _require_fields(name: str, raw: object, owner: type[Any]) -> None:

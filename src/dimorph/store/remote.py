@@ -57,7 +57,7 @@ class Remote(NamedTuple):
         """
         url, hash_sign, fragment = text.partition("#")
         if not _ADDRESS.fullmatch(url):
-            raise ValueError(f"{VARIABLE}: expected URLs without a query, such as https://host/store, got {text!r}")
+            raise ValueError(f"{VARIABLE}: expected URLs without a query, such as https://host/store, got {url!r}")
         key = fragment.removeprefix(_SIGNED_BY)
         if hash_sign and not (fragment.startswith(_SIGNED_BY) and is_hex(key, 64)):
             raise ValueError(f"{VARIABLE}: expected #{_SIGNED_BY} and 64 hex digits after a URL, got {text!r}")
