@@ -1,6 +1,6 @@
-"""Measure builds ahead of time on workers: one process beside Dask, and builds and workers that are killed.
+"""Measure builds ahead of time on workers: one process beside a pool and Dask, and builds and workers that are killed.
 
-python benchmarks/core/workers.py            # 1000 cases twice: about 5 minutes on 2 CPUs
+python benchmarks/core/workers.py            # 1000 cases three times: about 5 minutes on 2 CPUs
 python benchmarks/core/workers.py kills      # 50 kills of the process that builds, 50 of a worker: about 5 minutes
 """
 
@@ -87,12 +87,12 @@ def measure(cases: int, workers: int, place: Path) -> list[Row]:
     """Build the same set in one process and on workers, each with empty stores.
 
     Beside the wall-clock time stand the seconds of processors that all processes took together, which other programs
-    on the machine hardly change; those of the workers include the start of the cluster.
+    on the machine hardly change. Those of Dask include the start of the cluster and what it takes while it waits.
     """
     spec = project(place / "project", cases)
     wall, busy = {}, {}
-    for name in ("one process", "workers"):
-        arguments = [spec, place / name, "dask" if name == "workers" else "here", str(workers)]
+    for name in ("here", "pool", "dask"):
+        arguments = [spec, place / name, name, str(workers)]
         environ = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "DIMORPH_STORE": str(place / f"store of {name}")}
         before = sum(os.times()[2:4])
         command = [sys.executable, spec.with_name("build.py"), *arguments]
@@ -101,12 +101,14 @@ def measure(cases: int, workers: int, place: Path) -> list[Row]:
         wall[name], compiled, compilers = json.loads(done.stdout.splitlines()[-1])
         assert compiled == cases + 1, f"{compiled} compiles of {cases + 1} units"
         print(f"{name}: {wall[name]:.1f} s, processors {busy[name]:.1f} s, compilers {compilers:.1f} s", flush=True)
-    same(place / "one process", place / "workers")
     cell = {"cases": cases, "workers": workers, "cpus": processors()}
-    return [
-        Row("build_on_workers", {**cell, "time": what}, "s", taken["workers"], {"one process": taken["one process"]})
-        for what, taken in (("wall clock", wall), ("processors", busy))
-    ]
+    rows = []
+    for name in ("pool", "dask"):
+        same(place / "here", place / name)
+        for what, taken in (("wall clock", wall), ("processors", busy)):
+            one = {"one process": taken["here"]}
+            rows.append(Row("build_on_workers", {"on": name, **cell, "time": what}, "s", taken[name], one))
+    return rows
 
 
 def same(first: Path, second: Path) -> None:
