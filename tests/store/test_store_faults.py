@@ -192,6 +192,16 @@ def emptied(_content: bytes) -> bytes:
     return b""
 
 
+def flipped_at(name: bytes) -> Callable[[bytes], bytes]:
+    """Return a function that flips a bit in the second character of a field, which is text."""
+
+    def flip(content: bytes) -> bytes:
+        at = content.index(name) + len(name) + len(b': "0')
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    return flip
+
+
 def flipped(content: bytes) -> bytes:
     at = content.index(b"1")
     return content[:at] + bytes([content[at] ^ 2]) + content[at + 1 :]  # 1 -> 3: still JSON, still a digest
@@ -210,7 +220,8 @@ def moved(content: bytes) -> bytes:
         ("case.so", None),
         ("meta.json", truncated),
         ("meta.json", emptied),
-        ("meta.json", flipped),
+        ("meta.json", flipped_at(b'"key"')),
+        ("meta.json", flipped_at(b'"sha256"')),
         ("meta.json", moved),
         ("meta.json", None),
     ],
