@@ -194,6 +194,24 @@ def test_one_workspace_serves_any_lengths_one_after_the_other(emulated: Emulated
 
 
 @needs_emulator
+@pytest.mark.parametrize("batch_invariant", [False, True])
+def test_a_sequence_without_keys_may_come_first(
+    emulated: EmulatedCache, monkeypatch: pytest.MonkeyPatch, batch_invariant: bool
+) -> None:
+    """Where pieces consist of whole query tiles, one without keys belongs to a piece too."""
+    monkeypatch.setenv("EMULATED_MULTIPROCESSORS", "1")  # several waves
+    q, cache = problem([0, 300, 300, 300], queries=40)
+    out = np.full(q.shape, np.nan, q.dtype)
+    size = at.plan_size(q.shape, 2, 32, batch_invariant=batch_invariant)
+    workspace = np.full(size + 3, np.nan, np.float32)
+    workspace = workspace[-workspace.ctypes.data // 4 % 4 :]
+    given = {"out": OnGpu(out, 1), "workspace": OnGpu(workspace, 1), "batch_invariant": batch_invariant}
+    emulated.attend(OnGpu(q, 1), on_gpu(cache), variant=at.Causal, **given)
+    expected = at.attention(q, cache, variant=at.Causal).astype(np.float32)
+    assert np.allclose(out.astype(np.float32), expected, atol=0.02, rtol=0.02)
+
+
+@needs_emulator
 def test_a_workspace_that_is_too_small_is_refused_and_not_written(emulated: EmulatedCache) -> None:
     q, cache = problem([100, 3])
     small = workspace_for(q)[: 4 * 200].copy()

@@ -157,7 +157,8 @@ __device__ inline gpu::Cut find_cut(const gpu::Schedule& s, const int64_t* costs
   }
   const int count = s.units[low].count;
   int skip = dm::math::max(0, static_cast<int>(rest - costs[low]) - gpu::kUnitCost);
-  const int least = whole ? (count + 1) / 2 : gpu::kLeastPart;
+  // One that needs no tiles is not passed over either: nothing would be written for it.
+  const int least = whole ? dm::math::max(1, (count + 1) / 2) : gpu::kLeastPart;
   if (skip < least)
     skip = 0;
   else if (whole || count - skip < least)
