@@ -132,8 +132,8 @@ SM90_FAULTS = {
     ),
     "an output that is not rescaled after tiles were left out": (
         "sm90/consumer.h",
-        "if (raised) rescale",
-        "if (raised && pending) rescale",
+        "else if (raised)",
+        "else if (raised && pending)",
         "out is off by",
     ),
     "rows of other values": (
