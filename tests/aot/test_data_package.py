@@ -103,7 +103,7 @@ print(json.dumps(records))
     finally:
         (place / "some_merge-0.0.7").rename(own)
     assert "some_merge-0.0.7: built by Dimorph 0.0.7, and this is" in told
-    assert f"pip install 'some_merge=={dm.__version__}'" in told
+    assert f"install the one for this version, some_merge {dm.__version__}" in told
 
 
 @pytest.mark.parametrize("name", ["cpu", "cu13"])

@@ -303,7 +303,7 @@ def test_gradients_are_refused_beside_arrays_of_another_library(warm_store: Path
 def test_a_request_prints_what_a_kernel_is_chosen_by() -> None:
     request = Request("Causal", np.dtype("float32"), 64, 32, None, False)
     expected = "variant='Causal', dtype=dtype('float32'), head_dim_qk=64, head_dim_vo=32, gpu=None, few_queries=False"
-    assert repr(request) == f"Request({expected}, paged=False, kv_dtype='as_q')"
+    assert repr(request) == f"Request({expected}, paged=False, in_pages=False, kv_dtype='as_q', batch_invariant=False)"
 
 
 def test_variants_that_are_equal_share_what_was_loaded(shared_store: Path) -> None:

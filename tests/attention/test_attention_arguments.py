@@ -93,6 +93,7 @@ RIGHT: dict[str, set[str]] = {
     "max_seqlen_q": {"none", "int", "huge", "true"},
     "max_seqlen_k": {"none", "int", "huge", "true"},
     "return_lse": {"true", "int", "huge"},
+    "batch_invariant": {"true", "int", "huge"},
     "lse": {"none"},
     "workspace": {"none"} | ARRAYS,
     "stream": {"none"},

@@ -135,6 +135,7 @@ JSON = {
     "new": ["new", "rms"],
     "build": ["build", "SPEC", *VALUES, "--out", "OUT"],
     "build --from": ["build", "--from", "RECORD", "--out", "OUT"],
+    "package": ["package", "MANIFEST", "--out", "OUT"],
     "cover": ["cover", "RECORD", "OUT"],
     "record merge": ["record", "merge", "SUM", "RECORD"],
     "verify": ["verify", "SPEC", "--out", "OUT"],
@@ -161,6 +162,13 @@ def _record(root: Path) -> Path:
     return root / "use.json"
 
 
+def _manifest(root: Path) -> Path:
+    """Write the manifest of a data package for the skeleton."""
+    lines = ['name = "skeletons"', f'kernels = "{root / "skeleton.py"}"', "[[set]]", 'kernels = ["affine"]']
+    (root / "skeletons.toml").write_text("\n".join([*lines, 'values.dtype = ["float32"]', "values.head_dim = [64]"]))
+    return root / "skeletons.toml"
+
+
 def test_every_command_with_json_is_tried() -> None:
     assert {name.partition(" --")[0] for name in JSON} == COMMANDS.keys() - TEXT_ALONE
 
@@ -176,7 +184,7 @@ def test_json_is_one_object_with_documented_keys(
     out = root / "out"
     run("build", "SPEC", *VALUES, "--out", str(out))
     given = {"SPEC": str(root / "skeleton.py"), "OUT": str(out), "SUM": str(root / "sum.json")}
-    given["RECORD"] = str(_record(root))
+    given |= {"RECORD": str(_record(root)), "MANIFEST": str(_manifest(root))}
     result = CliRunner().invoke(dimorph, [*(given.get(word, word) for word in JSON[name]), "--json"])
     found = json.loads(result.stdout)
     # The machine may have a problem that the doctor tells of.

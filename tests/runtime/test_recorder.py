@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import dimorph as dm
-from dimorph.attention.variants import Causal, Window
+from dimorph.attention.variants import Sinks, Window
 from dimorph.attention.variants.compose import composition
 from dimorph.declare.reference import Made, kernel_reference, variant_reference
 from dimorph.errors import ArtifactCorrupt
@@ -153,7 +153,7 @@ def test_kernels_that_no_process_finds_again() -> None:
     [
         (lambda: SHIFT, "support.kernels:Shift", "Shift"),
         (lambda: HELD[0], "", "Nameless"),
-        (lambda: composition(Causal, Window), "", "Causal_Window"),
+        (lambda: composition(Sinks, Window), "", "Sinks_Window"),
     ],
     ids=["variable", "none", "composition"],
 )

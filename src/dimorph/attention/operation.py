@@ -22,6 +22,7 @@ from dimorph.attention.request import (
     few_queries,
     request_of,
     shape_of,
+    truth,
     validate,
 )
 from dimorph.attention.select import Choice, Functions
@@ -136,9 +137,9 @@ class Attention:
             RuntimeError: a tensor requires grad while grad mode is on; there is no backward pass.
             dimorph.MissingSpecialization, dimorph.BuildError: there is no kernel for these values.
         """
-        if v is None or seqlens_q is not None or batch_invariant or isinstance(k, KVCache):
+        if v is None or seqlens_q is not None or batch_invariant is not False or isinstance(k, KVCache):
             cache, lengths = cache_of(k, v, cu_seqlens_k), (cu_seqlens_q, seqlens_q, max_seqlen_q, max_seqlen_k)
-            others = out, return_lse, lse, workspace, stream, bool(batch_invariant)
+            others = out, return_lse, lse, workspace, stream, truth("batch_invariant", batch_invariant)
             return self._attend(CachedCall(q, cache, variant, scale, *lengths, *others))
         library = libraries[type(q)]
         if (
@@ -252,7 +253,17 @@ class Attention:
         """
         lengths = cu_seqlens_q, seqlens_q, max_seqlen_q, None
         call = CachedCall(
-            q, cache, variant, None, *lengths, None, False, None, workspace, stream, bool(batch_invariant)
+            q,
+            cache,
+            variant,
+            None,
+            *lengths,
+            None,
+            False,
+            None,
+            workspace,
+            stream,
+            truth("batch_invariant", batch_invariant),
         )
         return planning.make(self._functions, on_device(call))
 

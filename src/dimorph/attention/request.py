@@ -169,10 +169,19 @@ def check_others(return_lse: Any, workspace: Any, max_seqlen_q: Any, max_seqlen_
     for name, length in (("max_seqlen_q", max_seqlen_q), ("max_seqlen_k", max_seqlen_k)):
         if length is not None and not isinstance(length, Integral):
             raise TypeError(f"attention: argument '{name}': expected a whole number, got {describe(length)}")
+    return truth("return_lse", return_lse)
+
+
+def truth(name: str, given: Any) -> bool:
+    """Return an argument as a bool.
+
+    Raises:
+        TypeError: it is none.
+    """
     # The truth of an array would be that of its elements. NumPy's bool has another name before 2.0.
-    if not isinstance(return_lse, int) and type(return_lse).__name__ not in ("bool", "bool_"):
-        raise TypeError(f"attention: argument 'return_lse': expected True or False, got {describe(return_lse)}")
-    return bool(return_lse)
+    if not isinstance(given, int) and type(given).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"attention: argument '{name}': expected True or False, got {describe(given)}")
+    return bool(given)
 
 
 def check_libraries(q: Any, k: Any, v: Any) -> bool:

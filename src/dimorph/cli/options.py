@@ -187,8 +187,9 @@ def page(_: click.Context, __: click.Parameter, text: str | None) -> Path | None
     if text is None:
         return None
     path = Path(text)
-    if path.is_dir() or not path.parent.is_dir():
-        raise click.BadParameter(f"expected a file to write in a directory that exists, got {text!r}")
+    # Another file, such as a source, is not to be lost.
+    if path.suffix != ".html" or path.is_dir() or not path.parent.is_dir():
+        raise click.BadParameter(f"expected a file that ends in .html, in a directory that exists, got {text!r}")
     return path
 
 

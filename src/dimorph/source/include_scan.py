@@ -49,9 +49,7 @@ _TRIGRAPH_SPLICE = re.compile(r"\?\?/[ \t\f\v\0]*\r?\n")
 # Errors that mean that a path is no file; any other error is a failure to read.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
-
-# The directory of Dimorph's own headers and sources, without links, as roots and include directories are. The files in
-# it may be links themselves.
+# The directory of Dimorph's own headers and sources, without links, as roots are. The files in it may be links.
 OWN = f"{Path(__file__).parent.parent.resolve()}/"
 
 
@@ -71,7 +69,6 @@ class SourceFile(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """True for a header or source of Dimorph."""
         return self.path.startswith(OWN)
 
 
@@ -139,9 +136,8 @@ def _content(path: str) -> Content | None:
     return Content(checksum, mentions(content))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # each unit of a build reads a dozen headers of Dimorph
 def _without_comments(content: bytes) -> str:
-    """Return the checksum of a header of Dimorph; kept, as each unit of a build reads a dozen of them."""
     return Files.checksum(without_line_comments(content))
 
 
@@ -149,8 +145,7 @@ class Scanner:
     """A search for every project file that a compile of some sources can include.
 
     Args:
-        include_dirs: the include directories, in the compiler's order. A header that is in none of them belongs to the
-            system and is left out.
+        include_dirs: in the compiler's order. A header that is in none of them is the system's, and left out.
         generated: name of a generated header -> its text; they are found before every file.
         files: the files already read by the scans of this load; default: none.
     """

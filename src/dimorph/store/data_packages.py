@@ -32,10 +32,14 @@ def data_packages(root: Path) -> tuple[Path, ...]:
 @lru_cache(maxsize=64)
 def package_of(root: Path) -> str | None:
     """Return the name of the outermost Python package that a directory is in; None: it is in none."""
-    own = next((one for one in (root, *root.parents) if (one / "__init__.py").is_file()), None)
-    while own and (own.parent / "__init__.py").is_file():
+    own = next((one for one in (root, *root.parents) if _is_package(one)), None)
+    while own and _is_package(own.parent):
         own = own.parent
     return own.name if own else None
+
+
+def _is_package(directory: Path) -> bool:
+    return os.path.isfile(directory / "__init__.py")  # noqa: PTH113 (Path.is_file raises in a directory that is closed)
 
 
 @lru_cache(maxsize=64)
@@ -54,7 +58,7 @@ def _installed(package: str) -> tuple[Path, ...]:
             else:
                 _log.warning(
                     "%s: built by Dimorph %s, and this is %s, so nothing in it is used; install the one for this "
-                    "version: pip install '%s==%s'",
+                    "version, %s %s",
                     *(place / name, made_by, VERSION, built_for, VERSION),
                 )
     return tuple(found)
