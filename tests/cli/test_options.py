@@ -164,8 +164,10 @@ def _record(root: Path) -> Path:
 
 def _manifest(root: Path) -> Path:
     """Write the manifest of a data package for the skeleton."""
-    lines = ['name = "skeletons"', f'kernels = "{root / "skeleton.py"}"', "[[set]]", 'kernels = ["affine"]']
-    (root / "skeletons.toml").write_text("\n".join([*lines, 'values.dtype = ["float32"]', "values.head_dim = [64]"]))
+    level = target_levels(settings.current())[0].name
+    lines = ['name = "skeletons"', f'kernels = "{root / "skeleton.py"}"', f'targets = ["{level}"]', "[[set]]"]
+    lines += ['kernels = ["affine"]', 'values.dtype = ["float32"]', "values.head_dim = [64]"]
+    (root / "skeletons.toml").write_text("\n".join(lines))
     return root / "skeletons.toml"
 
 

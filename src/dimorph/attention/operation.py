@@ -251,20 +251,8 @@ class Attention:
         Raises:
             as `attention`.
         """
-        lengths = cu_seqlens_q, seqlens_q, max_seqlen_q, None
-        call = CachedCall(
-            q,
-            cache,
-            variant,
-            None,
-            *lengths,
-            None,
-            False,
-            None,
-            workspace,
-            stream,
-            truth("batch_invariant", batch_invariant),
-        )
+        lengths, invariant = (cu_seqlens_q, seqlens_q, max_seqlen_q, None), truth("batch_invariant", batch_invariant)
+        call = CachedCall(q, cache, variant, None, *lengths, None, False, None, workspace, stream, invariant)
         return planning.make(self._functions, on_device(call))
 
     def run(
