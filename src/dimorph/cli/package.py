@@ -26,8 +26,10 @@ def package(manifest: Path, out: Path) -> None:
     \b
     dimorph package packages/dimorph-attention-cpu.toml --out dist
     """
-    config, found = options.settings(), data_package.read(manifest)
-    with nullcontext() if output().quiet else show.progress(found.name) as progress, options.printing_to_stderr():
+    config = options.settings()
+    with options.printing_to_stderr():
+        found = data_package.read(manifest)
+    with nullcontext() if output().quiet else show.progress(found.name) as progress:
         wheel, reports = data_package.make(found, out, config, progress)
     for report in reports:
         output().report(show.report, report)
