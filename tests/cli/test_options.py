@@ -163,12 +163,13 @@ def _record(root: Path) -> Path:
 
 
 def _manifest(root: Path) -> Path:
-    """Write the manifest of a data package for the skeleton."""
+    """Write the manifest of a small data package."""
     level = target_levels(settings.current())[0].name
-    lines = ['name = "skeletons"', f'kernels = "{root / "skeleton.py"}"', f'targets = ["{level}"]', "[[set]]"]
-    lines += ['kernels = ["affine"]', 'values.dtype = ["float32"]', "values.head_dim = [64]"]
-    (root / "skeletons.toml").write_text("\n".join(lines))
-    return root / "skeletons.toml"
+    lines = ['name = "merging"', 'kernels = "dimorph.attention.kernels"', f'targets = ["{level}"]', "[[set]]"]
+    (root / "merging.toml").write_text(
+        "\n".join([*lines, 'kernels = ["merge_states_cpu"]', 'values.dtype = ["float16"]'])
+    )
+    return root / "merging.toml"
 
 
 def test_every_command_with_json_is_tried() -> None:
