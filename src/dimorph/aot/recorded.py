@@ -56,7 +56,7 @@ class Part:
 
 @dataclass
 class _Kernel:
-    """What was recorded of one kernel with the same settings."""
+    """The cases of one kernel in a record that have the same settings, so that one build makes them."""
 
     sets: list[InstantiationSet] = field(default_factory=list)
     cases: list[InstantiationSet] = field(default_factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,8 +204,7 @@ def build(
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="dimorph-"))
         farm = stack.enter_context(workers(options.executor(executor))) if executor else None
         for instantiations in sets:
-            silent = output().quiet
-            with nullcontext() if silent else show.progress(instantiations.kernel.name) as progress:
+            with show.progress(instantiations.kernel.name, output().quiet) as progress:
                 report = aot.build(
                     instantiations,
                     out or Path(temporary),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -29,7 +28,7 @@ def package(manifest: Path, out: Path) -> None:
     config = options.settings()
     with options.printing_to_stderr():
         found = data_package.read(manifest)
-    with nullcontext() if output().quiet else show.progress(found.name) as progress:
+    with show.progress(found.name, output().quiet) as progress:
         wheel, reports = data_package.make(found, out, config, progress)
     for report in reports:
         output().report(show.report, report)

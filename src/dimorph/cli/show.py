@@ -53,8 +53,16 @@ def size(count: float) -> str:
 
 
 @contextmanager
-def progress(kernel: str) -> Iterator[Callback]:
-    """Show the progress of a build on standard error: a bar on a terminal, elsewhere a line for each compiled unit."""
+def progress(kernel: str, quiet: bool) -> Iterator[Callback | None]:
+    """Show the progress of a build on standard error: a bar on a terminal, elsewhere a line for each compiled unit.
+
+    Args:
+        kernel: the name of what is built.
+        quiet: True to show nothing; the callback is None then.
+    """
+    if quiet:
+        yield None
+        return
     out = console(error=True)
     if not out.is_terminal:
         shown = -1

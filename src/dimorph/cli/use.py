@@ -87,9 +87,8 @@ def build(
     reports = []
     with workers(options.executor(executor)) if executor else nullcontext() as farm:
         for part in recorded.parts(found):
-            silent = output().quiet
             device = bool(part.wanted.kernel.device)
-            with nullcontext() if silent else show.progress(part.wanted.kernel.name) as progress:
+            with show.progress(part.wanted.kernel.name, output().quiet) as progress:
                 report = aot.build(
                     part.wanted,
                     out,

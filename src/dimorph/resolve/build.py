@@ -6,8 +6,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from dimorph.store.artifact import Artifact, DeviceRecord, Meta, timestamp
 from dimorph.store.layers import fallback_stores, memo_dir, private_store
 from dimorph.store.store import Store
 from dimorph.store.upkeep import sweep_daily
-from dimorph.store.waiting import Waiting
+from dimorph.store.waiting import Waiting, locked_if_possible
 from dimorph.toolchain import listing, process, products
 from dimorph.toolchain.compiler import Compiler, Level
 from dimorph.toolchain.identity import Identity
@@ -170,7 +170,7 @@ def build(
 
 @dataclass(frozen=True)
 class _Shared:
-    """What one job shares with the others of its build and its compiler, and the function that its runs are told to."""
+    """The state that the jobs of one build and one compiler share, and the function that each run is reported to."""
 
     compiler: Compiler
     settings: Settings
@@ -189,7 +189,8 @@ class _Shared:
 def _build_one(job: Job, shared: _Shared, store: Store) -> Artifact:
     key = job.unit.key(job.target, shared.settings)
     # A build ends within the time limit of a compile, unless its process hangs or was stopped.
-    with _lock(store, key, Waiting(job.unit.label, shared.settings.compile_timeout, shared.tick)):
+    waiting = Waiting(job.unit.label, shared.settings.compile_timeout, shared.tick)
+    with locked_if_possible(lambda: store.lock(key, waiting), store.root):  # another process may build the same key
         # Another process may have built it while this one waited.
         if _find(store, key, None, job) and (found := _find(store, key, shared.identity.result().id, job)):
             return found
@@ -339,19 +340,3 @@ def _find(store: Store, key: str, toolchain_id: str | None, job: Job) -> Artifac
                 raise
             _log.debug("%s: %s", one.root, error)
     return None
-
-
-@contextmanager
-def _lock(store: Store, key: str, waiting: Waiting) -> Iterator[None]:
-    """Wait while another process builds the same key; go on without a lock in a store that cannot be locked."""
-    try:
-        manager = store.lock(key, waiting)
-        manager.__enter__()
-    except OSError as error:
-        _log.debug("%s: no lock: %s", store.root, error)
-        yield
-        return
-    try:
-        yield
-    finally:
-        manager.__exit__(None, None, None)

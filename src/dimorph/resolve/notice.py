@@ -17,7 +17,7 @@ _FEW = 3  # the number of compiles up to which there is no progress to tell of
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """What this process compiles; `dimorph.on_build` passes it on.
+    """The state of a build in this process, as `dimorph.on_build` passes it on.
 
     Attributes:
         units: the units that are compiled together: kernel, kind and values of each.

@@ -1,4 +1,4 @@
-"""What a dispatcher keeps for a record of use: how each case came into the process, and how often it was called."""
+"""The counts that a dispatcher keeps for a record of use: how often each case was called, and where it came from."""
 
 from __future__ import annotations
 

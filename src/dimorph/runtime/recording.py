@@ -17,7 +17,7 @@ from dimorph.store.use import Use, Writer
 
 
 class Dispatcher(Protocol):
-    """What is recorded of a `dispatcher.Dispatcher`; see there."""
+    """The attributes of a `dispatcher.Dispatcher` that a record is made from; see there."""
 
     asked: InstantiationSet
     instantiations: InstantiationSet
@@ -42,7 +42,7 @@ class _Line:
 
 @dataclass
 class _Watch:
-    """What a recording knows of a dispatcher; it outlives the dispatcher by one look at its counts.
+    """A dispatcher under record, with its entry, cases and counts, which it outlives by one look at them.
 
     Attributes:
         dispatcher: the dispatcher, as long as it lives.

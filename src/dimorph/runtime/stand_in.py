@@ -1,4 +1,4 @@
-"""What serves a call whose case is in no store, while that case is compiled (`Settings.on_miss` is `serve`)."""
+"""Another case that serves a call while its own is compiled, because no store has it (`Settings.on_miss`: `serve`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HANDLE = re.compile(r"\b(?:New)?Handle\b")
 
 
 class Found(NamedTuple):
-    """What opens a load at once.
+    """The artifacts that serve a load at once, and the units that it still waits for.
 
     Attributes:
         what: what serves, for the log.

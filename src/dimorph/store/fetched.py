@@ -1,10 +1,9 @@
-"""What was fetched of a remote store: a store inside the user's store, which fetches what it lacks."""
+"""The artifacts fetched from a remote store: a store inside the user's store, which fetches what it lacks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from dimorph._lazy import logger
@@ -13,7 +12,7 @@ from dimorph.store import mark, pack
 from dimorph.store.artifact import Artifact, is_hex
 from dimorph.store.remote import Remote, Unreachable
 from dimorph.store.store import Store
-from dimorph.store.waiting import Waiting
+from dimorph.store.waiting import Waiting, locked_if_possible
 
 _log = logger("dimorph")
 
@@ -83,7 +82,9 @@ class RemoteStore(Store):
             raise StoreRefused(_refused[asked])
         if time.monotonic() < _absent.get(asked, 0.0):
             return None
-        with self._alone(key):
+        # Of many processes one fetches.
+        waiting = Waiting(f"{key[:12]} from {self.remote.name}", self._seconds, doing="fetch")
+        with locked_if_possible(lambda: self._marked().lock(key, waiting), self.root):
             # Another process may have fetched it while this one waited.
             found = self._kept(key) or self._fetched(key)
         if found is None:
@@ -130,22 +131,6 @@ class RemoteStore(Store):
             signature = self.remote.read(f"{name}{pack.SIGNATURE}", self._seconds)
             pack.check_signature(content, signature, self.remote.public_key, f"{self.remote.name}/{name}")
         return content
-
-    @contextmanager
-    def _alone(self, key: str) -> Iterator[None]:
-        """Hold the lock of a key, where that is possible, so that of many processes one fetches."""
-        waiting = Waiting(f"{key[:12]} from {self.remote.name}", self._seconds, doing="fetch")
-        try:
-            manager = self._marked().lock(key, waiting)
-            manager.__enter__()
-        except OSError as error:
-            _log.debug("%s: no lock: %s", self.root, error)
-            yield
-            return
-        try:
-            yield
-        finally:
-            manager.__exit__(None, None, None)
 
     def _fetched(self, key: str) -> Artifact | None:
         name = pack.file_name(key)

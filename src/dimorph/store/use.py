@@ -32,7 +32,7 @@ _BEGIN = '{"calls": '
 
 @dataclass(frozen=True)
 class Use:
-    """What programs did with one entry or one case.
+    """The use of one entry or one case by programs: its values, how often it was called, and where it came from.
 
     Attributes:
         kind: `entry` for the values that a load asked for, `case` for one specialization.
@@ -69,7 +69,7 @@ class Use:
 
     @property
     def identity(self) -> str:
-        """What two lines have in common that add up."""
+        """The text that is the same for two lines of a record if their counts add up."""
         variants = {name: _place(found) for name, found in self.variants.items()}
         alike = replace(self, found=_place(self.found), variants=variants, origins={}, seconds=0.0, calls=0)
         return _lazy.json.dumps(asdict(alike), sort_keys=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from dimorph._lazy import logger
@@ -14,6 +15,27 @@ _log = logger("dimorph")
 _SILENCE = 1.0  # seconds before a line says what is waited for
 _THREAD = "another thread of this process"
 _SHORTEST, _LONGEST = 0.005, 0.1  # seconds between two attempts
+
+
+@contextmanager
+def locked_if_possible(lock: Callable[[], AbstractContextManager[object]], root: Path) -> Iterator[None]:
+    """Hold a lock of the store at `root`, so that one process works for all; go on without it where it cannot be made.
+
+    Args:
+        lock: makes the lock, such as a call of `Store.lock`.
+        root: the root of the store, for the log.
+    """
+    try:
+        manager = lock()
+        manager.__enter__()
+    except OSError as error:
+        _log.debug("%s: no lock: %s", root, error)
+        yield
+        return
+    try:
+        yield
+    finally:
+        manager.__exit__(None, None, None)
 
 
 class Waiting:
